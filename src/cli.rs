@@ -1,0 +1,301 @@
+//! What the two programs do around a node: arguments in, exit code out.
+//!
+//! Every failure is one line on stderr that says what is wrong and what to do; exit code 1 for
+//! one while running, 2 for a mistake in the arguments or CONFIG (CONTRACT.md, section 1).
+
+use std::ffi::OsString;
+use std::fmt;
+use std::future::Future;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::config::{Common, PeerArgs, SeedArgs};
+use crate::logging::{self, LogHandle};
+use crate::node;
+use crate::proto::config::{PeerConfig, SeedConfig};
+use crate::proto::event::{Event, Severity};
+use crate::proto::message::{Addr, Role};
+
+/// Threads that run the node: one decides, one keeps the sockets going meanwhile.
+const WORKERS: usize = 2;
+
+/// Bytes of stack of each: dozens of nodes on one machine are a normal use.
+const STACK: usize = 512 * 1024;
+
+/// A node stops by itself within 2 s; one that does not is not waited for.
+const STOP_LIMIT: Duration = Duration::from_secs(3);
+
+/// How long a console that is not read can delay the end.
+const FLUSH_LIMIT: Duration = Duration::from_millis(200);
+
+/// The program `seed`, with the arguments of this process.
+pub fn seed_main() -> ExitCode {
+    seed_main_from(std::env::args_os())
+}
+
+/// The program `peer`, with the arguments of this process.
+pub fn peer_main() -> ExitCode {
+    peer_main_from(std::env::args_os())
+}
+
+/// The program `seed` with these arguments, the first of which is the program's name. Once in a
+/// process, because the log is the process's.
+pub fn seed_main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    finish(
+        "seed",
+        parse(args).and_then(|args: SeedArgs| {
+            let config = args.resolve().map_err(Failure::usage)?;
+            run(&args.common, |signals, log| seed(&args, config, signals, log))
+        }),
+    )
+}
+
+/// The program `peer` with these arguments, the first of which is the program's name. Once in a
+/// process, because the log is the process's.
+pub fn peer_main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    finish(
+        "peer",
+        parse(args).and_then(|args: PeerArgs| {
+            let config = args.resolve().map_err(Failure::usage)?;
+            run(&args.common, |signals, log| peer(&args, config, signals, log))
+        }),
+    )
+}
+
+async fn seed(
+    args: &SeedArgs,
+    config: SeedConfig,
+    mut signals: Signals,
+    log: LogHandle,
+) -> Result<(), Failure> {
+    let (role, me) = (Role::Seed, config.me);
+    let listener = bind(args.common.listen()).await?;
+    warn_of_memory_only(&args.common, role, me);
+    let seed = node::Seed::start(listener, config);
+    signals.stop_requested(&log, role, me).await;
+    signals.stopped(&log, role, me, seed.stop()).await
+}
+
+async fn peer(
+    args: &PeerArgs,
+    mut config: PeerConfig,
+    mut signals: Signals,
+    log: LogHandle,
+) -> Result<(), Failure> {
+    let role = Role::Peer;
+    let listener = bind_peer(&args.common, &config).await?;
+    let port = listener.local_addr().map_err(Failure::running)?.port();
+    let me = args.common.me(port);
+    config.me = me;
+    warn_of_memory_only(&args.common, role, me);
+    if config.suspect_timeout <= config.ping_interval {
+        let (suspect, ping) = (config.suspect_timeout, config.ping_interval);
+        let keys = vec![("suspect", format!("{suspect:?}")), ("ping", format!("{ping:?}"))];
+        warn(role, me, "suspect timeout is not longer than ping interval", keys);
+    }
+    let peer = node::Peer::start(listener, config);
+    signals.stop_requested(&log, role, me).await;
+    signals.stopped(&log, role, me, peer.leave()).await
+}
+
+/// With port 0, any free port but that of a seed that happens to be down.
+async fn bind_peer(common: &Common, config: &PeerConfig) -> Result<TcpListener, Failure> {
+    let mut of_seeds = Vec::new(); // held, so that the system gives another one
+    loop {
+        let listener = bind(common.listen()).await?;
+        let port = listener.local_addr().map_err(Failure::running)?.port();
+        if !config.network.seeds().contains(&common.me(port)) {
+            return Ok(listener);
+        }
+        of_seeds.push(listener);
+    }
+}
+
+async fn bind(listen: SocketAddr) -> Result<TcpListener, Failure> {
+    node::bind(listen).await.map_err(|error| {
+        let hint = match error.kind() {
+            io::ErrorKind::AddrInUse => "stop the process that uses the port, or choose another",
+            io::ErrorKind::AddrNotAvailable => "choose an IP address of this machine",
+            io::ErrorKind::PermissionDenied => "choose a port from 1024 up",
+            _ => "choose another address or port",
+        };
+        Failure::running(format!("cannot listen on {listen}: {error}; {hint}"))
+    })
+}
+
+fn warn_of_memory_only(common: &Common, role: Role, me: Addr) {
+    if common.wants_durable_state() {
+        let what = "durable state is not implemented yet and everything is kept in memory";
+        let dir = common.data_dir.as_deref().unwrap_or_else(|| "".as_ref());
+        warn(role, me, what, vec![("data-dir", dir.display().to_string())]);
+    }
+}
+
+fn warn(role: Role, me: Addr, what: &'static str, keys: Vec<(&'static str, String)>) {
+    logging::event(role, me, &Event::Note { severity: Severity::Warn, what, keys });
+}
+
+/// Starts log and runtime, and runs a node in them to its end.
+fn run<N, F>(common: &Common, node: N) -> Result<(), Failure>
+where
+    N: FnOnce(Signals, LogHandle) -> F,
+    F: Future<Output = Result<(), Failure>>,
+{
+    let log = logging::init(common.log_options()).map_err(Failure::running)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .max_blocking_threads(WORKERS)
+        .thread_stack_size(STACK)
+        .enable_all()
+        .build()
+        .map_err(|error| {
+            Failure::running(format!(
+                "cannot start threads: {error}; free some memory or processes"
+            ))
+        })?;
+    let ended = runtime.block_on(async {
+        // Before the node, so that no signal can kill it in the middle of joining.
+        node(Signals::install().map_err(Failure::running)?, log.clone()).await
+    });
+    runtime.shutdown_background();
+    if !matches!(ended, Err(Failure::Impatient)) {
+        log.flush(FLUSH_LIMIT);
+    }
+    ended
+}
+
+/// The signals that the programs answer to.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    reopen: Signal,
+}
+
+impl Signals {
+    fn install() -> io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            reopen: signal(SignalKind::user_defined1())?,
+        })
+    }
+
+    /// Ends with SIGINT or SIGTERM; reopens the log at each SIGUSR1 until then. Nothing is lost
+    /// if it is dropped while it waits: receiving a signal is one step.
+    async fn stop_requested(&mut self, log: &LogHandle, role: Role, me: Addr) {
+        loop {
+            tokio::select! {
+                _ = self.interrupt.recv() => return,
+                _ = self.terminate.recv() => return,
+                _ = self.reopen.recv() => match log.reopen() {
+                    Ok(()) => {}
+                    Err(error) => warn(role, me, "log not reopened", vec![("reason", error.to_string())]),
+                },
+            }
+        }
+    }
+
+    /// Waits for a node that was told to stop; a second signal ends the wait.
+    async fn stopped(
+        &mut self,
+        log: &LogHandle,
+        role: Role,
+        me: Addr,
+        stop: impl Future<Output = ()>,
+    ) -> Result<(), Failure> {
+        tokio::select! {
+            _ = tokio::time::timeout(STOP_LIMIT, stop) => Ok(()),
+            () = self.stop_requested(log, role, me) => Err(Failure::Impatient),
+        }
+    }
+}
+
+/// Why a program ends other than by a clean stop.
+enum Failure {
+    /// `--help` or `--version`: not a failure, but the end all the same.
+    Told(clap::Error),
+    /// A mistake in the arguments or CONFIG.
+    Usage(String),
+    /// Something failed while running.
+    Running(String),
+    /// A second signal came before the node had stopped.
+    Impatient,
+}
+
+impl Failure {
+    fn usage(error: impl fmt::Display) -> Self {
+        Self::Usage(error.to_string())
+    }
+
+    fn running(error: impl fmt::Display) -> Self {
+        Self::Running(error.to_string())
+    }
+}
+
+/// Tells the outcome and gives it its exit code.
+fn finish(program: &str, outcome: Result<(), Failure>) -> ExitCode {
+    let (code, text) = match outcome {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(Failure::Told(help)) => {
+            let _ = help.print(); // to stdout, which may be closed
+            return ExitCode::SUCCESS;
+        }
+        Err(Failure::Usage(text)) => (2, text),
+        Err(Failure::Running(text)) => (1, text),
+        Err(Failure::Impatient) => {
+            (1, "stopped at once by a second signal; one signal is enough for a clean stop".into())
+        }
+    };
+    // A path or an argument may hold anything, even a newline.
+    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let _ = writeln!(io::stderr(), "{program}: {line}");
+    ExitCode::from(code)
+}
+
+fn parse<A: Parser>(args: impl IntoIterator<Item = OsString>) -> Result<A, Failure> {
+    let parsed = A::try_parse_from(args).map_err(|error| match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Failure::Told(error),
+        _ => {
+            let name = A::command().get_name().to_owned();
+            Failure::Usage(format!("{}; see {name} --help", condensed(&error.to_string())))
+        }
+    })?;
+    if std::env::var_os(KEY_FILE).is_some() {
+        return Err(Failure::usage(format!(
+            "{KEY_FILE} is set, but encrypted links are not implemented yet; unset it"
+        )));
+    }
+    Ok(parsed)
+}
+
+/// Whoever sets it believes that links are encrypted: that it is not offered yet must not be
+/// silent, as it is for other variables that mean nothing here.
+const KEY_FILE: &str = "RUMORMILL_KEY_FILE";
+
+/// clap's message of several lines in one: what is wrong and its tips, without usage and pointer
+/// to `--help`.
+fn condensed(message: &str) -> String {
+    let mut line = String::new();
+    for part in message.lines().map(str::trim) {
+        if part.starts_with("Usage:") || part.starts_with("For more information") {
+            break;
+        }
+        let part = part.strip_prefix("error: ").unwrap_or(part);
+        let (joint, part) = match part.strip_prefix("tip: ") {
+            Some(tip) => ("; ", tip),
+            None => (" ", part),
+        };
+        if !line.is_empty() && !part.is_empty() {
+            line.push_str(joint);
+        }
+        line.push_str(part);
+    }
+    line
+}

@@ -1,0 +1,227 @@
+//! CONFIG, the list of seeds, and the arguments of the two programs (CONTRACT.md, section 1).
+//!
+//! Everything that a user can get wrong before a node starts is found here and told in one line
+//! that says what is wrong and what to do; the programs then end with exit code 2.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+mod args;
+mod values;
+
+pub use args::{ArgsError, Common, LogLevel, PeerArgs, SeedArgs};
+
+/// Bytes of a CONFIG at most: ten thousand seeds with a comment each, and an end to `/dev/zero`.
+pub const MAX_CONFIG: u64 = 1024 * 1024;
+
+/// Characters of a bad line that an error shows at most.
+const SHOWN_TEXT: usize = 60;
+
+/// What is wrong with a CONFIG, where, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{}: cannot read the list of seeds: {source}; name a readable file with one ip:port a line", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The file has more than [`MAX_CONFIG`] bytes.
+    #[error("{}: longer than {MAX_CONFIG} bytes; a list of seeds has one ip:port a line", path.display())]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A line is no address that a seed can have.
+    #[error("{}:{line}: {text} {why}", path.display())]
+    BadLine {
+        /// The file.
+        path: PathBuf,
+        /// From 1.
+        line: usize,
+        /// The line, quoted and shortened.
+        text: String,
+        /// What is wrong and what to do.
+        why: &'static str,
+    },
+    /// A seed is listed twice.
+    #[error("{}:{line}: the seed {seed} is listed a second time, first on line {first}; remove one", path.display())]
+    Twice {
+        /// The file.
+        path: PathBuf,
+        /// The second time; from 1.
+        line: usize,
+        /// Which.
+        seed: SocketAddr,
+        /// The first time; from 1.
+        first: usize,
+    },
+    /// No line has a seed.
+    #[error("{}:{line}: the file ends without any seed; add one ip:port a line, such as 127.0.0.1:5000", path.display())]
+    NoSeed {
+        /// The file.
+        path: PathBuf,
+        /// Its last line; from 1.
+        line: usize,
+    },
+}
+
+/// The seeds that the file lists, in its order.
+///
+/// # Errors
+///
+/// See [`ConfigError`]; each names the file and, where there is one, the line.
+pub fn read_seeds(path: &Path) -> Result<Vec<SocketAddr>, ConfigError> {
+    let unreadable = |source| ConfigError::Unreadable { path: path.to_owned(), source };
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(unreadable)?;
+    file.take(MAX_CONFIG + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if u64::try_from(bytes.len()).is_ok_and(|length| length > MAX_CONFIG) {
+        return Err(ConfigError::TooLong { path: path.to_owned() });
+    }
+    // What is not UTF-8 becomes a character that no address has, so that its line is named; in a
+    // comment it does no harm.
+    parse_seeds(path, &String::from_utf8_lossy(&bytes))
+}
+
+/// The seeds that `text`, read from `path`, lists.
+///
+/// # Errors
+///
+/// As [`read_seeds`].
+pub fn parse_seeds(path: &Path, text: &str) -> Result<Vec<SocketAddr>, ConfigError> {
+    let mut seeds = Vec::new();
+    let mut first_lines = HashMap::new();
+    let mut last_line = 1;
+    for (line, text) in (1..).zip(text.trim_start_matches('\u{feff}').lines()) {
+        last_line = line;
+        let entry = text.split('#').next().unwrap_or_default().trim();
+        if entry.is_empty() {
+            continue;
+        }
+        let seed = parse_seed(entry).map_err(|why| ConfigError::BadLine {
+            path: path.to_owned(),
+            line,
+            text: shown(entry),
+            why,
+        })?;
+        if let Some(first) = first_lines.insert(seed, line) {
+            return Err(ConfigError::Twice { path: path.to_owned(), line, seed, first });
+        }
+        seeds.push(seed);
+    }
+    if seeds.is_empty() {
+        return Err(ConfigError::NoSeed { path: path.to_owned(), line: last_line });
+    }
+    Ok(seeds)
+}
+
+fn parse_seed(entry: &str) -> Result<SocketAddr, &'static str> {
+    let Ok(seed) = entry.parse::<SocketAddr>() else {
+        return Err(match entry.parse::<IpAddr>() {
+            Ok(_) => "has no port; write ip:port, such as 127.0.0.1:5000 or [::1]:5000",
+            Err(_) => "is no address; write ip:port, such as 127.0.0.1:5000 or [::1]:5000",
+        });
+    };
+    let seed = canonical(seed);
+    if seed.port() == 0 {
+        return Err("has port 0; name the port that the seed listens on");
+    }
+    if seed.ip().is_unspecified() {
+        return Err("is no address that others can reach; name the seed's own IP");
+    }
+    if seed.ip().is_multicast() {
+        return Err("is a multicast address; name the seed's own IP");
+    }
+    Ok(seed)
+}
+
+/// One spelling for one address: `::ffff:127.0.0.1` is `127.0.0.1`.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        IpAddr::V4(ip) => SocketAddr::new(IpAddr::V4(ip), address.port()),
+        IpAddr::V6(_) => address,
+    }
+}
+
+fn shown(text: &str) -> String {
+    match text.char_indices().nth(SHOWN_TEXT) {
+        Some((end, _)) => format!("{:?}...", text.get(..end).unwrap_or_default()),
+        None => format!("{text:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn parse(text: &str) -> Result<Vec<SocketAddr>, String> {
+        parse_seeds(Path::new("c.txt"), text).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn comments_blank_lines_and_foreign_line_ends_are_skipped() {
+        let text =
+            "\u{feff}# seeds\r\n\r\n127.0.0.1:5000 # first\r\n  [::1]:5000  \n\t\n10.0.0.1:1#x";
+        let seeds = ["127.0.0.1:5000", "[::1]:5000", "10.0.0.1:1"];
+        assert_eq!(parse(text).unwrap(), seeds.map(|seed| seed.parse().unwrap()));
+    }
+
+    #[test]
+    fn every_mistake_names_file_and_line() {
+        for (text, line, says) in [
+            ("127.0.0.1:5000\nlocalhost:5001", 2, "is no address"),
+            ("127.0.0.1", 1, "has no port"),
+            ("::1", 1, "has no port"),
+            ("\n127.0.0.1:0", 2, "port 0"),
+            ("0.0.0.0:5000", 1, "own IP"),
+            ("[::]:5000", 1, "own IP"),
+            ("224.0.0.1:5000", 1, "multicast"),
+            ("127.0.0.1:65536", 1, "is no address"),
+            ("127.0.0.1:5000 127.0.0.1:5001", 1, "is no address"),
+            ("127.0.0.1:5000\n\n127.0.0.1:5000", 3, "first on line 1"),
+            ("127.0.0.1:5000\n[::ffff:127.0.0.1]:5000", 2, "first on line 1"),
+            ("", 1, "without any seed"),
+            ("# nothing\n\n# here\n", 3, "without any seed"),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(error.starts_with(&format!("c.txt:{line}: ")), "{text:?}: {error}");
+            assert!(error.contains(says), "{text:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_unreadable_file_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        for path in [dir.path().join("absent"), dir.path().to_owned()] {
+            let error = read_seeds(&path).unwrap_err();
+            assert!(matches!(error, ConfigError::Unreadable { .. }), "{error}");
+            assert!(error.to_string().starts_with(path.to_str().unwrap()), "{error}");
+        }
+        assert!(matches!(read_seeds(Path::new("/dev/zero")), Err(ConfigError::TooLong { .. })));
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_name_their_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c");
+        std::fs::write(&path, b"# caf\xe9\n127.0.0.1:1\n\xff\xfe\n").unwrap();
+        let error = read_seeds(&path).unwrap_err().to_string();
+        assert!(error.contains("c:3: "), "{error}");
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics_and_every_error_is_one_line(text in "\\PC{0,40}(\n\\PC{0,100}){0,3}") {
+            if let Err(error) = parse(&text) {
+                prop_assert!(!error.contains('\n'), "{error:?}");
+            }
+        }
+    }
+}

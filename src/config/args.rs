@@ -1,0 +1,336 @@
+//! The options of `seed` and `peer`, and what must hold between them.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::{BoolishValueParser, RangedU64ValueParser};
+use clap::{Args, Parser, ValueEnum};
+
+use super::{ConfigError, read_seeds, values};
+use crate::logging::LogOptions;
+use crate::proto::config::{DEFAULT_NETWORK, Network, PeerConfig, SeedConfig};
+use crate::proto::message::Addr;
+
+/// A mistake in the arguments, each in its own right acceptable to the parser, or in CONFIG.
+#[derive(Debug, thiserror::Error)]
+pub enum ArgsError {
+    /// CONFIG is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Others could reach a process that does not know them.
+    #[error(
+        "{0} is not a loopback address, and links are not encrypted; listen on 127.0.0.1, or add --insecure if everybody on that network is trusted"
+    )]
+    Insecure(IpAddr),
+    /// Nobody can be told to connect to `0.0.0.0`.
+    #[error(
+        "{0} is no address that others can reach; add --advertise IP with the one to tell them"
+    )]
+    NoAdvertise(IpAddr),
+    /// The advertised address is none.
+    #[error("--advertise {0} is no address that others can reach; name this machine's own IP")]
+    BadAdvertise(IpAddr),
+    /// A seed is known by its port.
+    #[error("a seed cannot take port 0; name the port that {} lists for it", .0.display())]
+    SeedPort(PathBuf),
+    /// The seed is not in CONFIG.
+    #[error("{}: does not list {me}; add it there, or start the seed with an address of the list", config.display())]
+    NotListed {
+        /// The file.
+        config: PathBuf,
+        /// The seed's address as others are told.
+        me: SocketAddr,
+    },
+    /// A peer claims the address of a seed.
+    #[error("{me} is a seed in {}; give the peer another port", config.display())]
+    IsSeed {
+        /// The file.
+        config: PathBuf,
+        /// The peer's address as others are told.
+        me: SocketAddr,
+    },
+    /// A peer may not open more links than it keeps.
+    #[error(
+        "--max-links {max_links} is less than --links {links}; raise the one or lower the other"
+    )]
+    Links {
+        /// Links that the peer opens.
+        links: usize,
+        /// Links that it keeps.
+        max_links: usize,
+    },
+}
+
+/// How much is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)] // the names are those of the `log` crate
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+impl From<LogLevel> for log::LevelFilter {
+    fn from(level: LogLevel) -> Self {
+        match level {
+            LogLevel::Error => Self::Error,
+            LogLevel::Warn => Self::Warn,
+            LogLevel::Info => Self::Info,
+            LogLevel::Debug => Self::Debug,
+            LogLevel::Trace => Self::Trace,
+        }
+    }
+}
+
+/// What both programs are told.
+#[derive(Args, Clone, Debug)]
+pub struct Common {
+    /// IP address to listen on
+    #[arg(value_name = "IP", value_parser = values::ip)]
+    pub ip: IpAddr,
+
+    /// Port to listen on; a peer takes 0 for any free port
+    #[arg(value_name = "PORT")]
+    pub port: u16,
+
+    /// File that lists the seeds, one ip:port a line; # starts a comment
+    #[arg(value_name = "CONFIG")]
+    pub config: PathBuf,
+
+    /// The shared log that every process appends to
+    #[arg(long, env = "RUMORMILL_LOG_FILE", value_name = "PATH", default_value = "outputfile.txt")]
+    pub log_file: PathBuf,
+
+    /// What matters less is not logged
+    #[arg(
+        long,
+        env = "RUMORMILL_LOG_LEVEL",
+        value_name = "LEVEL",
+        ignore_case = true,
+        default_value = "info"
+    )]
+    pub log_level: LogLevel,
+
+    /// Directory of the durable state [default: data]. Not implemented yet: everything is kept in
+    /// memory, as with --ephemeral, and is gone when the process ends
+    #[arg(long, env = "RUMORMILL_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+
+    /// Keep nothing on disk
+    #[arg(long, env = "RUMORMILL_EPHEMERAL", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_value_t = false, default_missing_value = "true", hide_default_value = true,
+          hide_possible_values = true, value_parser = BoolishValueParser::new())]
+    pub ephemeral: bool,
+
+    /// The address that others are told, when IP is 0.0.0.0 or ::
+    #[arg(long, env = "RUMORMILL_ADVERTISE", value_name = "IP", value_parser = values::ip)]
+    pub advertise: Option<IpAddr>,
+
+    /// Allow a listening address other than loopback, although links are not encrypted
+    #[arg(long, env = "RUMORMILL_INSECURE", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_value_t = false, default_missing_value = "true", hide_default_value = true,
+          hide_possible_values = true, value_parser = BoolishValueParser::new())]
+    pub insecure: bool,
+
+    /// How long a direct liveness probe may take
+    #[arg(long, env = "RUMORMILL_PROBE_TIMEOUT", value_name = "DUR", default_value = "1s", value_parser = values::duration)]
+    pub probe_timeout: Duration,
+}
+
+impl Common {
+    /// Where to listen.
+    pub fn listen(&self) -> SocketAddr {
+        SocketAddr::new(self.ip, self.port)
+    }
+
+    /// Where others are told to connect, if the process listens on `port`.
+    pub fn me(&self, port: u16) -> Addr {
+        SocketAddr::new(self.advertise.unwrap_or(self.ip), port)
+    }
+
+    /// Where the log goes.
+    pub fn log_options(&self) -> LogOptions {
+        LogOptions { file: self.log_file.clone(), level: self.log_level.into(), console: true }
+    }
+
+    /// Whether durable state was asked for, which does not exist yet.
+    pub fn wants_durable_state(&self) -> bool {
+        self.data_dir.is_some() && !self.ephemeral
+    }
+
+    /// Reads CONFIG, and checks what does not depend on the program.
+    fn network(&self) -> Result<Network, ArgsError> {
+        if !self.ip.is_loopback() && !self.insecure {
+            return Err(ArgsError::Insecure(self.ip));
+        }
+        if let Some(advertise) =
+            self.advertise.filter(|ip| ip.is_unspecified() || ip.is_multicast())
+        {
+            return Err(ArgsError::BadAdvertise(advertise));
+        }
+        if self.ip.is_unspecified() && self.advertise.is_none() {
+            return Err(ArgsError::NoAdvertise(self.ip));
+        }
+        Ok(Network::new(DEFAULT_NETWORK, read_seeds(&self.config)?))
+    }
+}
+
+/// A seed: keeps the registry of peers and votes on changes to it.
+#[derive(Parser, Clone, Debug)]
+#[command(name = "seed", bin_name = "seed", version, args_override_self = true, after_help = AFTER_HELP)]
+pub struct SeedArgs {
+    /// What both programs are told.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+impl SeedArgs {
+    /// The seed's settings.
+    ///
+    /// # Errors
+    ///
+    /// Arguments that do not go together, and whatever is wrong with CONFIG.
+    pub fn resolve(&self) -> Result<SeedConfig, ArgsError> {
+        let config = || self.common.config.clone();
+        if self.common.port == 0 {
+            return Err(ArgsError::SeedPort(config()));
+        }
+        let network = self.common.network()?;
+        let me = self.common.me(self.common.port);
+        if !network.seeds().contains(&me) {
+            return Err(ArgsError::NotListed { config: config(), me });
+        }
+        Ok(SeedConfig { probe_timeout: self.common.probe_timeout, ..SeedConfig::new(me, network) })
+    }
+}
+
+/// A peer: registers with the seeds, links to other peers and gossips with them.
+#[derive(Parser, Clone, Debug)]
+#[command(name = "peer", bin_name = "peer", version, args_override_self = true, after_help = AFTER_HELP)]
+pub struct PeerArgs {
+    /// What both programs are told.
+    #[command(flatten)]
+    pub common: Common,
+
+    /// One generated message each interval
+    #[arg(long, env = "RUMORMILL_GOSSIP_INTERVAL", value_name = "DUR", default_value = "5s", value_parser = values::duration)]
+    pub gossip_interval: Duration,
+
+    /// How many messages to generate; 0 for none
+    #[arg(long, env = "RUMORMILL_GOSSIP_COUNT", value_name = "N", default_value_t = 10)]
+    pub gossip_count: u64,
+
+    /// PING to every neighbour each interval
+    #[arg(long, env = "RUMORMILL_PING_INTERVAL", value_name = "DUR", default_value = "5s", value_parser = values::duration)]
+    pub ping_interval: Duration,
+
+    /// Silence after which a neighbour is suspected
+    #[arg(long, env = "RUMORMILL_SUSPECT_TIMEOUT", value_name = "DUR", default_value = "15s", value_parser = values::duration)]
+    pub suspect_timeout: Duration,
+
+    /// One anti-entropy round each interval
+    #[arg(long, env = "RUMORMILL_SYNC_INTERVAL", value_name = "DUR", default_value = "10s", value_parser = values::duration)]
+    pub sync_interval: Duration,
+
+    /// Peers contacted in one anti-entropy round
+    #[arg(long, env = "RUMORMILL_FANOUT", value_name = "K", default_value = "2", value_parser = few())]
+    pub fanout: usize,
+
+    /// Neighbours that a joining peer picks
+    #[arg(long, env = "RUMORMILL_LINKS", value_name = "M", default_value = "3", value_parser = few())]
+    pub links: usize,
+
+    /// Links a peer accepts before it refuses more
+    #[arg(long, env = "RUMORMILL_MAX_LINKS", value_name = "M", default_value = "64", value_parser = few())]
+    pub max_links: usize,
+
+    /// Exponent of the degree distribution that the choice of neighbours aims at, over 2 and at most 3
+    #[arg(long, env = "RUMORMILL_EXPONENT", value_name = "G", default_value = "2.5", allow_negative_numbers = true, value_parser = values::exponent)]
+    pub exponent: f64,
+}
+
+impl PeerArgs {
+    /// The peer's settings; with port 0, `me` is to be replaced by what was bound.
+    ///
+    /// # Errors
+    ///
+    /// Arguments that do not go together, and whatever is wrong with CONFIG.
+    pub fn resolve(&self) -> Result<PeerConfig, ArgsError> {
+        let (links, max_links) = (self.links, self.max_links);
+        if max_links < links {
+            return Err(ArgsError::Links { links, max_links });
+        }
+        let network = self.common.network()?;
+        let me = self.common.me(self.common.port);
+        if network.seeds().contains(&me) {
+            return Err(ArgsError::IsSeed { config: self.common.config.clone(), me });
+        }
+        Ok(PeerConfig {
+            probe_timeout: self.common.probe_timeout,
+            gossip_interval: self.gossip_interval,
+            gossip_count: self.gossip_count,
+            ping_interval: self.ping_interval,
+            suspect_timeout: self.suspect_timeout,
+            sync_interval: self.sync_interval,
+            fanout: self.fanout,
+            links,
+            max_links,
+            exponent: self.exponent,
+            ..PeerConfig::new(me, network)
+        })
+    }
+}
+
+/// Links, and peers contacted at once: at least one, and not absurdly many.
+fn few() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..=MOST_LINKS)
+}
+
+/// One host has no more ports than that; beyond, a mistyped number.
+const MOST_LINKS: u64 = 65_535;
+
+const AFTER_HELP: &str = "\
+Durations are written 500ms, 5s, 1m. The command line wins over the environment.
+Exit codes: 0 after a clean stop, 1 for a failure while running, 2 for a mistake in the arguments or CONFIG.";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definitions_are_sound() {
+        SeedArgs::command().debug_assert();
+        PeerArgs::command().debug_assert();
+    }
+
+    #[test]
+    fn every_option_has_its_environment_variable() {
+        for command in [SeedArgs::command(), PeerArgs::command()] {
+            for option in command.get_opts() {
+                let long = option.get_long().unwrap();
+                let name = format!("RUMORMILL_{}", long.to_uppercase().replace('-', "_"));
+                assert_eq!(option.get_env().and_then(|env| env.to_str()), Some(name.as_str()));
+            }
+        }
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_machines() {
+        let dir = tempfile::tempdir().unwrap();
+        let list = dir.path().join("c");
+        std::fs::write(&list, "127.0.0.1:5000\n").unwrap();
+        let list = list.to_str().unwrap();
+        let args = PeerArgs::try_parse_from(["peer", "127.0.0.1", "7000", list]).unwrap();
+        let got = args.resolve().unwrap();
+        let expected = PeerConfig::new("127.0.0.1:7000".parse().unwrap(), got.network.clone());
+        assert_eq!(format!("{got:?}"), format!("{expected:?}"));
+        let args = SeedArgs::try_parse_from(["seed", "127.0.0.1", "5000", list]).unwrap();
+        let got = args.resolve().unwrap();
+        let expected = SeedConfig::new("127.0.0.1:5000".parse().unwrap(), got.network.clone());
+        assert_eq!(format!("{got:?}"), format!("{expected:?}"));
+    }
+}

@@ -1,0 +1,95 @@
+//! How the values of single arguments are read.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// The shortest interval or timeout: below, a timer would do nothing but fire.
+const SHORTEST: Duration = Duration::from_millis(1);
+
+/// The longest interval or timeout: more is a mistake in the unit.
+const LONGEST: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// An IP address, IPv6 with or without brackets; never a name, because names are not looked up.
+pub(super) fn ip(text: &str) -> Result<IpAddr, String> {
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    let parsed = bare.parse::<IpAddr>();
+    let ip = parsed.map_err(|_| "not an IP address; write one such as 127.0.0.1 or ::1")?;
+    Ok(ip.to_canonical())
+}
+
+/// An interval or timeout, never zero.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let trimmed = text.trim();
+    if trimmed.is_empty() || trimmed.chars().all(|c| c.is_ascii_digit() || c == '.') {
+        return Err("a duration needs a unit; write 500ms, 5s or 1m".into());
+    }
+    let parsed = humantime::parse_duration(trimmed);
+    let duration = parsed.map_err(|_| "not a duration; write 500ms, 5s or 1m")?;
+    if duration < SHORTEST {
+        return Err("too short; write 1ms or more".into());
+    }
+    if duration > LONGEST {
+        return Err("too long; write 30d or less".into());
+    }
+    Ok(duration)
+}
+
+/// The exponent γ of the degree distribution.
+pub(super) fn exponent(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(exponent) if exponent > 2.0 && exponent <= 3.0 => Ok(exponent),
+        _ => Err("the exponent must be over 2 and at most 3; write 2.5".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_need_a_unit_and_sense() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("5s"), Ok(Duration::from_secs(5)));
+        assert_eq!(duration("1m"), Ok(Duration::from_secs(60)));
+        assert_eq!(duration("2h"), Ok(Duration::from_secs(7_200)));
+        for (text, says) in [
+            ("5", "unit"),
+            ("0", "unit"),
+            ("1.5", "unit"),
+            ("", "unit"),
+            ("0s", "too short"),
+            ("1us", "too short"),
+            ("31d", "too long"),
+            ("99999999999999999999s", "not a duration"),
+            ("-5s", "not a duration"),
+            ("5 apples", "not a duration"),
+        ] {
+            let error = duration(text).unwrap_err();
+            assert!(error.contains(says), "{text:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn exponents_are_over_2_and_at_most_3() {
+        assert_eq!(exponent("3"), Ok(3.0));
+        assert_eq!(exponent("2.01"), Ok(2.01));
+        for text in ["2", "3.01", "-2.5", "NaN", "inf", "x", ""] {
+            assert!(exponent(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn addresses_are_numbers_in_one_spelling() {
+        for (text, expected) in [
+            ("127.0.0.1", "127.0.0.1"),
+            ("::1", "::1"),
+            ("[::1]", "::1"),
+            ("::ffff:127.0.0.1", "127.0.0.1"),
+        ] {
+            assert_eq!(ip(text).unwrap().to_string(), expected);
+        }
+        for text in ["localhost", "127.0.0.1:5000", "", "[::1", "1.2.3"] {
+            assert!(ip(text).is_err(), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! The shared log (CONTRACT.md, section 2): the same lines in a file that any number of processes
+//! append to, and on the console.
+//!
+//! What must stay true: a record is one `write` of one line, however many processes write, and
+//! neither a full disk nor a stuck reader of the console stops the node. Everything goes through
+//! the `log` crate under [`TARGET`]; a program that embeds a node and installs its own logger gets
+//! the same records, and with no logger at all a record costs one comparison.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::proto::event::{Event, Severity};
+use crate::proto::message::{Addr, Role};
+
+mod console;
+mod cut;
+mod file;
+
+use console::Console;
+use file::LogFile;
+
+/// The `log` target of every record of this crate.
+pub const TARGET: &str = "rumormill::event";
+
+/// Bytes of a line in the file at most, newline included: far below what a local file system
+/// writes in one piece.
+pub const FILE_LINE_LIMIT: usize = 8_000;
+
+/// Bytes of a line on the console at most, newline included: below the 4,096 that a pipe takes in
+/// one piece.
+pub const CONSOLE_LINE_LIMIT: usize = 1_000;
+
+/// Where the log goes, and how much of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogOptions {
+    /// The file that is appended to, and created if it does not exist.
+    pub file: PathBuf,
+    /// What matters less than this is not logged.
+    pub level: log::LevelFilter,
+    /// Whether the same lines go to stdout.
+    pub console: bool,
+}
+
+/// Why there is no log.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The file cannot be opened for appending.
+    #[error("cannot open the log {}: {source}; name a file that can be written with --log-file", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The console's thread cannot be started, or stdout cannot be used.
+    #[error("cannot log to the console: {0}; free some memory, processes or file descriptors")]
+    Console(io::Error),
+    /// The process has a logger already.
+    #[error("the log is set up already; call logging::init once in a process")]
+    Twice,
+}
+
+/// The log of this process: what is needed to reopen and to flush it.
+#[derive(Clone, Debug)]
+pub struct LogHandle {
+    file: Arc<LogFile>,
+    console: Option<Arc<Console>>,
+}
+
+impl LogHandle {
+    /// Opens the file again under its name, so that logrotate can move the old one away.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::Open`]; the log then goes on to the file that was open before.
+    pub fn reopen(&self) -> Result<(), LogError> {
+        self.file.reopen()
+    }
+
+    /// Waits until the console has taken all lines, at most `timeout`; whether it has. The file
+    /// never lags.
+    pub fn flush(&self, timeout: Duration) -> bool {
+        self.console.as_ref().is_none_or(|console| console.flush(timeout))
+    }
+}
+
+/// Starts the log of this process.
+///
+/// # Errors
+///
+/// The file cannot be opened, the console cannot be used, or the process has a logger already.
+pub fn init(options: LogOptions) -> Result<LogHandle, LogError> {
+    let file = Arc::new(LogFile::open(options.file)?);
+    let console = match options.console {
+        true => Some(Console::stdout().map_err(LogError::Console)?),
+        false => None,
+    };
+    let file_writer = file::Lines::new(Arc::clone(&file));
+    let console_writer = console.as_ref().map(|console| console::Lines::new(Arc::clone(console)));
+    let (level, logger) = dispatch(options.level, file_writer, console_writer).into_log();
+    log::set_boxed_logger(logger).map_err(|_| LogError::Twice)?;
+    log::set_max_level(level);
+    Ok(LogHandle { file, console })
+}
+
+/// Level, target and time; the writers see to the rest of a line.
+fn dispatch<F, C>(level: log::LevelFilter, file: F, console: Option<C>) -> fern::Dispatch
+where
+    F: io::Write + Send + 'static,
+    C: io::Write + Send + 'static,
+{
+    let to_file: Box<dyn io::Write + Send> = Box::new(file);
+    let mut dispatch = fern::Dispatch::new()
+        .level(log::LevelFilter::Off)
+        .level_for(TARGET, level)
+        .filter(|metadata| metadata.target() == TARGET)
+        .format(|out, message, record| {
+            let time = chrono::Utc::now().format("%Y-%m-%dT%H:%M:%S%.6fZ");
+            out.finish(format_args!("{time} {} {message}", record.level()));
+        })
+        .chain(fern::Output::writer(to_file, "\n"));
+    if let Some(console) = console {
+        let to_console: Box<dyn io::Write + Send> = Box::new(console);
+        dispatch = dispatch.chain(fern::Output::writer(to_console, "\n"));
+    }
+    dispatch
+}
+
+/// Logs what happened to `me`; nothing is formatted if nobody wants to read it.
+pub fn event(role: Role, me: Addr, event: &Event) {
+    let level = match event.severity() {
+        Severity::Warn => log::Level::Warn,
+        Severity::Info => log::Level::Info,
+        Severity::Debug => log::Level::Debug,
+    };
+    if !log::log_enabled!(target: TARGET, level) {
+        return;
+    }
+    let who = match role {
+        Role::Seed => "seed",
+        Role::Peer => "peer",
+    };
+    log::log!(target: TARGET, level, "{who} {me} {event}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use log::Log;
+    use std::sync::Mutex;
+
+    #[derive(Clone, Default)]
+    struct Captured(Arc<Mutex<String>>);
+
+    impl io::Write for Captured {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().push_str(std::str::from_utf8(bytes).unwrap());
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn log_to(captured: &Captured, target: &str, level: log::Level, text: &str) {
+        let console = Some(captured.clone());
+        let (_, logger) = dispatch(log::LevelFilter::Info, io::sink(), console).into_log();
+        let metadata = log::Metadata::builder().target(target).level(level).build();
+        if logger.enabled(&metadata) {
+            let mut record = log::Record::builder();
+            record.metadata(metadata);
+            logger.log(&record.args(format_args!("{text}")).build());
+        }
+    }
+
+    #[test]
+    fn a_line_is_time_level_and_message() {
+        let captured = Captured::default();
+        log_to(&captured, TARGET, log::Level::Info, "seed 127.0.0.1:5000 peer list size=1");
+        let line = captured.0.lock().unwrap().clone();
+        let (time, rest) = line.split_once(' ').unwrap();
+        assert_eq!(rest, "INFO seed 127.0.0.1:5000 peer list size=1\n");
+        assert_eq!(time.len(), "2026-11-21T08:15:00.123456Z".len(), "{time}");
+        assert!(time.ends_with('Z') && chrono::DateTime::parse_from_rfc3339(time).is_ok());
+    }
+
+    #[test]
+    fn other_crates_and_lower_levels_stay_out() {
+        let captured = Captured::default();
+        log_to(&captured, "tokio::net", log::Level::Error, "not ours");
+        log_to(&captured, "rumormill", log::Level::Error, "not in the format");
+        log_to(&captured, TARGET, log::Level::Debug, "too small");
+        assert_eq!(*captured.0.lock().unwrap(), "");
+    }
+}

@@ -1,0 +1,157 @@
+//! The opening of a link: hello, answer, deadlines.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::codec::{self, DecodeError, EncodeError};
+use crate::proto::config::Network;
+use crate::proto::machine::OpenError;
+use crate::proto::message::{Addr, Answer, Hello, Refusal, Refused, Welcome};
+
+/// A stranger that connects has this long to say hello.
+pub const HELLO_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What is left of a connection once it is open: the stream, and bytes that came with the opening.
+#[derive(Debug)]
+pub struct Opened {
+    /// The connection.
+    pub stream: TcpStream,
+    /// What was read beyond the opening.
+    pub rest: BytesMut,
+}
+
+/// Why an incoming connection did not get as far as a valid hello.
+#[derive(Debug, thiserror::Error)]
+pub enum AcceptError {
+    /// No hello within [`HELLO_PATIENCE`].
+    #[error("no hello in time")]
+    TimedOut,
+    /// It ended before its hello did.
+    #[error("closed before its hello was complete")]
+    Closed,
+    /// What was said is no hello.
+    #[error("{0}")]
+    Decode(#[from] DecodeError),
+    /// Another network.
+    #[error("{}", .0.words())]
+    Refused(Refused),
+    /// The socket failed.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+impl AcceptError {
+    /// Whether nothing at all was said: a port scan or a health check, not worth a warning.
+    pub fn is_silent(&self) -> bool {
+        matches!(self, AcceptError::Closed | AcceptError::Io(_))
+    }
+}
+
+/// Opens a link: connects, says hello, hears the answer, all `within` the given time.
+///
+/// # Errors
+///
+/// Why it came to nothing, in the machine's terms. A want of local resources counts as a time-out,
+/// because it says nothing about the other side.
+pub async fn open(
+    to: Addr,
+    hello: &Hello,
+    within: Duration,
+) -> Result<(Opened, Welcome), OpenError> {
+    match timeout(within, dial(to, hello)).await {
+        Ok(result) => result,
+        Err(_) => Err(OpenError::TimedOut),
+    }
+}
+
+async fn dial(to: Addr, hello: &Hello) -> Result<(Opened, Welcome), OpenError> {
+    let mut stream = TcpStream::connect(to).await.map_err(evidence)?;
+    stream.set_nodelay(true).map_err(evidence)?;
+    let mut bytes = Vec::new();
+    codec::encode_hello(hello, &mut bytes).map_err(|_| OpenError::Garbage)?;
+    stream.write_all(&bytes).await.map_err(evidence)?;
+    let mut rest = BytesMut::with_capacity(256);
+    let frame = match read_opening(&mut stream, &mut rest).await {
+        Ok(frame) => frame,
+        Err(AcceptError::Io(error)) => return Err(evidence(error)),
+        Err(AcceptError::Closed) => return Err(OpenError::Unreachable),
+        Err(_) => return Err(OpenError::Garbage),
+    };
+    match codec::decode_answer(&frame) {
+        Ok(Answer::Welcome(welcome)) => Ok((Opened { stream, rest }, welcome)),
+        Ok(Answer::Refused(refusal)) => Err(OpenError::Refused(refusal)),
+        Err(_) => Err(OpenError::Garbage),
+    }
+}
+
+/// What a socket error proves about the other side.
+#[allow(clippy::needless_pass_by_value)] // it is used as a function value
+fn evidence(error: io::Error) -> OpenError {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused
+        | io::ErrorKind::ConnectionReset
+        | io::ErrorKind::ConnectionAborted
+        | io::ErrorKind::BrokenPipe
+        | io::ErrorKind::UnexpectedEof => OpenError::Unreachable,
+        _ => OpenError::TimedOut,
+    }
+}
+
+async fn read_opening(
+    stream: &mut TcpStream,
+    buffer: &mut BytesMut,
+) -> Result<BytesMut, AcceptError> {
+    let mut frames = codec::opening_frames();
+    loop {
+        if let Some(frame) = codec::next_frame(&mut frames, buffer)? {
+            return Ok(frame);
+        }
+        if stream.read_buf(buffer).await? == 0 {
+            return Err(AcceptError::Closed);
+        }
+    }
+}
+
+/// Hears the hello of an incoming connection. One of another version or network is told why.
+///
+/// # Errors
+///
+/// Why there was no valid hello.
+pub async fn accept(
+    mut stream: TcpStream,
+    network: &Network,
+) -> Result<(Opened, Hello), AcceptError> {
+    stream.set_nodelay(true)?;
+    let mut rest = BytesMut::with_capacity(256);
+    let hear = read_opening(&mut stream, &mut rest);
+    let frame = timeout(HELLO_PATIENCE, hear).await.map_err(|_| AcceptError::TimedOut)??;
+    let refused = match codec::decode_hello(&frame) {
+        Ok(hello) if hello.network != network.name => Refused::Network,
+        Ok(hello) if hello.seeds != network.digest() => Refused::SeedList,
+        Ok(hello) => return Ok((Opened { stream, rest }, hello)),
+        Err(DecodeError::Version(_)) => Refused::Version,
+        Err(error) => return Err(error.into()),
+    };
+    let answer = Answer::Refused(Refusal { reason: refused, others: Vec::new() });
+    let bytes = answer_bytes(&answer).map_err(io::Error::other)?;
+    timeout(HELLO_PATIENCE, stream.write_all(&bytes))
+        .await
+        .map_err(|_| AcceptError::TimedOut)??;
+    Err(AcceptError::Refused(refused))
+}
+
+/// An answer, ready to be written.
+///
+/// # Errors
+///
+/// If it does not fit a frame.
+pub fn answer_bytes(answer: &Answer) -> Result<Vec<u8>, EncodeError> {
+    let mut bytes = Vec::new();
+    codec::encode_answer(answer, &mut bytes)?;
+    Ok(bytes)
+}

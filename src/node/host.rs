@@ -1,0 +1,423 @@
+//! Runs one machine on tokio: inputs in, effects out, nothing decided.
+//!
+//! One task owns the machine and the queues of all its links. It takes all
+//! inputs that wait, lets the machine handle them, and only then writes each
+//! link's queue in one go: under load that is what a delivery costs.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use tokio::net::TcpListener;
+use tokio::net::tcp::OwnedWriteHalf;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{sleep_until, timeout};
+
+use super::link::{Flushed, Link};
+use super::listener;
+use super::peer::Received;
+use crate::logging;
+use crate::net::codec;
+use crate::net::handshake::{self, Opened};
+use crate::proto::config::Network;
+use crate::proto::event::{Event, Severity};
+use crate::proto::gossip::MessageId;
+use crate::proto::machine::{
+    Command, Conn, Effect, Input, Machine, MemberEvent, OpenError, PublishError,
+};
+use crate::proto::message::{Addr, Answer, Hello, Message, Role, Welcome};
+use crate::proto::time::Time;
+
+/// Batches of input that may wait; beyond, readers wait, and their senders with them.
+const INBOX: usize = 1_024;
+/// Batches handled before queues are flushed.
+const TURN: usize = 64;
+/// How long last words may take when the machine has stopped.
+const FAREWELL: Duration = Duration::from_millis(400);
+/// Open connections in all; more are refused.
+const MAX_LINKS: usize = 16_384;
+
+/// What reaches the host.
+#[derive(Debug)]
+pub(super) enum Inbound {
+    Incoming { opened: Opened, hello: Hello },
+    Dialled { conn: Conn, result: Result<(Opened, Welcome), OpenError> },
+    Messages { conn: Conn, messages: Vec<Message> },
+    Closed { conn: Conn, reason: Option<String> },
+    Writable { conn: Conn, write: OwnedWriteHalf },
+    Publish { payload: Bytes, answer: oneshot::Sender<Result<MessageId, PublishError>> },
+    Leave,
+    Subscribe(mpsc::Sender<Received>, oneshot::Sender<()>),
+    Watch(mpsc::UnboundedSender<MemberEvent>, oneshot::Sender<()>),
+}
+
+/// Wall clock at start plus a stopwatch, so that it never goes back.
+#[derive(Clone, Copy, Debug)]
+struct Clock {
+    wall: Time,
+    start: Instant,
+}
+
+impl Clock {
+    fn start() -> Self {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let micros = u64::try_from(wall.as_micros()).unwrap_or(u64::MAX);
+        Self { wall: Time::from_micros(micros), start: Instant::now() }
+    }
+
+    fn now(&self) -> Time {
+        self.wall + self.start.elapsed()
+    }
+
+    fn instant(&self, time: Time) -> Instant {
+        self.start + time.since(self.wall)
+    }
+}
+
+/// A machine at work.
+pub(super) struct Host<M> {
+    machine: M,
+    role: Role,
+    me: Addr,
+    clock: Clock,
+    sender: mpsc::Sender<Inbound>,
+    inbox: mpsc::Receiver<Inbound>,
+    listener: AbortHandle,
+    links: HashMap<Conn, Link>,
+    /// Incoming connections that the machine has not answered yet.
+    arriving: HashMap<Conn, Opened>,
+    dialling: HashMap<Conn, AbortHandle>,
+    incoming_used: Conn,
+    effects: Vec<Effect>,
+    /// Inputs that effects led to.
+    follow_up: VecDeque<Input>,
+    dirty: Vec<Conn>,
+    frame: Vec<u8>,
+    farewells: JoinSet<()>,
+    answers: HashMap<u64, oneshot::Sender<Result<MessageId, PublishError>>>,
+    tokens_used: u64,
+    subscribers: Vec<(mpsc::Sender<Received>, u64)>,
+    watchers: Vec<mpsc::UnboundedSender<MemberEvent>>,
+    stopped: bool,
+}
+
+impl<M: Machine + Send + 'static> Host<M> {
+    /// Starts listening, and readies the machine; it runs once [`Host::run`] is awaited.
+    pub fn new(
+        machine: M,
+        listener: TcpListener,
+        role: Role,
+        me: Addr,
+        network: Network,
+    ) -> (Self, mpsc::Sender<Inbound>) {
+        let (sender, inbox) = mpsc::channel(INBOX);
+        let listener = tokio::spawn(listener::run(listener, role, me, network, sender.clone()));
+        let host = Self {
+            machine,
+            role,
+            me,
+            clock: Clock::start(),
+            sender: sender.clone(),
+            inbox,
+            listener: listener.abort_handle(),
+            links: HashMap::new(),
+            arriving: HashMap::new(),
+            dialling: HashMap::new(),
+            // Odd numbers are the host's.
+            incoming_used: 1,
+            effects: Vec::new(),
+            follow_up: VecDeque::new(),
+            dirty: Vec::new(),
+            frame: Vec::new(),
+            farewells: JoinSet::new(),
+            answers: HashMap::new(),
+            tokens_used: 0,
+            subscribers: Vec::new(),
+            watchers: Vec::new(),
+            stopped: false,
+        };
+        (host, sender)
+    }
+
+    /// Runs the machine until it has stopped.
+    pub async fn run(mut self) {
+        let mut now = self.clock.now();
+        self.handle(now, Input::Start);
+        self.flush(now);
+        let mut batch = Vec::with_capacity(TURN);
+        let sleep = sleep_until(Instant::now().into());
+        tokio::pin!(sleep);
+        let mut alarm = Time::default();
+        while !self.stopped {
+            let wake = self.machine.wake_at();
+            if let Some(at) = wake
+                && (at < alarm || alarm <= now)
+            {
+                // Setting the alarm anew for each message would cost more than the message; one
+                // that goes off early is only set again.
+                alarm = at;
+                sleep.as_mut().reset(self.clock.instant(at).into());
+            }
+            // Both branches may be cancelled: messages stay in the inbox, the alarm stays set.
+            tokio::select! {
+                biased;
+                _ = self.inbox.recv_many(&mut batch, TURN) => {}
+                () = &mut sleep, if wake.is_some() => {}
+            }
+            now = self.clock.now();
+            for inbound in batch.drain(..) {
+                self.take(now, inbound);
+            }
+            if self.machine.wake_at().is_some_and(|at| at <= now) {
+                self.handle(now, Input::Tick);
+            }
+            self.flush(now);
+            while self.farewells.try_join_next().is_some() {}
+        }
+        self.end().await;
+    }
+
+    async fn end(mut self) {
+        self.listener.abort();
+        for handle in self.dialling.values() {
+            handle.abort();
+        }
+        for link in std::mem::take(&mut self.links).into_values() {
+            self.farewells.spawn(link.close());
+        }
+        let all = async { while self.farewells.join_next().await.is_some() {} };
+        let _ = timeout(FAREWELL, all).await;
+    }
+
+    fn take(&mut self, now: Time, inbound: Inbound) {
+        match inbound {
+            Inbound::Messages { conn, messages } => {
+                // A connection that the machine has closed may still have said something.
+                if self.links.contains_key(&conn) {
+                    for message in messages {
+                        self.machine.handle(
+                            now,
+                            Input::Received { conn, message },
+                            &mut self.effects,
+                        );
+                    }
+                    self.perform(now);
+                }
+            }
+            Inbound::Incoming { opened, hello } => {
+                if self.links.len() >= MAX_LINKS {
+                    self.note(Severity::Warn, "link closed", "too many connections");
+                    return;
+                }
+                self.incoming_used += 2;
+                let conn = self.incoming_used;
+                self.arriving.insert(conn, opened);
+                self.handle(now, Input::Incoming { conn, hello });
+            }
+            Inbound::Dialled { conn, result } => {
+                if self.dialling.remove(&conn).is_none() {
+                    return;
+                }
+                match result {
+                    Ok((Opened { stream, rest }, welcome)) => {
+                        let link = Link::start(conn, stream, rest, self.sender.clone());
+                        self.links.insert(conn, link);
+                        self.handle(now, Input::Opened { conn, welcome });
+                    }
+                    Err(error) => self.handle(now, Input::OpenFailed { conn, error }),
+                }
+            }
+            Inbound::Closed { conn, reason } => {
+                if self.links.contains_key(&conn) {
+                    if let Some(reason) = reason {
+                        self.note(Severity::Warn, "link closed", &reason);
+                    }
+                    self.lose(now, conn);
+                }
+            }
+            Inbound::Writable { conn, write } => {
+                if let Some(link) = self.links.get_mut(&conn) {
+                    link.writable(write);
+                    self.mark(conn);
+                }
+            }
+            Inbound::Publish { payload, answer } => {
+                self.tokens_used += 1;
+                let token = self.tokens_used;
+                self.answers.insert(token, answer);
+                self.handle(now, Input::Command(Command::Publish { token, payload }));
+            }
+            Inbound::Leave => self.handle(now, Input::Command(Command::Leave)),
+            Inbound::Subscribe(subscriber, done) => {
+                self.subscribers.push((subscriber, 0));
+                let _ = done.send(());
+            }
+            Inbound::Watch(watcher, done) => {
+                self.watchers.push(watcher);
+                let _ = done.send(());
+            }
+        }
+    }
+
+    fn note(&self, severity: Severity, what: &'static str, reason: &str) {
+        let keys = vec![("reason", reason.to_owned())];
+        logging::event(self.role, self.me, &Event::Note { severity, what, keys });
+    }
+
+    fn handle(&mut self, now: Time, input: Input) {
+        self.machine.handle(now, input, &mut self.effects);
+        self.perform(now);
+    }
+
+    /// Performs what the machine wants, and what follows from that.
+    fn perform(&mut self, now: Time) {
+        loop {
+            let mut effects = std::mem::take(&mut self.effects);
+            for effect in effects.drain(..) {
+                self.perform_one(effect);
+            }
+            // The vector's memory is used again.
+            if self.effects.is_empty() {
+                self.effects = effects;
+            }
+            let Some(input) = self.follow_up.pop_front() else { return };
+            self.machine.handle(now, input, &mut self.effects);
+        }
+    }
+
+    fn perform_one(&mut self, effect: Effect) {
+        match effect {
+            Effect::Send { conn, message } => {
+                if self.encode(&message) {
+                    self.queue(conn);
+                }
+            }
+            Effect::SendMany { conns, message } => {
+                if self.encode(&message) {
+                    for conn in conns {
+                        self.queue(conn);
+                    }
+                }
+            }
+            Effect::Log(event) => logging::event(self.role, self.me, &event),
+            Effect::Deliver(delivery) => {
+                self.subscribers.retain_mut(|(subscriber, missed)| {
+                    Received::offer(subscriber, missed, &delivery)
+                });
+            }
+            Effect::Member(event) => {
+                self.watchers.retain(|watcher| watcher.send(event.clone()).is_ok());
+            }
+            Effect::Open { conn, to, hello, within } => {
+                let sender = self.sender.clone();
+                let task = tokio::spawn(async move {
+                    let result = handshake::open(to, &hello, within).await;
+                    let _ = sender.send(Inbound::Dialled { conn, result }).await;
+                });
+                self.dialling.insert(conn, task.abort_handle());
+            }
+            Effect::Answer { conn, answer } => self.answer(conn, &answer),
+            Effect::Close { conn } => {
+                if let Some(task) = self.dialling.remove(&conn) {
+                    task.abort();
+                }
+                if let Some(link) = self.links.remove(&conn) {
+                    self.farewells.spawn(link.close());
+                }
+            }
+            Effect::Persist { batch, .. } => {
+                // Kept in memory: the machine's waiting for it is what a disk will need.
+                self.follow_up.push_back(Input::Persisted { batch });
+            }
+            Effect::Published { token, result } => {
+                if let Some(answer) = self.answers.remove(&token) {
+                    let _ = answer.send(result);
+                }
+            }
+            Effect::Stopped => self.stopped = true,
+        }
+    }
+
+    fn answer(&mut self, conn: Conn, answer: &Answer) {
+        let Some(Opened { stream, rest }) = self.arriving.remove(&conn) else { return };
+        let Ok(bytes) = handshake::answer_bytes(answer) else { return };
+        let mut link = Link::start(conn, stream, rest, self.sender.clone());
+        link.queue(&bytes);
+        match answer {
+            Answer::Welcome(_) => {
+                self.links.insert(conn, link);
+                self.mark(conn);
+            }
+            Answer::Refused(_) => {
+                self.farewells.spawn(link.close());
+            }
+        }
+    }
+
+    /// Encodes a message once, for however many links.
+    fn encode(&mut self, message: &Message) -> bool {
+        self.frame.clear();
+        match codec::encode(message, &mut self.frame) {
+            Ok(()) => true,
+            Err(error) => {
+                self.note(Severity::Warn, "message not sent", &error.to_string());
+                false
+            }
+        }
+    }
+
+    fn queue(&mut self, conn: Conn) {
+        if let Some(link) = self.links.get_mut(&conn) {
+            link.queue(&self.frame);
+            if !link.dirty {
+                link.dirty = true;
+                self.dirty.push(conn);
+            }
+        }
+    }
+
+    fn mark(&mut self, conn: Conn) {
+        if let Some(link) = self.links.get_mut(&conn)
+            && !link.dirty
+        {
+            link.dirty = true;
+            self.dirty.push(conn);
+        }
+    }
+
+    /// Writes the queues of all links that have something new.
+    fn flush(&mut self, now: Time) {
+        while let Some(conn) = self.dirty.pop() {
+            let Some(link) = self.links.get_mut(&conn) else { continue };
+            link.dirty = false;
+            match link.flush() {
+                Flushed::Quiet => {}
+                Flushed::Congested => self.handle(now, Input::Congested { conn }),
+                Flushed::Relieved => self.handle(now, Input::Relieved { conn }),
+                Flushed::Broken(reason) => {
+                    if reason != "write failed" {
+                        self.note(Severity::Warn, "link closed", reason);
+                    }
+                    self.lose(now, conn);
+                }
+            }
+        }
+    }
+
+    fn lose(&mut self, now: Time, conn: Conn) {
+        if self.links.remove(&conn).is_some() {
+            self.handle(now, Input::Closed { conn });
+        }
+    }
+}
+
+impl<M> Drop for Host<M> {
+    /// Whoever drops a running host wants all of it gone, the listening socket first.
+    fn drop(&mut self) {
+        self.listener.abort();
+        for handle in self.dialling.values() {
+            handle.abort();
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! One open connection: a bounded queue out, batches of messages in.
+//!
+//! What must stay true: whatever is queued goes out in one write, nothing
+//! waits for a reader that is slow but the reader's own queue, and that queue
+//! has an end.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+use super::host::Inbound;
+use crate::net::codec;
+use crate::proto::machine::Conn;
+use crate::proto::message::Message;
+
+/// Beyond this many queued bytes eager traffic passes the link by.
+const HIGH_WATER: usize = 256 << 10;
+/// Below this many it comes back.
+const LOW_WATER: usize = 32 << 10;
+/// Beyond this many the link is closed: the other side does not read.
+const MAX_QUEUE: usize = 16 << 20;
+/// Bytes asked for in one read.
+const READ: usize = 32 << 10;
+/// Messages handed over at once.
+const BATCH: usize = 256;
+/// A closed connection may take this long to hear that the other side has closed as well. Closing
+/// with bytes unread would reset it, and the last words could be lost.
+const LINGER: Duration = Duration::from_millis(500);
+/// A queue keeps this much of its memory when it is empty.
+const KEPT: usize = 64 << 10;
+
+/// What a flush did to the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Flushed {
+    /// Nothing to report.
+    Quiet,
+    /// The queue has passed the high-water mark.
+    Congested,
+    /// A congested queue is nearly empty again.
+    Relieved,
+    /// The connection failed, or the queue is over its bound.
+    Broken(&'static str),
+}
+
+/// The sending side of a connection.
+#[derive(Debug)]
+pub(super) struct Link {
+    conn: Conn,
+    write: Option<OwnedWriteHalf>,
+    queue: Vec<u8>,
+    sent: usize,
+    congested: bool,
+    blocked: bool,
+    inbox: mpsc::Sender<Inbound>,
+    /// Dropped to tell the reader that nobody listens any more.
+    _reader: oneshot::Sender<()>,
+    pub dirty: bool,
+}
+
+impl Link {
+    /// Takes an open connection over: starts its reader.
+    pub fn start(
+        conn: Conn,
+        stream: TcpStream,
+        rest: BytesMut,
+        inbox: mpsc::Sender<Inbound>,
+    ) -> Self {
+        let (read, write) = stream.into_split();
+        let (reader, closed) = oneshot::channel();
+        tokio::spawn(run_reader(conn, read, rest, inbox.clone(), closed));
+        Self {
+            conn,
+            write: Some(write),
+            queue: Vec::new(),
+            sent: 0,
+            congested: false,
+            blocked: false,
+            inbox,
+            _reader: reader,
+            dirty: false,
+        }
+    }
+
+    /// Queues bytes that are a whole frame.
+    pub fn queue(&mut self, frame: &[u8]) {
+        self.queue.extend_from_slice(frame);
+    }
+
+    /// Writes as much as the connection takes, in as few writes as it takes.
+    pub fn flush(&mut self) -> Flushed {
+        if !self.blocked {
+            if let Err(error) = self.write_out() {
+                let _ = error;
+                return Flushed::Broken("write failed");
+            }
+        }
+        let waiting = self.queue.len() - self.sent;
+        if waiting > MAX_QUEUE {
+            return Flushed::Broken("the other side does not read: queue full");
+        }
+        if waiting > HIGH_WATER && !self.congested {
+            self.congested = true;
+            return Flushed::Congested;
+        }
+        if waiting < LOW_WATER && self.congested {
+            self.congested = false;
+            return Flushed::Relieved;
+        }
+        Flushed::Quiet
+    }
+
+    fn write_out(&mut self) -> io::Result<()> {
+        let Some(write) = &self.write else { return Ok(()) };
+        while self.sent < self.queue.len() {
+            match write.try_write(&self.queue[self.sent..]) {
+                Ok(written) => self.sent += written,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.wait_until_writable();
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.queue.clear();
+        self.queue.shrink_to(KEPT);
+        self.sent = 0;
+        Ok(())
+    }
+
+    /// Hands the write half to a task that gives it back when the connection takes bytes again.
+    fn wait_until_writable(&mut self) {
+        // What has been sent need not be kept meanwhile.
+        self.queue.drain(..self.sent);
+        self.sent = 0;
+        let Some(write) = self.write.take() else { return };
+        self.blocked = true;
+        let (conn, inbox) = (self.conn, self.inbox.clone());
+        tokio::spawn(async move {
+            let _ = write.writable().await;
+            let _ = inbox.send(Inbound::Writable { conn, write }).await;
+        });
+    }
+
+    /// The connection takes bytes again.
+    pub fn writable(&mut self, write: OwnedWriteHalf) {
+        self.write = Some(write);
+        self.blocked = false;
+    }
+
+    /// Ends the connection after what is queued; the task returned is over when that is done, or
+    /// after a bound.
+    pub fn close(mut self) -> impl Future<Output = ()> + Send + 'static {
+        let done = self.flush();
+        let rest = self.queue.split_off(self.sent);
+        let write = self.write.take();
+        async move {
+            if let (Some(write), false) = (write, matches!(done, Flushed::Broken(_))) {
+                let _ = timeout(LINGER, write_all(&write, &rest)).await;
+            }
+        }
+    }
+}
+
+async fn write_all(write: &OwnedWriteHalf, mut rest: &[u8]) -> io::Result<()> {
+    while !rest.is_empty() {
+        write.writable().await?;
+        match write.try_write(rest) {
+            Ok(written) => rest = rest.get(written..).unwrap_or(&[]),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+async fn run_reader(
+    conn: Conn,
+    mut read: OwnedReadHalf,
+    mut buffer: BytesMut,
+    inbox: mpsc::Sender<Inbound>,
+    mut closed: oneshot::Receiver<()>,
+) {
+    // Both branches may be cancelled: a read that is not done has taken nothing, and the channel
+    // only ever says that it is over.
+    let reason = tokio::select! {
+        reason = read_messages(conn, &mut read, &mut buffer, &inbox) => reason,
+        _ = &mut closed => {
+            linger(read).await;
+            return;
+        }
+    };
+    let _ = inbox.send(Inbound::Closed { conn, reason }).await;
+    linger(read).await;
+}
+
+/// Reads until the connection ends; returns why, if the other side did something wrong.
+async fn read_messages(
+    conn: Conn,
+    read: &mut OwnedReadHalf,
+    buffer: &mut BytesMut,
+    inbox: &mpsc::Sender<Inbound>,
+) -> Option<String> {
+    let mut frames = codec::frames();
+    loop {
+        let mut messages: Vec<Message> = Vec::new();
+        let mut wrong = None;
+        loop {
+            match codec::next_frame(&mut frames, buffer) {
+                Ok(Some(frame)) => match codec::decode(&frame) {
+                    Ok(message) => messages.push(message),
+                    Err(error) => wrong = Some(error.to_string()),
+                },
+                Ok(None) => break,
+                Err(error) => wrong = Some(error.to_string()),
+            }
+            if wrong.is_some() || messages.len() >= BATCH {
+                break;
+            }
+        }
+        let full = messages.len() >= BATCH;
+        if !messages.is_empty() && inbox.send(Inbound::Messages { conn, messages }).await.is_err() {
+            return None;
+        }
+        if wrong.is_some() {
+            return wrong;
+        }
+        if full {
+            continue;
+        }
+        if buffer.capacity() - buffer.len() < READ / 4 {
+            buffer.reserve(READ);
+        }
+        loop {
+            if read.readable().await.is_err() {
+                return None;
+            }
+            match read.try_read_buf(buffer) {
+                Ok(0) if buffer.is_empty() => return None,
+                Ok(0) => return Some("closed in the middle of a frame".to_owned()),
+                Ok(_) => break,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return None,
+            }
+        }
+    }
+}
+
+/// Reads and forgets until the other side closes too, within a bound.
+async fn linger(read: OwnedReadHalf) {
+    let mut scratch = [0_u8; 1_024];
+    let _ = timeout(LINGER, async {
+        loop {
+            if read.readable().await.is_err() {
+                return;
+            }
+            match read.try_read(&mut scratch) {
+                Ok(0) => return,
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return,
+                _ => {}
+            }
+        }
+    })
+    .await;
+}

@@ -1,0 +1,44 @@
+//! The tokio hosts that run a machine over TCP. They hold no decisions.
+//!
+//! `host` runs either machine, `link` is one connection, `listener` takes
+//! connections in; [`Peer`] and [`Seed`] are what programs hold.
+
+mod host;
+mod link;
+mod listener;
+mod peer;
+mod seed;
+
+use std::io;
+use std::net::SocketAddr;
+
+use rand::TryRng;
+use rand::rngs::SysRng;
+use tokio::net::{TcpListener, TcpSocket};
+
+pub use peer::{MemberEvents, Messages, Peer, PeerGone, Received};
+pub use seed::Seed;
+
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 1_024;
+
+/// Listens on an address; port 0 takes any free port.
+///
+/// # Errors
+///
+/// If the address cannot be listened on, for example because the port is taken.
+pub async fn bind(listen: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if listen.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // A restart must not wait for the connections of the former life to run out. On Linux this
+    // does not let two processes listen on one port.
+    socket.set_reuseaddr(true)?;
+    socket.bind(listen)?;
+    socket.listen(BACKLOG)
+}
+
+/// The number that decides everything a machine leaves to chance.
+fn chance() -> u64 {
+    // Without the system's randomness any number will do: what depends on it is jitter and choice,
+    // not secrecy.
+    SysRng.try_next_u64().unwrap_or_else(|_| u64::from(std::process::id()))
+}

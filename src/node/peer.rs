@@ -1,0 +1,165 @@
+//! A peer to hold: start it, publish, receive, leave.
+
+use bytes::Bytes;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use super::host::{Host, Inbound};
+use crate::proto::config::PeerConfig;
+use crate::proto::gossip::MessageId;
+use crate::proto::machine::{Delivery, MemberEvent, PublishError};
+use crate::proto::message::{Addr, Role};
+use crate::proto::peer::PeerMachine;
+
+/// Messages that wait for a program that does not take them; further ones are counted instead.
+const WAITING: usize = 65_536;
+
+/// The peer has stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the peer has stopped")]
+pub struct PeerGone;
+
+/// What a program receives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// A message, its own ones included; each once.
+    Message(Delivery),
+    /// The program did not keep up: that many messages were left out before the next one.
+    Missed(u64),
+}
+
+impl Received {
+    /// Hands a message to a subscriber; false if it is gone.
+    pub(super) fn offer(
+        subscriber: &mpsc::Sender<Received>,
+        missed: &mut u64,
+        delivery: &Delivery,
+    ) -> bool {
+        if *missed > 0 {
+            match subscriber.try_send(Received::Missed(*missed)) {
+                Ok(()) => *missed = 0,
+                Err(mpsc::error::TrySendError::Full(_)) => {
+                    *missed += 1;
+                    return true;
+                }
+                Err(mpsc::error::TrySendError::Closed(_)) => return false,
+            }
+        }
+        match subscriber.try_send(Received::Message(delivery.clone())) {
+            Ok(()) => true,
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                *missed += 1;
+                true
+            }
+            Err(mpsc::error::TrySendError::Closed(_)) => false,
+        }
+    }
+}
+
+/// The messages that a peer delivers.
+#[derive(Debug)]
+pub struct Messages(mpsc::Receiver<Received>);
+
+impl Messages {
+    /// The next one; none once the peer has stopped.
+    pub async fn next(&mut self) -> Option<Received> {
+        self.0.recv().await
+    }
+
+    /// Takes as many as wait, up to `limit`, after waiting for the first; none once the peer has
+    /// stopped.
+    pub async fn next_many(&mut self, into: &mut Vec<Received>, limit: usize) -> usize {
+        self.0.recv_many(into, limit).await
+    }
+}
+
+/// What a peer hears of its network.
+#[derive(Debug)]
+pub struct MemberEvents(mpsc::UnboundedReceiver<MemberEvent>);
+
+impl MemberEvents {
+    /// The next event; none once the peer has stopped.
+    pub async fn next(&mut self) -> Option<MemberEvent> {
+        self.0.recv().await
+    }
+}
+
+/// A running peer.
+#[derive(Debug)]
+pub struct Peer {
+    address: Addr,
+    inbox: mpsc::Sender<Inbound>,
+    task: JoinHandle<()>,
+}
+
+impl Peer {
+    /// Starts a peer on the current tokio runtime. `config.me` is the address that others are
+    /// told; the listener's own, unless it listens on all addresses.
+    pub fn start(listener: TcpListener, config: PeerConfig) -> Self {
+        let (address, network) = (config.me, config.network.clone());
+        let machine = PeerMachine::new(config, super::chance());
+        let (host, inbox) = Host::new(machine, listener, Role::Peer, address, network);
+        Self { address, inbox, task: tokio::spawn(host.run()) }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> Addr {
+        self.address
+    }
+
+    /// Gossips a payload to everybody, and returns the message's identity.
+    ///
+    /// # Errors
+    ///
+    /// If the payload is too long, or the peer is leaving or has stopped.
+    pub async fn publish(&self, payload: impl Into<Bytes>) -> Result<MessageId, PublishError> {
+        let (answer, result) = oneshot::channel();
+        let publish = Inbound::Publish { payload: payload.into(), answer };
+        self.inbox.send(publish).await.map_err(|_| PublishError::Leaving)?;
+        result.await.unwrap_or(Err(PublishError::Leaving))
+    }
+
+    /// Messages from now on.
+    ///
+    /// # Errors
+    ///
+    /// If the peer has stopped.
+    pub async fn messages(&self) -> Result<Messages, PeerGone> {
+        let (sender, receiver) = mpsc::channel(WAITING);
+        let (done, ready) = oneshot::channel();
+        let subscribe = Inbound::Subscribe(sender, done);
+        self.inbox.send(subscribe).await.map_err(|_| PeerGone)?;
+        ready.await.map_err(|_| PeerGone)?;
+        Ok(Messages(receiver))
+    }
+
+    /// Membership events from now on.
+    ///
+    /// # Errors
+    ///
+    /// If the peer has stopped.
+    pub async fn events(&self) -> Result<MemberEvents, PeerGone> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let (done, ready) = oneshot::channel();
+        self.inbox.send(Inbound::Watch(sender, done)).await.map_err(|_| PeerGone)?;
+        ready.await.map_err(|_| PeerGone)?;
+        Ok(MemberEvents(receiver))
+    }
+
+    /// Leaves the network and stops; at most 2 s.
+    pub async fn leave(self) {
+        let _ = self.inbox.send(Inbound::Leave).await;
+        let _ = self.task.await;
+    }
+
+    /// Ends it at once, as a crash would: nobody is told.
+    pub fn kill(self) {
+        self.task.abort();
+    }
+
+    /// Waits until it has ended by itself, which it does only if it fails.
+    pub async fn ended(&mut self) {
+        let _ = (&mut self.task).await;
+    }
+}

@@ -1,0 +1,151 @@
+//! What a machine is told about itself at construction, with the reasons behind the defaults.
+
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use super::message::{Addr, Hello, Incarnation, Purpose, Role};
+use super::registry::hash_addr;
+
+/// The network that this process belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Network {
+    /// Its name; two networks of different names refuse each other.
+    pub name: String,
+    /// The configured seeds, sorted.
+    seeds: Vec<Addr>,
+    digest: [u8; 32],
+}
+
+/// The network's name unless an embedding program gives another.
+pub const DEFAULT_NETWORK: &str = "rumormill";
+
+impl Network {
+    /// A network of that name with these seeds; their order does not matter.
+    pub fn new(name: impl Into<String>, seeds: impl IntoIterator<Item = Addr>) -> Self {
+        let mut seeds: Vec<Addr> = seeds.into_iter().collect();
+        seeds.sort();
+        seeds.dedup();
+        let mut hash = Sha256::new();
+        for seed in &seeds {
+            hash_addr(&mut hash, seed);
+        }
+        Self { name: name.into(), seeds, digest: hash.finalize().into() }
+    }
+
+    /// The seeds in sorted order: a seed's place here is its number in votes.
+    pub fn seeds(&self) -> &[Addr] {
+        &self.seeds
+    }
+
+    /// ⌊n/2⌋+1 of the n configured seeds, reachable or not.
+    pub fn quorum(&self) -> usize {
+        self.seeds.len() / 2 + 1
+    }
+
+    /// SHA-256 over the sorted seed list.
+    pub fn digest(&self) -> [u8; 32] {
+        self.digest
+    }
+
+    /// The hello of a process of this network.
+    pub fn hello(
+        &self,
+        role: Role,
+        from: Addr,
+        incarnation: Incarnation,
+        purpose: Purpose,
+    ) -> Hello {
+        Hello { network: self.name.clone(), seeds: self.digest, role, from, incarnation, purpose }
+    }
+}
+
+/// A defect planted on purpose, for the self-tests of the checkers: a checker that cannot find it
+/// is worth nothing. No option sets it.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Flaw {
+    /// None: what every real process runs with.
+    #[default]
+    None,
+    /// A seed votes yes without judging.
+    AlwaysYes,
+    /// A seed takes a quorum of the seeds that it can reach for a quorum of all.
+    ReachableQuorum,
+    /// Records are not ordered by incarnation: the last one heard wins.
+    UnversionedRegistry,
+    /// A peer forwards each message twice.
+    ForwardTwice,
+}
+
+/// A seed's settings.
+#[derive(Clone, Debug)]
+pub struct SeedConfig {
+    /// Where it listens and is known; one of the network's seeds.
+    pub me: Addr,
+    /// The network.
+    pub network: Network,
+    /// Bound on a dial-back or probe.
+    pub probe_timeout: Duration,
+    #[doc(hidden)]
+    pub flaw: Flaw,
+}
+
+impl SeedConfig {
+    /// Defaults of CONTRACT.md, section 1.
+    pub fn new(me: Addr, network: Network) -> Self {
+        Self { me, network, probe_timeout: Duration::from_secs(1), flaw: Flaw::None }
+    }
+}
+
+/// A peer's settings.
+#[derive(Clone, Debug)]
+pub struct PeerConfig {
+    /// Where it listens and is known.
+    pub me: Addr,
+    /// The network.
+    pub network: Network,
+    /// Bound on a probe.
+    pub probe_timeout: Duration,
+    /// One generated message each interval.
+    pub gossip_interval: Duration,
+    /// How many messages are generated; 0 for none.
+    pub gossip_count: u64,
+    /// PING to every neighbour.
+    pub ping_interval: Duration,
+    /// Silence after which a neighbour is suspected.
+    pub suspect_timeout: Duration,
+    /// One anti-entropy round each interval.
+    pub sync_interval: Duration,
+    /// Neighbours contacted in one anti-entropy round.
+    pub fanout: usize,
+    /// Neighbours that a joining peer picks.
+    pub links: usize,
+    /// Links that a peer accepts before it refuses more.
+    pub max_links: usize,
+    /// Exponent γ of the degree distribution that the choice of neighbours aims at.
+    pub exponent: f64,
+    #[doc(hidden)]
+    pub flaw: Flaw,
+}
+
+impl PeerConfig {
+    /// Defaults of CONTRACT.md, section 1.
+    pub fn new(me: Addr, network: Network) -> Self {
+        Self {
+            me,
+            network,
+            probe_timeout: Duration::from_secs(1),
+            gossip_interval: Duration::from_secs(5),
+            gossip_count: 10,
+            ping_interval: Duration::from_secs(5),
+            suspect_timeout: Duration::from_secs(15),
+            sync_interval: Duration::from_secs(10),
+            fanout: 2,
+            links: 3,
+            max_links: 64,
+            exponent: 2.5,
+            flaw: Flaw::None,
+        }
+    }
+}

@@ -1,0 +1,387 @@
+//! The message list (ML): each gossip message seen, by SHA-256, bounded by
+//! age, count and bytes.
+//!
+//! What must stay true: a message is held once, and what has been dropped is
+//! not accepted again. The list keeps messages in order of arrival; a message's
+//! *place* in that order is what links remember (which ones crossed), so that
+//! a bit does where a hash set would.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use super::runs::RunSet;
+use super::{MAX_AGE, MAX_PAYLOAD, MAX_SKEW, MessageId, message_id, published, tag};
+use crate::proto::message::{Addr, Gossip, Incarnation, Tag};
+use crate::proto::time::Time;
+
+/// Messages held at most.
+const MAX_MESSAGES: usize = 65_536;
+/// Payload bytes held at most.
+const MAX_BYTES: usize = 64 << 20;
+/// Origins (peers in one life) known at most; messages of further ones are refused.
+const MAX_ORIGINS: usize = 16_384;
+/// Different texts accepted under one origin and number. An honest origin has one; a forger must
+/// not be able to keep the honest one out by being first, nor to fill the list.
+const MAX_VARIANTS: usize = 4;
+
+/// A message held.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Its identity.
+    pub id: MessageId,
+    /// The message.
+    pub gossip: Gossip,
+    /// Its origin's index.
+    pub origin: usize,
+    /// When it came.
+    pub received: Time,
+}
+
+/// A peer in one life, as the source of messages.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// The peer.
+    pub addr: Addr,
+    /// Which life.
+    pub life: Incarnation,
+    /// Its short name.
+    pub tag: Tag,
+    /// Numbers ever accepted.
+    pub seen: RunSet,
+    held: BTreeMap<u64, Vec<u64>>,
+    newest: Time,
+}
+
+/// Why a message was not taken in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Older than [`MAX_AGE`].
+    Old,
+    /// Published later than now, beyond [`MAX_SKEW`].
+    Future,
+    /// Longer than [`MAX_PAYLOAD`].
+    Long,
+    /// Number 0, or a life later than now.
+    Nonsense,
+    /// It was here before and has been dropped.
+    Dropped,
+    /// Too many origins, or too many texts under one number.
+    Crowded,
+}
+
+/// What became of a message offered to the list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offer {
+    /// New; now held at that place.
+    New(u64),
+    /// Held already, at that place.
+    Known(u64),
+    /// Not taken.
+    Refused(Refusal),
+}
+
+/// The messages held, and what has ever been accepted.
+#[derive(Clone, Debug, Default)]
+pub struct MessageList {
+    entries: VecDeque<Option<Entry>>,
+    /// Place of the first entry.
+    base: u64,
+    by_id: HashMap<MessageId, u64>,
+    bytes: usize,
+    digest: [u8; 32],
+    /// Indices are never reused while a link may remember them; a retired origin leaves a hole.
+    origins: Vec<Option<Origin>>,
+    free: Vec<usize>,
+    by_name: HashMap<(Addr, Incarnation), usize>,
+    by_tag: BTreeMap<Tag, usize>,
+}
+
+impl MessageList {
+    /// Offers a message that came at `now`.
+    pub fn offer(&mut self, now: Time, gossip: &Gossip) -> Offer {
+        let name = (gossip.origin, gossip.life);
+        let mut variants = 0;
+        if let Some(origin) = self.by_name.get(&name).and_then(|index| self.origin(*index)) {
+            if let Some(places) = origin.held.get(&gossip.number) {
+                let same = |place: &&u64| {
+                    self.entry(**place).is_some_and(|entry| {
+                        entry.gossip.offset == gossip.offset
+                            && entry.gossip.payload == gossip.payload
+                    })
+                };
+                if let Some(place) = places.iter().find(same) {
+                    return Offer::Known(*place);
+                }
+                variants = places.len();
+            } else if origin.seen.contains(gossip.number) {
+                return Offer::Refused(Refusal::Dropped);
+            }
+        }
+        let published = published(gossip);
+        let refusal = if gossip.payload.len() > MAX_PAYLOAD {
+            Some(Refusal::Long)
+        } else if gossip.number == 0 || gossip.number == u64::MAX {
+            Some(Refusal::Nonsense)
+        } else if published > now + MAX_SKEW {
+            Some(Refusal::Future)
+        } else if now.since(published) > MAX_AGE {
+            Some(Refusal::Old)
+        } else if variants >= MAX_VARIANTS {
+            Some(Refusal::Crowded)
+        } else {
+            None
+        };
+        if let Some(refusal) = refusal {
+            return Offer::Refused(refusal);
+        }
+        let Some(index) = self.origin_of(name) else { return Offer::Refused(Refusal::Crowded) };
+        let place = self.base + self.entries.len() as u64;
+        let id = message_id(gossip);
+        if let Some(origin) = self.origins.get_mut(index).and_then(Option::as_mut) {
+            origin.seen.insert(gossip.number);
+            origin.held.entry(gossip.number).or_default().push(place);
+            origin.newest = origin.newest.max(now);
+        }
+        self.by_id.insert(id, place);
+        self.bytes += gossip.payload.len();
+        xor(&mut self.digest, &id);
+        let gossip = gossip.clone();
+        self.entries.push_back(Some(Entry { id, gossip, origin: index, received: now }));
+        while self.by_id.len() > MAX_MESSAGES || self.bytes > MAX_BYTES {
+            self.drop_first();
+        }
+        Offer::New(place)
+    }
+
+    /// The index of an origin, which is made if there is room.
+    fn origin_of(&mut self, name: (Addr, Incarnation)) -> Option<usize> {
+        if let Some(index) = self.by_name.get(&name) {
+            return Some(*index);
+        }
+        if self.by_name.len() >= MAX_ORIGINS {
+            return None;
+        }
+        let tag = tag(&name.0, name.1);
+        let origin = Origin {
+            addr: name.0,
+            life: name.1,
+            tag,
+            seen: RunSet::default(),
+            held: BTreeMap::new(),
+            newest: Time::default(),
+        };
+        let index = match self.free.pop() {
+            Some(index) => index,
+            None => {
+                self.origins.push(None);
+                self.origins.len() - 1
+            }
+        };
+        if let Some(slot) = self.origins.get_mut(index) {
+            *slot = Some(origin);
+        }
+        self.by_name.insert(name, index);
+        self.by_tag.insert(tag, index);
+        Some(index)
+    }
+
+    fn drop_first(&mut self) {
+        let Some(entry) = self.entries.pop_front() else { return };
+        let place = self.base;
+        self.base += 1;
+        if let Some(entry) = entry {
+            self.unlist(&entry, place);
+        }
+    }
+
+    fn unlist(&mut self, entry: &Entry, place: u64) {
+        self.by_id.remove(&entry.id);
+        self.bytes -= entry.gossip.payload.len();
+        xor(&mut self.digest, &entry.id);
+        if let Some(origin) = self.origins.get_mut(entry.origin).and_then(Option::as_mut)
+            && let Some(places) = origin.held.get_mut(&entry.gossip.number)
+        {
+            places.retain(|held| *held != place);
+            if places.is_empty() {
+                origin.held.remove(&entry.gossip.number);
+            }
+        }
+    }
+
+    /// Drops what is too old, and returns the indices of origins that are forgotten with it: all
+    /// their messages are so old that they are refused for their age.
+    pub fn expire(&mut self, now: Time) -> Vec<usize> {
+        for offset in 0..self.entries.len() {
+            let Some(slot) = self.entries.get_mut(offset) else { break };
+            let old =
+                slot.as_ref().is_some_and(|entry| now.since(published(&entry.gossip)) > MAX_AGE);
+            if old && let Some(entry) = slot.take() {
+                let place = self.base + offset as u64;
+                self.unlist(&entry, place);
+            }
+        }
+        while matches!(self.entries.front(), Some(None)) {
+            self.entries.pop_front();
+            self.base += 1;
+        }
+        let mut retired = Vec::new();
+        for (index, slot) in self.origins.iter_mut().enumerate() {
+            let over = slot.as_ref().is_some_and(|origin| {
+                origin.held.is_empty() && now.since(origin.newest) > MAX_AGE + MAX_SKEW * 2
+            });
+            if over && let Some(origin) = slot.take() {
+                self.by_name.remove(&(origin.addr, origin.life));
+                self.by_tag.remove(&origin.tag);
+                self.free.push(index);
+                retired.push(index);
+            }
+        }
+        retired
+    }
+
+    /// The message at a place, if it is still held.
+    pub fn entry(&self, place: u64) -> Option<&Entry> {
+        let offset = usize::try_from(place.checked_sub(self.base)?).ok()?;
+        self.entries.get(offset)?.as_ref()
+    }
+
+    /// Messages in order of arrival, with their places.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, &Entry)> {
+        (self.base..).zip(&self.entries).filter_map(|(place, e)| Some((place, e.as_ref()?)))
+    }
+
+    /// Whether a message is held, by identity.
+    pub fn contains(&self, id: &MessageId) -> bool {
+        self.by_id.contains_key(id)
+    }
+
+    /// The first place that may still be held.
+    pub fn first_place(&self) -> u64 {
+        self.base
+    }
+
+    /// The origin with an index.
+    pub fn origin(&self, index: usize) -> Option<&Origin> {
+        self.origins.get(index)?.as_ref()
+    }
+
+    /// The index of the origin with a short name.
+    pub fn by_tag(&self, tag: &Tag) -> Option<usize> {
+        self.by_tag.get(tag).copied()
+    }
+
+    /// Origins by short name.
+    pub fn origins(&self) -> impl Iterator<Item = (usize, &Origin)> {
+        self.by_tag.values().filter_map(|index| Some((*index, self.origin(*index)?)))
+    }
+
+    /// Number of messages held.
+    pub fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// Whether none is held.
+    pub fn is_empty(&self) -> bool {
+        self.by_id.is_empty()
+    }
+
+    /// XOR over the identities held.
+    pub fn digest(&self) -> [u8; 32] {
+        self.digest
+    }
+}
+
+impl Origin {
+    /// Places of the held messages with that number.
+    pub fn places(&self, number: u64) -> &[u64] {
+        self.held.get(&number).map_or(&[], Vec::as_slice)
+    }
+
+    /// Places of all held messages, by number.
+    pub fn held(&self) -> impl Iterator<Item = (u64, &[u64])> {
+        self.held.iter().map(|(number, places)| (*number, places.as_slice()))
+    }
+}
+
+fn xor(digest: &mut [u8; 32], id: &MessageId) {
+    for (byte, other) in digest.iter_mut().zip(id.0) {
+        *byte ^= other;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use std::time::Duration;
+
+    const START: Time = Time::from_millis(1_800_000_000_000);
+
+    fn gossip(number: u64, text: &str) -> Gossip {
+        Gossip {
+            origin: ([127, 0, 0, 1], 6000).into(),
+            life: START.millis(),
+            number,
+            offset: 0,
+            payload: Bytes::copy_from_slice(text.as_bytes()),
+        }
+    }
+
+    #[test]
+    fn a_message_is_held_once() {
+        let mut list = MessageList::default();
+        assert_eq!(list.offer(START, &gossip(1, "a")), Offer::New(0));
+        assert_eq!(list.offer(START, &gossip(1, "a")), Offer::Known(0));
+        assert_eq!(list.offer(START, &gossip(2, "b")), Offer::New(1));
+        assert_eq!(list.len(), 2);
+    }
+
+    #[test]
+    fn a_forger_cannot_keep_the_honest_message_out() {
+        let mut list = MessageList::default();
+        assert_eq!(list.offer(START, &gossip(1, "forged")), Offer::New(0));
+        assert_eq!(list.offer(START, &gossip(1, "honest")), Offer::New(1));
+        assert_eq!(list.offer(START, &gossip(1, "honest")), Offer::Known(1));
+        assert!(list.contains(&message_id(&gossip(1, "honest"))));
+        for text in ["x", "y", "z"] {
+            list.offer(START, &gossip(1, text));
+        }
+        assert_eq!(list.len(), MAX_VARIANTS, "nor fill the list under one number");
+    }
+
+    #[test]
+    fn what_was_dropped_for_its_age_is_not_accepted_again() {
+        let mut list = MessageList::default();
+        list.offer(START, &gossip(1, "a"));
+        let later = START + MAX_AGE + Duration::from_secs(1);
+        assert_eq!(list.expire(later), Vec::<usize>::new());
+        assert_eq!(list.len(), 0);
+        assert_eq!(list.digest(), [0; 32]);
+        assert_eq!(list.offer(later, &gossip(1, "a")), Offer::Refused(Refusal::Dropped));
+        let much_later = later + MAX_AGE + MAX_SKEW * 2;
+        assert_eq!(list.expire(much_later), [0], "the origin is forgotten in the end");
+        assert_eq!(list.offer(much_later, &gossip(1, "a")), Offer::Refused(Refusal::Old));
+    }
+
+    #[test]
+    fn what_was_dropped_for_want_of_room_is_not_accepted_again() {
+        let mut list = MessageList::default();
+        let first = gossip(1, "first");
+        list.offer(START, &first);
+        for number in 0..=MAX_MESSAGES as u64 {
+            list.offer(START, &gossip(number + 2, "x"));
+        }
+        assert_eq!(list.len(), MAX_MESSAGES);
+        assert_eq!(list.offer(START, &first), Offer::Refused(Refusal::Dropped));
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        let mut list = MessageList::default();
+        let future = Gossip { offset: 3_600_000, ..gossip(1, "a") };
+        assert_eq!(list.offer(START, &future), Offer::Refused(Refusal::Future));
+        assert_eq!(list.offer(START, &gossip(0, "a")), Offer::Refused(Refusal::Nonsense));
+        let long = Gossip { payload: vec![0; MAX_PAYLOAD + 1].into(), ..gossip(1, "a") };
+        assert_eq!(list.offer(START, &long), Offer::Refused(Refusal::Long));
+        assert!(list.is_empty());
+    }
+}

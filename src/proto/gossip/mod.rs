@@ -1,0 +1,142 @@
+//! Gossip: what a message is, which ones are known, and how they spread.
+//!
+//! `list` keeps the messages, `runs` the numbers seen, `spread` decides over
+//! which links a message goes (DESIGN.md, section 4).
+
+pub mod list;
+pub mod runs;
+pub mod spread;
+mod sync;
+mod window;
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::message::{Addr, Gossip, Incarnation, Tag};
+use super::registry::hash_addr;
+use super::time::Time;
+
+/// Longest payload of a message, bytes: what the HTTP API takes as one body.
+pub const MAX_PAYLOAD: usize = 1 << 20;
+/// Messages older than this are dropped and not accepted: long enough for a peer that was cut off
+/// for a coffee, short enough to bound memory. Age is counted from the origin's own clock.
+pub const MAX_AGE: Duration = Duration::from_secs(3_600);
+/// How far ahead another machine's clock may be before its messages are refused.
+pub const MAX_SKEW: Duration = Duration::from_secs(300);
+
+/// The identity of a message: SHA-256 over its origin's address and life, its number, its time and
+/// its text. The text alone carries no port, and two peers on one host would collide.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct MessageId(pub [u8; 32]);
+
+impl fmt::Display for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The identity of a message.
+pub fn message_id(gossip: &Gossip) -> MessageId {
+    let mut hash = Sha256::new();
+    hash_addr(&mut hash, &gossip.origin);
+    hash.update(gossip.life.to_le_bytes());
+    hash.update(gossip.number.to_le_bytes());
+    hash.update(gossip.offset.to_le_bytes());
+    hash.update(&gossip.payload);
+    MessageId(hash.finalize().into())
+}
+
+/// The short name of an origin in one life.
+pub fn tag(origin: &Addr, life: Incarnation) -> Tag {
+    let mut hash = Sha256::new();
+    hash_addr(&mut hash, origin);
+    hash.update(life.to_le_bytes());
+    let whole: [u8; 32] = hash.finalize().into();
+    let mut tag = Tag::default();
+    tag.copy_from_slice(&whole[..8]);
+    tag
+}
+
+/// When a message was published, by its origin's clock.
+pub fn published(gossip: &Gossip) -> Time {
+    let offset = gossip.offset.unsigned_abs();
+    let millis = if gossip.offset < 0 {
+        gossip.life.saturating_sub(offset)
+    } else {
+        gossip.life.saturating_add(offset)
+    };
+    Time::from_millis(millis)
+}
+
+/// What happened in the spreading of messages, counted since the start of this life.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Messages accepted from others.
+    pub received: u64,
+    /// Payloads that came again.
+    pub duplicates: u64,
+    /// Payloads pushed or sent on request.
+    pub payloads_sent: u64,
+    /// Origins that a neighbour was asked not to push any more.
+    pub prunes: u64,
+    /// Origins that a neighbour was asked to push again.
+    pub grafts: u64,
+    /// Messages asked for.
+    pub wants: u64,
+    /// Messages announced.
+    pub announced: u64,
+    /// Messages refused: too old, from the future, or dropped from the list before.
+    pub refused: u64,
+    /// Messages sent again because anti-entropy found that they had been lost.
+    pub resent: u64,
+    /// Anti-entropy rounds begun.
+    pub sync_rounds: u64,
+    /// Digests from others that matched.
+    pub sync_matched: u64,
+    /// Messages sent because of anti-entropy.
+    pub sync_sent: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    fn gossip() -> Gossip {
+        Gossip {
+            origin: ([127, 0, 0, 1], 6000).into(),
+            life: 1_000,
+            number: 1,
+            offset: 5,
+            payload: Bytes::from_static(b"1.000000:127.0.0.1:1"),
+        }
+    }
+
+    #[test]
+    fn two_peers_on_one_host_do_not_collide() {
+        let one = gossip();
+        let other = Gossip { origin: ([127, 0, 0, 1], 6001).into(), ..gossip() };
+        assert_ne!(message_id(&one), message_id(&other));
+        assert_ne!(tag(&one.origin, one.life), tag(&other.origin, other.life));
+        assert_ne!(message_id(&one), message_id(&Gossip { life: 1_001, ..gossip() }));
+        assert_ne!(message_id(&one), message_id(&Gossip { number: 2, ..gossip() }));
+    }
+
+    #[test]
+    fn the_time_of_a_message_cannot_overflow() {
+        let far = Gossip { life: u64::MAX, offset: i64::MAX, ..gossip() };
+        assert_eq!(published(&far).micros(), u64::MAX);
+        let early = Gossip { life: 1, offset: i64::MIN, ..gossip() };
+        assert_eq!(published(&early).micros(), 0);
+        assert_eq!(published(&gossip()), Time::from_millis(1_005));
+    }
+}

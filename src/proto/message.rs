@@ -1,0 +1,371 @@
+//! Everything that is ever said over a link.
+//!
+//! A connection opens with a [`Hello`] and is answered with an [`Answer`];
+//! after a welcome, [`Message`]s flow both ways. How they become bytes is
+//! `net::codec`'s business alone (DESIGN.md, section 6).
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::registry::Record;
+
+/// Where a process listens, and therefore who it is.
+pub type Addr = SocketAddr;
+
+/// A peer's count of its own lives; milliseconds since the Unix epoch at its start, raised when
+/// somebody knows of a later one.
+pub type Incarnation = u64;
+
+/// Whether a process is a seed or a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Role {
+    /// Keeps the registry and votes.
+    Seed,
+    /// Registers, links, gossips.
+    Peer,
+}
+
+/// What a connection is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Purpose {
+    /// A liveness probe or dial-back: the answer is all that is wanted.
+    Probe,
+    /// A link of the overlay, between neighbours.
+    Link,
+    /// A peer talks to its seed: registration, refresh, reports, leave.
+    Membership,
+    /// A seed talks to a seed.
+    Council,
+    /// A peer brings a notice to a peer that is not its neighbour, and hears the answer.
+    Errand,
+}
+
+/// The first words on a connection, said by the side that opened it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Hello {
+    /// Name of the network: two networks on one machine must not mix.
+    pub network: String,
+    /// SHA-256 over the sorted seed list: two seed lists are two networks.
+    pub seeds: [u8; 32],
+    /// Seed or peer.
+    pub role: Role,
+    /// Where the one who opens listens.
+    pub from: Addr,
+    /// Its incarnation; 0 for seeds.
+    pub incarnation: Incarnation,
+    /// What the connection is for.
+    pub purpose: Purpose,
+}
+
+/// The reply to a [`Hello`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Answer {
+    /// Come in.
+    Welcome(Welcome),
+    /// Stay out, and why.
+    Refused(Refusal),
+}
+
+/// Who answered; this is what a dial-back proves.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Welcome {
+    /// Seed or peer.
+    pub role: Role,
+    /// Where it says it listens.
+    pub from: Addr,
+    /// Its incarnation; 0 for seeds.
+    pub incarnation: Incarnation,
+    /// It is about to leave by its own will.
+    pub leaving: bool,
+}
+
+/// Why a connection was refused, and whom to ask instead.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Refusal {
+    /// The reason.
+    pub reason: Refused,
+    /// Others to try, when the one asked is full.
+    pub others: Vec<Addr>,
+}
+
+/// Reasons for a refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Refused {
+    /// It speaks another version of the protocol.
+    Version,
+    /// It belongs to a network of another name.
+    Network,
+    /// It has a different seed list.
+    SeedList,
+    /// It has no free link.
+    Full,
+    /// The two are linked already.
+    AlreadyLinked,
+    /// It is leaving.
+    Leaving,
+    /// It does not do that: a seed takes no overlay link, a peer keeps no registry.
+    WrongRole,
+    /// The caller claims the address of the one it calls.
+    Myself,
+    /// The caller is dead or gone as far as is known here: it has to register again.
+    NotMember,
+}
+
+impl Refused {
+    /// The reason in words, for the log.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Refused::Version => "protocol version differs",
+            Refused::Network => "network name differs",
+            Refused::SeedList => "seed list differs",
+            Refused::Full => "no free link",
+            Refused::AlreadyLinked => "already linked",
+            Refused::Leaving => "leaving",
+            Refused::WrongRole => "wrong role",
+            Refused::Myself => "own address",
+            Refused::NotMember => "not a member",
+        }
+    }
+}
+
+/// A gossip message as it travels.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Gossip {
+    /// The peer that published it.
+    pub origin: Addr,
+    /// The origin's life in which it did (its incarnation at the start of that life).
+    pub life: Incarnation,
+    /// 1 for the first message of that life, then 2, and so on.
+    pub number: u64,
+    /// When it was published: milliseconds after `life`, which is itself in Unix milliseconds.
+    pub offset: i64,
+    /// What it says.
+    pub payload: Bytes,
+}
+
+/// The short name of an origin in one life: the first 8 bytes of SHA-256 over both.
+///
+/// Announcements name messages by this and a number: some bytes where a SHA-256 each would cost 32.
+pub type Tag = [u8; 8];
+
+/// Runs of consecutive message numbers of one origin: `(first, how many)`, ascending.
+pub type Runs = Vec<(u64, u64)>;
+
+/// What is said over an open connection.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Message {
+    /// Are you there? Carries a number that the [`Message::Pong`] brings back.
+    Ping(u64),
+    /// I am.
+    Pong(u64),
+    /// The sender leaves the network by its own will and is not to be suspected.
+    Leaving,
+    /// The sender closes this link for a reason of its own and is alive.
+    Unlink,
+
+    /// A gossip message, pushed or asked for.
+    Gossip(Gossip),
+    /// Messages that the sender has and did not push over this link.
+    Have(Vec<(Tag, Runs)>),
+    /// Do not push messages of these origins over this link: they come another way.
+    Prune(Vec<Tag>),
+    /// Push messages of these origins over this link again.
+    Graft(Vec<Tag>),
+    /// Send me these.
+    Want(Vec<(Tag, Runs)>),
+
+    /// An anti-entropy round: how many messages the sender holds, and the XOR of their SHA-256.
+    SyncDigest {
+        /// Number of messages held.
+        count: u64,
+        /// XOR over their SHA-256.
+        digest: [u8; 32],
+    },
+    /// All that the sender has seen, by origin.
+    SyncSummary {
+        /// Runs seen of each origin, dropped ones included.
+        seen: Vec<(Tag, Runs)>,
+        /// More frames of the same summary follow.
+        more: bool,
+        /// The receiver is to send its own summary in turn.
+        answer: bool,
+    },
+
+    /// The sender suspects `peer` and asks the receiver to look for itself.
+    SuspectNotice {
+        /// The suspect.
+        peer: Addr,
+        /// In that incarnation.
+        incarnation: Incarnation,
+    },
+    /// The sender looked for itself and did not find `peer` either.
+    Witness {
+        /// The suspect.
+        peer: Addr,
+        /// In that incarnation.
+        incarnation: Incarnation,
+    },
+    /// `peer` is alive in `incarnation`: it said so to the sender, or is the sender.
+    Refute {
+        /// Who was suspected.
+        peer: Addr,
+        /// The incarnation in which it answered.
+        incarnation: Incarnation,
+    },
+
+    /// Peer to seed: let me in.
+    Register {
+        /// Number of the request, brought back by the answer.
+        request: u64,
+        /// The incarnation to register.
+        incarnation: Incarnation,
+    },
+    /// Peer to seed: I go.
+    Leave {
+        /// Number of the request, brought back by the answer.
+        request: u64,
+        /// The incarnation that leaves.
+        incarnation: Incarnation,
+    },
+    /// Peer to seed: what is new? Answered with a [`Message::List`] if the digest differs, else
+    /// with [`Message::Unchanged`].
+    Refresh {
+        /// Number of the request, brought back by the answer.
+        request: u64,
+        /// Digest of the records as the peer knows them.
+        digest: [u8; 32],
+    },
+    /// Peer to seed: peer-level consensus says that `peer` is dead.
+    DeadNode {
+        /// Who is dead.
+        peer: Addr,
+        /// In that incarnation.
+        incarnation: Incarnation,
+        /// The message of CONTRACT.md, section 2, as logged.
+        text: String,
+    },
+
+    /// Seed to peer: a request succeeded, with so many accepting votes.
+    Granted {
+        /// The request answered.
+        request: u64,
+        /// Accepting seeds.
+        votes: u32,
+    },
+    /// Seed to peer: a request failed.
+    Denied {
+        /// The request answered.
+        request: u64,
+        /// Accepting seeds.
+        votes: u32,
+        /// Why.
+        reason: String,
+        /// The greatest incarnation that the seed knows of the asker; 0 if none.
+        known: Incarnation,
+    },
+    /// Seed to peer: the registry, the gone included, in frames; follows `Granted` of a
+    /// registration and answers `Refresh`.
+    List {
+        /// The request answered.
+        request: u64,
+        /// Records, by address.
+        records: Vec<(Addr, Record)>,
+        /// More frames of the same list follow.
+        more: bool,
+    },
+    /// Seed to peer: your list is up to date.
+    Unchanged {
+        /// The request answered.
+        request: u64,
+    },
+    /// Seed to peer: records that changed.
+    Update(Vec<(Addr, Record)>),
+
+    /// Seed to seed: judge this change.
+    Propose {
+        /// The proposer's number for the ballot.
+        ballot: u64,
+        /// What is proposed.
+        change: Change,
+    },
+    /// Seed to seed: the sender's own judgement.
+    Vote {
+        /// The proposer's number for the ballot.
+        ballot: u64,
+        /// Yes or no.
+        accept: bool,
+        /// Why.
+        reason: String,
+        /// The greatest incarnation of the peer that the voter knows; 0 if none.
+        known: Incarnation,
+    },
+    /// Seed to seed: a quorum has accepted; the record names its voters.
+    Commit {
+        /// The proposer's number for the ballot.
+        ballot: u64,
+        /// Whose record.
+        peer: Addr,
+        /// The new record.
+        record: Record,
+    },
+    /// Seed to seed: the commit is durable here.
+    Committed {
+        /// The proposer's number for the ballot.
+        ballot: u64,
+    },
+    /// Seed to seed: digest of the sender's registry.
+    Compare {
+        /// Records held.
+        count: u64,
+        /// SHA-256 over all records in order of address.
+        digest: [u8; 32],
+    },
+    /// Seed to seed: records, because the digests differ.
+    Records {
+        /// All records of the sender, in frames.
+        records: Vec<(Addr, Record)>,
+        /// More frames of the same set follow.
+        more: bool,
+        /// The receiver is to send its own in turn.
+        answer: bool,
+    },
+}
+
+/// The kind of a change of one record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum ChangeKind {
+    /// The peer joins, or rejoins.
+    Join,
+    /// The peer leaves by its own will.
+    Leave,
+    /// The peer is dead.
+    Dead,
+}
+
+impl ChangeKind {
+    /// The word behind `on=` in the log.
+    pub const fn words(self) -> &'static str {
+        match self {
+            ChangeKind::Join => "registration",
+            ChangeKind::Leave => "leave",
+            ChangeKind::Dead => "dead-node",
+        }
+    }
+}
+
+/// A proposed change of one record.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Change {
+    /// Join, leave or dead.
+    pub kind: ChangeKind,
+    /// Whose record.
+    pub peer: Addr,
+    /// Of which incarnation.
+    pub incarnation: Incarnation,
+    /// When the proposer was asked, Unix milliseconds; of a join this becomes the time of joining.
+    pub at: u64,
+    /// Of a dead-node proposal: who reported it.
+    pub reporters: Vec<Addr>,
+}

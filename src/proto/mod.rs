@@ -1,0 +1,16 @@
+//! The state machines: everything that decides, without sockets, files,
+//! clocks, threads or global randomness (DESIGN.md, section 2).
+//!
+//! `proto` imports nothing of the rest of the crate.
+
+pub mod config;
+pub mod event;
+pub mod gossip;
+pub mod machine;
+pub mod message;
+pub mod peer;
+pub mod registry;
+pub mod seed;
+pub mod time;
+pub mod timers;
+mod turn;

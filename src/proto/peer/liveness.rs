@@ -1,0 +1,540 @@
+//! Who is dead: probes, suspicion, witnesses, consensus.
+//!
+//! The shape is SWIM's (Das, Gupta, Motivala, "SWIM", DSN 2002: suspicion,
+//! indirect probes, refutation by a higher incarnation), with two differences:
+//! a suspicion needs a second, first-hand witness before it is reported, and
+//! the report decides nothing: the seeds look for themselves.
+//!
+//! What must stay true: nobody joins a suspicion on hearsay. A probe is a
+//! handshake with the peer's process, because the kernel answers a TCP connect
+//! for a hung process, and the host answers a ping for a dead one.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use rand::RngExt;
+
+use super::{Dial, Line, PeerMachine, Timer, sample};
+use crate::proto::event::{Event, Severity};
+use crate::proto::machine::{Conn, Effect, MemberEvent, OpenError};
+use crate::proto::message::{Addr, Incarnation, Message, Purpose, Welcome};
+use crate::proto::registry::Record;
+use crate::proto::time::Time;
+use crate::proto::turn::Turn;
+
+/// Random members asked to look for themselves. Neighbours of the suspect are rarely neighbours of
+/// each other, so without these most deaths could never be confirmed.
+const WITNESSES_ASKED: usize = 3;
+/// An unsettled suspicion is pressed again after this long, doubling up to the second.
+const PRESS: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
+/// Suspicions held at the same time; more than this many members cannot be looked after at once.
+const MAX_SUSPICIONS: usize = 4_096;
+/// Probes under way at the same time because somebody else asked for them.
+const MAX_PROBES: usize = 256;
+
+/// This peer's own finding that a member does not answer.
+#[derive(Clone, Debug)]
+pub(super) struct Suspicion {
+    pub incarnation: Incarnation,
+    /// The member's process is known to be unreachable, not merely silent.
+    hard: bool,
+    witnesses: BTreeSet<Addr>,
+    reported: Option<String>,
+    presses: u32,
+}
+
+/// Why a member is being probed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Why {
+    /// The link to it was reset: the one fresh attempt.
+    LinkLost,
+    /// It could not be linked.
+    NotLinked,
+    /// It was its turn: members without neighbours nearby are watched too.
+    Turn,
+    /// It is suspected here, and may have come back.
+    Again,
+    /// Somebody suspects it and asks.
+    Notice { conn: Conn, from: Addr },
+}
+
+/// A probe under way.
+#[derive(Clone, Debug)]
+pub(super) struct Probe {
+    peer: Addr,
+    incarnation: Incarnation,
+    why: BTreeSet<Why>,
+    began: Time,
+    second: bool,
+}
+
+impl PeerMachine {
+    pub(super) fn ping_neighbours(&mut self, turn: &mut Turn<'_>) {
+        let links: Vec<Conn> = self.neighbours.values().map(|n| n.conn).collect();
+        turn.send_many(links, Message::Ping(turn.now.micros()));
+    }
+
+    /// Probes one random member that is no neighbour: a peer that died before it had links, or
+    /// with all of its neighbours, is found as well.
+    pub(super) fn probe_somebody(&mut self, turn: &mut Turn<'_>) {
+        if self.leaving {
+            return;
+        }
+        let others: Vec<(Addr, Incarnation)> = self
+            .members
+            .members()
+            .filter(|(peer, _)| {
+                **peer != self.config.me
+                    && !self.neighbours.contains_key(peer)
+                    && !self.suspicions.contains_key(peer)
+            })
+            .map(|(peer, record)| (*peer, record.incarnation))
+            .collect();
+        let place = self.rng.random_range(0..others.len().max(1));
+        if let Some((peer, incarnation)) = others.get(place) {
+            self.look_at(turn, *peer, *incarnation, Why::Turn);
+        }
+    }
+
+    /// Probes a member; several reasons share one probe.
+    pub(super) fn look_at(
+        &mut self,
+        turn: &mut Turn<'_>,
+        peer: Addr,
+        incarnation: Incarnation,
+        why: Why,
+    ) {
+        if let Some(probe) = self.probes.values_mut().find(|probe| probe.peer == peer) {
+            probe.why.insert(why);
+            return;
+        }
+        if matches!(why, Why::Notice { .. }) && self.probes.len() >= MAX_PROBES {
+            return;
+        }
+        self.probe(turn, peer, incarnation, BTreeSet::from([why]), false);
+    }
+
+    fn probe(
+        &mut self,
+        turn: &mut Turn<'_>,
+        peer: Addr,
+        incarnation: Incarnation,
+        why: BTreeSet<Why>,
+        second: bool,
+    ) {
+        let conn = self.dial(turn, peer, Purpose::Probe, Dial::Probe(peer));
+        let began = turn.now;
+        self.probes.insert(conn, Probe { peer, incarnation, why, began, second });
+    }
+
+    pub(super) fn probe_answers(
+        &mut self,
+        turn: &mut Turn<'_>,
+        conn: Conn,
+        peer: Addr,
+        result: Result<Welcome, OpenError>,
+    ) {
+        let Some(probe) = self.probes.remove(&conn) else { return };
+        if self.leaving {
+            return;
+        }
+        match result {
+            Ok(welcome) => self.found_alive(turn, &probe, welcome.incarnation),
+            Err(error) => {
+                let hard = error != OpenError::TimedOut;
+                // A time-out while this process slept proves nothing; and one that nobody has
+                // another reason to expect deserves a second look.
+                let slept = !hard && probe.began < self.awake_since;
+                let expected = probe
+                    .why
+                    .iter()
+                    .any(|why| matches!(why, Why::LinkLost | Why::Again | Why::Notice { .. }));
+                if slept || (!probe.second && !expected) {
+                    self.probe(turn, peer, probe.incarnation, probe.why, true);
+                    return;
+                }
+                self.not_found(turn, &probe, hard);
+            }
+        }
+    }
+
+    fn found_alive(&mut self, turn: &mut Turn<'_>, probe: &Probe, incarnation: Incarnation) {
+        let peer = probe.peer;
+        self.avoid.remove(&peer);
+        if self.suspicions.contains_key(&peer) {
+            self.refuted(turn, peer, peer, incarnation);
+        }
+        for why in &probe.why {
+            if let Why::Notice { conn, .. } = why {
+                if self.lines.contains_key(conn) {
+                    turn.send(*conn, Message::Refute { peer, incarnation });
+                }
+                // Told that it is suspected, it refutes by itself, for everybody.
+                self.tell_suspect(turn, peer, incarnation);
+            }
+        }
+        self.fill(turn);
+    }
+
+    fn not_found(&mut self, turn: &mut Turn<'_>, probe: &Probe, hard: bool) {
+        let peer = probe.peer;
+        let lost = probe.why.contains(&Why::LinkLost);
+        let notice = probe.why.iter().any(|why| matches!(why, Why::Notice { .. }));
+        let reason = match (lost, notice, hard) {
+            (true, _, true) => "link lost and connection refused",
+            (true, _, false) => "link lost and no answer to a handshake",
+            (false, true, true) => "noticed by another peer and connection refused",
+            (false, true, false) => "noticed by another peer and no answer to a handshake",
+            (false, false, true) => "connection refused",
+            (false, false, false) => "no answer to two handshakes",
+        };
+        self.suspect(turn, peer, probe.incarnation, hard, reason);
+        for why in &probe.why {
+            let Why::Notice { conn, from } = why else { continue };
+            if let Some(suspicion) = self.suspicions.get_mut(&peer) {
+                suspicion.witnesses.insert(*from);
+                if self.lines.contains_key(conn) {
+                    let incarnation = suspicion.incarnation;
+                    turn.send(*conn, Message::Witness { peer, incarnation });
+                }
+            }
+        }
+        self.check_consensus(turn, peer);
+    }
+
+    /// A neighbour's silence timer is due.
+    pub(super) fn check_silence(&mut self, turn: &mut Turn<'_>, peer: Addr) {
+        let Some(neighbour) = self.neighbours.get(&peer) else { return };
+        let deadline = neighbour.heard + self.config.suspect_timeout;
+        let incarnation = neighbour.incarnation;
+        if turn.now < deadline {
+            self.timers.set(Timer::Silence(peer), deadline);
+        } else if !self.leaving {
+            self.suspect(turn, peer, incarnation, false, "silent for the suspect timeout");
+        }
+    }
+
+    /// This peer's own finding: log it, and ask others to look for themselves.
+    fn suspect(
+        &mut self,
+        turn: &mut Turn<'_>,
+        peer: Addr,
+        incarnation: Incarnation,
+        hard: bool,
+        reason: &'static str,
+    ) {
+        if self.suspicions.contains_key(&peer) || self.suspicions.len() >= MAX_SUSPICIONS {
+            return;
+        }
+        let Some(record) = self.members.alive(&peer) else {
+            // Not a member: there is nothing to vote on, only a link to give up.
+            self.unlink(turn, peer);
+            return;
+        };
+        if record.incarnation > incarnation && hard {
+            // What was found dead is an earlier life; the present one gets its own probe.
+            let present = record.incarnation;
+            self.look_at(turn, peer, present, Why::Turn);
+            return;
+        }
+        let suspicion = Suspicion {
+            incarnation: record.incarnation,
+            hard,
+            witnesses: BTreeSet::new(),
+            reported: None,
+            presses: 0,
+        };
+        self.suspicions.insert(peer, suspicion);
+        turn.log(Event::Suspected { peer, reason });
+        turn.effects.push(Effect::Member(MemberEvent::Suspected(peer)));
+        self.timers.set(Timer::Suspicion(peer), turn.now + PRESS.0);
+        self.spread_notice(turn, peer);
+        // One suspect more is one possible witness less for the others.
+        let all: Vec<Addr> = self.suspicions.keys().copied().collect();
+        for suspect in all {
+            self.check_consensus(turn, suspect);
+        }
+    }
+
+    fn spread_notice(&mut self, turn: &mut Turn<'_>, peer: Addr) {
+        let Some(suspicion) = self.suspicions.get(&peer) else { return };
+        let (incarnation, hard) = (suspicion.incarnation, suspicion.hard);
+        let heard = suspicion.witnesses.clone();
+        let notice = Message::SuspectNotice { peer, incarnation };
+        let neighbours = self.neighbours.iter().filter(|(other, _)| **other != peer);
+        turn.send_many(neighbours.map(|(_, n)| n.conn).collect(), notice);
+        if !hard {
+            self.tell_suspect(turn, peer, incarnation);
+        }
+        let others: Vec<Addr> = self
+            .members
+            .members()
+            .map(|(other, _)| *other)
+            .filter(|other| {
+                self.could_witness(other, &peer)
+                    && !self.neighbours.contains_key(other)
+                    && !heard.contains(other)
+            })
+            .collect();
+        for place in sample(&mut self.rng, others.len(), WITNESSES_ASKED) {
+            if let Some(other) = others.get(place) {
+                let errand = Dial::Errand { to: *other, suspect: peer };
+                self.dial(turn, *other, Purpose::Errand, errand);
+            }
+        }
+    }
+
+    fn could_witness(&self, other: &Addr, suspect: &Addr) -> bool {
+        other != suspect
+            && *other != self.config.me
+            && !self.suspicions.contains_key(other)
+            && !self.departing.contains_key(other)
+    }
+
+    /// Tells a suspect that it is suspected: over a fresh connection, since the link is in doubt.
+    fn tell_suspect(&mut self, turn: &mut Turn<'_>, peer: Addr, incarnation: Incarnation) {
+        if let Some(neighbour) = self.neighbours.get(&peer) {
+            turn.send(neighbour.conn, Message::SuspectNotice { peer, incarnation });
+        }
+        let errand = Dial::Errand { to: peer, suspect: peer };
+        if !self.dials.values().any(|dial| *dial == errand) {
+            self.dial(turn, peer, Purpose::Errand, errand);
+        }
+    }
+
+    pub(super) fn errand_answers(
+        &mut self,
+        turn: &mut Turn<'_>,
+        conn: Conn,
+        to: Addr,
+        suspect: Addr,
+        result: Result<Welcome, OpenError>,
+    ) {
+        match result {
+            Ok(welcome) => {
+                // A suspect that answers is told all the same: others suspect it too.
+                let incarnation = match self.suspicions.get(&suspect) {
+                    Some(suspicion) => suspicion.incarnation,
+                    None if to == suspect => welcome.incarnation,
+                    None => {
+                        turn.close(conn);
+                        return;
+                    }
+                };
+                self.lines.insert(conn, Line::Errand { to, suspect });
+                turn.send(conn, Message::SuspectNotice { peer: suspect, incarnation });
+                if to == suspect && self.suspicions.contains_key(&suspect) {
+                    self.refuted(turn, suspect, suspect, welcome.incarnation);
+                }
+            }
+            Err(_) if to == suspect => {}
+            Err(_) => {
+                if let Some(record) = self.members.alive(&to) {
+                    let incarnation = record.incarnation;
+                    self.look_at(turn, to, incarnation, Why::NotLinked);
+                }
+            }
+        }
+    }
+
+    /// Somebody says something of a suspect. False if the message is of another kind.
+    pub(super) fn hear_of_suspect(
+        &mut self,
+        turn: &mut Turn<'_>,
+        conn: Conn,
+        from: Addr,
+        message: Message,
+    ) -> bool {
+        match message {
+            Message::SuspectNotice { peer, incarnation } => {
+                self.noticed(turn, conn, from, peer, incarnation);
+                return true;
+            }
+            Message::Witness { peer, incarnation } => {
+                if let Some(suspicion) = self.suspicions.get_mut(&peer)
+                    && suspicion.incarnation == incarnation
+                    && from != peer
+                {
+                    suspicion.witnesses.insert(from);
+                    self.check_consensus(turn, peer);
+                }
+            }
+            Message::Refute { peer, incarnation } => {
+                if from == peer && self.suspicions.contains_key(&peer) {
+                    self.refuted(turn, peer, from, incarnation);
+                } else if let Some(suspicion) = self.suspicions.get(&peer) {
+                    // Hearsay: look again. A liar can neither accuse nor protect.
+                    let incarnation = suspicion.incarnation;
+                    self.look_at(turn, peer, incarnation, Why::Again);
+                }
+            }
+            _ => return false,
+        }
+        if matches!(self.lines.get(&conn), Some(Line::Errand { .. })) {
+            self.lines.remove(&conn);
+            turn.close(conn);
+        }
+        true
+    }
+
+    fn noticed(
+        &mut self,
+        turn: &mut Turn<'_>,
+        conn: Conn,
+        from: Addr,
+        peer: Addr,
+        incarnation: Incarnation,
+    ) {
+        turn.log(Event::SuspectNotice { peer, from });
+        if peer == self.config.me {
+            self.refute(turn, conn, incarnation);
+            return;
+        }
+        if from == peer || self.leaving || self.members.alive(&peer).is_none() {
+            return;
+        }
+        if let Some(suspicion) = self.suspicions.get_mut(&peer) {
+            suspicion.witnesses.insert(from);
+            let incarnation = suspicion.incarnation;
+            turn.send(conn, Message::Witness { peer, incarnation });
+            self.check_consensus(turn, peer);
+        } else {
+            self.look_at(turn, peer, incarnation, Why::Notice { conn, from });
+        }
+    }
+
+    /// This peer is suspected and alive: it says so, and takes a higher incarnation, so that
+    /// whatever is under way against the present one comes to nothing.
+    fn refute(&mut self, turn: &mut Turn<'_>, conn: Conn, incarnation: Incarnation) {
+        // Once in a suspect timeout: a liar must not keep this peer busy registering.
+        let recently =
+            self.last_refutation.is_some_and(|at| turn.now.since(at) < self.config.suspect_timeout);
+        if incarnation == self.incarnation && !recently && self.registered && !self.leaving {
+            self.last_refutation = Some(turn.now);
+            let keys = vec![("incarnation", (incarnation + 1).to_string())];
+            turn.note(Severity::Warn, "refuting suspicion", keys);
+            self.rise_above(turn, incarnation);
+            let links: Vec<Conn> = self.neighbours.values().map(|n| n.conn).collect();
+            let (peer, incarnation) = (self.config.me, self.incarnation);
+            turn.send_many(links, Message::Refute { peer, incarnation });
+        }
+        let (peer, incarnation) = (self.config.me, self.incarnation);
+        turn.send(conn, Message::Refute { peer, incarnation });
+    }
+
+    /// A suspect is alive after all.
+    pub(super) fn refuted(
+        &mut self,
+        turn: &mut Turn<'_>,
+        peer: Addr,
+        by: Addr,
+        incarnation: Incarnation,
+    ) {
+        if !self.drop_suspicion(peer) {
+            return;
+        }
+        turn.log(Event::SuspicionRefuted { peer, by });
+        turn.effects.push(Effect::Member(MemberEvent::Refuted(peer)));
+        if let Some(neighbour) = self.neighbours.get_mut(&peer) {
+            neighbour.incarnation = neighbour.incarnation.max(incarnation);
+            if turn.now.since(neighbour.heard) >= self.config.suspect_timeout {
+                // It lives, and this link is dead all the same.
+                self.unlink(turn, peer);
+            } else {
+                let deadline = neighbour.heard + self.config.suspect_timeout;
+                self.timers.set(Timer::Silence(peer), deadline);
+            }
+        }
+    }
+
+    /// Forgets a suspicion; the errands on it stay until they are answered or closed.
+    pub(super) fn drop_suspicion(&mut self, peer: Addr) -> bool {
+        self.timers.cancel(&Timer::Suspicion(peer));
+        self.suspicions.remove(&peer).is_some()
+    }
+
+    /// With a witness beside its own finding, or with nobody left who could be one, a peer reports.
+    fn check_consensus(&mut self, turn: &mut Turn<'_>, peer: Addr) {
+        let Some(suspicion) = self.suspicions.get(&peer) else { return };
+        if suspicion.reported.is_some() {
+            return;
+        }
+        let witnesses: Vec<Addr> = suspicion
+            .witnesses
+            .iter()
+            .copied()
+            .filter(|witness| self.members.alive(witness).is_some())
+            .collect();
+        let others = || self.members.members().any(|(other, _)| self.could_witness(other, &peer));
+        if witnesses.is_empty() && others() {
+            return;
+        }
+        turn.log(Event::PeerLevelConsensus { peer, witnesses });
+        let bracketed = |addr: &Addr| match addr {
+            Addr::V4(addr) => addr.ip().to_string(),
+            Addr::V6(addr) => format!("[{}]", addr.ip()),
+        };
+        let text = format!(
+            "Dead Node:{}:{}:{}:{}",
+            bracketed(&peer),
+            peer.port(),
+            turn.now,
+            bracketed(&self.config.me)
+        );
+        turn.log(Event::DeadNodeMessage { text: text.clone() });
+        if let Some(suspicion) = self.suspicions.get_mut(&peer) {
+            suspicion.reported = Some(text);
+        }
+        self.report(turn, peer);
+    }
+
+    fn report(&mut self, turn: &mut Turn<'_>, peer: Addr) {
+        let Some(suspicion) = self.suspicions.get(&peer) else { return };
+        let Some(text) = suspicion.reported.clone() else { return };
+        let incarnation = suspicion.incarnation;
+        for seed in self.config.network.seeds().to_vec() {
+            let text = text.clone();
+            self.say(turn, seed, Message::DeadNode { peer, incarnation, text });
+        }
+    }
+
+    /// A suspicion is neither confirmed nor refuted yet: look again, ask again, report again.
+    pub(super) fn press_on(&mut self, turn: &mut Turn<'_>, peer: Addr) {
+        let errands: Vec<Conn> = self
+            .lines
+            .iter()
+            .filter(|(_, line)| matches!(line, Line::Errand { suspect, .. } if *suspect == peer))
+            .map(|(conn, _)| *conn)
+            .collect();
+        for conn in errands {
+            self.lines.remove(&conn);
+            turn.close(conn);
+        }
+        let Some(suspicion) = self.suspicions.get_mut(&peer) else { return };
+        suspicion.presses += 1;
+        let pause = PRESS.0.saturating_mul(1 << suspicion.presses.min(8)).min(PRESS.1);
+        let (incarnation, reported) = (suspicion.incarnation, suspicion.reported.is_some());
+        self.timers.set(Timer::Suspicion(peer), turn.now + pause);
+        self.look_at(turn, peer, incarnation, Why::Again);
+        if reported {
+            self.report(turn, peer);
+        } else {
+            self.spread_notice(turn, peer);
+        }
+    }
+
+    /// The seeds have committed a death.
+    pub(super) fn confirm_dead(
+        &mut self,
+        turn: &mut Turn<'_>,
+        seed: Addr,
+        peer: Addr,
+        record: &Record,
+    ) {
+        let suspected = self.suspicions.get(&peer);
+        if suspected.is_some_and(|suspicion| suspicion.incarnation <= record.incarnation) {
+            let of = self.config.network.seeds().len();
+            turn.log(Event::DeadNodeConfirmed { peer, seed, votes: record.voters.len(), of });
+        }
+    }
+}

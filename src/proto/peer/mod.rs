@@ -1,0 +1,562 @@
+//! The peer: registers with the seeds, links up, gossips, watches its
+//! neighbours (DESIGN.md, section 4).
+//!
+//! `seeds` talks to the seeds, `overlay` keeps the links, `liveness` finds out
+//! who is dead, `gossip` (beside this module) spreads messages; this file holds
+//! them together.
+
+mod liveness;
+mod overlay;
+mod seeds;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+
+use self::liveness::Suspicion;
+use self::overlay::Neighbour;
+use self::seeds::{Desk, Request};
+use super::config::PeerConfig;
+use super::event::{Event, Severity};
+use super::gossip::Counters;
+use super::gossip::spread::Rumors;
+use super::machine::{Command, Conn, Effect, Input, Machine, MemberEvent, OpenError, PublishError};
+use super::message::{Addr, Hello, Incarnation, Message, Purpose, Refused, Role, Welcome};
+use super::registry::{Merge, Record, Registry, Status};
+use super::time::Time;
+use super::timers::Timers;
+use super::turn::Turn;
+
+/// A leave is over after this long at the latest; CONTRACT.md, section 1, allows 2 s.
+const LEAVE_PATIENCE: Duration = Duration::from_millis(1_700);
+/// A timer that fires this much too late says that the process was asleep: it was stopped, or
+/// starved of its processor.
+const OVERSLEPT: Duration = Duration::from_millis(1_000);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    /// Begin registering again.
+    Register,
+    /// Ask one more seed beside the one that is slow.
+    Hedge,
+    /// A request to a seed was not answered in time.
+    Request(u64),
+    /// Ask a seed what is new.
+    Refresh,
+    /// Look for links that are missing.
+    Fill,
+    /// Generate a message.
+    Gossip,
+    /// Ping all neighbours, and probe one random member.
+    Ping,
+    /// A neighbour may have been silent for too long.
+    Silence(Addr),
+    /// A suspicion that is not settled.
+    Suspicion(Addr),
+    /// Begin an anti-entropy round.
+    Sync,
+    /// The leave has taken long enough.
+    Leave,
+}
+
+/// What an open connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Line {
+    /// To a seed.
+    Seed(Addr),
+    /// A link of the overlay.
+    Neighbour(Addr),
+    /// This peer brought a notice there, and waits for what the other says of this suspect.
+    Errand { to: Addr, suspect: Addr },
+    /// Another peer brought a notice here.
+    Caller(Addr),
+}
+
+/// What a connection is being opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Dial {
+    Seed(Addr),
+    Link(Addr),
+    Probe(Addr),
+    Errand { to: Addr, suspect: Addr },
+}
+
+/// A peer.
+#[derive(Debug)]
+pub struct PeerMachine {
+    config: PeerConfig,
+    rng: SmallRng,
+    incarnation: Incarnation,
+    members: Registry,
+    lines: BTreeMap<Conn, Line>,
+    dials: BTreeMap<Conn, Dial>,
+    conns_used: Conn,
+
+    desks: BTreeMap<Addr, Desk>,
+    requests: BTreeMap<u64, Request>,
+    requests_used: u64,
+    /// Seeds that have accepted this incarnation.
+    accepted: BTreeSet<Addr>,
+    /// Seeds still to be asked in this attempt.
+    to_ask: Vec<Addr>,
+    failed_attempts: u32,
+    registered: bool,
+
+    neighbours: BTreeMap<Addr, Neighbour>,
+    /// Members in order of joining, until the membership changes.
+    ranking: Option<Vec<Addr>>,
+    /// Members whom dialling did not help, until when.
+    avoid: BTreeMap<Addr, Time>,
+
+    suspicions: BTreeMap<Addr, Suspicion>,
+    /// Members that said that they leave, in that incarnation.
+    departing: BTreeMap<Addr, Incarnation>,
+    probes: BTreeMap<Conn, liveness::Probe>,
+    /// Silence and failed probes that began before this time prove nothing.
+    awake_since: Time,
+    last_refutation: Option<Time>,
+
+    rumors: Rumors,
+    generated: u64,
+    leaving: bool,
+    timers: Timers<Timer>,
+}
+
+impl PeerMachine {
+    /// A peer that knows nobody. `rng_seed` decides everything that is left to chance.
+    pub fn new(config: PeerConfig, rng_seed: u64) -> Self {
+        Self {
+            rng: SmallRng::seed_from_u64(rng_seed),
+            incarnation: 0,
+            members: Registry::new(),
+            lines: BTreeMap::new(),
+            dials: BTreeMap::new(),
+            conns_used: 0,
+            desks: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            requests_used: 0,
+            accepted: BTreeSet::new(),
+            to_ask: Vec::new(),
+            failed_attempts: 0,
+            registered: false,
+            neighbours: BTreeMap::new(),
+            ranking: None,
+            avoid: BTreeMap::new(),
+            suspicions: BTreeMap::new(),
+            departing: BTreeMap::new(),
+            probes: BTreeMap::new(),
+            awake_since: Time::default(),
+            last_refutation: None,
+            rumors: Rumors::new(config.me, config.flaw),
+            generated: 0,
+            leaving: false,
+            timers: Timers::default(),
+            config,
+        }
+    }
+
+    /// Its incarnation.
+    pub fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    /// Whether a quorum of seeds has accepted this incarnation.
+    pub fn is_registered(&self) -> bool {
+        self.registered
+    }
+
+    /// Its neighbours.
+    pub fn neighbours(&self) -> Vec<Addr> {
+        self.neighbours.keys().copied().collect()
+    }
+
+    /// What it knows of the registry.
+    pub fn members(&self) -> &Registry {
+        &self.members
+    }
+
+    /// What happened in the spreading of messages.
+    pub fn counters(&self) -> &Counters {
+        self.rumors.counters()
+    }
+
+    /// The gossip half.
+    pub fn rumors(&self) -> &Rumors {
+        &self.rumors
+    }
+
+    fn next_conn(&mut self) -> Conn {
+        self.conns_used += 2;
+        self.conns_used
+    }
+
+    fn hello(&self, purpose: Purpose) -> Hello {
+        self.config.network.hello(Role::Peer, self.config.me, self.incarnation, purpose)
+    }
+
+    fn dial(&mut self, turn: &mut Turn<'_>, to: Addr, purpose: Purpose, dial: Dial) -> Conn {
+        let conn = self.next_conn();
+        let hello = self.hello(purpose);
+        self.dials.insert(conn, dial);
+        turn.open(conn, to, hello, self.config.probe_timeout);
+        conn
+    }
+
+    fn jitter(&mut self, around: Duration) -> Duration {
+        around.mul_f64(self.rng.random_range(0.75..1.25))
+    }
+
+    fn start(&mut self, turn: &mut Turn<'_>) {
+        self.incarnation = turn.now.millis();
+        self.rumors.start(turn.now, self.incarnation);
+        self.awake_since = turn.now;
+        turn.log(Event::PeerListening { incarnation: self.incarnation });
+        let ping = self.jitter(self.config.ping_interval);
+        self.timers.set(Timer::Ping, turn.now + ping);
+        let sync = self.jitter(self.config.sync_interval);
+        self.timers.set(Timer::Sync, turn.now + sync);
+        self.begin_registration(turn);
+    }
+
+    fn incoming(&mut self, turn: &mut Turn<'_>, conn: Conn, hello: &Hello) {
+        let refused = match (hello.purpose, hello.role) {
+            _ if hello.from == self.config.me => Some((Refused::Myself, Vec::new())),
+            (Purpose::Probe, _) | (Purpose::Errand, Role::Peer) => None,
+            (Purpose::Link, Role::Peer) => self.objection_to_link(hello),
+            _ => Some((Refused::WrongRole, Vec::new())),
+        };
+        if let Some((reason, others)) = refused {
+            if matches!(reason, Refused::Myself | Refused::WrongRole) {
+                let keys =
+                    vec![("from", hello.from.to_string()), ("reason", reason.words().to_owned())];
+                turn.note(Severity::Warn, "link refused", keys);
+            }
+            turn.refuse(conn, reason, others);
+            return;
+        }
+        let me = self.config.me;
+        let (incarnation, leaving) = (self.incarnation, self.leaving);
+        turn.welcome(conn, Welcome { role: Role::Peer, from: me, incarnation, leaving });
+        match hello.purpose {
+            Purpose::Link => self.link_up(turn, conn, hello.from, hello.incarnation, false),
+            Purpose::Errand => {
+                self.lines.insert(conn, Line::Caller(hello.from));
+            }
+            _ => turn.close(conn),
+        }
+    }
+
+    fn open_result(&mut self, turn: &mut Turn<'_>, conn: Conn, result: Result<Welcome, OpenError>) {
+        let Some(dial) = self.dials.remove(&conn) else {
+            if result.is_ok() {
+                turn.close(conn);
+            }
+            return;
+        };
+        let (to, role) = match dial {
+            Dial::Seed(to) => (to, Role::Seed),
+            Dial::Link(to) | Dial::Probe(to) | Dial::Errand { to, .. } => (to, Role::Peer),
+        };
+        // Whoever answers under that address must be the one that is meant.
+        let result = match result {
+            Ok(welcome) if welcome.role == role && welcome.from == to => Ok(welcome),
+            Ok(_) => {
+                turn.close(conn);
+                Err(OpenError::Garbage)
+            }
+            Err(error) => Err(error),
+        };
+        match dial {
+            Dial::Seed(seed) => self.seed_answers(turn, conn, seed, result),
+            Dial::Link(peer) => self.link_answers(turn, conn, peer, result),
+            Dial::Probe(peer) => {
+                if result.is_ok() {
+                    turn.close(conn);
+                }
+                self.probe_answers(turn, conn, peer, result);
+            }
+            Dial::Errand { to, suspect } => self.errand_answers(turn, conn, to, suspect, result),
+        }
+    }
+
+    fn received(&mut self, turn: &mut Turn<'_>, conn: Conn, message: Message) {
+        let Some(line) = self.lines.get(&conn).copied() else { return };
+        let (from, understood) = match line {
+            Line::Neighbour(peer) => (peer, self.hear_neighbour(turn, conn, peer, message)),
+            Line::Seed(seed) => (seed, self.hear_seed(turn, seed, message)),
+            Line::Errand { to, .. } => (to, self.hear_of_suspect(turn, conn, to, message)),
+            Line::Caller(peer) => (peer, self.hear_of_suspect(turn, conn, peer, message)),
+        };
+        if !understood {
+            let keys = vec![
+                ("from", from.to_string()),
+                ("reason", "message not allowed on this link".to_owned()),
+            ];
+            turn.note(Severity::Warn, "link closed", keys);
+            turn.close(conn);
+            self.line_down(turn, conn, false);
+        }
+    }
+
+    /// What a neighbour says. False if it is nothing that a neighbour may say.
+    fn hear_neighbour(
+        &mut self,
+        turn: &mut Turn<'_>,
+        conn: Conn,
+        peer: Addr,
+        message: Message,
+    ) -> bool {
+        if let Some(neighbour) = self.neighbours.get_mut(&peer) {
+            neighbour.heard = turn.now;
+        }
+        match message {
+            Message::Gossip(gossip) => self.rumors.on_gossip(turn, conn, gossip),
+            Message::Have(have) => return self.rumors.on_have(turn, conn, have),
+            Message::Want(want) => return self.rumors.on_want(turn, conn, &want),
+            Message::Prune(tags) => self.rumors.on_prune(conn, &tags),
+            Message::Graft(tags) => self.rumors.on_graft(conn, &tags),
+            Message::SyncDigest { count, digest } => {
+                self.rumors.on_sync_digest(turn, conn, count, digest);
+            }
+            Message::SyncSummary { seen, more, answer } => {
+                return self.rumors.on_sync_summary(turn, conn, seen, more, answer);
+            }
+            Message::Ping(number) => turn.send(conn, Message::Pong(number)),
+            Message::Pong(number) => {
+                let sent = Time::from_micros(number);
+                if sent <= turn.now {
+                    self.rumors.round_trip(conn, turn.now.since(sent));
+                }
+            }
+            Message::Leaving => {
+                let incarnation = self.neighbours.get(&peer).map_or(0, |n| n.incarnation);
+                self.departing.insert(peer, incarnation);
+                turn.close(conn);
+                self.line_down(turn, conn, false);
+            }
+            Message::Unlink => {
+                turn.close(conn);
+                self.line_down(turn, conn, false);
+            }
+            other => return self.hear_of_suspect(turn, conn, peer, other),
+        }
+        true
+    }
+
+    /// A connection is gone. `unexpected` if this peer did not close it and the other side did not
+    /// say that it would.
+    fn line_down(&mut self, turn: &mut Turn<'_>, conn: Conn, unexpected: bool) {
+        match self.lines.remove(&conn) {
+            Some(Line::Neighbour(peer)) => self.link_down(turn, conn, peer, unexpected),
+            Some(Line::Seed(seed)) => self.seed_lost(turn, conn, seed),
+            Some(Line::Errand { .. } | Line::Caller(_)) | None => {}
+        }
+    }
+
+    /// Takes records from a seed in, and acts on what is new.
+    fn learn(&mut self, turn: &mut Turn<'_>, seed: Addr, records: Vec<(Addr, Record)>) {
+        let mut changed = false;
+        for (peer, record) in records {
+            let merge = self.members.merge(peer, record.clone());
+            changed |= merge != Merge::Nothing;
+            if merge != Merge::Transition {
+                continue;
+            }
+            if peer == self.config.me {
+                self.learn_of_myself(turn, &record);
+                continue;
+            }
+            match record.status {
+                Status::Alive => {
+                    self.member_renewed(turn, peer, record.incarnation);
+                    let event = MemberEvent::Joined(peer, record.incarnation);
+                    turn.effects.push(Effect::Member(event));
+                }
+                Status::Left => {
+                    self.member_gone(turn, peer, record.incarnation);
+                    turn.effects.push(Effect::Member(MemberEvent::Left(peer)));
+                }
+                Status::Dead => {
+                    self.confirm_dead(turn, seed, peer, &record);
+                    self.member_gone(turn, peer, record.incarnation);
+                    turn.effects.push(Effect::Member(MemberEvent::Dead(peer)));
+                }
+            }
+        }
+        if changed {
+            self.ranking = None;
+            self.fill(turn);
+        }
+    }
+
+    /// The registry says something of this peer itself: if it is dead or gone there, or known in a
+    /// later life, it comes back above that.
+    fn learn_of_myself(&mut self, turn: &mut Turn<'_>, record: &Record) {
+        let over = match record.status {
+            Status::Alive => record.incarnation > self.incarnation,
+            Status::Left | Status::Dead => record.incarnation >= self.incarnation,
+        };
+        if over && !self.leaving {
+            let status = format!("{:?}", record.status).to_lowercase();
+            turn.note(Severity::Warn, "rejoining", vec![("registry", status)]);
+            self.rise_above(turn, record.incarnation);
+        }
+    }
+
+    /// Takes an incarnation above `known` and registers it.
+    fn rise_above(&mut self, turn: &mut Turn<'_>, known: Incarnation) {
+        self.incarnation = self.incarnation.max(known.saturating_add(1));
+        self.accepted.clear();
+        self.registered = false;
+        self.begin_registration(turn);
+    }
+
+    fn generate(&mut self, turn: &mut Turn<'_>) {
+        if self.leaving || self.generated >= self.config.gossip_count {
+            return;
+        }
+        self.generated += 1;
+        let ip = match self.config.me.ip() {
+            IpAddr::V4(ip) => ip.to_string(),
+            // In brackets, so that the message still splits at its colons.
+            IpAddr::V6(ip) => format!("[{ip}]"),
+        };
+        let text = format!("{}:{ip}:{}", turn.now, self.generated);
+        // Far below any limit: it cannot be refused.
+        let _ = self.rumors.publish(turn, Bytes::from(text));
+        if self.generated < self.config.gossip_count {
+            self.timers.set(Timer::Gossip, turn.now + self.config.gossip_interval);
+        }
+    }
+
+    fn begin_sync_round(&mut self, turn: &mut Turn<'_>) {
+        let pause = self.jitter(self.config.sync_interval);
+        self.timers.set(Timer::Sync, turn.now + pause);
+        let links: Vec<Conn> = self.neighbours.values().map(|n| n.conn).collect();
+        for place in sample(&mut self.rng, links.len(), self.config.fanout) {
+            if let Some(conn) = links.get(place) {
+                self.rumors.begin_sync(turn, *conn);
+            }
+        }
+    }
+
+    fn leave(&mut self, turn: &mut Turn<'_>) {
+        if self.leaving {
+            return;
+        }
+        self.leaving = true;
+        for timer in [Timer::Register, Timer::Hedge, Timer::Refresh, Timer::Fill, Timer::Gossip] {
+            self.timers.cancel(&timer);
+        }
+        let links = self.neighbours.values().map(|n| n.conn).collect();
+        turn.send_many(links, Message::Leaving);
+        if self.accepted.is_empty() {
+            self.stop(turn);
+            return;
+        }
+        self.timers.set(Timer::Leave, turn.now + LEAVE_PATIENCE);
+        self.ask_to_leave(turn);
+    }
+
+    fn stop(&mut self, turn: &mut Turn<'_>) {
+        for conn in std::mem::take(&mut self.lines).into_keys() {
+            turn.close(conn);
+        }
+        turn.effects.push(Effect::Stopped);
+    }
+
+    /// After a sleep nobody else's silence proves anything: everybody gets a fresh chance.
+    fn wake_up(&mut self, turn: &mut Turn<'_>, late: Duration) {
+        let keys = vec![("for", format!("{}ms", late.as_millis()))];
+        turn.note(Severity::Warn, "was asleep", keys);
+        self.awake_since = turn.now;
+        for neighbour in self.neighbours.values_mut() {
+            neighbour.heard = turn.now;
+        }
+        self.ping_neighbours(turn);
+        self.timers.set(Timer::Refresh, turn.now);
+    }
+
+    fn fire(&mut self, turn: &mut Turn<'_>, timer: Timer) {
+        match timer {
+            Timer::Register => self.begin_registration(turn),
+            Timer::Hedge => self.ask_next_seed(turn),
+            Timer::Request(request) => self.request_timed_out(turn, request),
+            Timer::Refresh => self.refresh(turn),
+            Timer::Fill => self.fill(turn),
+            Timer::Gossip => self.generate(turn),
+            Timer::Ping => {
+                self.timers.set(Timer::Ping, turn.now + self.config.ping_interval);
+                self.ping_neighbours(turn);
+                self.probe_somebody(turn);
+            }
+            Timer::Silence(peer) => self.check_silence(turn, peer),
+            Timer::Suspicion(peer) => self.press_on(turn, peer),
+            Timer::Sync => self.begin_sync_round(turn),
+            Timer::Leave => self.stop(turn),
+        }
+    }
+}
+
+/// Up to `many` distinct places below `len`, in random order.
+fn sample(rng: &mut SmallRng, len: usize, many: usize) -> Vec<usize> {
+    let mut places: Vec<usize> = (0..len).collect();
+    let many = many.min(len);
+    for place in 0..many {
+        let other = rng.random_range(place..len);
+        places.swap(place, other);
+    }
+    places.truncate(many);
+    places
+}
+
+impl Machine for PeerMachine {
+    fn handle(&mut self, now: Time, input: Input, effects: &mut Vec<Effect>) {
+        let turn = &mut Turn { now, effects };
+        // Before anything that arrived meanwhile is believed or missed.
+        if let Some(due) = self.timers.next()
+            && now.since(due) > OVERSLEPT
+            && self.incarnation > 0
+        {
+            self.wake_up(turn, now.since(due));
+        }
+        match input {
+            Input::Start => self.start(turn),
+            Input::Incoming { conn, hello } => self.incoming(turn, conn, &hello),
+            Input::Opened { conn, welcome } => self.open_result(turn, conn, Ok(welcome)),
+            Input::OpenFailed { conn, error } => self.open_result(turn, conn, Err(error)),
+            Input::Received { conn, message } => self.received(turn, conn, message),
+            Input::Closed { conn } => self.line_down(turn, conn, true),
+            Input::Congested { conn } => self.rumors.set_congested(conn, true),
+            Input::Relieved { conn } => {
+                self.rumors.set_congested(conn, false);
+                self.rumors.begin_sync(turn, conn);
+            }
+            Input::Tick | Input::Persisted { .. } => {}
+            Input::Command(Command::Publish { token, payload }) => {
+                let result = if self.leaving {
+                    Err(PublishError::Leaving)
+                } else {
+                    self.rumors.publish(turn, payload)
+                };
+                turn.effects.push(Effect::Published { token, result });
+            }
+            Input::Command(Command::Leave) => self.leave(turn),
+        }
+        while let Some((_, timer)) = self.timers.due(now) {
+            self.fire(turn, timer);
+        }
+        self.rumors.tick(turn, &mut self.rng);
+    }
+
+    fn wake_at(&self) -> Option<Time> {
+        match (self.timers.next(), self.rumors.wake_at()) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! The links of a peer: a static scale-free overlay without degree reports.
+//!
+//! Members are sorted by time of joining, and ranks drawn from a Zipf
+//! distribution with exponent β = 1/(γ-1): picking the member of rank r with
+//! probability proportional to r^-β gives P(k) ∝ k^-γ (the static model of Goh,
+//! Kahng, Kim, "Universal behavior of load distribution in scale-free
+//! networks", PRL 87, 2001; DESIGN.md, section 4). No peer can attract links
+//! by lying about its degree, because degrees are not asked for.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use rand::RngExt;
+use rand_distr::{Distribution, Zipf};
+
+use super::{Dial, Line, PeerMachine, Timer, sample};
+use crate::proto::event::Event;
+use crate::proto::machine::{Conn, Effect, MemberEvent, OpenError};
+use crate::proto::message::{Addr, Hello, Incarnation, Message, Purpose, Refused, Welcome};
+use crate::proto::registry::Status;
+use crate::proto::time::Time;
+use crate::proto::turn::Turn;
+
+/// A member that could not be linked is left alone for this long.
+const AVOID: Duration = Duration::from_secs(3);
+/// Missing links are looked for again after this long.
+const FILL_AGAIN: Duration = Duration::from_secs(1);
+/// Others named to a peer that is refused because this one is full.
+const OTHERS: usize = 8;
+/// Ranks drawn for one link before the choice is made uniformly: enough for any but a list of
+/// which nearly all are linked already.
+const DRAWS: usize = 64;
+
+/// A neighbour.
+#[derive(Clone, Debug)]
+pub(super) struct Neighbour {
+    pub conn: Conn,
+    pub incarnation: Incarnation,
+    /// When something last came from it.
+    pub heard: Time,
+    /// This peer picked it; else it was picked by it.
+    pub picked: bool,
+}
+
+impl PeerMachine {
+    /// Why a link that somebody asks for is refused, and whom to ask instead.
+    pub(super) fn objection_to_link(&mut self, hello: &Hello) -> Option<(Refused, Vec<Addr>)> {
+        let plain = |reason| Some((reason, Vec::new()));
+        if self.leaving {
+            return plain(Refused::Leaving);
+        }
+        if self.members.get(&hello.from).is_some_and(|record| {
+            record.status != Status::Alive && record.incarnation >= hello.incarnation
+        }) {
+            return plain(Refused::NotMember);
+        }
+        // Both dial at once: the link that the smaller address opened is the one that stays.
+        let dialling = self.dials.values().any(|dial| *dial == Dial::Link(hello.from));
+        if dialling && self.config.me < hello.from {
+            return plain(Refused::AlreadyLinked);
+        }
+        let linked = self.neighbours.contains_key(&hello.from);
+        if !linked && self.neighbours.len() >= self.config.max_links {
+            let all: Vec<Addr> = self.neighbours.keys().copied().collect();
+            let others = sample(&mut self.rng, all.len(), OTHERS);
+            let others = others.into_iter().filter_map(|place| all.get(place).copied()).collect();
+            return Some((Refused::Full, others));
+        }
+        None
+    }
+
+    /// A link is up, from whichever side.
+    pub(super) fn link_up(
+        &mut self,
+        turn: &mut Turn<'_>,
+        conn: Conn,
+        peer: Addr,
+        incarnation: Incarnation,
+        picked: bool,
+    ) {
+        // Who opens a link has none: what is left of an old one here is only not noticed to be gone.
+        if let Some(old) = self.neighbours.remove(&peer) {
+            self.lines.remove(&old.conn);
+            turn.close(old.conn);
+            self.rumors.link_down(turn, old.conn);
+            turn.log(Event::NeighbourDown { peer, degree: self.neighbours.len() });
+        }
+        let neighbour = Neighbour { conn, incarnation, heard: turn.now, picked };
+        self.neighbours.insert(peer, neighbour);
+        self.lines.insert(conn, Line::Neighbour(peer));
+        self.departing.remove(&peer);
+        turn.log(Event::NeighbourUp { peer, degree: self.neighbours.len() });
+        turn.effects.push(Effect::Member(MemberEvent::NeighbourUp(peer)));
+        self.rumors.link_up(conn, peer);
+        self.timers.set(Timer::Silence(peer), turn.now + self.config.suspect_timeout);
+        turn.send(conn, Message::Ping(turn.now.micros()));
+        if picked {
+            // What was said before this link was there.
+            self.rumors.begin_sync(turn, conn);
+        }
+        if self.generated == 0 {
+            self.generate(turn);
+        }
+    }
+
+    /// A link is gone.
+    pub(super) fn link_down(
+        &mut self,
+        turn: &mut Turn<'_>,
+        conn: Conn,
+        peer: Addr,
+        unexpected: bool,
+    ) {
+        let Some(neighbour) = self.neighbours.get(&peer) else { return };
+        if neighbour.conn != conn {
+            return;
+        }
+        let incarnation = neighbour.incarnation;
+        self.neighbours.remove(&peer);
+        self.timers.cancel(&Timer::Silence(peer));
+        turn.log(Event::NeighbourDown { peer, degree: self.neighbours.len() });
+        turn.effects.push(Effect::Member(MemberEvent::NeighbourDown(peer)));
+        self.rumors.link_down(turn, conn);
+        if self.leaving {
+            return;
+        }
+        if unexpected && self.departing.get(&peer) != Some(&incarnation) {
+            // Not dialled for a new link before it is known whether it lives.
+            self.avoid.insert(peer, turn.now + AVOID);
+            self.look_at(turn, peer, incarnation, super::liveness::Why::LinkLost);
+        }
+        self.fill(turn);
+    }
+
+    /// Closes the link to a neighbour, which is told that this is no death.
+    pub(super) fn unlink(&mut self, turn: &mut Turn<'_>, peer: Addr) {
+        if let Some(conn) = self.neighbours.get(&peer).map(|neighbour| neighbour.conn) {
+            turn.send(conn, Message::Unlink);
+            turn.close(conn);
+            self.line_down(turn, conn, false);
+        }
+    }
+
+    /// An attempt to link has ended.
+    pub(super) fn link_answers(
+        &mut self,
+        turn: &mut Turn<'_>,
+        conn: Conn,
+        peer: Addr,
+        result: Result<Welcome, OpenError>,
+    ) {
+        match result {
+            Ok(welcome) if self.leaving || welcome.leaving => {
+                turn.send(conn, Message::Unlink);
+                turn.close(conn);
+            }
+            Ok(welcome) => self.link_up(turn, conn, peer, welcome.incarnation, true),
+            Err(error) => {
+                if !self.neighbours.contains_key(&peer) {
+                    self.avoid.insert(peer, turn.now + AVOID);
+                }
+                match error {
+                    OpenError::Refused(refusal) => {
+                        let named: Vec<Addr> = refusal
+                            .others
+                            .into_iter()
+                            .take(OTHERS)
+                            .filter(|other| self.may_link(turn.now, other))
+                            .collect();
+                        let place = self.rng.random_range(0..named.len().max(1));
+                        if let Some(other) = named.get(place)
+                            && self.links_wanted() > 0
+                        {
+                            self.dial(turn, *other, Purpose::Link, Dial::Link(*other));
+                        }
+                    }
+                    OpenError::Unreachable | OpenError::TimedOut | OpenError::Garbage => {
+                        let known = self.members.alive(&peer).map(|record| record.incarnation);
+                        if let Some(incarnation) = known {
+                            self.look_at(turn, peer, incarnation, super::liveness::Why::NotLinked);
+                        }
+                    }
+                }
+            }
+        }
+        self.fill(turn);
+    }
+
+    fn may_link(&self, now: Time, peer: &Addr) -> bool {
+        *peer != self.config.me
+            && self.members.alive(peer).is_some()
+            && !self.neighbours.contains_key(peer)
+            && !self.suspicions.contains_key(peer)
+            && !self.dials.values().any(|dial| *dial == Dial::Link(*peer))
+            && self.avoid.get(peer).is_none_or(|until| *until <= now)
+    }
+
+    /// How many links are missing and not under way. A peer picks as many as `--links` among those
+    /// that were there before it, so that the overlay grows as the model does; and no peer stays
+    /// below that degree.
+    fn links_wanted(&mut self) -> usize {
+        let me = self.config.me;
+        let ranking = self.ranking();
+        let earlier = ranking.iter().position(|member| *member == me).unwrap_or(ranking.len());
+        let others = ranking.len().saturating_sub(1);
+        let earlier = earlier.min(self.config.links);
+        let picked = self.neighbours.values().filter(|neighbour| neighbour.picked).count();
+        let under_way = self.dials.values().filter(|dial| matches!(dial, Dial::Link(_))).count();
+        let by_picks = earlier.saturating_sub(picked);
+        let floor = self.config.links.min(others);
+        let by_degree = floor.saturating_sub(self.neighbours.len());
+        let free = others.saturating_sub(self.neighbours.len());
+        by_picks.max(by_degree).min(free).saturating_sub(under_way)
+    }
+
+    /// Members in order of joining, this peer among them.
+    fn ranking(&mut self) -> &[Addr] {
+        self.ranking.get_or_insert_with(|| {
+            let mut order: Vec<(u64, Addr)> =
+                self.members.members().map(|(addr, record)| (record.at, *addr)).collect();
+            order.sort_unstable();
+            order.into_iter().map(|(_, addr)| addr).collect()
+        })
+    }
+
+    /// Dials as many members as links are missing.
+    pub(super) fn fill(&mut self, turn: &mut Turn<'_>) {
+        if self.leaving || !self.registered {
+            return;
+        }
+        self.avoid.retain(|_, until| *until > turn.now);
+        let mut wanted = self.links_wanted();
+        // A peer that has lost all its links may have had them from one place: one uniform choice
+        // keeps the overlay connected when hubs die.
+        let mut uniform = self.neighbours.is_empty() && self.generated > 0 && wanted > 0;
+        while wanted > 0 {
+            let Some(peer) = self.draw(turn.now, uniform) else { break };
+            uniform = false;
+            self.dial(turn, peer, Purpose::Link, Dial::Link(peer));
+            wanted -= 1;
+        }
+        if self.links_wanted() > 0 {
+            let again = self.jitter(FILL_AGAIN);
+            self.timers.set_if_unset(Timer::Fill, turn.now + again);
+        }
+    }
+
+    /// Draws a member to link with.
+    fn draw(&mut self, now: Time, uniform: bool) -> Option<Addr> {
+        let me = self.config.me;
+        let others: Vec<Addr> = self.ranking().iter().filter(|m| **m != me).copied().collect();
+        let beta = 1.0 / (self.config.exponent - 1.0);
+        let zipf = Zipf::new(others.len() as f64, beta).ok()?;
+        let mut tried = BTreeSet::new();
+        if !uniform {
+            for _ in 0..DRAWS {
+                // Ranks count from 1; the cast saturates.
+                let rank = zipf.sample(&mut self.rng) as usize;
+                let Some(peer) = others.get(rank.saturating_sub(1)) else { continue };
+                if tried.insert(*peer) && self.may_link(now, peer) {
+                    return Some(*peer);
+                }
+            }
+        }
+        let left: Vec<Addr> = others.into_iter().filter(|peer| self.may_link(now, peer)).collect();
+        let place = self.rng.random_range(0..left.len().max(1));
+        left.get(place).copied()
+    }
+
+    /// A member has left or is dead: whatever link is still there goes.
+    pub(super) fn member_gone(
+        &mut self,
+        turn: &mut Turn<'_>,
+        peer: Addr,
+        incarnation: Incarnation,
+    ) {
+        self.departing.remove(&peer);
+        if self.suspicions.get(&peer).is_some_and(|s| s.incarnation <= incarnation) {
+            self.drop_suspicion(peer);
+        }
+        if self.neighbours.get(&peer).is_some_and(|n| n.incarnation <= incarnation) {
+            self.unlink(turn, peer);
+        }
+    }
+
+    /// A member is there in a new incarnation.
+    pub(super) fn member_renewed(
+        &mut self,
+        turn: &mut Turn<'_>,
+        peer: Addr,
+        incarnation: Incarnation,
+    ) {
+        self.avoid.remove(&peer);
+        if self.departing.get(&peer).is_some_and(|departed| *departed < incarnation) {
+            self.departing.remove(&peer);
+        }
+        if let Some(suspicion) = self.suspicions.get(&peer)
+            && suspicion.incarnation < incarnation
+        {
+            // A quorum of seeds has reached it in a life later than the one suspected.
+            self.refuted(turn, peer, peer, incarnation);
+        }
+    }
+}

@@ -1,0 +1,390 @@
+//! How a peer talks to its seeds: registration, refresh, leave, reports.
+//!
+//! What must stay true: the peer counts as registered once a quorum of distinct
+//! seeds has answered that it holds this incarnation; a seed that is down or
+//! hung costs no more than the time after which another one is asked as well.
+
+use std::time::Duration;
+
+use rand::RngExt;
+
+use super::{Dial, Line, PeerMachine, Timer, sample};
+use crate::proto::event::{Event, Severity};
+use crate::proto::machine::{Conn, Effect, MemberEvent, OpenError};
+use crate::proto::message::{Addr, Incarnation, Message, Purpose, Welcome};
+use crate::proto::registry::Record;
+use crate::proto::time::Time;
+use crate::proto::turn::Turn;
+
+/// A seed that has not answered after this long gets company: another one is asked as well. Some
+/// round trips over an ocean; far less than the deadline of the request.
+const HEDGE: Duration = Duration::from_millis(300);
+/// What a seed may take beyond the probe and the vote that a request needs.
+const REQUEST_MARGIN: Duration = Duration::from_millis(900);
+/// First and last pause between two attempts to register.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// A peer asks a seed what is new this often; seeds also tell by themselves.
+const REFRESH: Duration = Duration::from_secs(10);
+/// After the connection to a seed is lost, another one is asked soon: it may have brought news.
+const REFRESH_SOON: Duration = Duration::from_millis(500);
+/// Records of one list taken in frames.
+const MAX_LIST: usize = 1 << 20;
+
+/// The connection to one seed.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Desk {
+    dialling: Option<Conn>,
+    line: Option<Conn>,
+    queue: Vec<Message>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wish {
+    Register(Incarnation),
+    Leave,
+    Refresh,
+}
+
+/// A request that a seed has not fully answered.
+#[derive(Clone, Debug)]
+pub(super) struct Request {
+    seed: Addr,
+    wish: Wish,
+    began: Time,
+    records: Vec<(Addr, Record)>,
+}
+
+impl PeerMachine {
+    fn quorum(&self) -> usize {
+        self.config.network.quorum()
+    }
+
+    /// Begins an attempt: all seeds that have not accepted yet, in random order.
+    pub(super) fn begin_registration(&mut self, turn: &mut Turn<'_>) {
+        if self.leaving || self.registered {
+            return;
+        }
+        self.timers.cancel(&Timer::Register);
+        let seeds: Vec<Addr> = self
+            .config
+            .network
+            .seeds()
+            .iter()
+            .filter(|seed| !self.accepted.contains(seed))
+            .copied()
+            .collect();
+        let order = sample(&mut self.rng, seeds.len(), seeds.len());
+        self.to_ask = order.into_iter().filter_map(|place| seeds.get(place).copied()).collect();
+        self.ask_next_seed(turn);
+    }
+
+    fn is_asking(&self) -> bool {
+        let mine = Wish::Register(self.incarnation);
+        self.requests.values().any(|request| request.wish == mine)
+    }
+
+    pub(super) fn ask_next_seed(&mut self, turn: &mut Turn<'_>) {
+        self.timers.cancel(&Timer::Hedge);
+        if self.leaving {
+            self.ask_next_to_leave(turn);
+            return;
+        }
+        if self.registered {
+            return;
+        }
+        if let Some(seed) = self.to_ask.pop() {
+            let incarnation = self.incarnation;
+            self.request(turn, seed, Wish::Register(incarnation));
+            self.timers.set(Timer::Hedge, turn.now + HEDGE);
+        } else if !self.is_asking() {
+            let jitter = self.rng.random_range(0.5..1.0);
+            let pause = BACKOFF.0.saturating_mul(1 << self.failed_attempts.min(8)).min(BACKOFF.1);
+            self.failed_attempts += 1;
+            if self.failed_attempts == 3 {
+                let keys = vec![
+                    ("accepted", format!("{}/{}", self.accepted.len(), self.quorum())),
+                    ("advice", "are enough seeds running and reachable?".to_owned()),
+                ];
+                turn.note(Severity::Warn, "not registered yet", keys);
+            }
+            self.timers.set(Timer::Register, turn.now + pause.mul_f64(jitter));
+        }
+    }
+
+    fn request(&mut self, turn: &mut Turn<'_>, seed: Addr, wish: Wish) {
+        self.requests_used += 1;
+        let request = self.requests_used;
+        let incarnation = self.incarnation;
+        let message = match wish {
+            Wish::Register(incarnation) => Message::Register { request, incarnation },
+            Wish::Leave => Message::Leave { request, incarnation },
+            Wish::Refresh => Message::Refresh { request, digest: self.members.status_digest() },
+        };
+        let began = turn.now;
+        self.requests.insert(request, Request { seed, wish, began, records: Vec::new() });
+        let patience = self.config.probe_timeout * 2 + REQUEST_MARGIN;
+        self.timers.set(Timer::Request(request), turn.now + patience);
+        self.say(turn, seed, message);
+    }
+
+    /// Says something to a seed, over a connection that is opened if there is none.
+    pub(super) fn say(&mut self, turn: &mut Turn<'_>, seed: Addr, message: Message) {
+        let desk = self.desks.entry(seed).or_default();
+        if let Some(line) = desk.line {
+            turn.send(line, message);
+            return;
+        }
+        desk.queue.push(message);
+        if desk.dialling.is_none() {
+            let conn = self.dial(turn, seed, Purpose::Membership, Dial::Seed(seed));
+            if let Some(desk) = self.desks.get_mut(&seed) {
+                desk.dialling = Some(conn);
+            }
+        }
+    }
+
+    pub(super) fn seed_answers(
+        &mut self,
+        turn: &mut Turn<'_>,
+        conn: Conn,
+        seed: Addr,
+        result: Result<Welcome, OpenError>,
+    ) {
+        let Some(desk) = self.desks.get_mut(&seed) else { return };
+        desk.dialling = None;
+        let queue = std::mem::take(&mut desk.queue);
+        match result {
+            Ok(_) => {
+                desk.line = Some(conn);
+                self.lines.insert(conn, Line::Seed(seed));
+                for message in queue {
+                    turn.send(conn, message);
+                }
+            }
+            Err(error) => {
+                if let OpenError::Refused(refusal) = &error {
+                    let keys = vec![
+                        ("seed", seed.to_string()),
+                        ("reason", refusal.reason.words().to_owned()),
+                    ];
+                    turn.note(Severity::Warn, "seed refused the link", keys);
+                } else {
+                    let keys =
+                        vec![("seed", seed.to_string()), ("reason", open_error_words(&error))];
+                    turn.note(Severity::Debug, "seed not reached", keys);
+                }
+                self.fail_requests_to(turn, seed);
+            }
+        }
+    }
+
+    pub(super) fn seed_lost(&mut self, turn: &mut Turn<'_>, conn: Conn, seed: Addr) {
+        let Some(desk) = self.desks.get_mut(&seed) else { return };
+        if desk.line == Some(conn) {
+            desk.line = None;
+            self.fail_requests_to(turn, seed);
+            if self.registered && !self.leaving {
+                let soon = self.jitter(REFRESH_SOON);
+                self.timers.set(Timer::Refresh, turn.now + soon);
+            }
+        }
+    }
+
+    fn fail_requests_to(&mut self, turn: &mut Turn<'_>, seed: Addr) {
+        let failed: Vec<u64> =
+            self.requests.iter().filter(|(_, r)| r.seed == seed).map(|(id, _)| *id).collect();
+        for request in failed {
+            self.request_failed(turn, request);
+        }
+    }
+
+    /// The seed is hung: its connection is given up, so that the next request opens a new one.
+    pub(super) fn request_timed_out(&mut self, turn: &mut Turn<'_>, request: u64) {
+        if let Some(seed) = self.requests.get(&request).map(|request| request.seed)
+            && let Some(desk) = self.desks.get_mut(&seed)
+            && let Some(line) = desk.line.take()
+        {
+            self.lines.remove(&line);
+            turn.close(line);
+        }
+        self.request_failed(turn, request);
+    }
+
+    fn request_failed(&mut self, turn: &mut Turn<'_>, request: u64) {
+        self.timers.cancel(&Timer::Request(request));
+        let Some(request) = self.requests.remove(&request) else { return };
+        match request.wish {
+            Wish::Register(incarnation) if incarnation == self.incarnation => {
+                self.ask_next_seed(turn);
+            }
+            Wish::Register(_) => {}
+            Wish::Leave => self.ask_next_to_leave(turn),
+            Wish::Refresh => {
+                let soon = self.jitter(REFRESH_SOON);
+                self.timers.set(Timer::Refresh, turn.now + soon);
+            }
+        }
+    }
+
+    /// What a seed says. False if it is nothing that a seed may say to a peer.
+    pub(super) fn hear_seed(&mut self, turn: &mut Turn<'_>, seed: Addr, message: Message) -> bool {
+        match message {
+            Message::Granted { request, .. } => self.granted(turn, seed, request),
+            Message::Denied { request, reason, known, .. } => {
+                self.denied(turn, seed, request, reason, known);
+            }
+            Message::List { request, records, more } => {
+                return self.list_received(turn, seed, request, records, more);
+            }
+            Message::Unchanged { request } => {
+                self.requests.remove(&request);
+                self.timers.cancel(&Timer::Request(request));
+            }
+            Message::Update(records) => self.learn(turn, seed, records),
+            Message::Ping(number) => self.say(turn, seed, Message::Pong(number)),
+            _ => return false,
+        }
+        true
+    }
+
+    fn granted(&mut self, turn: &mut Turn<'_>, seed: Addr, id: u64) {
+        let Some(request) = self.requests.get(&id) else { return };
+        if request.seed != seed {
+            return;
+        }
+        match request.wish {
+            Wish::Register(incarnation) if incarnation == self.incarnation && !self.leaving => {
+                if self.registered || !self.accepted.insert(seed) {
+                    return;
+                }
+                let (count, quorum) = (self.accepted.len(), self.quorum());
+                turn.log(Event::Registered { seed, count, quorum });
+                if count >= quorum {
+                    self.registered = true;
+                    self.failed_attempts = 0;
+                    self.to_ask.clear();
+                    self.timers.cancel(&Timer::Hedge);
+                    turn.effects.push(Effect::Member(MemberEvent::Registered));
+                    let pause = self.jitter(REFRESH);
+                    self.timers.set(Timer::Refresh, turn.now + pause);
+                }
+            }
+            Wish::Leave if self.leaving => self.stop(turn),
+            _ => {}
+        }
+    }
+
+    fn denied(
+        &mut self,
+        turn: &mut Turn<'_>,
+        seed: Addr,
+        id: u64,
+        reason: String,
+        known: Incarnation,
+    ) {
+        let Some(request) = self.requests.get(&id) else { return };
+        if request.seed != seed {
+            return;
+        }
+        let wish = request.wish;
+        turn.note(
+            Severity::Warn,
+            if wish == Wish::Leave { "leave denied" } else { "registration denied" },
+            vec![("seed", seed.to_string()), ("reason", reason)],
+        );
+        // Somebody knows a later life of this address: come back above it. Far in the future it
+        // can only be a lie, which must not make the incarnation useless for good.
+        let believable = known < turn.now.millis().saturating_add(365 * 86_400_000);
+        if wish == Wish::Register(self.incarnation) && known >= self.incarnation && believable {
+            self.requests.remove(&id);
+            self.timers.cancel(&Timer::Request(id));
+            self.rise_above(turn, known);
+        } else {
+            self.request_failed(turn, id);
+        }
+    }
+
+    fn list_received(
+        &mut self,
+        turn: &mut Turn<'_>,
+        seed: Addr,
+        id: u64,
+        records: Vec<(Addr, Record)>,
+        more: bool,
+    ) -> bool {
+        let Some(request) = self.requests.get_mut(&id) else { return true };
+        if request.seed != seed {
+            return true;
+        }
+        if request.records.len() + records.len() > MAX_LIST {
+            return false;
+        }
+        request.records.extend(records);
+        if more {
+            return true;
+        }
+        let Some(request) = self.requests.remove(&id) else { return true };
+        self.timers.cancel(&Timer::Request(id));
+        if matches!(request.wish, Wish::Register(_)) {
+            let alive = |(_, record): &&(Addr, Record)| {
+                record.status == crate::proto::registry::Status::Alive
+            };
+            let peers = request.records.iter().filter(alive).map(|(addr, _)| *addr).collect();
+            turn.log(Event::PeerListReceived { seed, peers });
+            let took = turn.now.since(request.began);
+            let keys = vec![
+                ("seed", seed.to_string()),
+                ("took", format!("{:.1}ms", took.as_secs_f64() * 1e3)),
+            ];
+            turn.note(Severity::Debug, "registration answered", keys);
+        }
+        self.learn(turn, seed, request.records);
+        if !self.registered {
+            self.ask_next_seed(turn);
+        } else {
+            self.fill(turn);
+        }
+        true
+    }
+
+    /// Asks one random seed for what is new, one that accepted this peer if there is one.
+    pub(super) fn refresh(&mut self, turn: &mut Turn<'_>) {
+        let pause = self.jitter(REFRESH);
+        self.timers.set(Timer::Refresh, turn.now + pause);
+        if self.leaving || self.requests.values().any(|request| request.wish == Wish::Refresh) {
+            return;
+        }
+        let seeds = self.config.network.seeds();
+        let place = self.rng.random_range(0..seeds.len().max(1));
+        if let Some(seed) = seeds.get(place).copied() {
+            self.request(turn, seed, Wish::Refresh);
+        }
+    }
+
+    /// Asks the seeds to commit the leave: first those that are connected.
+    pub(super) fn ask_to_leave(&mut self, turn: &mut Turn<'_>) {
+        let mut seeds: Vec<Addr> = self.config.network.seeds().to_vec();
+        seeds.sort_by_key(|seed| self.desks.get(seed).is_some_and(|desk| desk.line.is_some()));
+        self.to_ask = seeds;
+        self.ask_next_to_leave(turn);
+    }
+
+    fn ask_next_to_leave(&mut self, turn: &mut Turn<'_>) {
+        if let Some(seed) = self.to_ask.pop() {
+            self.request(turn, seed, Wish::Leave);
+            self.timers.set(Timer::Hedge, turn.now + HEDGE);
+        } else if !self.requests.values().any(|request| request.wish == Wish::Leave) {
+            self.stop(turn);
+        }
+    }
+}
+
+/// Why a connection did not come to be, in words.
+pub(super) fn open_error_words(error: &OpenError) -> String {
+    match error {
+        OpenError::Unreachable => "connection refused or reset".to_owned(),
+        OpenError::TimedOut => "no answer in time".to_owned(),
+        OpenError::Refused(refusal) => refusal.reason.words().to_owned(),
+        OpenError::Garbage => "something else listens there".to_owned(),
+    }
+}

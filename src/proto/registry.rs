@@ -1,0 +1,182 @@
+//! The registry: one record per peer address, and the order that makes it converge.
+//!
+//! Records are ordered by incarnation, then alive < left < dead, and the
+//! greater one wins (DESIGN.md, section 3). A merge therefore commutes, is
+//! associative and idempotent: seeds that have heard the same commits, in any
+//! order and any number of times, hold the same registry. A majority is needed
+//! to authorise a change, not to order changes.
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::message::{Addr, Incarnation};
+
+/// What became of a peer in one incarnation, in the order in which a later one wins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Status {
+    /// It is a member.
+    Alive,
+    /// It left by its own will.
+    Left,
+    /// It was voted dead.
+    Dead,
+}
+
+/// The newest that a seed knows of one peer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Record {
+    /// Which life of the peer.
+    pub incarnation: Incarnation,
+    /// What became of it.
+    pub status: Status,
+    /// When this change was asked for, Unix milliseconds; of an alive record the time of joining.
+    pub at: u64,
+    /// The seeds that accepted the change, by their place in the sorted seed list, ascending.
+    pub voters: Vec<u16>,
+}
+
+impl Record {
+    /// Which of two records of one peer wins: the later incarnation, then the later status. Two
+    /// seeds may commit one and the same change with different voters or times; the tie is broken
+    /// by the rest of the record, so that all seeds still end up with the same one.
+    fn precedence(&self, other: &Self) -> Ordering {
+        (self.incarnation, self.status)
+            .cmp(&(other.incarnation, other.status))
+            .then_with(|| other.at.cmp(&self.at))
+            .then_with(|| self.voters.cmp(&other.voters))
+    }
+
+    /// Whether both are about the same transition, whoever voted.
+    pub fn same_transition(&self, other: &Self) -> bool {
+        (self.incarnation, self.status) == (other.incarnation, other.status)
+    }
+}
+
+/// All records of a seed, or what a peer knows of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Registry {
+    records: BTreeMap<Addr, Record>,
+    alive: usize,
+}
+
+/// What a merge did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Merge {
+    /// The record tells a transition that was not known: log it, pass it on.
+    Transition,
+    /// The same transition was known, with other voters or another time.
+    Detail,
+    /// Nothing new.
+    Nothing,
+}
+
+impl Registry {
+    /// An empty registry.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes a record in, if it wins over what is known of the peer.
+    pub fn merge(&mut self, peer: Addr, record: Record) -> Merge {
+        let known = self.records.get(&peer);
+        let outcome = match known {
+            None => Merge::Transition,
+            Some(known) if record.precedence(known) != Ordering::Greater => Merge::Nothing,
+            Some(known) if record.same_transition(known) => Merge::Detail,
+            Some(_) => Merge::Transition,
+        };
+        if outcome != Merge::Nothing {
+            self.replace(peer, record);
+        }
+        outcome
+    }
+
+    /// Puts a record in place whatever is known; `merge` without its judgement.
+    pub(crate) fn replace(&mut self, peer: Addr, record: Record) {
+        self.alive += usize::from(record.status == Status::Alive);
+        if let Some(old) = self.records.insert(peer, record) {
+            self.alive -= usize::from(old.status == Status::Alive);
+        }
+    }
+
+    /// The record of a peer.
+    pub fn get(&self, peer: &Addr) -> Option<&Record> {
+        self.records.get(peer)
+    }
+
+    /// The record of a peer, if it is alive.
+    pub fn alive(&self, peer: &Addr) -> Option<&Record> {
+        self.get(peer).filter(|record| record.status == Status::Alive)
+    }
+
+    /// Records in order of address.
+    pub fn iter(&self) -> impl Iterator<Item = (&Addr, &Record)> {
+        self.records.iter()
+    }
+
+    /// Members in order of address.
+    pub fn members(&self) -> impl Iterator<Item = (&Addr, &Record)> {
+        self.records.iter().filter(|(_, record)| record.status == Status::Alive)
+    }
+
+    /// Number of members.
+    pub fn size(&self) -> usize {
+        self.alive
+    }
+
+    /// Number of records, of the living and the gone.
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Whether there is no record at all.
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// SHA-256 over all records in order of address.
+    pub fn digest(&self) -> [u8; 32] {
+        digest(self.records.iter(), true)
+    }
+
+    /// SHA-256 over addresses, incarnations and statuses, in order of address: what a peer compares
+    /// with its seed.
+    pub fn status_digest(&self) -> [u8; 32] {
+        digest(self.records.iter(), false)
+    }
+}
+
+fn digest<'a>(records: impl Iterator<Item = (&'a Addr, &'a Record)>, whole: bool) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for (addr, record) in records {
+        hash_addr(&mut hash, addr);
+        hash.update(record.incarnation.to_le_bytes());
+        hash.update([record.status as u8]);
+        if whole {
+            hash.update(record.at.to_le_bytes());
+            hash.update((record.voters.len() as u64).to_le_bytes());
+            for voter in &record.voters {
+                hash.update(voter.to_le_bytes());
+            }
+        }
+    }
+    hash.finalize().into()
+}
+
+/// Feeds an address into a hash: family, address, port.
+pub(crate) fn hash_addr(hash: &mut Sha256, addr: &Addr) {
+    match addr.ip() {
+        std::net::IpAddr::V4(ip) => {
+            hash.update([4]);
+            hash.update(ip.octets());
+        }
+        std::net::IpAddr::V6(ip) => {
+            hash.update([6]);
+            hash.update(ip.octets());
+        }
+    }
+    hash.update(addr.port().to_le_bytes());
+}

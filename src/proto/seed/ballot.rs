@@ -1,0 +1,193 @@
+//! One ballot: the votes on one proposed change, counted.
+//!
+//! What must stay true: a change is accepted by a quorum of *all* configured
+//! seeds, reachable or not, each counted once, and a rejection says who did
+//! not answer (DESIGN.md, section 3).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::proto::machine::Conn;
+use crate::proto::message::{Addr, Change, ChangeKind, Incarnation};
+use crate::proto::registry::{Record, Status};
+
+/// A seed by its place in the sorted seed list.
+pub type SeedNumber = u16;
+
+/// What makes two proposals the same change.
+pub type ChangeKey = (ChangeKind, Addr, Incarnation);
+
+/// The key of a change.
+pub fn key(change: &Change) -> ChangeKey {
+    (change.kind, change.peer, change.incarnation)
+}
+
+/// A peer's request that waits for a ballot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Asker {
+    pub conn: Conn,
+    pub request: u64,
+}
+
+/// Where a ballot stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Votes come in.
+    Voting,
+    /// A quorum accepted; seeds say that they have it on disk.
+    Committing { record: Record, durable: BTreeSet<SeedNumber> },
+}
+
+/// The votes on one change.
+#[derive(Clone, Debug)]
+pub struct Ballot {
+    pub change: Change,
+    pub accepts: BTreeSet<SeedNumber>,
+    pub rejects: BTreeMap<SeedNumber, String>,
+    /// The greatest incarnation that a voter knows.
+    pub known: Incarnation,
+    pub askers: BTreeSet<Asker>,
+    pub stage: Stage,
+}
+
+/// What a vote did to a ballot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Count {
+    /// Not decided yet, or decided before.
+    Open,
+    /// This vote made the quorum.
+    Accepted(Record),
+    /// A quorum of accepts can no longer be reached.
+    Lost,
+}
+
+impl Ballot {
+    pub fn new(change: Change) -> Self {
+        Self {
+            change,
+            accepts: BTreeSet::new(),
+            rejects: BTreeMap::new(),
+            known: 0,
+            askers: BTreeSet::new(),
+            stage: Stage::Voting,
+        }
+    }
+
+    /// Counts a vote of one seed among `seeds`; only its first counts.
+    pub fn count(
+        &mut self,
+        voter: SeedNumber,
+        vote: Result<(), String>,
+        known: Incarnation,
+        seeds: usize,
+        quorum: usize,
+    ) -> Count {
+        let voted = self.accepts.contains(&voter) || self.rejects.contains_key(&voter);
+        if self.stage != Stage::Voting || voted || usize::from(voter) >= seeds {
+            return Count::Open;
+        }
+        self.known = self.known.max(known);
+        match vote {
+            Ok(()) => {
+                self.accepts.insert(voter);
+            }
+            Err(reason) => {
+                self.rejects.insert(voter, reason);
+            }
+        }
+        if self.accepts.len() >= quorum {
+            let record = self.record();
+            self.stage = Stage::Committing { record: record.clone(), durable: BTreeSet::new() };
+            return Count::Accepted(record);
+        }
+        if seeds - self.rejects.len() < quorum {
+            return Count::Lost;
+        }
+        Count::Open
+    }
+
+    fn record(&self) -> Record {
+        Record {
+            incarnation: self.change.incarnation,
+            status: match self.change.kind {
+                ChangeKind::Join => Status::Alive,
+                ChangeKind::Leave => Status::Left,
+                ChangeKind::Dead => Status::Dead,
+            },
+            at: self.change.at,
+            voters: self.accepts.iter().copied().collect(),
+        }
+    }
+
+    /// Why it was rejected, in words: the reasons given, and who did not answer.
+    pub fn reason(&self, seeds: &[Addr], quorum: usize) -> String {
+        let mut words: Vec<String> = Vec::new();
+        for (voter, reason) in &self.rejects {
+            if let Some(seed) = seeds.get(usize::from(*voter)) {
+                words.push(format!("{seed}: {reason}"));
+            }
+        }
+        let answered = self.accepts.len() + self.rejects.len();
+        let silent: Vec<String> = (0..)
+            .zip(seeds)
+            .filter(|(number, _)| {
+                !self.accepts.contains(number) && !self.rejects.contains_key(number)
+            })
+            .map(|(_, seed)| seed.to_string())
+            .collect();
+        if seeds.len() - self.rejects.len() >= quorum && !silent.is_empty() {
+            words.push(format!(
+                "no quorum: {answered} of {} seeds answered, {quorum} accepts needed, no answer from {}",
+                seeds.len(),
+                silent.join(",")
+            ));
+        }
+        words.join("; ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ballot() -> Ballot {
+        Ballot::new(Change {
+            kind: ChangeKind::Join,
+            peer: ([127, 0, 0, 1], 6000).into(),
+            incarnation: 7,
+            at: 1,
+            reporters: Vec::new(),
+        })
+    }
+
+    #[test]
+    fn a_quorum_of_all_configured_seeds_is_needed() {
+        let mut ballot = ballot();
+        assert_eq!(ballot.count(0, Ok(()), 0, 5, 3), Count::Open);
+        assert_eq!(ballot.count(0, Ok(()), 0, 5, 3), Count::Open, "a seed counts once");
+        assert_eq!(ballot.count(9, Ok(()), 0, 5, 3), Count::Open, "a stranger counts not at all");
+        assert_eq!(ballot.count(1, Ok(()), 0, 5, 3), Count::Open);
+        match ballot.count(4, Ok(()), 0, 5, 3) {
+            Count::Accepted(record) => assert_eq!(record.voters, [0, 1, 4]),
+            other => panic!("three of five accept, but {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_ballot_is_lost_as_soon_as_no_quorum_can_be_reached() {
+        let mut ballot = ballot();
+        let no = || Err("no".to_owned());
+        assert_eq!(ballot.count(2, no(), 9, 3, 2), Count::Open);
+        assert_eq!(ballot.count(1, no(), 8, 3, 2), Count::Lost);
+        assert_eq!(ballot.known, 9);
+    }
+
+    #[test]
+    fn a_rejection_says_who_did_not_answer() {
+        let mut ballot = ballot();
+        let seeds: Vec<Addr> = (5000..5003).map(|port| ([127, 0, 0, 1], port).into()).collect();
+        ballot.count(0, Ok(()), 0, 3, 2);
+        let reason = ballot.reason(&seeds, 2);
+        assert!(reason.contains("1 of 3 seeds answered"), "{reason}");
+        assert!(reason.contains("127.0.0.1:5001,127.0.0.1:5002"), "{reason}");
+    }
+}

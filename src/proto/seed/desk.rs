@@ -1,0 +1,223 @@
+//! What a seed does for peers: registrations, leaves, lists, reports.
+
+use std::time::Duration;
+
+use super::ballot::Asker;
+use super::{CASE_LIFETIME, Line, MAX_CASES, SeedMachine, Timer};
+use crate::proto::machine::Conn;
+use crate::proto::message::{Addr, Change, ChangeKind, Incarnation, Message};
+use crate::proto::registry::{Record, Status};
+use crate::proto::turn::Turn;
+
+/// Changes are told to connected peers together, at most this much later: a thousand peers that
+/// join at once must not cost a million frames.
+pub(super) const PUSH_DELAY: Duration = Duration::from_millis(20);
+/// Members in one frame of a list.
+const MEMBERS_A_FRAME: usize = 4_096;
+
+/// Cuts a list into frames, each with whether more follow; an empty list is one empty frame.
+pub(super) fn frames<T>(all: Vec<T>, size: usize) -> Vec<(Vec<T>, bool)> {
+    let mut frames = Vec::new();
+    let mut rest = all.into_iter().peekable();
+    loop {
+        let frame: Vec<T> = rest.by_ref().take(size).collect();
+        let more = rest.peek().is_some();
+        frames.push((frame, more));
+        if !more {
+            return frames;
+        }
+    }
+}
+
+impl SeedMachine {
+    /// A peer says something. False if it is nothing that a peer may say.
+    pub(super) fn hear_peer(
+        &mut self,
+        turn: &mut Turn<'_>,
+        conn: Conn,
+        peer: Addr,
+        message: Message,
+    ) -> bool {
+        match message {
+            Message::Register { request, incarnation } => {
+                self.asked_to_register(turn, Asker { conn, request }, peer, incarnation);
+            }
+            Message::Leave { request, incarnation } => {
+                self.asked_to_leave(turn, Asker { conn, request }, peer, incarnation);
+            }
+            Message::Refresh { request, digest } => {
+                if digest == self.status_digest() {
+                    turn.send(conn, Message::Unchanged { request });
+                } else {
+                    self.send_list(turn, conn, request);
+                }
+            }
+            Message::DeadNode { peer: dead, incarnation, .. } => {
+                self.hear_report(turn, conn, peer, dead, incarnation);
+            }
+            Message::Pong(_) => {}
+            _ => return false,
+        }
+        true
+    }
+
+    fn status_digest(&mut self) -> [u8; 32] {
+        *self.status_digest.get_or_insert_with(|| self.registry.status_digest())
+    }
+
+    fn asked_to_register(
+        &mut self,
+        turn: &mut Turn<'_>,
+        asker: Asker,
+        peer: Addr,
+        incarnation: Incarnation,
+    ) {
+        let Asker { conn, request } = asker;
+        match self.registry.get(&peer) {
+            Some(known) if known.incarnation == incarnation && known.status == Status::Alive => {
+                let votes = known.voters.len();
+                self.grant(turn, conn, request, ChangeKind::Join, votes);
+            }
+            Some(known) if known.incarnation >= incarnation => {
+                let reason = format!("known in incarnation {}", known.incarnation);
+                let known = known.incarnation;
+                turn.send(conn, Message::Denied { request, votes: 0, reason, known });
+            }
+            known => {
+                // A life that replaces another without a death keeps its place in the order of
+                // joining, on which the choice of neighbours rests.
+                let joined = known.filter(|k| k.status == Status::Alive).map(|k| k.at);
+                let mut change = self.change(turn, ChangeKind::Join, peer, incarnation);
+                change.at = joined.unwrap_or(change.at);
+                self.propose(turn, change, Some(asker));
+            }
+        }
+    }
+
+    fn asked_to_leave(
+        &mut self,
+        turn: &mut Turn<'_>,
+        asker: Asker,
+        peer: Addr,
+        incarnation: Incarnation,
+    ) {
+        let Asker { conn, request } = asker;
+        match self.registry.get(&peer) {
+            Some(known) if known.incarnation >= incarnation && known.status != Status::Alive => {
+                let votes = known.voters.len();
+                self.grant(turn, conn, request, ChangeKind::Leave, votes);
+            }
+            _ => {
+                let change = self.change(turn, ChangeKind::Leave, peer, incarnation);
+                self.propose(turn, change, Some(asker));
+            }
+        }
+    }
+
+    fn change(
+        &self,
+        turn: &Turn<'_>,
+        kind: ChangeKind,
+        peer: Addr,
+        incarnation: Incarnation,
+    ) -> Change {
+        let at = turn.now.millis();
+        Change { kind, peer, incarnation, at, reporters: Vec::new() }
+    }
+
+    /// Answers a request that is committed.
+    pub(super) fn grant(
+        &mut self,
+        turn: &mut Turn<'_>,
+        conn: Conn,
+        request: u64,
+        kind: ChangeKind,
+        votes: usize,
+    ) {
+        let votes = u32::try_from(votes).unwrap_or(u32::MAX);
+        turn.send(conn, Message::Granted { request, votes });
+        if kind == ChangeKind::Join {
+            self.send_list(turn, conn, request);
+        }
+    }
+
+    fn send_list(&mut self, turn: &mut Turn<'_>, conn: Conn, request: u64) {
+        let all: Vec<(Addr, Record)> =
+            self.registry.iter().map(|(addr, record)| (*addr, record.clone())).collect();
+        for (records, more) in frames(all, MEMBERS_A_FRAME) {
+            turn.send(conn, Message::List { request, records, more });
+        }
+    }
+
+    /// A peer reports another one dead. One report opens a case; enough reporters make a proposal,
+    /// on which this seed votes like any other: by its own probe.
+    fn hear_report(
+        &mut self,
+        turn: &mut Turn<'_>,
+        conn: Conn,
+        reporter: Addr,
+        dead: Addr,
+        incarnation: Incarnation,
+    ) {
+        match self.registry.get(&dead) {
+            Some(record) if record.incarnation == incarnation && record.status == Status::Alive => {
+            }
+            Some(record) if record.incarnation >= incarnation => {
+                turn.send(conn, Message::Update(vec![(dead, record.clone())]));
+                return;
+            }
+            _ => return,
+        }
+        let full = self.cases.len() >= MAX_CASES && !self.cases.contains_key(&(dead, incarnation));
+        if reporter == dead || self.registry.alive(&reporter).is_none() || full {
+            return;
+        }
+        let case = self.cases.entry((dead, incarnation)).or_default();
+        case.reporters.insert(reporter);
+        self.timers.set(Timer::Case(dead, incarnation), turn.now + CASE_LIFETIME);
+        // This report may also be what another open case waited for: the one accused here is no
+        // longer one of those who could report there.
+        let open: Vec<(Addr, Incarnation)> = self.cases.keys().copied().collect();
+        for (peer, incarnation) in open {
+            self.review(turn, peer, incarnation);
+        }
+    }
+
+    /// Proposes an open case if it has reporters enough and no seed is at it.
+    fn review(&mut self, turn: &mut Turn<'_>, peer: Addr, incarnation: Incarnation) {
+        let key = (ChangeKind::Dead, peer, incarnation);
+        let Some(case) = self.cases.get(&(peer, incarnation)) else { return };
+        if self.ballot_of.contains_key(&key) || self.is_judging(&key) {
+            return;
+        }
+        let reporters: Vec<Addr> = case
+            .reporters
+            .iter()
+            .copied()
+            .filter(|reporter| self.registry.alive(reporter).is_some())
+            .collect();
+        if reporters.len() >= self.reporters_needed(&peer) {
+            let mut change = self.change(turn, ChangeKind::Dead, peer, incarnation);
+            change.reporters = reporters;
+            self.propose(turn, change, None);
+        }
+    }
+
+    /// Tells connected peers of changed records.
+    pub(super) fn push(&mut self, turn: &mut Turn<'_>) {
+        let changed = std::mem::take(&mut self.changed);
+        let records: Vec<(Addr, Record)> = changed
+            .into_iter()
+            .filter_map(|peer| self.registry.get(&peer).map(|record| (peer, record.clone())))
+            .collect();
+        let peers: Vec<Conn> = self
+            .lines
+            .iter()
+            .filter(|(_, line)| matches!(line, Line::FromPeer(_)))
+            .map(|(conn, _)| *conn)
+            .collect();
+        for (records, _) in frames(records, MEMBERS_A_FRAME) {
+            turn.send_many(peers.clone(), Message::Update(records));
+        }
+    }
+}

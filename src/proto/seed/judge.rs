@@ -1,0 +1,228 @@
+//! A seed's own judgement of a proposed change.
+//!
+//! A vote is never a rubber stamp (DESIGN.md, section 3): a join wants the
+//! peer to answer at the address that it claims, in the incarnation that it
+//! claims; a death wants reporters *and* this seed's own failed probe; a leave
+//! wants the peer itself to say that it is leaving. So each judgement ends in
+//! a probe made by this seed, and a forged report of whatever number of liars
+//! removes nobody who answers.
+
+use std::collections::BTreeSet;
+
+use super::SeedMachine;
+use super::ballot::{ChangeKey, key};
+use crate::proto::config::Flaw;
+use crate::proto::event::Event;
+use crate::proto::machine::{Conn, OpenError};
+use crate::proto::message::{Addr, Change, ChangeKind, Incarnation, Purpose, Role, Welcome};
+use crate::proto::registry::Status;
+use crate::proto::turn::Turn;
+
+/// Who wants to hear a judgement: this seed's own ballot, or another seed's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Waiter {
+    pub proposer: Addr,
+    pub ballot: u64,
+}
+
+/// A judgement that waits for its probe.
+#[derive(Clone, Debug)]
+pub(super) struct Judgement {
+    change: Change,
+    pub waiters: BTreeSet<Waiter>,
+}
+
+/// A vote: yes or no, why, and the greatest incarnation known.
+#[derive(Clone, Debug)]
+pub(super) struct Verdict {
+    pub accept: bool,
+    pub reason: String,
+    pub known: Incarnation,
+}
+
+/// Judgements that may wait for a probe at the same time; more are refused at once.
+const MAX_JUDGEMENTS: usize = 8_192;
+
+impl SeedMachine {
+    /// Judges a change for `waiter`: at once where the registry alone says no, else by a probe.
+    /// Proposals of the same change share one probe.
+    pub(super) fn judge(&mut self, turn: &mut Turn<'_>, change: Change, waiter: Waiter) {
+        let key = key(&change);
+        if let Some(judgement) = self.judgements.get_mut(&key) {
+            for reporter in change.reporters {
+                if !judgement.change.reporters.contains(&reporter) {
+                    judgement.change.reporters.push(reporter);
+                }
+            }
+            judgement.waiters.insert(waiter);
+            return;
+        }
+        let waiters = BTreeSet::from([waiter]);
+        let early = if self.config.flaw == Flaw::AlwaysYes {
+            Some(Ok("planted flaw".to_owned()))
+        } else if self.judgements.len() >= MAX_JUDGEMENTS {
+            Some(Err("too many open proposals".to_owned()))
+        } else {
+            self.registry_objects(&change).map(Err)
+        };
+        if let Some(outcome) = early {
+            self.conclude(turn, &change, waiters, outcome);
+            return;
+        }
+        let conn = self.next_conn();
+        let hello = self.hello(Purpose::Probe);
+        turn.open(conn, change.peer, hello, self.config.probe_timeout);
+        self.probes.insert(conn, key);
+        self.judgements.insert(key, Judgement { change, waiters });
+    }
+
+    /// What the registry has against a change, before and after the probe.
+    fn registry_objects(&self, change: &Change) -> Option<String> {
+        if self.config.network.seeds().contains(&change.peer) {
+            return Some("that address is a seed's".to_owned());
+        }
+        let record = self.registry.get(&change.peer);
+        if let Some(record) = record
+            && record.incarnation > change.incarnation
+        {
+            return Some(format!("known in the later incarnation {}", record.incarnation));
+        }
+        let same = record.filter(|record| record.incarnation == change.incarnation);
+        match change.kind {
+            ChangeKind::Join => match same.map(|record| record.status) {
+                Some(Status::Dead) => Some("that incarnation is dead".to_owned()),
+                Some(Status::Left) => Some("that incarnation has left".to_owned()),
+                Some(Status::Alive) | None => None,
+            },
+            ChangeKind::Leave => match same.map(|record| record.status) {
+                Some(Status::Dead) => Some("that incarnation is dead".to_owned()),
+                _ => None,
+            },
+            ChangeKind::Dead => {
+                if same.map(|record| record.status) != Some(Status::Alive) {
+                    return Some("not a member in that incarnation".to_owned());
+                }
+                let reporters = self.registered_reporters(change);
+                let needed = self.reporters_needed(&change.peer);
+                (reporters < needed)
+                    .then(|| format!("{reporters} registered reporters, {needed} needed"))
+            }
+        }
+    }
+
+    /// Distinct reporters of a proposal that are members, those that reported here included.
+    fn registered_reporters(&self, change: &Change) -> usize {
+        let mut reporters: BTreeSet<Addr> = change.reporters.iter().copied().collect();
+        if let Some(case) = self.cases.get(&(change.peer, change.incarnation)) {
+            reporters.extend(case.reporters.iter());
+        }
+        reporters
+            .iter()
+            .filter(|reporter| **reporter != change.peer && self.registry.alive(reporter).is_some())
+            .count()
+    }
+
+    /// Two, or as many as can exist: a member that is itself accused and not heard is not one that
+    /// could report.
+    pub(super) fn reporters_needed(&self, peer: &Addr) -> usize {
+        let accused = |member: &Addr, incarnation| self.cases.contains_key(&(*member, incarnation));
+        self.registry
+            .members()
+            .filter(|(member, record)| *member != peer && !accused(member, record.incarnation))
+            .take(2)
+            .count()
+            .max(1)
+    }
+
+    /// The answer to a probe has come, or will not.
+    pub(super) fn probed(
+        &mut self,
+        turn: &mut Turn<'_>,
+        conn: Conn,
+        result: Result<Welcome, OpenError>,
+    ) {
+        let Some(key) = self.probes.remove(&conn) else { return };
+        let Some(Judgement { change, waiters }) = self.judgements.remove(&key) else { return };
+        let answered = result.as_ref().ok().filter(|welcome| {
+            // Whatever else listens there now, it is not the peer.
+            welcome.role == Role::Peer && welcome.from == change.peer
+        });
+        // The registry may have changed while the probe was under way.
+        let outcome = match self.registry_objects(&change) {
+            Some(objection) => Err(objection),
+            None => match change.kind {
+                ChangeKind::Join => judge_join(&change, answered),
+                ChangeKind::Leave => judge_leave(&change, answered),
+                ChangeKind::Dead => judge_dead(answered, &result),
+            },
+        };
+        self.conclude(turn, &change, waiters, outcome);
+    }
+
+    fn conclude(
+        &mut self,
+        turn: &mut Turn<'_>,
+        change: &Change,
+        waiters: BTreeSet<Waiter>,
+        outcome: Result<String, String>,
+    ) {
+        let known = self.registry.get(&change.peer).map_or(0, |record| record.incarnation);
+        let accept = outcome.is_ok();
+        let reason = outcome.unwrap_or_else(|reason| reason);
+        turn.log(Event::Vote {
+            on: change.kind,
+            peer: change.peer,
+            accept,
+            reason: reason.clone(),
+            incarnation: change.incarnation,
+        });
+        let verdict = Verdict { accept, reason, known };
+        for waiter in waiters {
+            self.cast(turn, waiter, &verdict);
+        }
+    }
+
+    /// Whether a judgement on that change is under way here.
+    pub(super) fn is_judging(&self, key: &ChangeKey) -> bool {
+        self.judgements.contains_key(key)
+    }
+}
+
+fn judge_join(change: &Change, answered: Option<&Welcome>) -> Result<String, String> {
+    match answered {
+        None => Err("no answer at that address".to_owned()),
+        Some(welcome) if welcome.leaving => Err("it is leaving".to_owned()),
+        Some(welcome) if welcome.incarnation != change.incarnation => {
+            Err(format!("answered in incarnation {}", welcome.incarnation))
+        }
+        Some(_) => Ok("answered the dial-back".to_owned()),
+    }
+}
+
+fn judge_leave(change: &Change, answered: Option<&Welcome>) -> Result<String, String> {
+    match answered {
+        None => Err("no answer at that address".to_owned()),
+        Some(welcome) if welcome.incarnation != change.incarnation => {
+            Err(format!("answered in incarnation {}", welcome.incarnation))
+        }
+        Some(welcome) if !welcome.leaving => Err("it says that it is not leaving".to_owned()),
+        Some(_) => Ok("it says so itself".to_owned()),
+    }
+}
+
+fn judge_dead(
+    answered: Option<&Welcome>,
+    result: &Result<Welcome, OpenError>,
+) -> Result<String, String> {
+    if answered.is_some() {
+        return Err("answered the probe".to_owned());
+    }
+    Ok(match result {
+        Err(OpenError::Unreachable) => "probe: connection refused or reset",
+        Err(OpenError::TimedOut) => "probe: no answer in time",
+        Ok(_) | Err(OpenError::Refused(_) | OpenError::Garbage) => {
+            "probe: something else listens there"
+        }
+    }
+    .to_owned())
+}

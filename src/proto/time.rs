@@ -1,0 +1,78 @@
+//! Time as a value.
+//!
+//! The machines never read a clock: whoever runs them hands the time in with
+//! every input (DESIGN.md, section 2). One number serves as wall clock and as
+//! stopwatch, because the host takes the wall clock once at start and adds a
+//! monotonic stopwatch to it, so that it never goes back within one life.
+
+use std::fmt;
+use std::ops::Add;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Microseconds since the Unix epoch, never going back within one life of a process.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct Time(u64);
+
+impl Time {
+    /// The time that many microseconds after the Unix epoch.
+    pub const fn from_micros(micros: u64) -> Self {
+        Self(micros)
+    }
+
+    /// The time that many milliseconds after the Unix epoch.
+    pub const fn from_millis(millis: u64) -> Self {
+        Self(millis.saturating_mul(1_000))
+    }
+
+    /// Microseconds since the Unix epoch.
+    pub const fn micros(self) -> u64 {
+        self.0
+    }
+
+    /// Whole milliseconds since the Unix epoch.
+    pub const fn millis(self) -> u64 {
+        self.0 / 1_000
+    }
+
+    /// How long after `earlier` this is; zero if it is not after it.
+    pub const fn since(self, earlier: Time) -> Duration {
+        Duration::from_micros(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl Add<Duration> for Time {
+    type Output = Time;
+
+    fn add(self, by: Duration) -> Time {
+        Time(self.0.saturating_add(u64::try_from(by.as_micros()).unwrap_or(u64::MAX)))
+    }
+}
+
+/// Unix seconds with six decimals: the timestamp inside messages (CONTRACT.md, section 2).
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:06}", self.0 / 1_000_000, self.0 % 1_000_000)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timestamp_is_unix_seconds_with_six_decimals() {
+        let time = Time::from_micros(1_795_206_851_004_417);
+        assert_eq!(time.to_string(), "1795206851.004417");
+    }
+
+    #[test]
+    fn time_saturates_instead_of_wrapping() {
+        let late = Time::from_micros(u64::MAX) + Duration::from_secs(1);
+        assert_eq!(late.micros(), u64::MAX);
+        assert_eq!(Time::from_micros(1).since(late), Duration::ZERO);
+    }
+}

@@ -1,0 +1,81 @@
+//! Timers of a machine: named, each set at most once, fired in order of time and name.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::time::Time;
+
+/// A set of named timers.
+#[derive(Clone, Debug)]
+pub struct Timers<T> {
+    order: BTreeSet<(Time, T)>,
+    at: BTreeMap<T, Time>,
+}
+
+impl<T: Ord + Clone> Default for Timers<T> {
+    fn default() -> Self {
+        Self { order: BTreeSet::new(), at: BTreeMap::new() }
+    }
+}
+
+impl<T: Ord + Clone> Timers<T> {
+    /// Sets a timer; an earlier setting of the same one is replaced.
+    pub fn set(&mut self, timer: T, at: Time) {
+        if let Some(old) = self.at.insert(timer.clone(), at) {
+            self.order.remove(&(old, timer.clone()));
+        }
+        self.order.insert((at, timer));
+    }
+
+    /// Sets a timer unless it is set already.
+    pub fn set_if_unset(&mut self, timer: T, at: Time) {
+        if !self.at.contains_key(&timer) {
+            self.set(timer, at);
+        }
+    }
+
+    /// Takes a timer back.
+    pub fn cancel(&mut self, timer: &T) {
+        if let Some(at) = self.at.remove(timer) {
+            self.order.remove(&(at, timer.clone()));
+        }
+    }
+
+    /// Takes out the first timer that is due, and when it was.
+    pub fn due(&mut self, now: Time) -> Option<(Time, T)> {
+        let (at, _) = self.order.first()?;
+        if *at > now {
+            return None;
+        }
+        let (at, timer) = self.order.pop_first()?;
+        self.at.remove(&timer);
+        Some((at, timer))
+    }
+
+    /// When the next timer is due.
+    pub fn next(&self) -> Option<Time> {
+        self.order.first().map(|(at, _)| *at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timers_fire_in_order_and_once() {
+        let mut timers = Timers::default();
+        timers.set("b", Time::from_millis(2));
+        timers.set("a", Time::from_millis(9));
+        timers.set("a", Time::from_millis(1));
+        timers.set_if_unset("a", Time::from_millis(5));
+        timers.set("c", Time::from_millis(3));
+        timers.cancel(&"c");
+        assert_eq!(timers.next(), Some(Time::from_millis(1)));
+        let mut fired = Vec::new();
+        while let Some((_, timer)) = timers.due(Time::from_millis(100)) {
+            fired.push(timer);
+        }
+        assert_eq!(fired, ["a", "b"]);
+        assert_eq!(timers.next(), None);
+    }
+}
