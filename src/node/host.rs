@@ -4,7 +4,9 @@
 //! inputs that wait, lets the machine handle them, and only then writes each
 //! link's queue in one go: under load that is what a delivery costs.
 
+use std::any::Any;
 use std::collections::{HashMap, VecDeque};
+use std::fmt;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -50,6 +52,17 @@ pub(super) enum Inbound {
     Leave,
     Subscribe(mpsc::Sender<Received>, oneshot::Sender<()>),
     Watch(mpsc::UnboundedSender<MemberEvent>, oneshot::Sender<()>),
+    /// Looks at the machine between two inputs.
+    Inspect(Inspection),
+}
+
+/// A look at a machine, which is named by its type.
+pub(super) struct Inspection(pub Box<dyn FnOnce(&dyn Any) + Send>);
+
+impl fmt::Debug for Inspection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Inspection")
+    }
 }
 
 /// Wall clock at start plus a stopwatch, so that it never goes back.
@@ -253,6 +266,7 @@ impl<M: Machine + Send + 'static> Host<M> {
                 self.subscribers.push((subscriber, 0));
                 let _ = done.send(());
             }
+            Inbound::Inspect(Inspection(look)) => look(&self.machine),
             Inbound::Watch(watcher, done) => {
                 self.watchers.push(watcher);
                 let _ = done.send(());

@@ -8,6 +8,7 @@ use std::io;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot};
@@ -235,17 +236,11 @@ async fn read_messages(
         if buffer.capacity() - buffer.len() < READ / 4 {
             buffer.reserve(READ);
         }
-        loop {
-            if read.readable().await.is_err() {
-                return None;
-            }
-            match read.try_read_buf(buffer) {
-                Ok(0) if buffer.is_empty() => return None,
-                Ok(0) => return Some("closed in the middle of a frame".to_owned()),
-                Ok(_) => break,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => return None,
-            }
+        match read.read_buf(buffer).await {
+            Ok(0) if buffer.is_empty() => return None,
+            Ok(0) => return Some("closed in the middle of a frame".to_owned()),
+            Ok(_) => {}
+            Err(_) => return None,
         }
     }
 }

@@ -16,7 +16,7 @@ use rand::TryRng;
 use rand::rngs::SysRng;
 use tokio::net::{TcpListener, TcpSocket};
 
-pub use peer::{MemberEvents, Messages, Peer, PeerGone, Received};
+pub use peer::{MemberEvents, Messages, Peer, PeerGone, PeerStatus, Publisher, Received};
 pub use seed::Seed;
 
 /// Connections that may wait to be accepted.

@@ -1,15 +1,17 @@
 //! A peer to hold: start it, publish, receive, leave.
 
+use std::any::Any;
+
 use bytes::Bytes;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use super::host::{Host, Inbound};
+use super::host::{Host, Inbound, Inspection};
 use crate::proto::config::PeerConfig;
-use crate::proto::gossip::MessageId;
+use crate::proto::gossip::{Counters, MessageId};
 use crate::proto::machine::{Delivery, MemberEvent, PublishError};
-use crate::proto::message::{Addr, Role};
+use crate::proto::message::{Addr, Incarnation, Role};
 use crate::proto::peer::PeerMachine;
 
 /// Messages that wait for a program that does not take them; further ones are counted instead.
@@ -57,6 +59,36 @@ impl Received {
     }
 }
 
+/// How it stands with a peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerStatus {
+    /// Whether a quorum of seeds has accepted it.
+    pub registered: bool,
+    /// Its incarnation.
+    pub incarnation: Incarnation,
+    /// Members as it knows them, itself included, by address.
+    pub members: Vec<Addr>,
+    /// Its neighbours, by address.
+    pub neighbours: Vec<Addr>,
+    /// Gossip messages that it holds.
+    pub messages: usize,
+    /// What happened in the spreading of messages.
+    pub counters: Counters,
+}
+
+impl PeerStatus {
+    fn of(machine: &PeerMachine) -> Self {
+        Self {
+            registered: machine.is_registered(),
+            incarnation: machine.incarnation(),
+            members: machine.members().members().map(|(addr, _)| *addr).collect(),
+            neighbours: machine.neighbours(),
+            messages: machine.rumors().list().len(),
+            counters: machine.counters().clone(),
+        }
+    }
+}
+
 /// The messages that a peer delivers.
 #[derive(Debug)]
 pub struct Messages(mpsc::Receiver<Received>);
@@ -82,6 +114,24 @@ impl MemberEvents {
     /// The next event; none once the peer has stopped.
     pub async fn next(&mut self) -> Option<MemberEvent> {
         self.0.recv().await
+    }
+}
+
+/// Publishes at a peer from anywhere; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Publisher(mpsc::Sender<Inbound>);
+
+impl Publisher {
+    /// As [`Peer::publish`].
+    ///
+    /// # Errors
+    ///
+    /// If the payload is too long, or the peer is leaving or has stopped.
+    pub async fn publish(&self, payload: impl Into<Bytes>) -> Result<MessageId, PublishError> {
+        let (answer, result) = oneshot::channel();
+        let publish = Inbound::Publish { payload: payload.into(), answer };
+        self.0.send(publish).await.map_err(|_| PublishError::Leaving)?;
+        result.await.unwrap_or(Err(PublishError::Leaving))
     }
 }
 
@@ -114,10 +164,12 @@ impl Peer {
     ///
     /// If the payload is too long, or the peer is leaving or has stopped.
     pub async fn publish(&self, payload: impl Into<Bytes>) -> Result<MessageId, PublishError> {
-        let (answer, result) = oneshot::channel();
-        let publish = Inbound::Publish { payload: payload.into(), answer };
-        self.inbox.send(publish).await.map_err(|_| PublishError::Leaving)?;
-        result.await.unwrap_or(Err(PublishError::Leaving))
+        self.publisher().publish(payload).await
+    }
+
+    /// A handle that publishes at this peer.
+    pub fn publisher(&self) -> Publisher {
+        Publisher(self.inbox.clone())
     }
 
     /// Messages from now on.
@@ -145,6 +197,23 @@ impl Peer {
         self.inbox.send(Inbound::Watch(sender, done)).await.map_err(|_| PeerGone)?;
         ready.await.map_err(|_| PeerGone)?;
         Ok(MemberEvents(receiver))
+    }
+
+    /// How it stands with the peer right now.
+    ///
+    /// # Errors
+    ///
+    /// If the peer has stopped.
+    pub async fn status(&self) -> Result<PeerStatus, PeerGone> {
+        let (answer, status) = oneshot::channel();
+        let look = move |machine: &dyn Any| {
+            if let Some(machine) = machine.downcast_ref::<PeerMachine>() {
+                let _ = answer.send(PeerStatus::of(machine));
+            }
+        };
+        let inspect = Inbound::Inspect(Inspection(Box::new(look)));
+        self.inbox.send(inspect).await.map_err(|_| PeerGone)?;
+        status.await.map_err(|_| PeerGone)
     }
 
     /// Leaves the network and stops; at most 2 s.

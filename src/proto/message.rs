@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::registry::Record;
+use super::registry::{Record, Status};
 
 /// Where a process listens, and therefore who it is.
 pub type Addr = SocketAddr;
@@ -169,10 +169,10 @@ pub enum Message {
     Gossip(Gossip),
     /// Messages that the sender has and did not push over this link.
     Have(Vec<(Tag, Runs)>),
-    /// Do not push messages of these origins over this link: they come another way.
-    Prune(Vec<Tag>),
-    /// Push messages of these origins over this link again.
-    Graft(Vec<Tag>),
+    /// Do not push messages over this link, only announce them: they come another way.
+    Prune,
+    /// Push messages over this link.
+    Graft,
     /// Send me these.
     Want(Vec<(Tag, Runs)>),
 
@@ -351,6 +351,15 @@ impl ChangeKind {
             ChangeKind::Join => "registration",
             ChangeKind::Leave => "leave",
             ChangeKind::Dead => "dead-node",
+        }
+    }
+
+    /// What a record says once a change of this kind is committed.
+    pub const fn status(self) -> Status {
+        match self {
+            ChangeKind::Join => Status::Alive,
+            ChangeKind::Leave => Status::Left,
+            ChangeKind::Dead => Status::Dead,
         }
     }
 }

@@ -47,8 +47,24 @@ pub struct Origin {
     pub tag: Tag,
     /// Numbers ever accepted.
     pub seen: RunSet,
-    held: BTreeMap<u64, Vec<u64>>,
+    held: BTreeMap<u64, Held>,
     newest: Time,
+}
+
+/// Places of the messages held under one number: of an honest origin there is one.
+#[derive(Clone, Debug)]
+enum Held {
+    One([u64; 1]),
+    Many(Vec<u64>),
+}
+
+impl Held {
+    fn places(&self) -> &[u64] {
+        match self {
+            Held::One(place) => place,
+            Held::Many(places) => places,
+        }
+    }
 }
 
 /// Why a message was not taken in.
@@ -88,7 +104,7 @@ pub struct MessageList {
     by_id: HashMap<MessageId, u64>,
     bytes: usize,
     digest: [u8; 32],
-    /// Indices are never reused while a link may remember them; a retired origin leaves a hole.
+    /// A retired origin leaves a hole, which the next one fills.
     origins: Vec<Option<Origin>>,
     free: Vec<usize>,
     by_name: HashMap<(Addr, Incarnation), usize>,
@@ -108,10 +124,10 @@ impl MessageList {
                             && entry.gossip.payload == gossip.payload
                     })
                 };
-                if let Some(place) = places.iter().find(same) {
+                if let Some(place) = places.places().iter().find(same) {
                     return Offer::Known(*place);
                 }
-                variants = places.len();
+                variants = places.places().len();
             } else if origin.seen.contains(gossip.number) {
                 return Offer::Refused(Refusal::Dropped);
             }
@@ -138,7 +154,16 @@ impl MessageList {
         let id = message_id(gossip);
         if let Some(origin) = self.origins.get_mut(index).and_then(Option::as_mut) {
             origin.seen.insert(gossip.number);
-            origin.held.entry(gossip.number).or_default().push(place);
+            match origin.held.get_mut(&gossip.number) {
+                None => {
+                    origin.held.insert(gossip.number, Held::One([place]));
+                }
+                Some(held) => {
+                    let mut places = held.places().to_vec();
+                    places.push(place);
+                    *held = Held::Many(places);
+                }
+            }
             origin.newest = origin.newest.max(now);
         }
         self.by_id.insert(id, place);
@@ -198,18 +223,21 @@ impl MessageList {
         self.bytes -= entry.gossip.payload.len();
         xor(&mut self.digest, &entry.id);
         if let Some(origin) = self.origins.get_mut(entry.origin).and_then(Option::as_mut)
-            && let Some(places) = origin.held.get_mut(&entry.gossip.number)
+            && let Some(held) = origin.held.get_mut(&entry.gossip.number)
         {
-            places.retain(|held| *held != place);
-            if places.is_empty() {
+            let left: Vec<u64> =
+                held.places().iter().copied().filter(|other| *other != place).collect();
+            if left.is_empty() {
                 origin.held.remove(&entry.gossip.number);
+            } else {
+                *held = Held::Many(left);
             }
         }
     }
 
-    /// Drops what is too old, and returns the indices of origins that are forgotten with it: all
-    /// their messages are so old that they are refused for their age.
-    pub fn expire(&mut self, now: Time) -> Vec<usize> {
+    /// Drops what is too old, and forgets origins all of whose messages are so old that they are
+    /// refused for their age; returns how many.
+    pub fn expire(&mut self, now: Time) -> usize {
         for offset in 0..self.entries.len() {
             let Some(slot) = self.entries.get_mut(offset) else { break };
             let old =
@@ -223,7 +251,7 @@ impl MessageList {
             self.entries.pop_front();
             self.base += 1;
         }
-        let mut retired = Vec::new();
+        let mut retired = 0;
         for (index, slot) in self.origins.iter_mut().enumerate() {
             let over = slot.as_ref().is_some_and(|origin| {
                 origin.held.is_empty() && now.since(origin.newest) > MAX_AGE + MAX_SKEW * 2
@@ -232,7 +260,7 @@ impl MessageList {
                 self.by_name.remove(&(origin.addr, origin.life));
                 self.by_tag.remove(&origin.tag);
                 self.free.push(index);
-                retired.push(index);
+                retired += 1;
             }
         }
         retired
@@ -293,12 +321,12 @@ impl MessageList {
 impl Origin {
     /// Places of the held messages with that number.
     pub fn places(&self, number: u64) -> &[u64] {
-        self.held.get(&number).map_or(&[], Vec::as_slice)
+        self.held.get(&number).map_or(&[], Held::places)
     }
 
     /// Places of all held messages, by number.
     pub fn held(&self) -> impl Iterator<Item = (u64, &[u64])> {
-        self.held.iter().map(|(number, places)| (*number, places.as_slice()))
+        self.held.iter().map(|(number, held)| (*number, held.places()))
     }
 }
 
@@ -353,12 +381,12 @@ mod tests {
         let mut list = MessageList::default();
         list.offer(START, &gossip(1, "a"));
         let later = START + MAX_AGE + Duration::from_secs(1);
-        assert_eq!(list.expire(later), Vec::<usize>::new());
+        assert_eq!(list.expire(later), 0);
         assert_eq!(list.len(), 0);
         assert_eq!(list.digest(), [0; 32]);
         assert_eq!(list.offer(later, &gossip(1, "a")), Offer::Refused(Refusal::Dropped));
         let much_later = later + MAX_AGE + MAX_SKEW * 2;
-        assert_eq!(list.expire(much_later), [0], "the origin is forgotten in the end");
+        assert_eq!(list.expire(much_later), 1, "the origin is forgotten in the end");
         assert_eq!(list.offer(much_later, &gossip(1, "a")), Offer::Refused(Refusal::Old));
     }
 

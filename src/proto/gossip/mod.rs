@@ -86,9 +86,9 @@ pub struct Counters {
     pub duplicates: u64,
     /// Payloads pushed or sent on request.
     pub payloads_sent: u64,
-    /// Origins that a neighbour was asked not to push any more.
+    /// Links whose other side was asked not to push any more.
     pub prunes: u64,
-    /// Origins that a neighbour was asked to push again.
+    /// Links whose other side was asked to push again.
     pub grafts: u64,
     /// Messages asked for.
     pub wants: u64,

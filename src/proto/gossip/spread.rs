@@ -1,21 +1,20 @@
-//! Over which links a message goes: Plumtree, pruned by origin.
+//! Over which links a message goes: along a tree, and announced beside it.
 //!
-//! Leitão, Pereira, Rodrigues, "Epidemic Broadcast Trees" (SRDS 2007): a
-//! message is pushed along eager links and only announced along lazy ones; a
-//! duplicate makes its link lazy, a missing message is asked for from an
-//! announcer and makes that link eager. Here a link is eager or lazy *for each
-//! origin*: one tree for all senders is pruned by races between messages that
-//! come from different sides, and falls apart when many send; a tree for each
-//! origin is the tree of that origin's shortest paths, which keeps the latency
-//! of flooding. Three more things differ from the paper:
+//! As in Plumtree (Leitão, Pereira, Rodrigues, "Epidemic Broadcast Trees",
+//! SRDS 2007) a message is pushed along eager links and only announced along
+//! lazy ones, and what is missing is asked for from an announcer. What differs
+//! is which links are eager. There the first copies decide, so that messages of
+//! many senders prune each other's tree to pieces. Here the tree follows from
+//! the membership alone: each peer's parent is its oldest neighbour. Links to
+//! older peers make no circle and end at the oldest member, so the tree is
+//! there without a message and stands still however many send; it runs over the
+//! best linked peers, which are the oldest, so it is flat; and because all
+//! senders share it, messages that go the same way share a write.
 //!
-//! - a peer keeps one *parent* for each origin, and prunes any other link that
-//!   brings a duplicate, never the parent for being late once. Another link
-//!   becomes the parent after bringing three messages first;
-//! - when the link to the parent is lost, the peer grafts all its other links
-//!   for that origin at once and lets duplicates prune them again, so that a
-//!   dead hub costs no waiting for a timer;
-//! - announcements name origin and number in runs, and are gathered.
+//! A peer whose parent is lost takes the next oldest neighbour at once, or, if
+//! it has no older one, has everything pushed to it until it has found one. All
+//! links start eager: a small or new network floods. A parent that is silent
+//! while others announce is helped out by grafting an announcer for a while.
 //!
 //! What must stay true: a message crosses a link at most once in each
 //! direction, and is handed to the application once.
@@ -63,10 +62,11 @@ const ANSWER_MESSAGES: usize = 2_048;
 pub(super) const ANSWER_BYTES: usize = 2 << 20;
 /// Numbers that one frame may announce or ask for.
 const MAX_NUMBERS: u64 = 1 << 17;
-/// Messages that a link must bring first before it replaces the parent: one may be chance.
-const WINS: u8 = 3;
-/// A duplicate that comes this long after its link was pruned says that the prune was lost.
-const PRUNE_AGAIN: Duration = Duration::from_secs(1);
+/// A parent that has pushed nothing for so long, while others announce what is missing, is helped
+/// out by an announcer: some times the wait for an announcement.
+const PARENT_SILENT: Duration = Duration::from_millis(400);
+/// An announcer that was grafted stays eager this long.
+const GRAFTED_FOR: Duration = Duration::from_secs(10);
 /// How often what is too old is dropped.
 const EXPIRE_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -76,6 +76,8 @@ pub(super) enum Timer {
     Have,
     /// Ask for a missing message.
     Want(Tag, u64),
+    /// Links that helped out for the parent may be lazy again.
+    Regraft,
     /// Drop what is too old.
     Expire,
 }
@@ -90,48 +92,20 @@ pub(super) struct Link {
     pub known: Window,
     /// Of those sent: the ones that the other side may not have seen when it last summed up.
     pub unsettled: Window,
-    /// By origin: it asked us not to push.
-    lazy: Vec<bool>,
-    /// By origin: we asked it not to push, and when.
-    pruned: Vec<Option<Time>>,
+    /// The other side wants messages pushed.
+    eager: bool,
+    /// What we have last told it that we want; eager unless told otherwise.
+    wish: bool,
+    /// It helps out for the parent until then.
+    grafted: Option<Time>,
+    /// When it last pushed something.
+    pushed: Time,
     /// Places of messages to announce.
     announce: Vec<u64>,
     pub congested: bool,
     round_trip: Option<Duration>,
     /// A summary that comes in several frames.
     pub summary: BTreeMap<Tag, Runs>,
-}
-
-impl Link {
-    fn is_lazy(&self, origin: usize) -> bool {
-        self.lazy.get(origin).copied().unwrap_or(false)
-    }
-
-    fn set_lazy(&mut self, origin: usize, lazy: bool) {
-        if self.lazy.len() <= origin {
-            self.lazy.resize(origin + 1, false);
-        }
-        self.lazy[origin] = lazy;
-    }
-
-    fn pruned_at(&self, origin: usize) -> Option<Time> {
-        self.pruned.get(origin).copied().flatten()
-    }
-
-    fn set_pruned(&mut self, origin: usize, at: Option<Time>) {
-        if self.pruned.len() <= origin {
-            self.pruned.resize(origin + 1, None);
-        }
-        self.pruned[origin] = at;
-    }
-}
-
-/// Which link brings an origin's messages.
-#[derive(Clone, Copy, Debug, Default)]
-struct Parent {
-    link: Option<Conn>,
-    challenger: Option<Conn>,
-    wins: u8,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -149,7 +123,9 @@ pub struct Rumors {
     flaw: Flaw,
     pub(super) list: MessageList,
     pub(super) links: BTreeMap<Conn, Link>,
-    parents: Vec<Parent>,
+    parent: Option<Conn>,
+    /// This peer is the root of the tree.
+    root: bool,
     missing: BTreeMap<(Tag, u64), Missing>,
     pub(super) timers: Timers<Timer>,
     pub(super) counters: Counters,
@@ -165,7 +141,8 @@ impl Rumors {
             flaw,
             list: MessageList::default(),
             links: BTreeMap::new(),
-            parents: Vec::new(),
+            parent: None,
+            root: false,
             missing: BTreeMap::new(),
             timers: Timers::default(),
             counters: Counters::default(),
@@ -193,7 +170,7 @@ impl Rumors {
         self.timers.next()
     }
 
-    /// A link is up. All origins start eager on it.
+    /// A link is up. It starts eager.
     pub(crate) fn link_up(&mut self, conn: Conn, peer: Addr) {
         let start = self.list.first_place();
         self.links.insert(
@@ -203,8 +180,10 @@ impl Rumors {
                 sent: Window::starting(start),
                 known: Window::starting(start),
                 unsettled: Window::starting(start),
-                lazy: Vec::new(),
-                pruned: Vec::new(),
+                eager: true,
+                wish: true,
+                grafted: None,
+                pushed: Time::default(),
                 announce: Vec::new(),
                 congested: false,
                 round_trip: None,
@@ -213,35 +192,45 @@ impl Rumors {
         );
     }
 
-    /// A link is gone: whoever had its parent there grafts the other links at once.
-    pub(crate) fn link_down(&mut self, turn: &mut Turn<'_>, conn: Conn) {
-        if self.links.remove(&conn).is_none() {
-            return;
+    /// A link is gone.
+    pub(crate) fn link_down(&mut self, conn: Conn) {
+        self.links.remove(&conn);
+        if self.parent == Some(conn) {
+            self.parent = None;
         }
-        let mut orphaned = Vec::new();
-        for (index, parent) in self.parents.iter_mut().enumerate() {
-            if parent.link == Some(conn) {
-                *parent = Parent::default();
-                orphaned.push(index);
-            } else if parent.challenger == Some(conn) {
-                parent.challenger = None;
-                parent.wins = 0;
+    }
+
+    /// Takes a link as the parent, or none; `root` if this peer is the oldest member. The other
+    /// sides are told what changes for them.
+    pub(crate) fn set_parent(&mut self, turn: &mut Turn<'_>, parent: Option<Conn>, root: bool) {
+        self.parent = parent;
+        self.root = root;
+        self.tell_wishes(turn);
+    }
+
+    fn tell_wishes(&mut self, turn: &mut Turn<'_>) {
+        let orphan = self.parent.is_none() && !self.root;
+        for (conn, link) in &mut self.links {
+            link.grafted = link.grafted.filter(|until| *until > turn.now);
+            let wish = orphan || self.parent == Some(*conn) || link.grafted.is_some();
+            if wish == link.wish {
+                continue;
+            }
+            link.wish = wish;
+            if wish {
+                self.counters.grafts += 1;
+                turn.send(*conn, Message::Graft);
+            } else {
+                self.counters.prunes += 1;
+                turn.send(*conn, Message::Prune);
             }
         }
-        for (other, link) in &mut self.links {
-            let mut tags = Vec::new();
-            for index in &orphaned {
-                if link.pruned_at(*index).is_some()
-                    && let Some(origin) = self.list.origin(*index)
-                {
-                    link.set_pruned(*index, None);
-                    tags.push(origin.tag);
-                }
-            }
-            if !tags.is_empty() {
-                self.counters.grafts += tags.len() as u64;
-                turn.send(*other, Message::Graft(tags));
-            }
+    }
+
+    /// The other side of a link wants messages pushed, or only announced.
+    pub(crate) fn set_eager(&mut self, conn: Conn, eager: bool) {
+        if let Some(link) = self.links.get_mut(&conn) {
+            link.eager = eager;
         }
     }
 
@@ -301,9 +290,9 @@ impl Rumors {
         gossip: Gossip,
         place: u64,
     ) -> MessageId {
-        let (id, index) = match self.list.entry(place) {
-            Some(entry) => (entry.id, entry.origin),
-            None => (super::message_id(&gossip), usize::MAX),
+        let id = match self.list.entry(place) {
+            Some(entry) => entry.id,
+            None => super::message_id(&gossip),
         };
         let mut push = Vec::with_capacity(self.links.len());
         let mut announced = false;
@@ -311,7 +300,8 @@ impl Rumors {
             if Some(*conn) == from || link.known.get(place) {
                 continue;
             }
-            if link.is_lazy(index) || link.congested {
+            let eager = link.eager || self.parent == Some(*conn);
+            if !eager || link.congested {
                 link.announce.push(place);
                 announced = true;
                 if link.announce.len() >= HAVE_BATCH {
@@ -343,15 +333,14 @@ impl Rumors {
 
     /// A payload came over a link.
     pub(crate) fn on_gossip(&mut self, turn: &mut Turn<'_>, conn: Conn, gossip: Gossip) {
+        let Some(link) = self.links.get_mut(&conn) else { return };
+        link.pushed = turn.now;
         match self.list.offer(turn.now, &gossip) {
             Offer::New(place) => {
-                let Some(index) = self.list.entry(place).map(|entry| entry.origin) else { return };
-                if let Some(link) = self.links.get_mut(&conn) {
-                    link.known.set(place);
-                }
-                self.brought_first(conn, index);
-                if let Some(origin) = self.list.origin(index)
-                    && !self.missing.is_empty()
+                link.known.set(place);
+                if !self.missing.is_empty()
+                    && let Some(entry) = self.list.entry(place)
+                    && let Some(origin) = self.list.origin(entry.origin)
                 {
                     let name = (origin.tag, gossip.number);
                     if self.missing.remove(&name).is_some() {
@@ -362,12 +351,8 @@ impl Rumors {
                 self.accepted(turn, Some(conn), gossip, place);
             }
             Offer::Known(place) => {
+                link.known.set(place);
                 self.counters.duplicates += 1;
-                let Some(index) = self.list.entry(place).map(|entry| entry.origin) else { return };
-                if let Some(link) = self.links.get_mut(&conn) {
-                    link.known.set(place);
-                }
-                self.brought_again(turn, conn, index);
             }
             Offer::Refused(refusal) => {
                 self.counters.refused += 1;
@@ -380,68 +365,6 @@ impl Rumors {
                     turn.note(Severity::Debug, "gossip refused", keys);
                 }
             }
-        }
-    }
-
-    fn parent(&mut self, index: usize) -> &mut Parent {
-        if self.parents.len() <= index {
-            self.parents.resize_with(index + 1, Parent::default);
-        }
-        &mut self.parents[index]
-    }
-
-    /// A link brought a message of an origin first.
-    fn brought_first(&mut self, conn: Conn, index: usize) {
-        let pruned = self.links.get(&conn).is_none_or(|link| link.pruned_at(index).is_some());
-        let parent = self.parent(index);
-        match parent.link {
-            None => *parent = Parent { link: Some(conn), challenger: None, wins: 0 },
-            Some(link) if link == conn => {
-                parent.challenger = None;
-                parent.wins = 0;
-            }
-            // What was under way when the link was pruned says nothing about it.
-            Some(_) if pruned => {}
-            Some(_) => {
-                parent.wins = if parent.challenger == Some(conn) { parent.wins + 1 } else { 1 };
-                parent.challenger = Some(conn);
-                if parent.wins >= WINS {
-                    *parent = Parent { link: Some(conn), challenger: None, wins: 0 };
-                }
-            }
-        }
-    }
-
-    /// A link brought a message of an origin that was here already.
-    fn brought_again(&mut self, turn: &mut Turn<'_>, conn: Conn, index: usize) {
-        if self.parent(index).link == Some(conn) {
-            return;
-        }
-        let Some(link) = self.links.get_mut(&conn) else { return };
-        let again = |at| turn.now.since(at) > PRUNE_AGAIN;
-        if link.pruned_at(index).is_none_or(again)
-            && let Some(origin) = self.list.origin(index)
-        {
-            link.set_pruned(index, Some(turn.now));
-            self.counters.prunes += 1;
-            turn.send(conn, Message::Prune(vec![origin.tag]));
-        }
-    }
-
-    /// The other side does not want these origins pushed.
-    pub(crate) fn on_prune(&mut self, conn: Conn, tags: &[Tag]) {
-        self.set_lazy(conn, tags, true);
-    }
-
-    /// The other side wants these origins pushed.
-    pub(crate) fn on_graft(&mut self, conn: Conn, tags: &[Tag]) {
-        self.set_lazy(conn, tags, false);
-    }
-
-    fn set_lazy(&mut self, conn: Conn, tags: &[Tag], lazy: bool) {
-        let Some(link) = self.links.get_mut(&conn) else { return };
-        for index in tags.iter().filter_map(|tag| self.list.by_tag(tag)) {
-            link.set_lazy(index, lazy);
         }
     }
 
@@ -528,8 +451,11 @@ impl Rumors {
                 None => None,
             };
         }
+        let silent = self
+            .parent
+            .and_then(|parent| self.links.get(&parent))
+            .is_none_or(|parent| turn.now.since(parent.pushed) > PARENT_SILENT);
         for (conn, wanted) in wants {
-            self.graft(turn, conn, wanted.keys());
             let mut want = Vec::new();
             for (tag, mut numbers) in wanted {
                 numbers.sort_unstable();
@@ -537,27 +463,12 @@ impl Rumors {
                 want.push((tag, gather(numbers)));
             }
             turn.send(conn, Message::Want(want));
-        }
-    }
-
-    /// Makes a link eager, and the parent, for origins whose messages did not come otherwise.
-    fn graft<'a>(&mut self, turn: &mut Turn<'_>, conn: Conn, tags: impl Iterator<Item = &'a Tag>) {
-        let mut grafted = Vec::new();
-        for tag in tags {
-            if let Some(index) = self.list.by_tag(tag) {
-                *self.parent(index) = Parent { link: Some(conn), challenger: None, wins: 0 };
-                if let Some(link) = self.links.get_mut(&conn)
-                    && link.pruned_at(index).is_some()
-                {
-                    link.set_pruned(index, None);
-                    grafted.push(*tag);
-                }
+            if silent && let Some(link) = self.links.get_mut(&conn) {
+                link.grafted = Some(turn.now + GRAFTED_FOR);
+                self.timers.set(Timer::Regraft, turn.now + GRAFTED_FOR);
             }
         }
-        if !grafted.is_empty() {
-            self.counters.grafts += grafted.len() as u64;
-            turn.send(conn, Message::Graft(grafted));
-        }
+        self.tell_wishes(turn);
     }
 
     /// The other side asks for messages. False if the request makes no sense.
@@ -642,14 +553,7 @@ impl Rumors {
     }
 
     fn expire(&mut self, turn: &mut Turn<'_>) {
-        for index in self.list.expire(turn.now) {
-            // The index may name another origin next.
-            *self.parent(index) = Parent::default();
-            for link in self.links.values_mut() {
-                link.set_lazy(index, false);
-                link.set_pruned(index, None);
-            }
-        }
+        self.list.expire(turn.now);
         let first = self.list.first_place();
         for link in self.links.values_mut() {
             link.sent.forget_before(first);
@@ -673,6 +577,7 @@ impl Rumors {
                     }
                 }
                 Timer::Want(tag, number) => self.ask(turn, (tag, number)),
+                Timer::Regraft => self.tell_wishes(turn),
                 Timer::Expire => self.expire(turn),
             }
         }

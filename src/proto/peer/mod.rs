@@ -317,8 +317,8 @@ impl PeerMachine {
             Message::Gossip(gossip) => self.rumors.on_gossip(turn, conn, gossip),
             Message::Have(have) => return self.rumors.on_have(turn, conn, have),
             Message::Want(want) => return self.rumors.on_want(turn, conn, &want),
-            Message::Prune(tags) => self.rumors.on_prune(conn, &tags),
-            Message::Graft(tags) => self.rumors.on_graft(conn, &tags),
+            Message::Prune => self.rumors.set_eager(conn, false),
+            Message::Graft => self.rumors.set_eager(conn, true),
             Message::SyncDigest { count, digest } => {
                 self.rumors.on_sync_digest(turn, conn, count, digest);
             }
@@ -389,6 +389,7 @@ impl PeerMachine {
         }
         if changed {
             self.ranking = None;
+            self.arrange(turn);
             self.fill(turn);
         }
     }

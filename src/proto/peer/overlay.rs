@@ -82,7 +82,7 @@ impl PeerMachine {
         if let Some(old) = self.neighbours.remove(&peer) {
             self.lines.remove(&old.conn);
             turn.close(old.conn);
-            self.rumors.link_down(turn, old.conn);
+            self.rumors.link_down(old.conn);
             turn.log(Event::NeighbourDown { peer, degree: self.neighbours.len() });
         }
         let neighbour = Neighbour { conn, incarnation, heard: turn.now, picked };
@@ -92,6 +92,7 @@ impl PeerMachine {
         turn.log(Event::NeighbourUp { peer, degree: self.neighbours.len() });
         turn.effects.push(Effect::Member(MemberEvent::NeighbourUp(peer)));
         self.rumors.link_up(conn, peer);
+        self.arrange(turn);
         self.timers.set(Timer::Silence(peer), turn.now + self.config.suspect_timeout);
         turn.send(conn, Message::Ping(turn.now.micros()));
         if picked {
@@ -120,7 +121,8 @@ impl PeerMachine {
         self.timers.cancel(&Timer::Silence(peer));
         turn.log(Event::NeighbourDown { peer, degree: self.neighbours.len() });
         turn.effects.push(Effect::Member(MemberEvent::NeighbourDown(peer)));
-        self.rumors.link_down(turn, conn);
+        self.rumors.link_down(conn);
+        self.arrange(turn);
         if self.leaving {
             return;
         }
@@ -130,6 +132,31 @@ impl PeerMachine {
             self.look_at(turn, peer, incarnation, super::liveness::Why::LinkLost);
         }
         self.fill(turn);
+    }
+
+    /// A member's place in the order of joining; what is not known as a member is the youngest.
+    fn age(&self, peer: &Addr) -> (u64, Addr) {
+        (self.members.alive(peer).map_or(u64::MAX, |record| record.at), *peer)
+    }
+
+    /// The oldest neighbour, if it is older than this peer.
+    fn senior(&self) -> Option<(Addr, Conn)> {
+        let mine = self.age(&self.config.me);
+        let oldest = self.neighbours.iter().map(|(peer, n)| (self.age(peer), n.conn)).min()?;
+        (oldest.0 < mine).then_some((oldest.0.1, oldest.1))
+    }
+
+    fn is_oldest(&mut self) -> bool {
+        let me = self.config.me;
+        self.ranking().first().is_none_or(|first| *first == me)
+    }
+
+    /// Tells the gossip half where the tree runs: to the oldest neighbour. By age alone the links
+    /// to older peers can make no circle, and they end at the oldest member of all.
+    pub(super) fn arrange(&mut self, turn: &mut Turn<'_>) {
+        let parent = self.senior().map(|(_, conn)| conn);
+        let root = self.is_oldest();
+        self.rumors.set_parent(turn, parent, root);
     }
 
     /// Closes the link to a neighbour, which is told that this is no death.
@@ -209,8 +236,10 @@ impl PeerMachine {
         let by_picks = earlier.saturating_sub(picked);
         let floor = self.config.links.min(others);
         let by_degree = floor.saturating_sub(self.neighbours.len());
+        // Without an older neighbour this peer is the end of a tree that others do not share.
+        let by_age = usize::from(self.senior().is_none() && !self.is_oldest());
         let free = others.saturating_sub(self.neighbours.len());
-        by_picks.max(by_degree).min(free).saturating_sub(under_way)
+        by_picks.max(by_degree).max(by_age).min(free).saturating_sub(under_way)
     }
 
     /// Members in order of joining, this peer among them.
@@ -248,7 +277,13 @@ impl PeerMachine {
     /// Draws a member to link with.
     fn draw(&mut self, now: Time, uniform: bool) -> Option<Addr> {
         let me = self.config.me;
-        let others: Vec<Addr> = self.ranking().iter().filter(|m| **m != me).copied().collect();
+        let senior = self.senior().is_some();
+        let ranking = self.ranking();
+        let mine = ranking.iter().position(|member| *member == me);
+        // The first link goes to an older member, as every link of a newcomer does.
+        let end = if senior { None } else { mine.filter(|place| *place > 0) };
+        let choice = ranking.get(..end.unwrap_or(ranking.len())).unwrap_or(&[]);
+        let others: Vec<Addr> = choice.iter().filter(|m| **m != me).copied().collect();
         let beta = 1.0 / (self.config.exponent - 1.0);
         let zipf = Zipf::new(others.len() as f64, beta).ok()?;
         let mut tried = BTreeSet::new();

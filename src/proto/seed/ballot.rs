@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::proto::machine::Conn;
 use crate::proto::message::{Addr, Change, ChangeKind, Incarnation};
-use crate::proto::registry::{Record, Status};
+use crate::proto::registry::Record;
 
 /// A seed by its place in the sorted seed list.
 pub type SeedNumber = u16;
@@ -108,11 +108,7 @@ impl Ballot {
     fn record(&self) -> Record {
         Record {
             incarnation: self.change.incarnation,
-            status: match self.change.kind {
-                ChangeKind::Join => Status::Alive,
-                ChangeKind::Leave => Status::Left,
-                ChangeKind::Dead => Status::Dead,
-            },
+            status: self.change.kind.status(),
             at: self.change.at,
             voters: self.accepts.iter().copied().collect(),
         }

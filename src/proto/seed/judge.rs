@@ -14,8 +14,10 @@ use super::ballot::{ChangeKey, key};
 use crate::proto::config::Flaw;
 use crate::proto::event::Event;
 use crate::proto::machine::{Conn, OpenError};
-use crate::proto::message::{Addr, Change, ChangeKind, Incarnation, Purpose, Role, Welcome};
-use crate::proto::registry::Status;
+use crate::proto::message::{
+    Addr, Change, ChangeKind, Incarnation, Message, Purpose, Role, Welcome,
+};
+use crate::proto::registry::{Record, Status};
 use crate::proto::turn::Turn;
 
 /// Who wants to hear a judgement: this seed's own ballot, or another seed's.
@@ -57,6 +59,15 @@ impl SeedMachine {
             judgement.waiters.insert(waiter);
             return;
         }
+        if let Some(record) = self.committed(&change)
+            && waiter.proposer != self.config.me
+        {
+            // Another proposer was faster: nothing to vote on, only to pass on.
+            let records = vec![(change.peer, record.clone())];
+            let message = Message::Records { records, more: false, answer: false };
+            self.tell(turn, &waiter.proposer, message);
+            return;
+        }
         let waiters = BTreeSet::from([waiter]);
         let early = if self.config.flaw == Flaw::AlwaysYes {
             Some(Ok("planted flaw".to_owned()))
@@ -74,6 +85,13 @@ impl SeedMachine {
         turn.open(conn, change.peer, hello, self.config.probe_timeout);
         self.probes.insert(conn, key);
         self.judgements.insert(key, Judgement { change, waiters });
+    }
+
+    /// The record of a change, if it is committed already.
+    fn committed(&self, change: &Change) -> Option<&Record> {
+        self.registry.get(&change.peer).filter(|record| {
+            record.incarnation == change.incarnation && record.status == change.kind.status()
+        })
     }
 
     /// What the registry has against a change, before and after the probe.
@@ -143,6 +161,15 @@ impl SeedMachine {
     ) {
         let Some(key) = self.probes.remove(&conn) else { return };
         let Some(Judgement { change, waiters }) = self.judgements.remove(&key) else { return };
+        if let Some(record) = self.committed(&change).cloned() {
+            // Another proposer was faster while the probe was under way.
+            for Waiter { proposer, .. } in waiters {
+                let records = vec![(change.peer, record.clone())];
+                let message = Message::Records { records, more: false, answer: false };
+                self.tell(turn, &proposer, message);
+            }
+            return;
+        }
         let answered = result.as_ref().ok().filter(|welcome| {
             // Whatever else listens there now, it is not the peer.
             welcome.role == Role::Peer && welcome.from == change.peer

@@ -377,6 +377,25 @@ impl SeedMachine {
         }
         self.changed.insert(peer);
         self.timers.set_if_unset(Timer::Push, turn.now + desk::PUSH_DELAY);
+        let kind = match status {
+            Status::Alive => ChangeKind::Join,
+            Status::Left => ChangeKind::Leave,
+            Status::Dead => ChangeKind::Dead,
+        };
+        self.settle(turn, (kind, peer, incarnation), votes);
+    }
+
+    /// A change was committed: if there is a ballot on it here that is still voting, another
+    /// proposer was faster, and those who wait for it have what they want.
+    fn settle(&mut self, turn: &mut Turn<'_>, key: ChangeKey, votes: usize) {
+        let Some(number) = self.ballot_of.get(&key).copied() else { return };
+        if self.ballots.get(&number).is_none_or(|ballot| ballot.stage != Stage::Voting) {
+            return;
+        }
+        let Some(ballot) = self.close_ballot(number) else { return };
+        for Asker { conn, request } in ballot.askers {
+            self.grant(turn, conn, request, key.0, votes);
+        }
     }
 
     /// Whether a record names a quorum of distinct configured seeds.

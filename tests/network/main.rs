@@ -1,0 +1,13 @@
+//! The network as a user meets it: real processes, real sockets, one log; CONTRACT.md, sections 1
+//! and 2. What is rare, and what comes of lost and reordered messages, is the simulator's.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod absent_seeds;
+mod crowd;
+mod death;
+mod harness;
+mod joining;
+mod leaving;
+mod log;
+mod strangers;

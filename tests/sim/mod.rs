@@ -1,0 +1,26 @@
+//! The simulator: it owns time and the network, and runs the real machines (DESIGN.md, section 2).
+//!
+//! What must stay true: everything that happens follows from one number. So no
+//! clock is read, nothing iterates over a hash map, and all chance comes from
+//! generators seeded with that number.
+//!
+//! - [`world`] holds time, the nodes and the queue of what happens next; [`wire`] is its network.
+//! - [`check`] watches every step, and [`settle`] looks at a network that had time to heal: the
+//!   invariants of DESIGN.md, section 7.
+//! - [`chaos`] makes trouble and lets it heal; [`planted`] shows that the checkers see planted
+//!   bugs; [`forged`] lies to good machines; [`degree`] looks at the shape of large overlays.
+
+mod chaos;
+mod check;
+mod degree;
+mod fit;
+mod forged;
+mod node;
+mod overlay;
+mod planted;
+mod settle;
+mod tally;
+mod trace;
+mod trouble;
+mod wire;
+mod world;

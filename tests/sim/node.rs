@@ -1,0 +1,136 @@
+//! A simulated process: a machine, its connections, and whether it runs.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use rumormill::proto::config::{PeerConfig, SeedConfig};
+use rumormill::proto::machine::{Conn, Effect, Input, Machine};
+use rumormill::proto::message::{Addr, Incarnation};
+use rumormill::proto::peer::PeerMachine;
+use rumormill::proto::seed::SeedMachine;
+use rumormill::proto::time::Time;
+
+/// A node by its place in the world's list.
+pub type NodeId = usize;
+
+/// What runs on a node.
+pub enum Body {
+    Seed(Box<SeedMachine>),
+    Peer(Box<PeerMachine>),
+    /// A process that is none of ours: a liar, written for one test.
+    Script(Box<dyn Machine>),
+}
+
+impl Machine for Body {
+    fn handle(&mut self, now: Time, input: Input, effects: &mut Vec<Effect>) {
+        match self {
+            Body::Seed(machine) => machine.handle(now, input, effects),
+            Body::Peer(machine) => machine.handle(now, input, effects),
+            Body::Script(machine) => machine.handle(now, input, effects),
+        }
+    }
+
+    fn wake_at(&self) -> Option<Time> {
+        match self {
+            Body::Seed(machine) => machine.wake_at(),
+            Body::Peer(machine) => machine.wake_at(),
+            Body::Script(machine) => machine.wake_at(),
+        }
+    }
+}
+
+/// What a node is made of each time that it starts.
+#[derive(Clone)]
+pub enum Kind {
+    Seed(SeedConfig),
+    Peer(PeerConfig),
+    Script,
+}
+
+/// Whether a node runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Never started, crashed or gone.
+    Down,
+    Up,
+    /// SIGSTOPped: the kernel still takes what comes, the process sees none of it.
+    Hung,
+}
+
+/// One process.
+pub struct Node {
+    pub addr: Addr,
+    pub kind: Kind,
+    pub state: State,
+    /// Counts starts; 0 before the first.
+    pub life: u32,
+    pub body: Option<Body>,
+    /// Open and half-open connections: the link behind each, and which of its ends this is.
+    pub conns: BTreeMap<Conn, (usize, usize)>,
+    /// The last number given to an incoming connection in this life.
+    pub incoming: Conn,
+    /// The greatest number that the machine has used in this life.
+    pub opened: Conn,
+    /// When the machine's timer is set in the queue.
+    pub wake: Option<Time>,
+    /// When it last had a tick.
+    pub ticked: Option<Time>,
+    /// Ticks at one and the same time: a machine that never stops wanting them spins.
+    pub spins: u32,
+    /// What came while it was hung.
+    pub backlog: VecDeque<Input>,
+    /// It ended by its own will in its last life.
+    pub left: bool,
+}
+
+impl Node {
+    pub fn new(addr: Addr, kind: Kind) -> Self {
+        Self {
+            addr,
+            kind,
+            state: State::Down,
+            life: 0,
+            body: None,
+            conns: BTreeMap::new(),
+            incoming: 1,
+            opened: 0,
+            wake: None,
+            ticked: None,
+            spins: 0,
+            backlog: VecDeque::new(),
+            left: false,
+        }
+    }
+
+    pub fn is_up(&self) -> bool {
+        self.state == State::Up
+    }
+
+    pub fn is_seed(&self) -> bool {
+        matches!(self.kind, Kind::Seed(_))
+    }
+
+    pub fn is_peer(&self) -> bool {
+        matches!(self.kind, Kind::Peer(_))
+    }
+
+    /// The peer that runs here, if one does.
+    pub fn peer(&self) -> Option<&PeerMachine> {
+        match &self.body {
+            Some(Body::Peer(machine)) => Some(machine),
+            _ => None,
+        }
+    }
+
+    /// The seed that runs here, if one does.
+    pub fn seed(&self) -> Option<&SeedMachine> {
+        match &self.body {
+            Some(Body::Seed(machine)) => Some(machine),
+            _ => None,
+        }
+    }
+
+    /// The incarnation of the peer that runs here.
+    pub fn incarnation(&self) -> Option<Incarnation> {
+        self.peer().map(PeerMachine::incarnation)
+    }
+}

@@ -1,0 +1,300 @@
+//! What goes wrong in a run, drawn from its number: crashes, cuts, hangs, bad weather.
+//!
+//! One thing never goes wrong here: in a network of seeds without disks, more
+//! than a minority without its registry at the same time. Nothing could be
+//! promised then.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rand::rngs::SmallRng;
+use rand::seq::IndexedRandom;
+use rand::{RngExt, SeedableRng};
+use rumormill::proto::machine::Command;
+use rumormill::proto::time::Time;
+
+use super::node::{NodeId, State};
+use super::wire::Weather;
+use super::world::World;
+
+/// Peers that run at any time, at least.
+const FEWEST: usize = 3;
+
+const fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// How trouble ends.
+#[derive(Clone, Copy, Debug)]
+enum Undo {
+    Start(NodeId),
+    Resume(NodeId),
+    Heal,
+}
+
+/// The source of trouble.
+pub struct Trouble {
+    rng: SmallRng,
+    /// How often each kind is drawn, in the order of [`Trouble::strike`].
+    weights: Vec<u32>,
+    undo: Vec<(Time, Undo)>,
+    seeds: Vec<NodeId>,
+    /// Seeds that may miss something: they are down, or have not caught up.
+    behind: BTreeSet<NodeId>,
+    leaving: BTreeSet<NodeId>,
+    tokens: u64,
+}
+
+const KINDS: usize = 11;
+
+impl Trouble {
+    pub fn new(number: u64, seeds: Vec<NodeId>) -> Self {
+        let mut rng = SmallRng::seed_from_u64(number ^ 0x7472_6f75_626c_6521);
+        // Each run has its own mixture, in which some kinds are missing.
+        let weights = (0..KINDS).map(|_| *[0, 1, 1, 2, 5].choose(&mut rng).unwrap_or(&1)).collect();
+        Self {
+            rng,
+            weights,
+            undo: Vec::new(),
+            seeds,
+            behind: BTreeSet::new(),
+            leaving: BTreeSet::new(),
+            tokens: 0,
+        }
+    }
+
+    /// Makes trouble until `until`.
+    pub fn rage(&mut self, world: &mut World, until: Time) {
+        let pause = ms(self.rng.random_range(150..1_500));
+        let mut next = world.now;
+        while world.now < until {
+            let at = self.undo.iter().map(|(at, _)| *at).fold(next, Time::min).min(until);
+            world.run_until(at);
+            self.relent(world);
+            if world.now >= next {
+                self.strike(world);
+                next = world.now + self.rng.random_range(Duration::ZERO..pause * 2);
+            }
+        }
+    }
+
+    /// Ends all trouble: what follows must heal.
+    pub fn end(&mut self, world: &mut World) {
+        self.undo.retain(|(_, undo)| matches!(undo, Undo::Start(_)));
+        while !world.weather.cuts.is_empty() {
+            world.heal();
+        }
+        world.weather = Weather::default();
+        for id in 0..world.nodes.len() {
+            world.resume(id);
+        }
+        for id in self.seeds.clone() {
+            self.start(world, id);
+        }
+        for id in 0..world.nodes.len() {
+            let due =
+                self.undo.iter().any(|(_, undo)| matches!(undo, Undo::Start(up) if *up == id));
+            if world.nodes[id].is_peer() && (due || self.running(world).len() < FEWEST) {
+                self.start(world, id);
+            }
+        }
+        self.undo.clear();
+    }
+
+    /// Each peer says something more, so that a network that only looks healed is found out.
+    pub fn speak_all(&mut self, world: &mut World) {
+        for id in world.peers_up() {
+            self.publish(world, id);
+        }
+    }
+
+    fn relent(&mut self, world: &mut World) {
+        let now = world.now;
+        let due: Vec<Undo> =
+            self.undo.iter().filter(|(at, _)| *at <= now).map(|(_, undo)| *undo).collect();
+        self.undo.retain(|(at, _)| *at > now);
+        for undo in due {
+            match undo {
+                Undo::Start(id) => self.start(world, id),
+                Undo::Resume(id) => world.resume(id),
+                Undo::Heal => world.heal(),
+            }
+        }
+    }
+
+    fn later(&mut self, world: &World, millis: std::ops::Range<u64>, undo: Undo) {
+        let at = world.now + ms(self.rng.random_range(millis));
+        self.undo.push((at, undo));
+    }
+
+    fn start(&mut self, world: &mut World, id: NodeId) {
+        if world.nodes[id].state == State::Down {
+            if world.nodes[id].life > 0 {
+                world.tally.one("restarts");
+            }
+            self.leaving.remove(&id);
+            world.start(id);
+        }
+    }
+
+    /// Peers that run and mean to go on.
+    fn running(&self, world: &World) -> Vec<NodeId> {
+        let mut peers: Vec<NodeId> = (0..world.nodes.len())
+            .filter(|id| world.nodes[*id].is_peer() && world.nodes[*id].state != State::Down)
+            .collect();
+        peers.retain(|id| !self.leaving.contains(id));
+        peers
+    }
+
+    fn a_peer(&mut self, world: &World) -> Option<NodeId> {
+        self.running(world).choose(&mut self.rng).copied()
+    }
+
+    /// A peer that the network can do without.
+    fn a_spare_peer(&mut self, world: &World) -> Option<NodeId> {
+        let running = self.running(world);
+        if running.len() <= FEWEST { None } else { running.choose(&mut self.rng).copied() }
+    }
+
+    fn strike(&mut self, world: &mut World) {
+        let total: u32 = self.weights.iter().sum();
+        let mut drawn = self.rng.random_range(0..total.max(1));
+        let kind = self.weights.iter().position(|weight| {
+            let hit = drawn < *weight;
+            drawn = drawn.saturating_sub(*weight);
+            hit
+        });
+        match kind {
+            Some(0) => self.change_weather(world),
+            Some(1) => self.cut(world),
+            Some(2) => {
+                let Some(id) = self.a_spare_peer(world) else { return };
+                world.tally.one("crashes");
+                world.crash(id);
+                if self.rng.random_bool(0.7) {
+                    self.later(world, 1..8_000, Undo::Start(id));
+                }
+            }
+            Some(3) => self.crash_a_seed(world),
+            Some(4) => {
+                let id = self.rng.random_range(0..world.nodes.len());
+                if world.nodes[id].is_up() {
+                    world.tally.one("hangs");
+                    world.hang(id);
+                    self.later(world, 200..8_000, Undo::Resume(id));
+                }
+            }
+            Some(5) => {
+                let Some(id) = self.a_spare_peer(world) else { return };
+                self.leaving.insert(id);
+                world.tally.one("leaves asked for");
+                world.command(id, Command::Leave);
+                if self.rng.random_bool(0.4) {
+                    self.later(world, 3_000..9_000, Undo::Start(id));
+                }
+            }
+            Some(6) => {
+                let Some(id) = self.a_peer(world) else { return };
+                self.publish(world, id);
+            }
+            Some(7) => self.congest(world),
+            Some(8) => {
+                let Some(id) = self.a_peer(world) else { return };
+                let links: Vec<usize> =
+                    world.nodes[id].conns.values().map(|(link, _)| *link).collect();
+                if let Some(link) = links.choose(&mut self.rng) {
+                    world.tally.one("links broken");
+                    world.break_link(*link);
+                }
+            }
+            Some(9) => {
+                let fresh: Vec<NodeId> = (0..world.nodes.len())
+                    .filter(|id| world.nodes[*id].is_peer() && world.nodes[*id].life == 0)
+                    .collect();
+                if let Some(id) = fresh.first() {
+                    world.start(*id);
+                }
+            }
+            _ => {
+                // A restart so quick that nobody may have noticed.
+                let Some(id) = self.a_peer(world) else { return };
+                world.tally.one("crashes");
+                world.crash(id);
+                self.later(world, 1..50, Undo::Start(id));
+            }
+        }
+    }
+
+    fn publish(&mut self, world: &mut World, id: NodeId) {
+        self.tokens += 1;
+        let payload = Bytes::from(format!("payload {}", self.tokens));
+        world.command(id, Command::Publish { token: self.tokens, payload });
+    }
+
+    fn change_weather(&mut self, world: &mut World) {
+        let rng = &mut self.rng;
+        let latencies = [(1, 2), (1, 20), (20, 80), (1, 200)];
+        let (low, high) = *latencies.choose(rng).unwrap_or(&(1, 2));
+        world.weather.latency = (ms(low), ms(high));
+        world.weather.disk = (ms(0), ms(*[1, 5, 60].choose(rng).unwrap_or(&1)));
+        world.weather.loss = *[0.0, 0.0, 0.01, 0.05, 0.15].choose(rng).unwrap_or(&0.0);
+        world.weather.twice = *[0.0, 0.0, 0.05].choose(rng).unwrap_or(&0.0);
+        world.weather.overtaken = *[0.0, 0.0, 0.05, 0.2].choose(rng).unwrap_or(&0.0);
+    }
+
+    fn cut(&mut self, world: &mut World) {
+        if world.weather.cuts.len() >= 2 {
+            return;
+        }
+        let all = world.nodes.len();
+        let side = if self.rng.random() {
+            1 << self.rng.random_range(0..all) // one node alone
+        } else {
+            self.rng.random_range(1..(1_u64 << all) - 1)
+        };
+        world.cut(side);
+        self.later(world, 300..10_000, Undo::Heal);
+    }
+
+    fn crash_a_seed(&mut self, world: &mut World) {
+        self.notice_who_caught_up(world);
+        let Some(id) = self.seeds.choose(&mut self.rng).copied() else { return };
+        let minority = (self.seeds.len() - 1) / 2;
+        let would_be_behind = self.behind.len() + usize::from(!self.behind.contains(&id));
+        if would_be_behind <= minority && world.nodes[id].state != State::Down {
+            self.behind.insert(id);
+            world.tally.one("seed crashes");
+            world.crash(id);
+            self.later(world, 200..8_000, Undo::Start(id));
+        }
+    }
+
+    /// A seed has caught up when it knows all that those know that never lost anything.
+    fn notice_who_caught_up(&mut self, world: &World) {
+        let behind = self.behind.clone();
+        self.behind.retain(|id| {
+            let Some(seed) = world.nodes[*id].seed() else { return true };
+            let knows_all_of = |other: &NodeId| {
+                world.nodes[*other].seed().is_some_and(|other| {
+                    other.registry().iter().all(|(peer, record)| {
+                        seed.registry().get(peer).is_some_and(|known| {
+                            (known.incarnation, known.status) >= (record.incarnation, record.status)
+                        })
+                    })
+                })
+            };
+            !self.seeds.iter().filter(|other| !behind.contains(other)).all(knows_all_of)
+        });
+    }
+
+    fn congest(&mut self, world: &mut World) {
+        let Some(id) = self.a_peer(world) else { return };
+        let conns = world.open_conns(id);
+        if let Some(conn) = conns.choose(&mut self.rng) {
+            world.tally.one("congestions");
+            let relieved_after = ms(self.rng.random_range(100..2_000));
+            world.congest(id, *conn, relieved_after);
+        }
+    }
+}
