@@ -38,11 +38,8 @@ fn main() {
 }
 
 fn run(work: impl AsyncFnOnce(load::Mode) -> (Figures, Vec<(usize, usize)>), mode: &str) {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let (figures, edges) = runtime.block_on(work(load::Mode::parse(mode)));
     println!("{}", figures.to_line());
     let edges: Vec<String> = edges.iter().map(|(a, b)| format!("{a}-{b}")).collect();
@@ -85,7 +82,6 @@ fn compare(rounds: usize) {
         load::print_table(&ours, &floors);
     }
     println!("\nthe best-linked node dies after 2 of 10 s, paced: {rounds} rounds");
-    let hub: Vec<Figures> =
-        (0..rounds).map(|_| child(&["run-ours", "paced", "hub"]).0).collect();
+    let hub: Vec<Figures> = (0..rounds).map(|_| child(&["run-ours", "paced", "hub"]).0).collect();
     load::print_table(&hub, &[]);
 }

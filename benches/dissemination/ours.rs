@@ -79,15 +79,15 @@ pub async fn run(mode: Mode, kill_hub: bool) -> (Figures, Vec<(usize, usize)>) {
     }
     let hub = (0..NODES).max_by_key(|node| degree[*node]).unwrap();
 
+    if kill_hub {
+        ledger.doom(hub);
+    }
     let peers = RwLock::new(peers);
     let figures = play(
         mode,
         &ledger,
         async |node, payload: Vec<u8>| {
-            // What the dead hub would have sent, its neighbour in number sends.
-            let peers = peers.read().await;
-            let peer = peers[node].as_ref().or(peers[(node + 1) % NODES].as_ref()).unwrap();
-            let publisher = peer.publisher();
+            let publisher = peers.read().await[node].as_ref().unwrap().publisher();
             // The driver does not wait for the answer: as many are in flight as the load says.
             tokio::spawn(async move { publisher.publish(payload).await.unwrap() });
         },

@@ -85,11 +85,11 @@ impl Screen {
         self.last_progress = Instant::now();
         if self.terminal {
             self.progress_shown = true;
-            let text = self.ink(Ink::Dim, &format!("            ... {text}"));
+            let text = self.ink(Ink::Dim, &format!("{:>15} ... {text}", ""));
             let _ = write!(std::io::stdout(), "\r\x1b[K{text}");
             let _ = std::io::stdout().flush();
         } else {
-            let _ = writeln!(std::io::stdout(), "            ... {text}");
+            let _ = writeln!(std::io::stdout(), "{:>15} ... {text}", "");
         }
     }
 }

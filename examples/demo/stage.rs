@@ -79,11 +79,6 @@ struct Actor {
     dismissed: bool,
 }
 
-/// A port that nobody else gets: bound, and never listened on.
-struct Reserved {
-    _socket: TcpSocket,
-}
-
 pub struct Stage {
     pub began: i64,
     pub lines: Vec<Line>,
@@ -91,7 +86,8 @@ pub struct Stage {
     pub peers: Vec<SocketAddr>,
     dir: tempfile::TempDir,
     actors: BTreeMap<SocketAddr, Actor>,
-    reserved: Vec<Reserved>,
+    /// Bound and never listened on: nobody else gets these ports.
+    reserved: Vec<TcpSocket>,
     read_to: u64,
     rest: Vec<u8>,
     deadline: Instant,
@@ -105,7 +101,8 @@ impl Stage {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
             Err(error) => return Err(format!("cannot rename {LOG} to {OLD_LOG}: {error}")),
         };
-        let dir = tempfile::tempdir().map_err(|error| format!("no temporary directory: {error}"))?;
+        let dir =
+            tempfile::tempdir().map_err(|error| format!("no temporary directory: {error}"))?;
         let mut stage = Self {
             began: now(),
             lines: Vec::new(),
@@ -118,14 +115,8 @@ impl Stage {
             rest: Vec::new(),
             deadline: Instant::now() + DEADLINE,
         };
-        for _ in 0..seeds {
-            let addr = stage.reserve()?;
-            stage.seeds.push(addr);
-        }
-        for _ in 0..peers {
-            let addr = stage.reserve()?;
-            stage.peers.push(addr);
-        }
+        stage.seeds = stage.reserve(seeds)?;
+        stage.peers = stage.reserve(peers)?;
         let list: String = stage.seeds.iter().map(|seed| format!("{seed}\n")).collect();
         fs::write(stage.config(), list).map_err(|error| format!("cannot write CONFIG: {error}"))?;
         Ok((stage, renamed))
@@ -139,17 +130,23 @@ impl Stage {
         self.dir.path().join(name)
     }
 
-    fn reserve(&mut self) -> Result<SocketAddr, String> {
+    /// So many addresses in order, for names that are in the same order.
+    fn reserve(&mut self, count: usize) -> Result<Vec<SocketAddr>, String> {
         let reserve = || {
             let socket = TcpSocket::new_v4()?;
             socket.set_reuseaddr(true)?;
             socket.bind(([127, 0, 0, 1], 0).into())?;
             Ok((socket.local_addr()?, socket))
         };
-        let (addr, socket) =
-            reserve().map_err(|error: std::io::Error| format!("no free port: {error}"))?;
-        self.reserved.push(Reserved { _socket: socket });
-        Ok(addr)
+        let mut addrs = Vec::new();
+        for _ in 0..count {
+            let (addr, socket) =
+                reserve().map_err(|error: std::io::Error| format!("no free port: {error}"))?;
+            self.reserved.push(socket);
+            addrs.push(addr);
+        }
+        addrs.sort();
+        Ok(addrs)
     }
 
     /// Starts this same program again, as a seed or a peer.
@@ -186,20 +183,29 @@ impl Stage {
     /// The names of addresses in a text such as `127.0.0.1:5000,127.0.0.1:5001`.
     pub fn names(&self, list: &str) -> String {
         let name = |addr: &str| addr.parse().map_or(addr.to_owned(), |addr| self.name(addr));
-        list.split(',').map(name).collect::<Vec<_>>().join(", ")
+        list.split(',').map(name).collect::<Vec<_>>().join(" and ")
     }
 
     pub fn pid(&self, addr: SocketAddr) -> u32 {
         self.actors.get(&addr).map_or(0, |actor| actor.child.id())
     }
 
-    /// kill -9, or a signal that asks; returns when it was sent.
-    pub fn signal(&mut self, addr: SocketAddr, signal: &str) -> Result<i64, String> {
+    /// kill -9; returns when.
+    pub fn kill(&mut self, addr: SocketAddr) -> Result<i64, String> {
+        let Some(actor) = self.actors.get_mut(&addr) else { return Ok(now()) };
+        actor.dismissed = true;
+        let sent = now();
+        actor.child.kill().map_err(|error| format!("cannot kill {}: {error}", actor.name))?;
+        Ok(sent)
+    }
+
+    /// SIGTERM; returns when.
+    pub fn ask_to_leave(&mut self, addr: SocketAddr) -> Result<i64, String> {
         if let Some(actor) = self.actors.get_mut(&addr) {
             actor.dismissed = true;
         }
         let sent = now();
-        kill(signal, &[self.pid(addr)])?;
+        kill("TERM", &[self.pid(addr)])?;
         Ok(sent)
     }
 

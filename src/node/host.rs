@@ -43,12 +43,30 @@ const MAX_LINKS: usize = 16_384;
 /// What reaches the host.
 #[derive(Debug)]
 pub(super) enum Inbound {
-    Incoming { opened: Opened, hello: Hello },
-    Dialled { conn: Conn, result: Result<(Opened, Welcome), OpenError> },
-    Messages { conn: Conn, messages: Vec<Message> },
-    Closed { conn: Conn, reason: Option<String> },
-    Writable { conn: Conn, write: OwnedWriteHalf },
-    Publish { payload: Bytes, answer: oneshot::Sender<Result<MessageId, PublishError>> },
+    Incoming {
+        opened: Opened,
+        hello: Hello,
+    },
+    Dialled {
+        conn: Conn,
+        result: Result<(Opened, Welcome), OpenError>,
+    },
+    Messages {
+        conn: Conn,
+        messages: Vec<Message>,
+    },
+    Closed {
+        conn: Conn,
+        reason: Option<String>,
+    },
+    Writable {
+        conn: Conn,
+        write: OwnedWriteHalf,
+    },
+    Publish {
+        payload: Bytes,
+        answer: oneshot::Sender<Result<MessageId, PublishError>>,
+    },
     Leave,
     Subscribe(mpsc::Sender<Received>, oneshot::Sender<()>),
     Watch(mpsc::UnboundedSender<MemberEvent>, oneshot::Sender<()>),

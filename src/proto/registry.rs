@@ -180,3 +180,69 @@ pub(crate) fn hash_addr(hash: &mut Sha256, addr: &Addr) {
     }
     hash.update(addr.port().to_le_bytes());
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn record() -> impl Strategy<Value = (Addr, Record)> {
+        let status = prop_oneof![Just(Status::Alive), Just(Status::Left), Just(Status::Dead)];
+        let voters = proptest::sample::subsequence(vec![0u16, 1, 2], 2..=3);
+        (0u16..3, 1u64..4, status, 0u64..3, voters).prop_map(
+            |(port, incarnation, status, at, voters)| {
+                let addr = ([127, 0, 0, 1], 6000 + port).into();
+                (addr, Record { incarnation, status, at, voters })
+            },
+        )
+    }
+
+    fn merged(records: &[(Addr, Record)]) -> Registry {
+        let mut registry = Registry::new();
+        for (addr, record) in records {
+            registry.merge(*addr, record.clone());
+        }
+        registry
+    }
+
+    proptest! {
+        #[test]
+        fn seeds_that_heard_the_same_hold_the_same(
+            records in proptest::collection::vec(record(), 0..12),
+            order in any::<prop::sample::Index>(),
+            doubled in any::<bool>(),
+        ) {
+            let one = merged(&records);
+            let mut other = records.clone();
+            if !other.is_empty() {
+                let turn = order.index(other.len());
+                other.rotate_left(turn);
+                other.reverse();
+            }
+            if doubled {
+                other.extend(records.clone());
+            }
+            let other = merged(&other);
+            prop_assert_eq!(&one, &other);
+            prop_assert_eq!(one.digest(), other.digest());
+            prop_assert_eq!(one.size(), one.members().count());
+        }
+    }
+
+    #[test]
+    fn a_later_life_wins_and_within_one_life_death_is_final() {
+        let addr = ([127, 0, 0, 1], 6000).into();
+        let record =
+            |incarnation, status| Record { incarnation, status, at: 0, voters: vec![0, 1] };
+        let mut registry = Registry::new();
+        assert_eq!(registry.merge(addr, record(5, Status::Alive)), Merge::Transition);
+        assert_eq!(registry.merge(addr, record(5, Status::Dead)), Merge::Transition);
+        assert_eq!(registry.merge(addr, record(5, Status::Alive)), Merge::Nothing);
+        assert_eq!(registry.merge(addr, record(5, Status::Left)), Merge::Nothing);
+        assert_eq!(registry.merge(addr, record(6, Status::Alive)), Merge::Transition);
+        assert_eq!(registry.merge(addr, record(5, Status::Dead)), Merge::Nothing);
+        assert_eq!(registry.size(), 1);
+        let other_voters = Record { voters: vec![1, 2], ..record(6, Status::Alive) };
+        assert_eq!(registry.merge(addr, other_voters), Merge::Detail);
+    }
+}

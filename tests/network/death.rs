@@ -20,10 +20,10 @@ fn wait_for_death(network: &mut Network, dead: SocketAddr) -> i64 {
 /// What the seeds last committed of a peer, each with the incarnation.
 fn last_commits(log: &Log, seeds: &[SocketAddr], peer: SocketAddr) -> Vec<(String, u64)> {
     let last = |seed: &SocketAddr| {
-        let commits = log.lines().iter().filter(|line| {
+        let mut commits = log.lines().iter().filter(|line| {
             line.addr == *seed && line.event.ends_with(" committed") && line.peer() == peer
         });
-        let line = commits.last().unwrap_or_else(|| panic!("{seed} knows nothing of {peer}"));
+        let line = commits.next_back().unwrap_or_else(|| panic!("{seed} knows nothing of {peer}"));
         (line.event.clone(), line.number("incarnation"))
     };
     seeds.iter().map(last).collect()

@@ -262,6 +262,13 @@ impl Drop for Network {
         }
         if !std::thread::panicking() {
             self.assert_no_errors();
+            return;
+        }
+        // What a failure leaves to look at.
+        let name = format!("network-{}.log", self.seeds[0].addr.port());
+        let kept = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+        if fs::copy(self.path("outputfile.txt"), &kept).is_ok() {
+            eprintln!("the log is kept in {}", kept.display());
         }
     }
 }

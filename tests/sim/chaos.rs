@@ -1,7 +1,7 @@
 //! Random networks in random trouble, which must break no invariant and heal afterwards.
 
 use std::any::Any;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -281,9 +281,13 @@ fn networks_in_trouble_break_no_invariant_and_heal() {
     if runs == 1 {
         println!("{}", story(first));
     }
+    let mut broken: BTreeMap<u8, u64> = BTreeMap::new();
+    for violation in outcomes.iter().flat_map(|outcome| &outcome.violations) {
+        *broken.entry(violation.invariant).or_default() += 1;
+    }
     assert!(
         bad.is_empty(),
-        "{} of {runs} runs broke an invariant: {bad:?}\n\n{}",
+        "{} of {runs} runs broke an invariant: {bad:?}\nviolations by invariant: {broken:?}\n\n{}",
         bad.len(),
         bad.iter().take(3).map(|number| story(*number)).collect::<String>()
     );

@@ -102,7 +102,7 @@ impl World {
     ) {
         let node = &mut self.nodes[id];
         assert!(
-            conn % 2 == 0 && conn > node.opened,
+            conn.is_multiple_of(2) && conn > node.opened,
             "{} opens connection {conn}, which is not an even number that it never used",
             node.addr
         );

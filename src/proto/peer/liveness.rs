@@ -142,15 +142,18 @@ impl PeerMachine {
             Ok(welcome) => self.found_alive(turn, &probe, welcome.incarnation),
             Err(error) => {
                 let hard = error != OpenError::TimedOut;
-                // A time-out while this process slept proves nothing; and one that nobody has
-                // another reason to expect deserves a second look.
+                // A time-out while this process slept proves nothing; and a refusal that nobody
+                // has another reason to expect deserves a second look.
                 let slept = !hard && probe.began < self.awake_since;
                 let expected = probe
                     .why
                     .iter()
                     .any(|why| matches!(why, Why::LinkLost | Why::Again | Why::Notice { .. }));
-                if slept || (!probe.second && !expected) {
+                if slept || (hard && !probe.second && !expected) {
                     self.probe(turn, peer, probe.incarnation, probe.why, true);
+                    return;
+                }
+                if !hard && !expected && self.is_too_early(turn, &probe) {
                     return;
                 }
                 self.not_found(turn, &probe, hard);
@@ -158,9 +161,37 @@ impl PeerMachine {
         }
     }
 
+    /// Silence is suspicion only after the suspect timeout, for a stranger as for a neighbour: what
+    /// did not answer in time is looked at again until then.
+    fn is_too_early(&mut self, turn: &Turn<'_>, probe: &Probe) -> bool {
+        if self.doubts.len() >= MAX_SUSPICIONS && !self.doubts.contains_key(&probe.peer) {
+            return true;
+        }
+        let first = *self.doubts.entry(probe.peer).or_insert(probe.began);
+        let end = first + self.config.suspect_timeout;
+        if turn.now >= end {
+            self.doubts.remove(&probe.peer);
+            return false;
+        }
+        let next = (turn.now + self.config.ping_interval).min(end);
+        self.timers.set(Timer::Doubt(probe.peer), next);
+        true
+    }
+
+    /// A member that did not answer is looked at again.
+    pub(super) fn look_again(&mut self, turn: &mut Turn<'_>, peer: Addr) {
+        match self.members.alive(&peer).map(|record| record.incarnation) {
+            Some(incarnation) => self.look_at(turn, peer, incarnation, Why::Turn),
+            None => {
+                self.doubts.remove(&peer);
+            }
+        }
+    }
+
     fn found_alive(&mut self, turn: &mut Turn<'_>, probe: &Probe, incarnation: Incarnation) {
         let peer = probe.peer;
         self.avoid.remove(&peer);
+        self.doubts.remove(&peer);
         if self.suspicions.contains_key(&peer) {
             self.refuted(turn, peer, peer, incarnation);
         }
@@ -186,7 +217,7 @@ impl PeerMachine {
             (false, true, true) => "noticed by another peer and connection refused",
             (false, true, false) => "noticed by another peer and no answer to a handshake",
             (false, false, true) => "connection refused",
-            (false, false, false) => "no answer to two handshakes",
+            (false, false, false) => "no answer to handshakes for the suspect timeout",
         };
         self.suspect(turn, peer, probe.incarnation, hard, reason);
         for why in &probe.why {

@@ -57,6 +57,8 @@ enum Timer {
     Silence(Addr),
     /// A suspicion that is not settled.
     Suspicion(Addr),
+    /// A member that did not answer, before that is reason to suspect it.
+    Doubt(Addr),
     /// Begin an anti-entropy round.
     Sync,
     /// The leave has taken long enough.
@@ -116,6 +118,8 @@ pub struct PeerMachine {
     /// Members that said that they leave, in that incarnation.
     departing: BTreeMap<Addr, Incarnation>,
     probes: BTreeMap<Conn, liveness::Probe>,
+    /// Members that did not answer a probe, and since when.
+    doubts: BTreeMap<Addr, Time>,
     /// Silence and failed probes that began before this time prove nothing.
     awake_since: Time,
     last_refutation: Option<Time>,
@@ -149,6 +153,7 @@ impl PeerMachine {
             suspicions: BTreeMap::new(),
             departing: BTreeMap::new(),
             probes: BTreeMap::new(),
+            doubts: BTreeMap::new(),
             awake_since: Time::default(),
             last_refutation: None,
             rumors: Rumors::new(config.me, config.flaw),
@@ -497,6 +502,7 @@ impl PeerMachine {
             }
             Timer::Silence(peer) => self.check_silence(turn, peer),
             Timer::Suspicion(peer) => self.press_on(turn, peer),
+            Timer::Doubt(peer) => self.look_again(turn, peer),
             Timer::Sync => self.begin_sync_round(turn),
             Timer::Leave => self.stop(turn),
         }

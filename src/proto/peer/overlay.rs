@@ -310,6 +310,7 @@ impl PeerMachine {
         incarnation: Incarnation,
     ) {
         self.departing.remove(&peer);
+        self.doubts.remove(&peer);
         if self.suspicions.get(&peer).is_some_and(|s| s.incarnation <= incarnation) {
             self.drop_suspicion(peer);
         }

@@ -517,3 +517,6 @@ impl Machine for SeedMachine {
         self.timers.next()
     }
 }
+
+#[cfg(test)]
+mod tests;

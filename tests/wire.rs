@@ -1,0 +1,246 @@
+//! The wire format stays what it is, and no bytes from the network panic or allocate beyond limits.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use bytes::{Bytes, BytesMut};
+use proptest::prelude::*;
+use rumormill::net::codec;
+use rumormill::proto::message::{
+    Addr, Answer, Change, ChangeKind, Gossip, Hello, Message, Purpose, Refusal, Refused, Role,
+    Welcome,
+};
+use rumormill::proto::registry::{Record, Status};
+
+fn addr(port: u16) -> Addr {
+    ([127, 0, 0, 1], port).into()
+}
+
+fn record() -> Record {
+    Record { incarnation: 300, status: Status::Dead, at: 7, voters: vec![0, 2] }
+}
+
+fn gossip() -> Gossip {
+    Gossip {
+        origin: addr(6000),
+        life: 1_795_250_907_430,
+        number: 9,
+        offset: 5_000,
+        payload: Bytes::from_static(b"hi"),
+    }
+}
+
+/// Every kind of message, with the bytes that it has always had.
+fn golden() -> Vec<(Message, &'static str)> {
+    let tag = [1, 2, 3, 4, 5, 6, 7, 8];
+    let peer = addr(6001);
+    let change = Change {
+        kind: ChangeKind::Dead,
+        peer,
+        incarnation: 300,
+        at: 7,
+        reporters: vec!["[::1]:6002".parse().unwrap()],
+    };
+    vec![
+        (Message::Ping(1), "00000002_0001"),
+        (Message::Pong(251), "00000004_01fbfb00"),
+        (Message::Leaving, "00000001_02"),
+        (Message::Unlink, "00000001_03"),
+        (Message::Gossip(gossip()), "00000019_04007f000001fb7017fd26e94afda101000009fb1027026869"),
+        (Message::Have(vec![(tag, vec![(3, 2)])]), "0000000d_0501010203040506070801 0302"),
+        (Message::Prune, "00000001_06"),
+        (Message::Graft, "00000001_07"),
+        (Message::Want(vec![(tag, vec![(3, 2)])]), "0000000d_08010102030405060708010302"),
+        (
+            Message::SyncDigest { count: 2, digest: [0xab; 32] },
+            "00000022_0902abababababababababababababababababababababababababababababababab",
+        ),
+        (
+            Message::SyncSummary { seen: vec![(tag, vec![(1, 2)])], more: false, answer: true },
+            "0000000f_0a0101020304050607080101020001",
+        ),
+        (Message::SuspectNotice { peer, incarnation: 3 }, "0000000a_0b007f000001fb711703"),
+        (Message::Witness { peer, incarnation: 3 }, "0000000a_0c007f000001fb711703"),
+        (Message::Refute { peer, incarnation: 4 }, "0000000a_0d007f000001fb711704"),
+        (Message::Register { request: 1, incarnation: 5 }, "00000003_0e0105"),
+        (Message::Leave { request: 2, incarnation: 5 }, "00000003_0f0205"),
+        (
+            Message::Refresh { request: 3, digest: [1; 32] },
+            "00000022_10030101010101010101010101010101010101010101010101010101010101010101",
+        ),
+        (
+            Message::DeadNode { peer, incarnation: 3, text: "Dead".to_owned() },
+            "0000000f_11007f000001fb7117030444656164",
+        ),
+        (Message::Granted { request: 1, votes: 2 }, "00000003_120102"),
+        (
+            Message::Denied { request: 1, votes: 0, reason: "no".to_owned(), known: 9 },
+            "00000007_130100026e6f09",
+        ),
+        (
+            Message::List { request: 1, records: vec![(peer, record())], more: false },
+            "00000014_140101007f000001fb7117fb2c01020702000200",
+        ),
+        (Message::Unchanged { request: 1 }, "00000002_1501"),
+        (Message::Update(vec![(peer, record())]), "00000012_1601007f000001fb7117fb2c010207020002"),
+        (
+            Message::Propose { ballot: 1, change },
+            "00000024_170102007f000001fb7117fb2c0107010100000000000000000000000000000001fb7217",
+        ),
+        (
+            Message::Vote { ballot: 1, accept: true, reason: "ok".to_owned(), known: 0 },
+            "00000007_180101026f6b00",
+        ),
+        (
+            Message::Commit { ballot: 1, peer, record: record() },
+            "00000012_1901007f000001fb7117fb2c010207020002",
+        ),
+        (Message::Committed { ballot: 1 }, "00000002_1a01"),
+        (
+            Message::Compare { count: 1, digest: [2; 32] },
+            "00000022_1b010202020202020202020202020202020202020202020202020202020202020202",
+        ),
+        (Message::Records { records: vec![], more: false, answer: true }, "00000004_1c000001"),
+    ]
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn plain(text: &str) -> String {
+    text.chars().filter(char::is_ascii_hexdigit).collect()
+}
+
+#[test]
+fn messages_keep_their_bytes() {
+    let mut wrong = Vec::new();
+    for (message, bytes) in golden() {
+        let mut encoded = Vec::new();
+        codec::encode(&message, &mut encoded).unwrap();
+        if hex(&encoded) != plain(bytes) {
+            wrong.push(format!("{message:?}\n  {}_{}", hex(&encoded[..4]), hex(&encoded[4..])));
+        }
+        assert_eq!(codec::decode(&encoded[4..]).unwrap(), message);
+    }
+    assert!(wrong.is_empty(), "the format has changed:\n{}", wrong.join("\n"));
+}
+
+fn hello() -> Hello {
+    Hello {
+        network: "rumormill".to_owned(),
+        seeds: [3; 32],
+        role: Role::Peer,
+        from: addr(6000),
+        incarnation: 5,
+        purpose: Purpose::Link,
+    }
+}
+
+#[test]
+fn the_opening_keeps_its_bytes() {
+    let mut encoded = Vec::new();
+    codec::encode_hello(&hello(), &mut encoded).unwrap();
+    let expected = "0000003a_524d494c_01_0972756d6f726d696c6c\
+        0303030303030303030303030303030303030303030303030303030303030303_01_007f000001fb7017_05_01";
+    assert_eq!(hex(&encoded), plain(expected));
+    assert_eq!(codec::decode_hello(&encoded[4..]).unwrap(), hello());
+
+    let welcome = Answer::Welcome(Welcome {
+        role: Role::Peer,
+        from: addr(6001),
+        incarnation: 5,
+        leaving: false,
+    });
+    let refused = Answer::Refused(Refusal { reason: Refused::Full, others: vec![addr(6002)] });
+    for (answer, expected) in [
+        (welcome, "0000000c_0001007f000001fb71170500"),
+        (refused, "0000000b_010301007f000001fb7217"),
+    ] {
+        let mut encoded = Vec::new();
+        codec::encode_answer(&answer, &mut encoded).unwrap();
+        assert_eq!(hex(&encoded), plain(expected), "{answer:?}");
+        assert_eq!(codec::decode_answer(&encoded[4..]).unwrap(), answer);
+    }
+}
+
+#[test]
+fn another_version_and_another_protocol_are_told_apart() {
+    let mut encoded = Vec::new();
+    codec::encode_hello(&hello(), &mut encoded).unwrap();
+    let body = &mut encoded[4..];
+    body[4] = 9;
+    assert!(matches!(codec::decode_hello(body), Err(codec::DecodeError::Version(9))));
+    body[0] = b'G';
+    assert!(matches!(codec::decode_hello(body), Err(codec::DecodeError::Magic)));
+    assert!(matches!(codec::decode_hello(b"RM"), Err(codec::DecodeError::Magic)));
+}
+
+#[test]
+fn a_frame_is_consumed_to_its_last_byte() {
+    let mut encoded = Vec::new();
+    codec::encode(&Message::Ping(1), &mut encoded).unwrap();
+    encoded.push(0);
+    assert!(matches!(codec::decode(&encoded[4..]), Err(codec::DecodeError::LeftOver(1))));
+    assert!(codec::decode(&encoded[4..5]).is_err(), "and not cut short");
+}
+
+#[test]
+fn a_short_frame_cannot_claim_a_great_allocation() {
+    // A `Have` of 2^63 entries, in ten bytes.
+    let frame = [5, 253, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f];
+    assert!(codec::decode(&frame).is_err());
+    // A payload of four gigabytes that is not there.
+    let mut frame = Vec::new();
+    codec::encode(&Message::Gossip(gossip()), &mut frame).unwrap();
+    let mut frame = frame[4..frame.len() - 3].to_vec();
+    frame.extend_from_slice(&[252, 0xff, 0xff, 0xff, 0xff, b'h']);
+    assert!(codec::decode(&frame).is_err());
+}
+
+#[test]
+fn a_frame_over_the_limit_is_refused_by_its_header() {
+    let mut frames = codec::frames();
+    let mut buffer = BytesMut::from(&[0xff, 0xff, 0xff, 0xff, 0][..]);
+    assert!(codec::next_frame(&mut frames, &mut buffer).is_err());
+    let mut opening = codec::opening_frames();
+    let mut buffer = BytesMut::from(&[0, 0, 0x10, 0, 0][..]);
+    assert!(codec::next_frame(&mut opening, &mut buffer).is_err(), "4 KiB are no hello");
+}
+
+#[test]
+fn a_message_over_the_limit_is_not_sent_in_part() {
+    let payload = Bytes::from(vec![0; codec::MAX_FRAME]);
+    let mut buffer = b"before".to_vec();
+    assert!(codec::encode(&Message::Gossip(Gossip { payload, ..gossip() }), &mut buffer).is_err());
+    assert_eq!(buffer, b"before");
+}
+
+proptest! {
+    #[test]
+    fn garbage_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        let _ = codec::decode(&bytes);
+        let _ = codec::decode_hello(&bytes);
+        let _ = codec::decode_answer(&bytes);
+        let mut frames = codec::frames();
+        let mut buffer = BytesMut::from(&bytes[..]);
+        while let Ok(Some(frame)) = codec::next_frame(&mut frames, &mut buffer) {
+            let _ = codec::decode(&frame);
+        }
+    }
+
+    #[test]
+    fn a_message_with_a_few_wrong_bytes_never_panics(
+        which in 0usize..29,
+        hits in proptest::collection::vec((any::<usize>(), any::<u8>()), 1..4),
+    ) {
+        let all = golden();
+        let (message, _) = &all[which % all.len()];
+        let mut encoded = Vec::new();
+        codec::encode(message, &mut encoded).unwrap();
+        let mut body = encoded.split_off(4);
+        for (place, byte) in hits {
+            let place = place % body.len();
+            body[place] = byte;
+        }
+        let _ = codec::decode(&body);
+    }
+}
