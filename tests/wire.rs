@@ -50,12 +50,17 @@ fn golden() -> Vec<(Message, &'static str)> {
         (Message::Graft, "00000001_07"),
         (Message::Want(vec![(tag, vec![(3, 2)])]), "0000000d_08010102030405060708010302"),
         (
-            Message::SyncDigest { count: 2, digest: [0xab; 32] },
-            "00000022_0902abababababababababababababababababababababababababababababababab",
+            Message::SyncDigest { round: 4, count: 2, digest: [0xab; 32] },
+            "00000023_090402abababababababababababababababababababababababababababababababab",
         ),
         (
-            Message::SyncSummary { seen: vec![(tag, vec![(1, 2)])], more: false, answer: true },
-            "0000000f_0a0101020304050607080101020001",
+            Message::SyncSummary {
+                to: 4,
+                seen: vec![(tag, vec![(1, 2)])],
+                more: false,
+                answer: Some(5),
+            },
+            "00000011_0a04010102030405060708010102000105",
         ),
         (Message::SuspectNotice { peer, incarnation: 3 }, "0000000a_0b007f000001fb711703"),
         (Message::Witness { peer, incarnation: 3 }, "0000000a_0c007f000001fb711703"),

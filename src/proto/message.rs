@@ -178,6 +178,8 @@ pub enum Message {
 
     /// An anti-entropy round: how many messages the sender holds, and the XOR of their SHA-256.
     SyncDigest {
+        /// The sender's number for this question, brought back by the summary that answers it.
+        round: u64,
         /// Number of messages held.
         count: u64,
         /// XOR over their SHA-256.
@@ -185,12 +187,14 @@ pub enum Message {
     },
     /// All that the sender has seen, by origin.
     SyncSummary {
+        /// The other side's question that this answers.
+        to: u64,
         /// Runs seen of each origin, dropped ones included.
         seen: Vec<(Tag, Runs)>,
         /// More frames of the same summary follow.
         more: bool,
-        /// The receiver is to send its own summary in turn.
-        answer: bool,
+        /// The receiver is to send its own summary in turn, as the answer to this question.
+        answer: Option<u64>,
     },
 
     /// The sender suspects `peer` and asks the receiver to look for itself.

@@ -144,6 +144,7 @@ fn strangers_cost_a_line_each_and_neither_stop_nor_grow_a_process() {
     assert!(without_address <= 2 * 2 * EACH, "{without_address} lines");
     for (target, before) in targets.into_iter().zip(before) {
         let after = resident(network.pid(target));
+        println!("{target}: {} KiB resident, {} KiB before", after >> 10, before >> 10);
         assert!(after < before + GROWTH, "{target} grew from {before} to {after} bytes");
         assert!(network.is_running(target));
     }

@@ -90,7 +90,9 @@ pub(super) struct Link {
     pub sent: Window,
     /// Messages that the other side is known to have.
     pub known: Window,
-    /// Of those sent: the ones that the other side may not have seen when it last summed up.
+    /// Number of the last digest or summary that asked the other side for its summary.
+    pub round: u64,
+    /// Of those sent: the ones sent after that, of which the summary cannot tell.
     pub unsettled: Window,
     /// The other side wants messages pushed.
     eager: bool,
@@ -179,6 +181,7 @@ impl Rumors {
                 peer,
                 sent: Window::starting(start),
                 known: Window::starting(start),
+                round: 0,
                 unsettled: Window::starting(start),
                 eager: true,
                 wish: true,

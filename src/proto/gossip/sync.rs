@@ -6,15 +6,16 @@
 //! gaps and not of messages, and only what is missing moves.
 //!
 //! What must stay true: a message crosses a link once. A link delivers in
-//! order, so a summary that was composed *after* our digest or summary arrived
-//! tells of everything that we had sent before it: what is then still missing
-//! was lost, and may be sent again. What was sent since then is left alone.
+//! order, so a summary that answers our digest tells of everything that we had
+//! sent before that: what is then still missing was lost, and may be sent
+//! again. What was sent since then is left alone, and so is everything sent
+//! when the summary answers anything but the last question.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::runs::{is_sane, wire_contains};
-use super::spread::Rumors;
+use super::spread::{Link, Rumors};
 use super::window::Window;
 use crate::proto::machine::Conn;
 use crate::proto::message::{Message, Runs, Tag};
@@ -33,44 +34,46 @@ impl Rumors {
     pub(crate) fn begin_sync(&mut self, turn: &mut Turn<'_>, conn: Conn) {
         let start = self.list.first_place();
         let Some(link) = self.links.get_mut(&conn) else { return };
-        link.unsettled = Window::starting(start);
+        let round = link.ask(start);
         self.counters.sync_rounds += 1;
         let (count, digest) = (self.list.len() as u64, self.list.digest());
-        turn.send(conn, Message::SyncDigest { count, digest });
+        turn.send(conn, Message::SyncDigest { round, count, digest });
     }
 
     pub(crate) fn on_sync_digest(
         &mut self,
         turn: &mut Turn<'_>,
         conn: Conn,
+        round: u64,
         count: u64,
         digest: [u8; 32],
     ) {
         if count == self.list.len() as u64 && digest == self.list.digest() {
             self.counters.sync_matched += 1;
         } else {
-            self.send_summary(turn, conn, true);
+            self.send_summary(turn, conn, round, true);
         }
     }
 
-    fn send_summary(&mut self, turn: &mut Turn<'_>, conn: Conn, answer: bool) {
+    /// Sends what has been seen, in answer to the other side's round `to`; with `answer` the other
+    /// side is asked for the same.
+    fn send_summary(&mut self, turn: &mut Turn<'_>, conn: Conn, to: u64, answer: bool) {
         let start = self.list.first_place();
-        if let Some(link) = self.links.get_mut(&conn) {
-            link.unsettled = Window::starting(start);
-        }
+        let Some(link) = self.links.get_mut(&conn) else { return };
+        let answer = if answer { Some(link.ask(start)) } else { None };
         let mut seen: Vec<(Tag, Runs)> = Vec::new();
         let mut runs = 0;
         for (_, origin) in self.list.origins() {
             if runs >= RUNS_A_FRAME {
                 let seen = std::mem::take(&mut seen);
-                turn.send(conn, Message::SyncSummary { seen, more: true, answer });
+                turn.send(conn, Message::SyncSummary { to, seen, more: true, answer });
                 runs = 0;
             }
             let wire = origin.seen.to_wire();
             runs += 1 + wire.len();
             seen.push((origin.tag, wire));
         }
-        turn.send(conn, Message::SyncSummary { seen, more: false, answer });
+        turn.send(conn, Message::SyncSummary { to, seen, more: false, answer });
     }
 
     /// The other side tells what it has seen. False if that makes no sense.
@@ -78,9 +81,10 @@ impl Rumors {
         &mut self,
         turn: &mut Turn<'_>,
         conn: Conn,
+        to: u64,
         seen: Vec<(Tag, Runs)>,
         more: bool,
-        answer: bool,
+        answer: Option<u64>,
     ) -> bool {
         let Some(link) = self.links.get_mut(&conn) else { return true };
         if link.summary.len() + seen.len() > MAX_ORIGINS || !seen.iter().all(|(_, r)| is_sane(r)) {
@@ -91,9 +95,9 @@ impl Rumors {
             return true;
         }
         let summary = std::mem::take(&mut link.summary);
-        let lacking = self.lacking(turn, conn, &summary);
-        if answer {
-            self.send_summary(turn, conn, false);
+        let lacking = self.lacking(turn, conn, to, &summary);
+        if let Some(round) = answer {
+            self.send_summary(turn, conn, round, false);
         }
         let sent = self.send_places(turn, conn, &lacking, true);
         self.counters.sync_sent += sent as u64;
@@ -109,6 +113,7 @@ impl Rumors {
         &mut self,
         turn: &mut Turn<'_>,
         conn: Conn,
+        to: u64,
         summary: &BTreeMap<Tag, Runs>,
     ) -> Vec<u64> {
         let Some(link) = self.links.get(&conn) else { return Vec::new() };
@@ -129,7 +134,7 @@ impl Rumors {
                         .list
                         .entry(*place)
                         .is_some_and(|entry| turn.now.since(entry.received) > SETTLE);
-                    if settled && !link.unsettled.get(*place) {
+                    if settled && to == link.round && !link.unsettled.get(*place) {
                         lacking.push(*place);
                         resent += 1;
                     }
@@ -139,5 +144,14 @@ impl Rumors {
         self.counters.resent += resent;
         lacking.sort_unstable();
         lacking
+    }
+}
+
+impl Link {
+    /// Begins to remember what is sent after a question to the other side; returns its number.
+    fn ask(&mut self, start: u64) -> u64 {
+        self.round += 1;
+        self.unsettled = Window::starting(start);
+        self.round
     }
 }

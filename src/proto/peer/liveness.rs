@@ -219,7 +219,12 @@ impl PeerMachine {
             (false, false, true) => "connection refused",
             (false, false, false) => "no answer to handshakes for the suspect timeout",
         };
-        self.suspect(turn, peer, probe.incarnation, hard, reason);
+        // Who looked only because it was asked answers that, and does not ask further: else every
+        // death would wake the whole network.
+        let asked = probe.why.iter().all(|why| matches!(why, Why::Notice { .. }));
+        if self.suspect(turn, peer, probe.incarnation, hard, reason) && !asked {
+            self.spread_notice(turn, peer);
+        }
         for why in &probe.why {
             let Why::Notice { conn, from } = why else { continue };
             if let Some(suspicion) = self.suspicions.get_mut(&peer) {
@@ -241,11 +246,14 @@ impl PeerMachine {
         if turn.now < deadline {
             self.timers.set(Timer::Silence(peer), deadline);
         } else if !self.leaving {
-            self.suspect(turn, peer, incarnation, false, "silent for the suspect timeout");
+            let reason = "silent for the suspect timeout";
+            if self.suspect(turn, peer, incarnation, false, reason) {
+                self.spread_notice(turn, peer);
+            }
         }
     }
 
-    /// This peer's own finding: log it, and ask others to look for themselves.
+    /// This peer's own finding. False if it is none, or not a new one.
     fn suspect(
         &mut self,
         turn: &mut Turn<'_>,
@@ -253,20 +261,20 @@ impl PeerMachine {
         incarnation: Incarnation,
         hard: bool,
         reason: &'static str,
-    ) {
+    ) -> bool {
         if self.suspicions.contains_key(&peer) || self.suspicions.len() >= MAX_SUSPICIONS {
-            return;
+            return false;
         }
         let Some(record) = self.members.alive(&peer) else {
             // Not a member: there is nothing to vote on, only a link to give up.
             self.unlink(turn, peer);
-            return;
+            return false;
         };
         if record.incarnation > incarnation && hard {
             // What was found dead is an earlier life; the present one gets its own probe.
             let present = record.incarnation;
             self.look_at(turn, peer, present, Why::Turn);
-            return;
+            return false;
         }
         let suspicion = Suspicion {
             incarnation: record.incarnation,
@@ -279,12 +287,12 @@ impl PeerMachine {
         turn.log(Event::Suspected { peer, reason });
         turn.effects.push(Effect::Member(MemberEvent::Suspected(peer)));
         self.timers.set(Timer::Suspicion(peer), turn.now + PRESS.0);
-        self.spread_notice(turn, peer);
         // One suspect more is one possible witness less for the others.
         let all: Vec<Addr> = self.suspicions.keys().copied().collect();
         for suspect in all {
             self.check_consensus(turn, suspect);
         }
+        true
     }
 
     fn spread_notice(&mut self, turn: &mut Turn<'_>, peer: Addr) {

@@ -324,11 +324,11 @@ impl PeerMachine {
             Message::Want(want) => return self.rumors.on_want(turn, conn, &want),
             Message::Prune => self.rumors.set_eager(conn, false),
             Message::Graft => self.rumors.set_eager(conn, true),
-            Message::SyncDigest { count, digest } => {
-                self.rumors.on_sync_digest(turn, conn, count, digest);
+            Message::SyncDigest { round, count, digest } => {
+                self.rumors.on_sync_digest(turn, conn, round, count, digest);
             }
-            Message::SyncSummary { seen, more, answer } => {
-                return self.rumors.on_sync_summary(turn, conn, seen, more, answer);
+            Message::SyncSummary { to, seen, more, answer } => {
+                return self.rumors.on_sync_summary(turn, conn, to, seen, more, answer);
             }
             Message::Ping(number) => turn.send(conn, Message::Pong(number)),
             Message::Pong(number) => {
@@ -567,3 +567,6 @@ impl Machine for PeerMachine {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -155,7 +155,7 @@ impl PeerMachine {
     /// to older peers can make no circle, and they end at the oldest member of all.
     pub(super) fn arrange(&mut self, turn: &mut Turn<'_>) {
         let parent = self.senior().map(|(_, conn)| conn);
-        let root = self.is_oldest();
+        let root = parent.is_none() && self.is_oldest();
         self.rumors.set_parent(turn, parent, root);
     }
 
@@ -226,12 +226,16 @@ impl PeerMachine {
     /// that were there before it, so that the overlay grows as the model does; and no peer stays
     /// below that degree.
     fn links_wanted(&mut self) -> usize {
+        let picked = self.neighbours.values().filter(|neighbour| neighbour.picked).count();
+        if picked >= self.config.links && self.senior().is_some() {
+            // The usual case at every change of the list, without sorting that list.
+            return 0;
+        }
         let me = self.config.me;
         let ranking = self.ranking();
         let earlier = ranking.iter().position(|member| *member == me).unwrap_or(ranking.len());
         let others = ranking.len().saturating_sub(1);
         let earlier = earlier.min(self.config.links);
-        let picked = self.neighbours.values().filter(|neighbour| neighbour.picked).count();
         let under_way = self.dials.values().filter(|dial| matches!(dial, Dial::Link(_))).count();
         let by_picks = earlier.saturating_sub(picked);
         let floor = self.config.links.min(others);

@@ -1,0 +1,322 @@
+//! The peer machine, input by input.
+
+use super::*;
+use crate::proto::config::Network;
+use crate::proto::message::{Gossip, Refusal};
+
+const NOW: Time = Time::from_millis(1_800_000_000_000);
+
+fn seed_addr() -> Addr {
+    ([127, 0, 0, 1], 5000).into()
+}
+
+fn addr(number: u16) -> Addr {
+    ([127, 0, 0, 1], 6000 + number).into()
+}
+
+/// Peer 5, with seed and other peers played by the test. Peer n joined in millisecond n.
+struct Stage {
+    peer: PeerMachine,
+    now: Time,
+    effects: Vec<Effect>,
+    incoming: Conn,
+}
+
+impl Stage {
+    /// Registered, with that many members, 0 and up, and links to the first `links` of them.
+    fn new(members: u16, links: u16) -> Self {
+        let mut stage = Self::with(members, |config| config);
+        for number in 0..links {
+            stage.link(number);
+        }
+        stage.effects.clear();
+        stage
+    }
+
+    fn with(members: u16, set: impl Fn(PeerConfig) -> PeerConfig) -> Self {
+        let network = Network::new("test", [seed_addr()]);
+        let config = PeerConfig { gossip_count: 0, ..PeerConfig::new(addr(5), network) };
+        let peer = PeerMachine::new(set(config), 1);
+        let mut stage = Self { peer, now: NOW, effects: Vec::new(), incoming: 1 };
+        stage.give(Input::Start);
+        let conn = stage.dialled(seed_addr()).expect("a peer dials its seed");
+        stage.welcome(conn, seed_addr(), Role::Seed, 0);
+        stage.give(Input::Received { conn, message: Message::Granted { request: 1, votes: 1 } });
+        let mut numbers: Vec<u16> = (0..members).collect();
+        numbers.push(5);
+        let records = numbers.into_iter().map(|number| (addr(number), alive(number))).collect();
+        let list = Message::List { request: 1, records, more: false };
+        stage.give(Input::Received { conn, message: list });
+        stage
+    }
+
+    fn give(&mut self, input: Input) {
+        self.peer.handle(self.now, input, &mut self.effects);
+    }
+
+    /// Lets time pass as it does for a process that is awake: timer by timer.
+    fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        while let Some(at) = self.peer.wake_at().filter(|at| *at <= end) {
+            self.now = self.now.max(at);
+            self.give(Input::Tick);
+        }
+        self.now = end;
+    }
+
+    fn welcome(&mut self, conn: Conn, from: Addr, role: Role, incarnation: Incarnation) {
+        let welcome = Welcome { role, from, incarnation, leaving: false };
+        self.give(Input::Opened { conn, welcome });
+    }
+
+    /// A member opens a link.
+    fn link(&mut self, number: u16) -> Conn {
+        self.incoming += 2;
+        let conn = self.incoming;
+        // As somebody who joined later would: this peer's own attempts are refused.
+        for (own, dial) in self.peer.dials.clone() {
+            if dial == Dial::Link(addr(number)) {
+                let error = refused(Refused::AlreadyLinked, vec![]);
+                self.give(Input::OpenFailed { conn: own, error });
+            }
+        }
+        let network = self.peer.config.network.clone();
+        let hello = network.hello(Role::Peer, addr(number), 1, Purpose::Link);
+        self.give(Input::Incoming { conn, hello });
+        conn
+    }
+
+    fn dialled(&self, to: Addr) -> Option<Conn> {
+        self.opened(|effect_to, _| effect_to == to)
+    }
+
+    fn opened(&self, wanted: impl Fn(Addr, Purpose) -> bool) -> Option<Conn> {
+        self.effects.iter().rev().find_map(|effect| match effect {
+            Effect::Open { conn, to, hello, .. } if wanted(*to, hello.purpose) => Some(*conn),
+            _ => None,
+        })
+    }
+
+    fn probing(&self, number: u16) -> Option<Conn> {
+        self.opened(|to, purpose| to == addr(number) && purpose == Purpose::Probe)
+    }
+
+    fn sent(&self, wanted: impl Fn(&Message) -> bool) -> usize {
+        let count = |effect: &Effect| match effect {
+            Effect::Send { message, .. } if wanted(message) => 1,
+            Effect::SendMany { conns, message } if wanted(message) => conns.len(),
+            _ => 0,
+        };
+        self.effects.iter().map(count).sum()
+    }
+
+    fn events(&self, wanted: impl Fn(&Event) -> bool) -> usize {
+        let event = |effect: &&Effect| matches!(effect, Effect::Log(event) if wanted(event));
+        self.effects.iter().filter(event).count()
+    }
+
+    fn hear(&mut self, conn: Conn, message: Message) {
+        self.give(Input::Received { conn, message });
+    }
+
+    fn gossip(&self, number: u64) -> Gossip {
+        let life = self.now.millis();
+        let payload = Bytes::from(format!("text {number}"));
+        Gossip { origin: addr(9), life, number, offset: 0, payload }
+    }
+}
+
+fn alive(number: u16) -> Record {
+    Record { incarnation: 1, status: Status::Alive, at: u64::from(number), voters: vec![0] }
+}
+
+fn refused(reason: Refused, others: Vec<Addr>) -> OpenError {
+    OpenError::Refused(Refusal { reason, others })
+}
+
+fn suspected(event: &Event) -> bool {
+    matches!(event, Event::Suspected { .. })
+}
+
+#[test]
+fn nobody_joins_a_suspicion_on_hearsay() {
+    let mut stage = Stage::new(5, 3);
+    let conn = stage.link(3);
+    stage.hear(conn, Message::SuspectNotice { peer: addr(4), incarnation: 1 });
+    let probe = stage.probing(4).expect("it looks for itself");
+    assert_eq!(stage.events(suspected), 0);
+    stage.welcome(probe, addr(4), Role::Peer, 1);
+    assert_eq!(stage.events(suspected), 0);
+    let refute = |m: &Message| matches!(m, Message::Refute { peer, .. } if *peer == addr(4));
+    assert_eq!(stage.sent(refute), 1, "and says what it found");
+}
+
+#[test]
+fn a_lost_link_is_acted_on_at_once_after_one_fresh_handshake() {
+    let mut stage = Stage::new(5, 3);
+    let conn = stage.link(4);
+    let witness = stage.link(3);
+    stage.give(Input::Closed { conn });
+    let probe = stage.probing(4).expect("one fresh handshake");
+    assert_eq!(stage.events(suspected), 0);
+    stage.give(Input::OpenFailed { conn: probe, error: OpenError::Unreachable });
+    assert_eq!(stage.events(suspected), 1);
+    assert_eq!(stage.sent(|m| matches!(m, Message::DeadNode { .. })), 0, "not on its own word");
+    stage.hear(witness, Message::Witness { peer: addr(4), incarnation: 1 });
+    let consensus = |e: &Event| matches!(e, Event::PeerLevelConsensus { witnesses, .. } if *witnesses == [addr(3)]);
+    assert_eq!(stage.events(consensus), 1);
+    assert_eq!(stage.sent(|m| matches!(m, Message::DeadNode { .. })), 1);
+    let text = stage.effects.iter().find_map(|effect| match effect {
+        Effect::Log(Event::DeadNodeMessage { text }) => Some(text.clone()),
+        _ => None,
+    });
+    assert_eq!(text.as_deref(), Some("Dead Node:127.0.0.1:6004:1800000000.000000:127.0.0.1"));
+}
+
+#[test]
+fn a_silent_neighbour_is_suspected_after_the_timeout_and_not_before() {
+    let mut stage = Stage::new(3, 3);
+    stage.pass(Duration::from_millis(14_900));
+    assert_eq!(stage.events(suspected), 0);
+    stage.pass(Duration::from_millis(200));
+    assert_eq!(stage.events(suspected), 3);
+}
+
+#[test]
+fn a_peer_that_was_asleep_trusts_no_silence() {
+    let mut stage = Stage::new(3, 3);
+    stage.effects.clear();
+    // Stopped for a minute: then everything is due at once.
+    stage.now = stage.now + Duration::from_secs(60);
+    stage.give(Input::Tick);
+    assert_eq!(stage.events(suspected), 0);
+    assert_eq!(stage.sent(|m| matches!(m, Message::Ping(_))), 6, "a fresh round, and its own turn");
+    stage.pass(Duration::from_millis(14_000));
+    assert_eq!(stage.events(suspected), 0);
+}
+
+#[test]
+fn a_suspect_refutes_by_raising_its_incarnation_but_not_for_every_liar() {
+    let mut stage = Stage::new(5, 3);
+    let conn = stage.link(3);
+    let before = stage.peer.incarnation();
+    let me = addr(5);
+    stage.hear(conn, Message::SuspectNotice { peer: me, incarnation: before });
+    assert_eq!(stage.peer.incarnation(), before + 1);
+    for incarnation in [before, before + 1, u64::MAX] {
+        stage.hear(conn, Message::SuspectNotice { peer: me, incarnation });
+    }
+    assert_eq!(stage.peer.incarnation(), before + 1);
+}
+
+#[test]
+fn a_peer_that_finds_itself_dead_comes_back_in_a_later_life() {
+    let mut stage = Stage::new(5, 3);
+    let before = stage.peer.incarnation();
+    let conn =
+        *stage.peer.lines.iter().find(|(_, line)| **line == Line::Seed(seed_addr())).unwrap().0;
+    let record = Record { incarnation: before, status: Status::Dead, at: 1, voters: vec![0] };
+    stage.hear(conn, Message::Update(vec![(addr(5), record)]));
+    assert_eq!(stage.peer.incarnation(), before + 1);
+    let again = |m: &Message| matches!(m, Message::Register { incarnation, .. } if *incarnation == before + 1);
+    assert_eq!(stage.sent(again), 1);
+}
+
+#[test]
+fn a_full_peer_names_others_and_the_newcomer_asks_them() {
+    let mut full = Stage::with(5, |config| PeerConfig { max_links: 3, ..config });
+    (0..4).for_each(|number| {
+        full.link(number);
+    });
+    let named = full.effects.iter().rev().find_map(|effect| match effect {
+        Effect::Answer { answer: crate::proto::message::Answer::Refused(refusal), .. } => {
+            Some(refusal.clone())
+        }
+        _ => None,
+    });
+    let named = named.expect("the fourth is refused");
+    assert_eq!((named.reason, named.others.len()), (Refused::Full, 3));
+
+    let mut stage = Stage::with(5, |config| PeerConfig { links: 1, ..config });
+    let (conn, first) = stage
+        .effects
+        .iter()
+        .find_map(|effect| match effect {
+            Effect::Open { conn, to, hello, .. } if hello.purpose == Purpose::Link => {
+                Some((*conn, *to))
+            }
+            _ => None,
+        })
+        .expect("a newcomer links");
+    let other = (0..5).map(addr).find(|other| *other != first).unwrap();
+    stage.give(Input::OpenFailed { conn, error: refused(Refused::Full, vec![other]) });
+    assert!(stage.opened(|to, purpose| to == other && purpose == Purpose::Link).is_some());
+}
+
+#[test]
+fn a_message_is_delivered_once_and_crosses_each_link_once() {
+    let mut stage = Stage::new(4, 3);
+    let conns: Vec<Conn> = stage.peer.neighbours.values().map(|n| n.conn).collect();
+    let gossip = stage.gossip(1);
+    for conn in &conns {
+        stage.hear(*conn, Message::Gossip(gossip.clone()));
+    }
+    let delivered = stage.effects.iter().filter(|e| matches!(e, Effect::Deliver(_))).count();
+    assert_eq!(delivered, 1);
+    let sent = stage.sent(|m| matches!(m, Message::Gossip(_)));
+    assert!(sent <= conns.len() - 1, "to those that had not brought it: {sent}");
+    let want = vec![(crate::proto::gossip::tag(&gossip.origin, gossip.life), vec![(1, 1)])];
+    stage.effects.clear();
+    for conn in &conns {
+        stage.hear(*conn, Message::Want(want.clone()));
+        stage.hear(*conn, Message::Want(want.clone()));
+    }
+    let again = stage.sent(|m| matches!(m, Message::Gossip(_)));
+    assert!(sent + again <= conns.len(), "{sent} pushed and {again} sent on request");
+}
+
+#[test]
+fn a_message_that_is_announced_and_does_not_come_is_asked_for() {
+    let mut stage = Stage::new(4, 3);
+    let conns: Vec<Conn> = stage.peer.neighbours.values().map(|n| n.conn).collect();
+    let gossip = stage.gossip(1);
+    let have = vec![(crate::proto::gossip::tag(&gossip.origin, gossip.life), vec![(1, 1)])];
+    stage.hear(conns[1], Message::Have(have.clone()));
+    let wants = |stage: &Stage| stage.sent(|m| matches!(m, Message::Want(_)));
+    assert_eq!(wants(&stage), 0, "it may be on its way");
+    stage.pass(Duration::from_secs(1));
+    assert_eq!(wants(&stage), 1);
+    stage.hear(conns[1], Message::Gossip(gossip));
+    stage.pass(Duration::from_secs(5));
+    assert_eq!(wants(&stage), 1, "once it is here nobody is asked again");
+}
+
+#[test]
+fn the_tree_runs_to_the_oldest_neighbour() {
+    let mut stage = Stage::new(4, 3);
+    let conn = |stage: &Stage, number| stage.peer.neighbours[&addr(number)].conn;
+    stage.pass(Duration::from_millis(10));
+    // Both others have pruned this peer, as lazy links do.
+    for number in [1, 2] {
+        let conn = conn(&stage, number);
+        stage.hear(conn, Message::Prune);
+    }
+    stage.effects.clear();
+    let token = 1;
+    let payload = Bytes::from_static(b"mine");
+    stage.give(Input::Command(Command::Publish { token, payload: payload.clone() }));
+    let pushed = |stage: &Stage, to: Conn| {
+        stage.effects.iter().any(|effect| {
+            matches!(effect, Effect::Send { conn, message: Message::Gossip(_) } if *conn == to)
+        })
+    };
+    assert!(pushed(&stage, conn(&stage, 0)), "the parent gets it pushed");
+    // The parent is lost: the next oldest is grafted at once, and gets the next message.
+    let (lost, next) = (conn(&stage, 0), conn(&stage, 1));
+    stage.effects.clear();
+    stage.give(Input::Closed { conn: lost });
+    let graft = Effect::Send { conn: next, message: Message::Graft };
+    assert!(stage.effects.contains(&graft), "{:?}", stage.effects);
+    stage.give(Input::Command(Command::Publish { token, payload }));
+    assert!(pushed(&stage, next));
+}
