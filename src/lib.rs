@@ -1,5 +1,50 @@
-//! rumormill
+//! Who is in, and does everybody hear?
+//!
+//! A handful of seeds decide by majority who belongs to the network; the peers
+//! link up into a power-law overlay, gossip messages to everybody and watch
+//! over each other. No single node can let anybody in or throw anybody out.
+//!
+//! The programs `seed` and `peer` are thin shells around this library, and any
+//! program can embed a peer:
+//!
+//! ```
+//! use rumormill::node::{Peer, Received, Seed, bind};
+//! use rumormill::proto::config::{Network, PeerConfig, SeedConfig};
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // A network of one seed, in this process; `seed` runs it as a program.
+//! let listener = bind("127.0.0.1:0".parse()?).await?;
+//! let seed_address = listener.local_addr()?;
+//! let network = Network::new("example", [seed_address]);
+//! let seed = Seed::start(listener, SeedConfig::new(seed_address, network.clone()));
+//!
+//! let listener = bind("127.0.0.1:0".parse()?).await?;
+//! let config = PeerConfig::new(listener.local_addr()?, network);
+//! let peer = Peer::start(listener, PeerConfig { gossip_count: 0, ..config });
+//! let mut messages = peer.messages().await?;
+//!
+//! let id = peer.publish("anything, up to 1 MiB").await?;
+//! match messages.next().await {
+//!     Some(Received::Message(delivery)) => assert_eq!(delivery.id, id),
+//!     other => panic!("a peer hears itself, too: {other:?}"),
+//! }
+//!
+//! peer.leave().await;
+//! seed.stop().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! | module | what it is |
+//! | --- | --- |
+//! | [`proto`] | the state machines: all decisions, no I/O |
+//! | [`net`] | bytes in, messages out |
+//! | [`node`] | the tokio hosts that run a machine: [`node::Peer`], [`node::Seed`] |
+//! | [`config`], [`logging`], [`cli`] | what the programs add: arguments, the shared log, exit codes |
+
 #![forbid(unsafe_code)]
+
 pub mod cli;
 pub mod config;
 pub mod logging;

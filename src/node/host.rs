@@ -17,7 +17,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep_until, timeout};
 
 use super::link::{Flushed, Link};
-use super::listener;
+use super::listener::{self, Place};
 use super::peer::Received;
 use crate::logging;
 use crate::net::codec;
@@ -46,6 +46,7 @@ pub(super) enum Inbound {
     Incoming {
         opened: Opened,
         hello: Hello,
+        place: Place,
     },
     Dialled {
         conn: Conn,
@@ -75,7 +76,9 @@ pub(super) enum Inbound {
 }
 
 /// A look at a machine, which is named by its type.
-pub(super) struct Inspection(pub Box<dyn FnOnce(&dyn Any) + Send>);
+pub(super) struct Inspection(pub Look);
+
+type Look = Box<dyn FnOnce(&dyn Any) + Send>;
 
 impl fmt::Debug for Inspection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -117,7 +120,7 @@ pub(super) struct Host<M> {
     listener: AbortHandle,
     links: HashMap<Conn, Link>,
     /// Incoming connections that the machine has not answered yet.
-    arriving: HashMap<Conn, Opened>,
+    arriving: HashMap<Conn, (Opened, Place)>,
     dialling: HashMap<Conn, AbortHandle>,
     incoming_used: Conn,
     effects: Vec<Effect>,
@@ -236,14 +239,14 @@ impl<M: Machine + Send + 'static> Host<M> {
                     self.perform(now);
                 }
             }
-            Inbound::Incoming { opened, hello } => {
+            Inbound::Incoming { opened, hello, place } => {
                 if self.links.len() >= MAX_LINKS {
                     self.note(Severity::Warn, "link closed", "too many connections");
                     return;
                 }
                 self.incoming_used += 2;
                 let conn = self.incoming_used;
-                self.arriving.insert(conn, opened);
+                self.arriving.insert(conn, (opened, place));
                 self.handle(now, Input::Incoming { conn, hello });
             }
             Inbound::Dialled { conn, result } => {
@@ -252,7 +255,7 @@ impl<M: Machine + Send + 'static> Host<M> {
                 }
                 match result {
                     Ok((Opened { stream, rest }, welcome)) => {
-                        let link = Link::start(conn, stream, rest, self.sender.clone());
+                        let link = Link::start(conn, stream, rest, self.sender.clone(), None);
                         self.links.insert(conn, link);
                         self.handle(now, Input::Opened { conn, welcome });
                     }
@@ -372,9 +375,9 @@ impl<M: Machine + Send + 'static> Host<M> {
     }
 
     fn answer(&mut self, conn: Conn, answer: &Answer) {
-        let Some(Opened { stream, rest }) = self.arriving.remove(&conn) else { return };
+        let Some((Opened { stream, rest }, place)) = self.arriving.remove(&conn) else { return };
         let Ok(bytes) = handshake::answer_bytes(answer) else { return };
-        let mut link = Link::start(conn, stream, rest, self.sender.clone());
+        let mut link = Link::start(conn, stream, rest, self.sender.clone(), Some(place));
         link.queue(&bytes);
         match answer {
             Answer::Welcome(_) => {
@@ -428,7 +431,7 @@ impl<M: Machine + Send + 'static> Host<M> {
                 Flushed::Congested => self.handle(now, Input::Congested { conn }),
                 Flushed::Relieved => self.handle(now, Input::Relieved { conn }),
                 Flushed::Broken(reason) => {
-                    if reason != "write failed" {
+                    if let Some(reason) = reason {
                         self.note(Severity::Warn, "link closed", reason);
                     }
                     self.lose(now, conn);

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::host::Inbound;
+use super::listener::Place;
 use crate::net::codec;
 use crate::proto::machine::Conn;
 use crate::proto::message::Message;
@@ -44,8 +45,8 @@ pub(super) enum Flushed {
     Congested,
     /// A congested queue is nearly empty again.
     Relieved,
-    /// The connection failed, or the queue is over its bound.
-    Broken(&'static str),
+    /// The connection failed, or the other side did something wrong, which is then named.
+    Broken(Option<&'static str>),
 }
 
 /// The sending side of a connection.
@@ -60,6 +61,8 @@ pub(super) struct Link {
     inbox: mpsc::Sender<Inbound>,
     /// Dropped to tell the reader that nobody listens any more.
     _reader: oneshot::Sender<()>,
+    /// Its place among the connections from one address, if it came in.
+    _place: Option<Place>,
     pub dirty: bool,
 }
 
@@ -70,6 +73,7 @@ impl Link {
         stream: TcpStream,
         rest: BytesMut,
         inbox: mpsc::Sender<Inbound>,
+        place: Option<Place>,
     ) -> Self {
         let (read, write) = stream.into_split();
         let (reader, closed) = oneshot::channel();
@@ -83,6 +87,7 @@ impl Link {
             blocked: false,
             inbox,
             _reader: reader,
+            _place: place,
             dirty: false,
         }
     }
@@ -94,15 +99,12 @@ impl Link {
 
     /// Writes as much as the connection takes, in as few writes as it takes.
     pub fn flush(&mut self) -> Flushed {
-        if !self.blocked {
-            if let Err(error) = self.write_out() {
-                let _ = error;
-                return Flushed::Broken("write failed");
-            }
+        if !self.blocked && self.write_out().is_err() {
+            return Flushed::Broken(None);
         }
         let waiting = self.queue.len() - self.sent;
         if waiting > MAX_QUEUE {
-            return Flushed::Broken("the other side does not read: queue full");
+            return Flushed::Broken(Some("the other side does not read: queue full"));
         }
         if waiting > HIGH_WATER && !self.congested {
             self.congested = true;

@@ -13,35 +13,49 @@ use crate::logging;
 use crate::net::handshake::{self, AcceptError};
 use crate::proto::config::Network;
 use crate::proto::event::{Event, Severity};
-use crate::proto::message::{Addr, Refused, Role};
+use crate::proto::message::{Addr, Role};
 
 /// Connections that have not said hello yet, in all.
 const MAX_HALF_OPEN: usize = 1_024;
 /// And from one address: one host must not take all places. Twenty peers that start at once on one
 /// machine, and probe each other, need far less.
 const MAX_HALF_OPEN_PER_ADDRESS: usize = 256;
+/// Connections from one address, open ones included. A thousand peers on one machine are a test, and
+/// must still fit.
+const MAX_LINKS_PER_ADDRESS: usize = 4_096;
 /// Pause when the system has no more file descriptors.
 const OUT_OF_FILES: Duration = Duration::from_millis(50);
 
-/// Counts half-open connections by address.
+/// Counts connections by address.
 #[derive(Clone, Debug, Default)]
 struct Crowd(Arc<Mutex<HashMap<IpAddr, usize>>>);
 
+/// A place in a crowd, given back when dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    crowd: Crowd,
+    ip: IpAddr,
+}
+
 impl Crowd {
-    fn enter(&self, ip: IpAddr) -> bool {
+    fn enter(&self, ip: IpAddr, most: usize) -> Option<Place> {
         let mut count = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = count.entry(ip).or_default();
-        let room = *entry < MAX_HALF_OPEN_PER_ADDRESS;
-        *entry += usize::from(room);
-        room
+        if *entry >= most {
+            return None;
+        }
+        *entry += 1;
+        Some(Place { crowd: self.clone(), ip })
     }
+}
 
-    fn exit(&self, ip: IpAddr) {
-        let mut count = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(entry) = count.get_mut(&ip) {
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut count = self.crowd.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entry) = count.get_mut(&self.ip) {
             *entry -= 1;
             if *entry == 0 {
-                count.remove(&ip);
+                count.remove(&self.ip);
             }
         }
     }
@@ -57,7 +71,7 @@ pub(super) async fn run(
 ) {
     let network = Arc::new(network);
     let places = Arc::new(Semaphore::new(MAX_HALF_OPEN));
-    let crowd = Crowd::default();
+    let (half_open, open) = (Crowd::default(), Crowd::default());
     let note = move |severity, what, from: Addr, reason: String| {
         let keys = vec![("from", from.to_string()), ("reason", reason)];
         logging::event(role, me, &Event::Note { severity, what, keys });
@@ -75,22 +89,23 @@ pub(super) async fn run(
         if inbox.is_closed() {
             return;
         }
-        let place = places.clone().try_acquire_owned();
-        let (Ok(place), true) = (place, crowd.enter(from.ip())) else {
-            note(Severity::Warn, "link closed", from, "too many half-open connections".to_owned());
+        let waiting = places.clone().try_acquire_owned().ok();
+        let waiting = waiting.zip(half_open.enter(from.ip(), MAX_HALF_OPEN_PER_ADDRESS));
+        let place = open.enter(from.ip(), MAX_LINKS_PER_ADDRESS);
+        let (Some(waiting), Some(place)) = (waiting, place) else {
+            note(Severity::Warn, "link closed", from, "too many connections".to_owned());
             continue;
         };
-        let (inbox, network, crowd) = (inbox.clone(), network.clone(), crowd.clone());
+        let (inbox, network) = (inbox.clone(), network.clone());
         tokio::spawn(async move {
             let result = handshake::accept(stream, &network).await;
-            crowd.exit(from.ip());
-            drop(place);
+            drop(waiting);
             match result {
                 Ok((opened, hello)) => {
-                    let _ = inbox.send(Inbound::Incoming { opened, hello }).await;
+                    let _ = inbox.send(Inbound::Incoming { opened, hello, place }).await;
                 }
                 Err(AcceptError::Refused(refused)) => {
-                    note(Severity::Warn, "link refused", from, words(refused).to_owned());
+                    note(Severity::Warn, "link refused", from, refused.words().to_owned());
                 }
                 Err(error) if error.is_silent() => {
                     note(Severity::Info, "link closed", from, error.to_string());
@@ -99,8 +114,4 @@ pub(super) async fn run(
             }
         });
     }
-}
-
-fn words(refused: Refused) -> &'static str {
-    refused.words()
 }

@@ -101,7 +101,7 @@ pub struct MessageList {
     entries: VecDeque<Option<Entry>>,
     /// Place of the first entry.
     base: u64,
-    by_id: HashMap<MessageId, u64>,
+    held: usize,
     bytes: usize,
     digest: [u8; 32],
     /// A retired origin leaves a hole, which the next one fills.
@@ -115,8 +115,9 @@ impl MessageList {
     /// Offers a message that came at `now`.
     pub fn offer(&mut self, now: Time, gossip: &Gossip) -> Offer {
         let name = (gossip.origin, gossip.life);
+        let known = self.by_name.get(&name).copied();
         let mut variants = 0;
-        if let Some(origin) = self.by_name.get(&name).and_then(|index| self.origin(*index)) {
+        if let Some(origin) = known.and_then(|index| self.origin(index)) {
             if let Some(places) = origin.held.get(&gossip.number) {
                 let same = |place: &&u64| {
                     self.entry(**place).is_some_and(|entry| {
@@ -149,7 +150,9 @@ impl MessageList {
         if let Some(refusal) = refusal {
             return Offer::Refused(refusal);
         }
-        let Some(index) = self.origin_of(name) else { return Offer::Refused(Refusal::Crowded) };
+        let Some(index) = known.or_else(|| self.new_origin(name)) else {
+            return Offer::Refused(Refusal::Crowded);
+        };
         let place = self.base + self.entries.len() as u64;
         let id = message_id(gossip);
         if let Some(origin) = self.origins.get_mut(index).and_then(Option::as_mut) {
@@ -166,22 +169,19 @@ impl MessageList {
             }
             origin.newest = origin.newest.max(now);
         }
-        self.by_id.insert(id, place);
+        self.held += 1;
         self.bytes += gossip.payload.len();
         xor(&mut self.digest, &id);
         let gossip = gossip.clone();
         self.entries.push_back(Some(Entry { id, gossip, origin: index, received: now }));
-        while self.by_id.len() > MAX_MESSAGES || self.bytes > MAX_BYTES {
+        while self.held > MAX_MESSAGES || self.bytes > MAX_BYTES {
             self.drop_first();
         }
         Offer::New(place)
     }
 
-    /// The index of an origin, which is made if there is room.
-    fn origin_of(&mut self, name: (Addr, Incarnation)) -> Option<usize> {
-        if let Some(index) = self.by_name.get(&name) {
-            return Some(*index);
-        }
+    /// Makes an origin, if there is room.
+    fn new_origin(&mut self, name: (Addr, Incarnation)) -> Option<usize> {
         if self.by_name.len() >= MAX_ORIGINS {
             return None;
         }
@@ -219,7 +219,7 @@ impl MessageList {
     }
 
     fn unlist(&mut self, entry: &Entry, place: u64) {
-        self.by_id.remove(&entry.id);
+        self.held -= 1;
         self.bytes -= entry.gossip.payload.len();
         xor(&mut self.digest, &entry.id);
         if let Some(origin) = self.origins.get_mut(entry.origin).and_then(Option::as_mut)
@@ -277,11 +277,6 @@ impl MessageList {
         (self.base..).zip(&self.entries).filter_map(|(place, e)| Some((place, e.as_ref()?)))
     }
 
-    /// Whether a message is held, by identity.
-    pub fn contains(&self, id: &MessageId) -> bool {
-        self.by_id.contains_key(id)
-    }
-
     /// The first place that may still be held.
     pub fn first_place(&self) -> u64 {
         self.base
@@ -304,12 +299,12 @@ impl MessageList {
 
     /// Number of messages held.
     pub fn len(&self) -> usize {
-        self.by_id.len()
+        self.held
     }
 
     /// Whether none is held.
     pub fn is_empty(&self) -> bool {
-        self.by_id.is_empty()
+        self.held == 0
     }
 
     /// XOR over the identities held.
@@ -369,7 +364,7 @@ mod tests {
         assert_eq!(list.offer(START, &gossip(1, "forged")), Offer::New(0));
         assert_eq!(list.offer(START, &gossip(1, "honest")), Offer::New(1));
         assert_eq!(list.offer(START, &gossip(1, "honest")), Offer::Known(1));
-        assert!(list.contains(&message_id(&gossip(1, "honest"))));
+        assert!(list.iter().any(|(_, entry)| entry.id == message_id(&gossip(1, "honest"))));
         for text in ["x", "y", "z"] {
             list.offer(START, &gossip(1, text));
         }

@@ -73,12 +73,13 @@ pub fn wire_contains(runs: &Runs, number: u64) -> bool {
     after > 0 && number - runs[after - 1].0 < runs[after - 1].1
 }
 
-/// Gathers ascending numbers into runs.
+/// Gathers ascending numbers into runs; one that comes twice counts once.
 pub fn gather(numbers: impl IntoIterator<Item = u64>) -> Runs {
     let mut runs: Runs = Vec::new();
     for number in numbers {
         match runs.last_mut() {
             Some((first, many)) if first.checked_add(*many) == Some(number) => *many += 1,
+            Some((first, many)) if number - *first < *many => {}
             _ => runs.push((number, 1)),
         }
     }

@@ -102,12 +102,20 @@ pub(super) struct Link {
     grafted: Option<Time>,
     /// When it last pushed something.
     pushed: Time,
-    /// Places of messages to announce.
-    announce: Vec<u64>,
+    /// Messages to announce.
+    announce: Vec<Announcement>,
     pub congested: bool,
     round_trip: Option<Duration>,
     /// A summary that comes in several frames.
     pub summary: BTreeMap<Tag, Runs>,
+}
+
+/// A message to announce, if the other side has not told of it by then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Announcement {
+    origin: usize,
+    number: u64,
+    place: u64,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -293,10 +301,11 @@ impl Rumors {
         gossip: Gossip,
         place: u64,
     ) -> MessageId {
-        let id = match self.list.entry(place) {
-            Some(entry) => entry.id,
-            None => super::message_id(&gossip),
+        let (id, origin) = match self.list.entry(place) {
+            Some(entry) => (entry.id, entry.origin),
+            None => (super::message_id(&gossip), usize::MAX),
         };
+        let announcement = Announcement { origin, number: gossip.number, place };
         let mut push = Vec::with_capacity(self.links.len());
         let mut announced = false;
         for (conn, link) in &mut self.links {
@@ -305,7 +314,7 @@ impl Rumors {
             }
             let eager = link.eager || self.parent == Some(*conn);
             if !eager || link.congested {
-                link.announce.push(place);
+                link.announce.push(announcement);
                 announced = true;
                 if link.announce.len() >= HAVE_BATCH {
                     self.timers.set(Timer::Have, turn.now);
@@ -532,24 +541,18 @@ impl Rumors {
     /// Sends the announcements that have gathered.
     fn announce(&mut self, turn: &mut Turn<'_>) {
         for (conn, link) in &mut self.links {
-            let mut numbers: BTreeMap<Tag, Vec<u64>> = BTreeMap::new();
-            for place in std::mem::take(&mut link.announce) {
-                if link.known.get(place) {
-                    continue;
-                }
-                let Some(entry) = self.list.entry(place) else { continue };
-                let Some(origin) = self.list.origin(entry.origin) else { continue };
-                numbers.entry(origin.tag).or_default().push(entry.gossip.number);
+            let mut announce = std::mem::take(&mut link.announce);
+            announce.retain(|announcement| !link.known.get(announcement.place));
+            announce.sort_unstable();
+            let mut have = Vec::new();
+            for of_origin in announce.chunk_by(|one, other| one.origin == other.origin) {
+                let origin = of_origin.first().and_then(|first| self.list.origin(first.origin));
+                let Some(origin) = origin else { continue };
+                self.counters.announced += of_origin.len() as u64;
+                have.push((origin.tag, gather(of_origin.iter().map(|a| a.number))));
             }
-            if numbers.is_empty() {
+            if have.is_empty() {
                 continue;
-            }
-            let mut have = Vec::with_capacity(numbers.len());
-            for (tag, mut numbers) in numbers {
-                numbers.sort_unstable();
-                numbers.dedup();
-                self.counters.announced += numbers.len() as u64;
-                have.push((tag, gather(numbers)));
             }
             turn.send(*conn, Message::Have(have));
         }

@@ -497,6 +497,7 @@ impl PeerMachine {
             Timer::Gossip => self.generate(turn),
             Timer::Ping => {
                 self.timers.set(Timer::Ping, turn.now + self.config.ping_interval);
+                self.unlink_strangers(turn);
                 self.ping_neighbours(turn);
                 self.probe_somebody(turn);
             }

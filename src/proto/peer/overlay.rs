@@ -14,7 +14,7 @@ use rand::RngExt;
 use rand_distr::{Distribution, Zipf};
 
 use super::{Dial, Line, PeerMachine, Timer, sample};
-use crate::proto::event::Event;
+use crate::proto::event::{Event, Severity};
 use crate::proto::machine::{Conn, Effect, MemberEvent, OpenError};
 use crate::proto::message::{Addr, Hello, Incarnation, Message, Purpose, Refused, Welcome};
 use crate::proto::registry::Status;
@@ -23,6 +23,8 @@ use crate::proto::turn::Turn;
 
 /// A member that could not be linked is left alone for this long.
 const AVOID: Duration = Duration::from_secs(3);
+/// A neighbour that is no member by then never registered: more than two refreshes.
+const STRANGER: Duration = Duration::from_secs(30);
 /// Missing links are looked for again after this long.
 const FILL_AGAIN: Duration = Duration::from_secs(1);
 /// Others named to a peer that is refused because this one is full.
@@ -38,6 +40,8 @@ pub(super) struct Neighbour {
     pub incarnation: Incarnation,
     /// When something last came from it.
     pub heard: Time,
+    /// When the link came up.
+    since: Time,
     /// This peer picked it; else it was picked by it.
     pub picked: bool,
 }
@@ -85,7 +89,7 @@ impl PeerMachine {
             self.rumors.link_down(old.conn);
             turn.log(Event::NeighbourDown { peer, degree: self.neighbours.len() });
         }
-        let neighbour = Neighbour { conn, incarnation, heard: turn.now, picked };
+        let neighbour = Neighbour { conn, incarnation, heard: turn.now, since: turn.now, picked };
         self.neighbours.insert(peer, neighbour);
         self.lines.insert(conn, Line::Neighbour(peer));
         self.departing.remove(&peer);
@@ -157,6 +161,25 @@ impl PeerMachine {
         let parent = self.senior().map(|(_, conn)| conn);
         let root = parent.is_none() && self.is_oldest();
         self.rumors.set_parent(turn, parent, root);
+    }
+
+    /// Gives up links to neighbours that have not become members: a newcomer may be faster than the
+    /// news of it, but whoever never registers must not take the places of those who do.
+    pub(super) fn unlink_strangers(&mut self, turn: &mut Turn<'_>) {
+        let strangers: Vec<Addr> = self
+            .neighbours
+            .iter()
+            .filter(|(peer, neighbour)| {
+                turn.now.since(neighbour.since) > STRANGER && self.members.get(peer).is_none()
+            })
+            .map(|(peer, _)| *peer)
+            .collect();
+        for peer in strangers {
+            let keys =
+                vec![("from", peer.to_string()), ("reason", "it has not registered".to_owned())];
+            turn.note(Severity::Warn, "link closed", keys);
+            self.unlink(turn, peer);
+        }
     }
 
     /// Closes the link to a neighbour, which is told that this is no death.

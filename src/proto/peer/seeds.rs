@@ -338,7 +338,14 @@ impl PeerMachine {
             ];
             turn.note(Severity::Debug, "registration answered", keys);
         }
+        let me = self.config.me;
+        let missing = !request.records.iter().any(|(peer, _)| *peer == me);
         self.learn(turn, seed, request.records);
+        if missing && self.registered && request.wish == Wish::Refresh {
+            // The seed, and perhaps all of them, lost what it knew.
+            let incarnation = self.incarnation;
+            self.request(turn, seed, Wish::Register(incarnation));
+        }
         if !self.registered {
             self.ask_next_seed(turn);
         } else {
