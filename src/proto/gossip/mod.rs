@@ -1,8 +1,10 @@
 //! Gossip: what a message is, which ones are known, and how they spread.
 //!
 //! `list` keeps the messages, `runs` the numbers seen, `spread` decides over
-//! which links a message goes (DESIGN.md, section 4).
+//! which links a message goes, `announce` asks for what did not come, and `sync`
+//! finds what was lost all the same (DESIGN.md, section 4).
 
+mod announce;
 pub mod list;
 pub mod runs;
 pub mod spread;

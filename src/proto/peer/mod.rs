@@ -1,12 +1,13 @@
 //! The peer: registers with the seeds, links up, gossips, watches its
 //! neighbours (DESIGN.md, section 4).
 //!
-//! `seeds` talks to the seeds, `overlay` keeps the links, `liveness` finds out
-//! who is dead, `gossip` (beside this module) spreads messages; this file holds
+//! `seeds` talks to the seeds, `overlay` keeps the links, `probe` and `liveness`
+//! find out who is dead, `gossip` (beside this module) spreads messages; this file holds
 //! them together.
 
 mod liveness;
 mod overlay;
+mod probe;
 mod seeds;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -117,7 +118,7 @@ pub struct PeerMachine {
     suspicions: BTreeMap<Addr, Suspicion>,
     /// Members that said that they leave, in that incarnation.
     departing: BTreeMap<Addr, Incarnation>,
-    probes: BTreeMap<Conn, liveness::Probe>,
+    probes: BTreeMap<Conn, probe::Probe>,
     /// Members that did not answer a probe, and since when.
     doubts: BTreeMap<Addr, Time>,
     /// Silence and failed probes that began before this time prove nothing.

@@ -133,7 +133,7 @@ impl PeerMachine {
         if unexpected && self.departing.get(&peer) != Some(&incarnation) {
             // Not dialled for a new link before it is known whether it lives.
             self.avoid.insert(peer, turn.now + AVOID);
-            self.look_at(turn, peer, incarnation, super::liveness::Why::LinkLost);
+            self.look_at(turn, peer, incarnation, super::probe::Why::LinkLost);
         }
         self.fill(turn);
     }
@@ -227,7 +227,7 @@ impl PeerMachine {
                     OpenError::Unreachable | OpenError::TimedOut | OpenError::Garbage => {
                         let known = self.members.alive(&peer).map(|record| record.incarnation);
                         if let Some(incarnation) = known {
-                            self.look_at(turn, peer, incarnation, super::liveness::Why::NotLinked);
+                            self.look_at(turn, peer, incarnation, super::probe::Why::NotLinked);
                         }
                     }
                 }

@@ -1,0 +1,237 @@
+//! What is announced instead of pushed, and asking for what did not come.
+//!
+//! Announcements name messages by origin and number, in runs, and are gathered,
+//! so that they stay far smaller than what they stand for. What must stay true:
+//! nothing is sent over a link that was sent over it before.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::runs::{gather, is_sane};
+use super::spread::{Rumors, Timer};
+use crate::proto::machine::Conn;
+use crate::proto::message::{Message, Runs, Tag};
+use crate::proto::turn::Turn;
+
+/// A missing message is asked for this many round trips after it was announced, because the push
+/// may be on its way; bounded below by a scheduler's time slice and above by patience.
+const GRAFT_ROUND_TRIPS: u32 = 3;
+const GRAFT_BOUNDS: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
+/// Round trip assumed until one was measured.
+const FIRST_ROUND_TRIP: Duration = Duration::from_millis(50);
+/// Missing messages remembered at most; anti-entropy finds the rest.
+const MAX_MISSING: usize = 65_536;
+/// Messages asked for in one go, so that the request fits a frame; the rest a moment later.
+const ASK_BATCH: usize = 16_384;
+/// Announcers remembered for one missing message.
+const MAX_ANNOUNCERS: usize = 8;
+/// Messages, and payload bytes, sent for one request; the rest is asked for again.
+const ANSWER_MESSAGES: usize = 2_048;
+/// See [`ANSWER_MESSAGES`].
+const ANSWER_BYTES: usize = 2 << 20;
+/// Numbers that one frame may announce or ask for.
+const MAX_NUMBERS: u64 = 1 << 17;
+/// A parent that has pushed nothing for so long, while others announce what is missing, is helped
+/// out by an announcer: some times the wait for an announcement.
+const PARENT_SILENT: Duration = Duration::from_millis(400);
+/// An announcer that was grafted stays eager this long.
+const GRAFTED_FOR: Duration = Duration::from_secs(10);
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Missing {
+    announcers: Vec<Conn>,
+    asked: usize,
+}
+
+impl Rumors {
+    /// The other side announces messages. False if the announcement makes no sense.
+    pub(crate) fn on_have(
+        &mut self,
+        turn: &mut Turn<'_>,
+        conn: Conn,
+        have: Vec<(Tag, Runs)>,
+    ) -> bool {
+        if !within_bounds(&have) {
+            return false;
+        }
+        let delay = self.graft_delay();
+        let Some(link) = self.links.get_mut(&conn) else { return true };
+        for (tag, runs) in have {
+            let origin = self.list.by_tag(&tag).and_then(|index| self.list.origin(index));
+            for (first, many) in runs {
+                for number in first..first.saturating_add(many) {
+                    let places = origin.map_or(&[][..], |origin| origin.places(number));
+                    for place in places {
+                        link.known.set(*place);
+                    }
+                    if origin.is_some_and(|origin| origin.seen.contains(number)) {
+                        continue;
+                    }
+                    if self.missing.len() >= MAX_MISSING {
+                        return true;
+                    }
+                    let missing = self.missing.entry((tag, number)).or_default();
+                    if missing.announcers.len() < MAX_ANNOUNCERS
+                        && !missing.announcers.contains(&conn)
+                    {
+                        missing.announcers.push(conn);
+                    }
+                    self.timers.set_if_unset(Timer::Want(tag, number), turn.now + delay);
+                }
+            }
+        }
+        true
+    }
+
+    fn graft_delay(&self) -> Duration {
+        let slowest = self.links.values().filter_map(|link| link.round_trip).max();
+        let delay = slowest.unwrap_or(FIRST_ROUND_TRIP).saturating_mul(GRAFT_ROUND_TRIPS);
+        delay.clamp(GRAFT_BOUNDS.0, GRAFT_BOUNDS.1)
+    }
+
+    /// Asks for what has been announced and did not come. All that is due with the same announcer
+    /// goes in one frame.
+    pub(super) fn ask(&mut self, turn: &mut Turn<'_>, first: (Tag, u64)) {
+        let mut wants: BTreeMap<Conn, BTreeMap<Tag, Vec<u64>>> = BTreeMap::new();
+        let delay = self.graft_delay();
+        let mut next = Some(first);
+        let mut asked = 0;
+        while let Some(name) = next {
+            asked += 1;
+            if let Some(missing) = self.missing.get_mut(&name) {
+                let links = &self.links;
+                missing.announcers.retain(|conn| links.contains_key(conn));
+                match missing.announcers.get(missing.asked) {
+                    Some(conn) => {
+                        missing.asked += 1;
+                        wants.entry(*conn).or_default().entry(name.0).or_default().push(name.1);
+                        // Longer each time: an announcer may be slow because it is loaded.
+                        let wait = delay.saturating_mul(1 << missing.asked.min(6));
+                        self.timers.set(Timer::Want(name.0, name.1), turn.now + wait);
+                    }
+                    // Nobody is left to ask; whoever announces it anew, or anti-entropy, is next.
+                    None => {
+                        self.missing.remove(&name);
+                    }
+                }
+            }
+            if asked >= ASK_BATCH {
+                break;
+            }
+            next = match self.timers.due(turn.now) {
+                Some((_, Timer::Want(tag, number))) => Some((tag, number)),
+                Some((at, other)) => {
+                    self.timers.set(other, at);
+                    None
+                }
+                None => None,
+            };
+        }
+        let silent = self
+            .parent
+            .and_then(|parent| self.links.get(&parent))
+            .is_none_or(|parent| turn.now.since(parent.pushed) > PARENT_SILENT);
+        for (conn, wanted) in wants {
+            let mut want = Vec::new();
+            for (tag, mut numbers) in wanted {
+                numbers.sort_unstable();
+                self.counters.wants += numbers.len() as u64;
+                want.push((tag, gather(numbers)));
+            }
+            turn.send(conn, Message::Want(want));
+            if silent && let Some(link) = self.links.get_mut(&conn) {
+                link.grafted = Some(turn.now + GRAFTED_FOR);
+                self.timers.set(Timer::Regraft, turn.now + GRAFTED_FOR);
+            }
+        }
+        self.tell_wishes(turn);
+    }
+
+    /// The other side asks for messages. False if the request makes no sense.
+    pub(crate) fn on_want(
+        &mut self,
+        turn: &mut Turn<'_>,
+        conn: Conn,
+        want: &[(Tag, Runs)],
+    ) -> bool {
+        if !within_bounds(want) {
+            return false;
+        }
+        let mut places = Vec::new();
+        for (tag, runs) in want {
+            let Some(index) = self.list.by_tag(tag) else { continue };
+            let Some(origin) = self.list.origin(index) else { continue };
+            for (first, many) in runs {
+                for number in *first..first.saturating_add(*many) {
+                    places.extend_from_slice(origin.places(number));
+                }
+            }
+        }
+        self.send_places(turn, conn, &places, false);
+        true
+    }
+
+    /// Sends messages that the other side says it does not have, within the bounds of one answer;
+    /// returns how many. What was sent before is left out, unless `lost` says that it is known not
+    /// to have arrived.
+    pub(super) fn send_places(
+        &mut self,
+        turn: &mut Turn<'_>,
+        conn: Conn,
+        places: &[u64],
+        lost: bool,
+    ) -> usize {
+        let Some(link) = self.links.get_mut(&conn) else { return 0 };
+        let (mut sent, mut bytes) = (0, 0);
+        for place in places {
+            if link.congested || sent >= ANSWER_MESSAGES || bytes >= ANSWER_BYTES {
+                break;
+            }
+            let Some(entry) = self.list.entry(*place) else { continue };
+            if link.sent.get(*place) && !lost {
+                continue;
+            }
+            link.sent.set(*place);
+            link.known.set(*place);
+            link.unsettled.set(*place);
+            sent += 1;
+            bytes += entry.gossip.payload.len();
+            turn.send(conn, Message::Gossip(entry.gossip.clone()));
+        }
+        self.counters.payloads_sent += sent as u64;
+        sent
+    }
+
+    /// Sends the announcements that have gathered.
+    pub(super) fn announce(&mut self, turn: &mut Turn<'_>) {
+        for (conn, link) in &mut self.links {
+            let mut announce = std::mem::take(&mut link.announce);
+            announce.retain(|announcement| !link.known.get(announcement.place));
+            announce.sort_unstable();
+            let mut have = Vec::new();
+            for of_origin in announce.chunk_by(|one, other| one.origin == other.origin) {
+                let origin = of_origin.first().and_then(|first| self.list.origin(first.origin));
+                let Some(origin) = origin else { continue };
+                self.counters.announced += of_origin.len() as u64;
+                have.push((origin.tag, gather(of_origin.iter().map(|a| a.number))));
+            }
+            if have.is_empty() {
+                continue;
+            }
+            turn.send(*conn, Message::Have(have));
+        }
+    }
+}
+
+fn within_bounds(named: &[(Tag, Runs)]) -> bool {
+    let mut total: u64 = 0;
+    for (_, runs) in named {
+        if !is_sane(runs) {
+            return false;
+        }
+        for (_, many) in runs {
+            total = total.saturating_add(*many);
+        }
+    }
+    total <= MAX_NUMBERS
+}

@@ -1,0 +1,213 @@
+//! Probes: looking at a member, for whatever reason.
+//!
+//! A probe is a handshake with the peer's process, because the kernel answers a
+//! TCP connect for a hung process, and the host answers a ping for a dead one.
+//! What must stay true: a probe that found nothing proves something only if
+//! this process was awake meanwhile, and silence only after the suspect timeout.
+
+use std::collections::BTreeSet;
+
+use rand::RngExt;
+
+use super::{Dial, PeerMachine, Timer};
+use crate::proto::machine::{Conn, OpenError};
+use crate::proto::message::{Addr, Incarnation, Message, Purpose, Welcome};
+use crate::proto::time::Time;
+use crate::proto::turn::Turn;
+
+/// Probes under way at the same time because somebody else asked for them.
+const MAX_PROBES: usize = 256;
+
+/// Members in doubt at the same time.
+const MAX_DOUBTS: usize = 4_096;
+
+/// Why a member is being probed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Why {
+    /// The link to it was reset: the one fresh attempt.
+    LinkLost,
+    /// It could not be linked.
+    NotLinked,
+    /// It was its turn: members without neighbours nearby are watched too.
+    Turn,
+    /// It is suspected here, and may have come back.
+    Again,
+    /// Somebody suspects it and asks.
+    Notice { conn: Conn, from: Addr },
+}
+
+/// A probe under way.
+#[derive(Clone, Debug)]
+pub(super) struct Probe {
+    peer: Addr,
+    incarnation: Incarnation,
+    why: BTreeSet<Why>,
+    began: Time,
+    second: bool,
+}
+
+impl PeerMachine {
+    /// Probes one random member that is no neighbour: a peer that died before it had links, or
+    /// with all of its neighbours, is found as well.
+    pub(super) fn probe_somebody(&mut self, turn: &mut Turn<'_>) {
+        if self.leaving {
+            return;
+        }
+        let others: Vec<(Addr, Incarnation)> = self
+            .members
+            .members()
+            .filter(|(peer, _)| {
+                **peer != self.config.me
+                    && !self.neighbours.contains_key(peer)
+                    && !self.suspicions.contains_key(peer)
+            })
+            .map(|(peer, record)| (*peer, record.incarnation))
+            .collect();
+        let place = self.rng.random_range(0..others.len().max(1));
+        if let Some((peer, incarnation)) = others.get(place) {
+            self.look_at(turn, *peer, *incarnation, Why::Turn);
+        }
+    }
+
+    /// Probes a member; several reasons share one probe.
+    pub(super) fn look_at(
+        &mut self,
+        turn: &mut Turn<'_>,
+        peer: Addr,
+        incarnation: Incarnation,
+        why: Why,
+    ) {
+        if let Some(probe) = self.probes.values_mut().find(|probe| probe.peer == peer) {
+            probe.why.insert(why);
+            return;
+        }
+        if matches!(why, Why::Notice { .. }) && self.probes.len() >= MAX_PROBES {
+            return;
+        }
+        self.probe(turn, peer, incarnation, BTreeSet::from([why]), false);
+    }
+
+    fn probe(
+        &mut self,
+        turn: &mut Turn<'_>,
+        peer: Addr,
+        incarnation: Incarnation,
+        why: BTreeSet<Why>,
+        second: bool,
+    ) {
+        let conn = self.dial(turn, peer, Purpose::Probe, Dial::Probe(peer));
+        let began = turn.now;
+        self.probes.insert(conn, Probe { peer, incarnation, why, began, second });
+    }
+
+    pub(super) fn probe_answers(
+        &mut self,
+        turn: &mut Turn<'_>,
+        conn: Conn,
+        peer: Addr,
+        result: Result<Welcome, OpenError>,
+    ) {
+        let Some(probe) = self.probes.remove(&conn) else { return };
+        if self.leaving {
+            return;
+        }
+        match result {
+            Ok(welcome) => self.found_alive(turn, &probe, welcome.incarnation),
+            Err(error) => {
+                let hard = error != OpenError::TimedOut;
+                // A time-out while this process slept proves nothing; and a refusal that nobody
+                // has another reason to expect deserves a second look.
+                let slept = !hard && probe.began < self.awake_since;
+                let expected = probe
+                    .why
+                    .iter()
+                    .any(|why| matches!(why, Why::LinkLost | Why::Again | Why::Notice { .. }));
+                if slept || (hard && !probe.second && !expected) {
+                    self.probe(turn, peer, probe.incarnation, probe.why, true);
+                    return;
+                }
+                if !hard && !expected && self.is_too_early(turn, &probe) {
+                    return;
+                }
+                self.not_found(turn, &probe, hard);
+            }
+        }
+    }
+
+    /// Silence is suspicion only after the suspect timeout, for a stranger as for a neighbour: what
+    /// did not answer in time is looked at again until then.
+    fn is_too_early(&mut self, turn: &Turn<'_>, probe: &Probe) -> bool {
+        if self.doubts.len() >= MAX_DOUBTS && !self.doubts.contains_key(&probe.peer) {
+            return true;
+        }
+        let first = *self.doubts.entry(probe.peer).or_insert(probe.began);
+        let end = first + self.config.suspect_timeout;
+        if turn.now >= end {
+            self.doubts.remove(&probe.peer);
+            return false;
+        }
+        let next = (turn.now + self.config.ping_interval).min(end);
+        self.timers.set(Timer::Doubt(probe.peer), next);
+        true
+    }
+
+    /// A member that did not answer is looked at again.
+    pub(super) fn look_again(&mut self, turn: &mut Turn<'_>, peer: Addr) {
+        match self.members.alive(&peer).map(|record| record.incarnation) {
+            Some(incarnation) => self.look_at(turn, peer, incarnation, Why::Turn),
+            None => {
+                self.doubts.remove(&peer);
+            }
+        }
+    }
+
+    fn found_alive(&mut self, turn: &mut Turn<'_>, probe: &Probe, incarnation: Incarnation) {
+        let peer = probe.peer;
+        self.avoid.remove(&peer);
+        self.doubts.remove(&peer);
+        if self.suspicions.contains_key(&peer) {
+            self.refuted(turn, peer, peer, incarnation);
+        }
+        for why in &probe.why {
+            if let Why::Notice { conn, .. } = why {
+                if self.lines.contains_key(conn) {
+                    turn.send(*conn, Message::Refute { peer, incarnation });
+                }
+                // Told that it is suspected, it refutes by itself, for everybody.
+                self.tell_suspect(turn, peer, incarnation);
+            }
+        }
+        self.fill(turn);
+    }
+
+    fn not_found(&mut self, turn: &mut Turn<'_>, probe: &Probe, hard: bool) {
+        let peer = probe.peer;
+        let lost = probe.why.contains(&Why::LinkLost);
+        let notice = probe.why.iter().any(|why| matches!(why, Why::Notice { .. }));
+        let reason = match (lost, notice, hard) {
+            (true, _, true) => "link lost and connection refused",
+            (true, _, false) => "link lost and no answer to a handshake",
+            (false, true, true) => "noticed by another peer and connection refused",
+            (false, true, false) => "noticed by another peer and no answer to a handshake",
+            (false, false, true) => "connection refused",
+            (false, false, false) => "no answer to handshakes for the suspect timeout",
+        };
+        // Who looked only because it was asked answers that, and does not ask further: else every
+        // death would wake the whole network.
+        let asked = probe.why.iter().all(|why| matches!(why, Why::Notice { .. }));
+        if self.suspect(turn, peer, probe.incarnation, hard, reason) && !asked {
+            self.spread_notice(turn, peer);
+        }
+        for why in &probe.why {
+            let Why::Notice { conn, from } = why else { continue };
+            if let Some(suspicion) = self.suspicions.get_mut(&peer) {
+                suspicion.witnesses.insert(*from);
+                if self.lines.contains_key(conn) {
+                    let incarnation = suspicion.incarnation;
+                    turn.send(*conn, Message::Witness { peer, incarnation });
+                }
+            }
+        }
+        self.check_consensus(turn, peer);
+    }
+}
