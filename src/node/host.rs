@@ -120,7 +120,7 @@ pub(super) struct Host<M> {
     listener: AbortHandle,
     links: HashMap<Conn, Link>,
     /// Incoming connections that the machine has not answered yet.
-    arriving: HashMap<Conn, (Opened, Place)>,
+    arriving: HashMap<Conn, (Opened, Addr, Place)>,
     dialling: HashMap<Conn, AbortHandle>,
     incoming_used: Conn,
     effects: Vec<Effect>,
@@ -246,7 +246,7 @@ impl<M: Machine + Send + 'static> Host<M> {
                 }
                 self.incoming_used += 2;
                 let conn = self.incoming_used;
-                self.arriving.insert(conn, (opened, place));
+                self.arriving.insert(conn, (opened, hello.from, place));
                 self.handle(now, Input::Incoming { conn, hello });
             }
             Inbound::Dialled { conn, result } => {
@@ -255,7 +255,8 @@ impl<M: Machine + Send + 'static> Host<M> {
                 }
                 match result {
                     Ok((Opened { stream, rest }, welcome)) => {
-                        let link = Link::start(conn, stream, rest, self.sender.clone(), None);
+                        let mut link = Link::start(conn, stream, rest, self.sender.clone(), None);
+                        link.peer = Some(welcome.from);
                         self.links.insert(conn, link);
                         self.handle(now, Input::Opened { conn, welcome });
                     }
@@ -265,7 +266,7 @@ impl<M: Machine + Send + 'static> Host<M> {
             Inbound::Closed { conn, reason } => {
                 if self.links.contains_key(&conn) {
                     if let Some(reason) = reason {
-                        self.note(Severity::Warn, "link closed", &reason);
+                        self.note_link(conn, &reason);
                     }
                     self.lose(now, conn);
                 }
@@ -298,6 +299,15 @@ impl<M: Machine + Send + 'static> Host<M> {
     fn note(&self, severity: Severity, what: &'static str, reason: &str) {
         let keys = vec![("reason", reason.to_owned())];
         logging::event(self.role, self.me, &Event::Note { severity, what, keys });
+    }
+
+    fn note_link(&self, conn: Conn, reason: &str) {
+        let mut keys = vec![("reason", reason.to_owned())];
+        if let Some(peer) = self.links.get(&conn).and_then(|link| link.peer) {
+            keys.insert(0, ("from", peer.to_string()));
+        }
+        let event = Event::Note { severity: Severity::Warn, what: "link closed", keys };
+        logging::event(self.role, self.me, &event);
     }
 
     fn handle(&mut self, now: Time, input: Input) {
@@ -375,9 +385,11 @@ impl<M: Machine + Send + 'static> Host<M> {
     }
 
     fn answer(&mut self, conn: Conn, answer: &Answer) {
-        let Some((Opened { stream, rest }, place)) = self.arriving.remove(&conn) else { return };
+        let Some((opened, peer, place)) = self.arriving.remove(&conn) else { return };
+        let Opened { stream, rest } = opened;
         let Ok(bytes) = handshake::answer_bytes(answer) else { return };
         let mut link = Link::start(conn, stream, rest, self.sender.clone(), Some(place));
+        link.peer = Some(peer);
         link.queue(&bytes);
         match answer {
             Answer::Welcome(_) => {
@@ -432,7 +444,7 @@ impl<M: Machine + Send + 'static> Host<M> {
                 Flushed::Relieved => self.handle(now, Input::Relieved { conn }),
                 Flushed::Broken(reason) => {
                     if let Some(reason) = reason {
-                        self.note(Severity::Warn, "link closed", reason);
+                        self.note_link(conn, reason);
                     }
                     self.lose(now, conn);
                 }

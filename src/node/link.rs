@@ -18,7 +18,7 @@ use super::host::Inbound;
 use super::listener::Place;
 use crate::net::codec;
 use crate::proto::machine::Conn;
-use crate::proto::message::Message;
+use crate::proto::message::{Addr, Message};
 
 /// Beyond this many queued bytes eager traffic passes the link by.
 const HIGH_WATER: usize = 256 << 10;
@@ -64,6 +64,8 @@ pub(super) struct Link {
     /// Its place among the connections from one address, if it came in.
     _place: Option<Place>,
     pub dirty: bool,
+    /// Who says to be at the other end, for the log.
+    pub peer: Option<Addr>,
 }
 
 impl Link {
@@ -89,6 +91,7 @@ impl Link {
             _reader: reader,
             _place: place,
             dirty: false,
+            peer: None,
         }
     }
 

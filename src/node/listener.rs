@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
@@ -23,6 +23,8 @@ const MAX_HALF_OPEN_PER_ADDRESS: usize = 256;
 /// Connections from one address, open ones included. A thousand peers on one machine are a test, and
 /// must still fit.
 const MAX_LINKS_PER_ADDRESS: usize = 4_096;
+/// How often that is worth a line.
+const COMPLAIN: Duration = Duration::from_secs(10);
 /// Pause when the system has no more file descriptors.
 const OUT_OF_FILES: Duration = Duration::from_millis(50);
 
@@ -76,11 +78,15 @@ pub(super) async fn run(
         let keys = vec![("from", from.to_string()), ("reason", reason)];
         logging::event(role, me, &Event::Note { severity, what, keys });
     };
+    let mut complained: Option<Instant> = None;
     loop {
         let (stream, from) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                note(Severity::Warn, "accept failed", me, error.to_string());
+                if complained.is_none_or(|at| at.elapsed() > COMPLAIN) {
+                    complained = Some(Instant::now());
+                    note(Severity::Warn, "accept failed", me, error.to_string());
+                }
                 // Waiting for the event "a descriptor is free" is not to be had from the system.
                 tokio::time::sleep(OUT_OF_FILES).await;
                 continue;

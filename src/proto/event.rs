@@ -175,6 +175,9 @@ struct List<'a>(&'a [Addr]);
 
 impl fmt::Display for List<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("\"\"");
+        }
         for (i, addr) in self.0.iter().enumerate() {
             if i > 0 {
                 f.write_str(",")?;

@@ -75,6 +75,9 @@ impl PeerMachine {
             self.unlink(turn, peer);
             return false;
         };
+        if self.is_departing(turn.now, &peer) {
+            return false;
+        }
         if record.incarnation > incarnation && hard {
             // What was found dead is an earlier life; the present one gets its own probe.
             let present = record.incarnation;
@@ -93,11 +96,15 @@ impl PeerMachine {
         turn.effects.push(Effect::Member(MemberEvent::Suspected(peer)));
         self.timers.set(Timer::Suspicion(peer), turn.now + PRESS.0);
         // One suspect more is one possible witness less for the others.
+        self.check_all(turn);
+        true
+    }
+
+    pub(super) fn check_all(&mut self, turn: &mut Turn<'_>) {
         let all: Vec<Addr> = self.suspicions.keys().copied().collect();
         for suspect in all {
             self.check_consensus(turn, suspect);
         }
-        true
     }
 
     pub(super) fn spread_notice(&mut self, turn: &mut Turn<'_>, peer: Addr) {
@@ -308,13 +315,15 @@ impl PeerMachine {
         if suspicion.reported.is_some() {
             return;
         }
-        let witnesses: Vec<Addr> = suspicion
-            .witnesses
-            .iter()
-            .copied()
-            .filter(|witness| self.members.alive(witness).is_some())
-            .collect();
-        let others = || self.members.members().any(|(other, _)| self.could_witness(other, &peer));
+        // A neighbour counts even if the news of its registration is still on its way.
+        let is_member = |other: &Addr| {
+            self.members.alive(other).is_some() || self.neighbours.contains_key(other)
+        };
+        let witnesses: Vec<Addr> = suspicion.witnesses.iter().copied().filter(is_member).collect();
+        let others = || {
+            let members = self.members.members().map(|(other, _)| other);
+            members.chain(self.neighbours.keys()).any(|other| self.could_witness(other, &peer))
+        };
         if witnesses.is_empty() && others() {
             return;
         }

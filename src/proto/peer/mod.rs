@@ -34,6 +34,12 @@ use super::turn::Turn;
 
 /// A leave is over after this long at the latest; CONTRACT.md, section 1, allows 2 s.
 const LEAVE_PATIENCE: Duration = Duration::from_millis(1_700);
+/// After its leave was granted a peer stays this long, and answers whoever looks at it that it is
+/// leaving: the news of the leave takes a moment.
+const LAST_WORDS: Duration = Duration::from_millis(150);
+/// A member that said that it leaves is not suspected for this long; if its leave was not committed
+/// by then, it is treated as any other.
+const DEPARTURE: Duration = Duration::from_secs(5);
 /// A timer that fires this much too late says that the process was asleep: it was stopped, or
 /// starved of its processor.
 const OVERSLEPT: Duration = Duration::from_millis(1_000);
@@ -116,8 +122,8 @@ pub struct PeerMachine {
     avoid: BTreeMap<Addr, Time>,
 
     suspicions: BTreeMap<Addr, Suspicion>,
-    /// Members that said that they leave, in that incarnation.
-    departing: BTreeMap<Addr, Incarnation>,
+    /// Members that said that they leave: in which incarnation, and when.
+    departing: BTreeMap<Addr, (Incarnation, Time)>,
     probes: BTreeMap<Conn, probe::Probe>,
     /// Members that did not answer a probe, and since when.
     doubts: BTreeMap<Addr, Time>,
@@ -340,7 +346,7 @@ impl PeerMachine {
             }
             Message::Leaving => {
                 let incarnation = self.neighbours.get(&peer).map_or(0, |n| n.incarnation);
-                self.departing.insert(peer, incarnation);
+                self.departing.insert(peer, (incarnation, turn.now));
                 turn.close(conn);
                 self.line_down(turn, conn, false);
             }
@@ -396,6 +402,7 @@ impl PeerMachine {
         if changed {
             self.ranking = None;
             self.arrange(turn);
+            self.check_all(turn);
             self.fill(turn);
         }
     }
@@ -474,6 +481,13 @@ impl PeerMachine {
             turn.close(conn);
         }
         turn.effects.push(Effect::Stopped);
+    }
+
+    fn is_departing(&self, now: Time, peer: &Addr) -> bool {
+        let known = self.members.get(peer).map_or(0, |record| record.incarnation);
+        self.departing.get(peer).is_some_and(|(incarnation, since)| {
+            *incarnation >= known && now.since(*since) < DEPARTURE
+        })
     }
 
     /// After a sleep nobody else's silence proves anything: everybody gets a fresh chance.

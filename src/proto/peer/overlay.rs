@@ -130,7 +130,7 @@ impl PeerMachine {
         if self.leaving {
             return;
         }
-        if unexpected && self.departing.get(&peer) != Some(&incarnation) {
+        if unexpected && !self.is_departing(turn.now, &peer) {
             // Not dialled for a new link before it is known whether it lives.
             self.avoid.insert(peer, turn.now + AVOID);
             self.look_at(turn, peer, incarnation, super::probe::Why::LinkLost);
@@ -201,6 +201,9 @@ impl PeerMachine {
     ) {
         match result {
             Ok(welcome) if self.leaving || welcome.leaving => {
+                if welcome.leaving {
+                    self.departs(turn.now, peer);
+                }
                 turn.send(conn, Message::Unlink);
                 turn.close(conn);
             }
@@ -211,6 +214,9 @@ impl PeerMachine {
                 }
                 match error {
                     OpenError::Refused(refusal) => {
+                        if refusal.reason == Refused::Leaving {
+                            self.departs(turn.now, peer);
+                        }
                         let named: Vec<Addr> = refusal
                             .others
                             .into_iter()
@@ -236,11 +242,18 @@ impl PeerMachine {
         self.fill(turn);
     }
 
+    /// A member answers that it is leaving.
+    pub(super) fn departs(&mut self, now: Time, peer: Addr) {
+        let incarnation = self.members.get(&peer).map_or(0, |record| record.incarnation);
+        self.departing.insert(peer, (incarnation, now));
+    }
+
     fn may_link(&self, now: Time, peer: &Addr) -> bool {
         *peer != self.config.me
             && self.members.alive(peer).is_some()
             && !self.neighbours.contains_key(peer)
             && !self.suspicions.contains_key(peer)
+            && !self.is_departing(now, peer)
             && !self.dials.values().any(|dial| *dial == Dial::Link(*peer))
             && self.avoid.get(peer).is_none_or(|until| *until <= now)
     }
@@ -354,7 +367,7 @@ impl PeerMachine {
         incarnation: Incarnation,
     ) {
         self.avoid.remove(&peer);
-        if self.departing.get(&peer).is_some_and(|departed| *departed < incarnation) {
+        if self.departing.get(&peer).is_some_and(|(departed, _)| *departed < incarnation) {
             self.departing.remove(&peer);
         }
         if let Some(suspicion) = self.suspicions.get(&peer)

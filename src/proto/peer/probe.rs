@@ -112,7 +112,12 @@ impl PeerMachine {
             return;
         }
         match result {
-            Ok(welcome) => self.found_alive(turn, &probe, welcome.incarnation),
+            Ok(welcome) => {
+                if welcome.leaving {
+                    self.departs(turn.now, peer);
+                }
+                self.found_alive(turn, &probe, welcome.incarnation);
+            }
             Err(error) => {
                 let hard = error != OpenError::TimedOut;
                 // A time-out while this process slept proves nothing; and a refusal that nobody

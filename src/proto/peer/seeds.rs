@@ -269,7 +269,9 @@ impl PeerMachine {
                     self.timers.set(Timer::Refresh, turn.now + pause);
                 }
             }
-            Wish::Leave if self.leaving => self.stop(turn),
+            Wish::Leave if self.leaving => {
+                self.timers.set(Timer::Leave, turn.now + super::LAST_WORDS);
+            }
             _ => {}
         }
     }

@@ -376,7 +376,12 @@ impl SeedMachine {
             self.close_case(peer, incarnation);
         }
         self.changed.insert(peer);
-        self.timers.set_if_unset(Timer::Push, turn.now + desk::PUSH_DELAY);
+        if status == Status::Left {
+            // Nobody is to look for it in vain.
+            self.timers.set(Timer::Push, turn.now);
+        } else {
+            self.timers.set_if_unset(Timer::Push, turn.now + desk::PUSH_DELAY);
+        }
         let kind = match status {
             Status::Alive => ChangeKind::Join,
             Status::Left => ChangeKind::Leave,
