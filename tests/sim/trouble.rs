@@ -217,11 +217,12 @@ impl Trouble {
                 }
             }
             _ => {
-                // A restart so quick that nobody may have noticed.
+                // A restart so quick that nobody may have noticed; but no process starts within a
+                // millisecond, which is what an incarnation counts.
                 let Some(id) = self.a_peer(world) else { return };
                 world.tally.one("crashes");
                 world.crash(id);
-                self.later(world, 1..50, Undo::Start(id));
+                self.later(world, 3..50, Undo::Start(id));
             }
         }
     }

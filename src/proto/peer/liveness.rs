@@ -262,20 +262,30 @@ impl PeerMachine {
     /// This peer is suspected and alive: it says so, and takes a higher incarnation, so that
     /// whatever is under way against the present one comes to nothing.
     fn refute(&mut self, turn: &mut Turn<'_>, conn: Conn, incarnation: Incarnation) {
-        // Once in a suspect timeout: a liar must not keep this peer busy registering.
-        let recently =
-            self.last_refutation.is_some_and(|at| turn.now.since(at) < self.config.suspect_timeout);
-        if incarnation == self.incarnation && !recently && self.registered && !self.leaving {
-            self.last_refutation = Some(turn.now);
-            let keys = vec![("incarnation", (incarnation + 1).to_string())];
-            turn.note(Severity::Warn, "refuting suspicion", keys);
-            self.rise_above(turn, incarnation);
+        if incarnation == self.incarnation && self.rise_again(turn) {
             let links: Vec<Conn> = self.neighbours.values().map(|n| n.conn).collect();
             let (peer, incarnation) = (self.config.me, self.incarnation);
             turn.send_many(links, Message::Refute { peer, incarnation });
         }
         let (peer, incarnation) = (self.config.me, self.incarnation);
         turn.send(conn, Message::Refute { peer, incarnation });
+    }
+
+    /// Takes a higher incarnation, because somebody takes the present one for dead. False if that
+    /// was done a moment ago: once in a suspect timeout is enough, and a liar must not keep this
+    /// peer busy registering.
+    pub(super) fn rise_again(&mut self, turn: &mut Turn<'_>) -> bool {
+        let recently =
+            self.last_refutation.is_some_and(|at| turn.now.since(at) < self.config.suspect_timeout);
+        if recently || !self.registered || self.leaving {
+            return false;
+        }
+        self.last_refutation = Some(turn.now);
+        let incarnation = self.incarnation;
+        let keys = vec![("incarnation", incarnation.saturating_add(1).to_string())];
+        turn.note(Severity::Warn, "refuting suspicion", keys);
+        self.rise_above(turn, incarnation);
+        true
     }
 
     /// A suspect is alive after all.

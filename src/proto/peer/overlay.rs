@@ -214,8 +214,14 @@ impl PeerMachine {
                 }
                 match error {
                     OpenError::Refused(refusal) => {
-                        if refusal.reason == Refused::Leaving {
-                            self.departs(turn.now, peer);
+                        match refusal.reason {
+                            Refused::Leaving => self.departs(turn.now, peer),
+                            // It has heard of this incarnation's death, from a seed that then lost
+                            // its memory: only a later one is above that for everybody.
+                            Refused::NotMember => {
+                                self.rise_again(turn);
+                            }
+                            _ => {}
                         }
                         let named: Vec<Addr> = refusal
                             .others

@@ -499,6 +499,8 @@ impl Machine for SeedMachine {
         let turn = &mut Turn { now, effects };
         match input {
             Input::Start => {
+                // A late vote on a ballot of a former life must not count for one of this life.
+                self.ballots_used = now.micros();
                 turn.log(Event::SeedListening { quorum: self.quorum(), of: self.seeds() });
                 self.call_colleagues(turn);
             }
