@@ -16,6 +16,9 @@ use crate::proto::message::{Addr, Answer, Hello, Refusal, Refused, Welcome};
 /// A stranger that connects has this long to say hello.
 pub const HELLO_PATIENCE: Duration = Duration::from_secs(5);
 
+/// Between two attempts to dial somebody who hung up without an answer.
+const DIAL_AGAIN: Duration = Duration::from_millis(20);
+
 /// What is left of a connection once it is open: the stream, and bytes that came with the opening.
 #[derive(Debug)]
 pub struct Opened {
@@ -63,42 +66,56 @@ pub async fn open(
     hello: &Hello,
     within: Duration,
 ) -> Result<(Opened, Welcome), OpenError> {
-    match timeout(within, dial(to, hello)).await {
-        Ok(result) => result,
-        Err(_) => Err(OpenError::TimedOut),
+    timeout(within, persist(to, hello)).await.unwrap_or(Err(OpenError::TimedOut))
+}
+
+/// Dials until there is an answer of some kind. A connection that ends before its answer proves
+/// nothing: a process that is dying ends it, and so does one that is crowded. The next attempt tells
+/// them apart, because nobody listens for the dead.
+async fn persist(to: Addr, hello: &Hello) -> Result<(Opened, Welcome), OpenError> {
+    loop {
+        if let Some(result) = dial(to, hello).await {
+            return result;
+        }
+        // There is no event to wait for: the other side is asked again.
+        tokio::time::sleep(DIAL_AGAIN).await;
     }
 }
 
-async fn dial(to: Addr, hello: &Hello) -> Result<(Opened, Welcome), OpenError> {
-    let mut stream = TcpStream::connect(to).await.map_err(evidence)?;
-    stream.set_nodelay(true).map_err(evidence)?;
+/// One attempt; none if it ended without an answer.
+async fn dial(to: Addr, hello: &Hello) -> Option<Result<(Opened, Welcome), OpenError>> {
+    let mut stream = match TcpStream::connect(to).await {
+        Ok(stream) => stream,
+        Err(error) => return evidence(&error).map(Err),
+    };
     let mut bytes = Vec::new();
-    codec::encode_hello(hello, &mut bytes).map_err(|_| OpenError::Garbage)?;
-    stream.write_all(&bytes).await.map_err(evidence)?;
+    if codec::encode_hello(hello, &mut bytes).is_err() {
+        return Some(Err(OpenError::Local));
+    }
+    if stream.set_nodelay(true).is_err() || stream.write_all(&bytes).await.is_err() {
+        return None;
+    }
     let mut rest = BytesMut::with_capacity(256);
     let frame = match read_opening(&mut stream, &mut rest).await {
         Ok(frame) => frame,
-        Err(AcceptError::Io(error)) => return Err(evidence(error)),
-        Err(AcceptError::Closed) => return Err(OpenError::Unreachable),
-        Err(_) => return Err(OpenError::Garbage),
+        Err(AcceptError::Io(_) | AcceptError::Closed) => return None,
+        Err(_) => return Some(Err(OpenError::Garbage)),
     };
-    match codec::decode_answer(&frame) {
+    Some(match codec::decode_answer(&frame) {
         Ok(Answer::Welcome(welcome)) => Ok((Opened { stream, rest }, welcome)),
         Ok(Answer::Refused(refusal)) => Err(OpenError::Refused(refusal)),
         Err(_) => Err(OpenError::Garbage),
-    }
+    })
 }
 
-/// What a socket error proves about the other side.
-#[allow(clippy::needless_pass_by_value)] // it is used as a function value
-fn evidence(error: io::Error) -> OpenError {
+/// What a failed connect proves about the other side; none if it is to be tried again.
+fn evidence(error: &io::Error) -> Option<OpenError> {
     match error.kind() {
-        io::ErrorKind::ConnectionRefused
-        | io::ErrorKind::ConnectionReset
-        | io::ErrorKind::ConnectionAborted
-        | io::ErrorKind::BrokenPipe
-        | io::ErrorKind::UnexpectedEof => OpenError::Unreachable,
-        _ => OpenError::TimedOut,
+        io::ErrorKind::ConnectionRefused => Some(OpenError::Unreachable),
+        io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted => None,
+        io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable => Some(OpenError::TimedOut),
+        // No descriptors, no ports, no network on this side.
+        _ => Some(OpenError::Local),
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use tokio::net::TcpListener;
 use tokio::net::tcp::OwnedWriteHalf;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep_until, timeout};
 
@@ -36,7 +36,7 @@ const INBOX: usize = 1_024;
 /// Batches handled before queues are flushed.
 const TURN: usize = 64;
 /// How long last words may take when the machine has stopped.
-const FAREWELL: Duration = Duration::from_millis(400);
+const FAREWELL: Duration = Duration::from_millis(300);
 /// Open connections in all; more are refused.
 const MAX_LINKS: usize = 16_384;
 
@@ -46,7 +46,7 @@ pub(super) enum Inbound {
     Incoming {
         opened: Opened,
         hello: Hello,
-        place: Place,
+        place: Option<Place>,
     },
     Dialled {
         conn: Conn,
@@ -55,6 +55,7 @@ pub(super) enum Inbound {
     Messages {
         conn: Conn,
         messages: Vec<Message>,
+        turn: OwnedSemaphorePermit,
     },
     Closed {
         conn: Conn,
@@ -120,7 +121,7 @@ pub(super) struct Host<M> {
     listener: AbortHandle,
     links: HashMap<Conn, Link>,
     /// Incoming connections that the machine has not answered yet.
-    arriving: HashMap<Conn, (Opened, Addr, Place)>,
+    arriving: HashMap<Conn, (Opened, Addr, Option<Place>)>,
     dialling: HashMap<Conn, AbortHandle>,
     incoming_used: Conn,
     effects: Vec<Effect>,
@@ -226,7 +227,7 @@ impl<M: Machine + Send + 'static> Host<M> {
 
     fn take(&mut self, now: Time, inbound: Inbound) {
         match inbound {
-            Inbound::Messages { conn, messages } => {
+            Inbound::Messages { conn, messages, turn: _turn } => {
                 // A connection that the machine has closed may still have said something.
                 if self.links.contains_key(&conn) {
                     for message in messages {
@@ -388,7 +389,7 @@ impl<M: Machine + Send + 'static> Host<M> {
         let Some((opened, peer, place)) = self.arriving.remove(&conn) else { return };
         let Opened { stream, rest } = opened;
         let Ok(bytes) = handshake::answer_bytes(answer) else { return };
-        let mut link = Link::start(conn, stream, rest, self.sender.clone(), Some(place));
+        let mut link = Link::start(conn, stream, rest, self.sender.clone(), place);
         link.peer = Some(peer);
         link.queue(&bytes);
         match answer {

@@ -8,10 +8,11 @@ use std::io;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use std::sync::Arc;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::host::Inbound;
@@ -30,6 +31,9 @@ const MAX_QUEUE: usize = 16 << 20;
 const READ: usize = 32 << 10;
 /// Messages handed over at once.
 const BATCH: usize = 256;
+/// Batches of one link that may wait for the machine: the next ones wait in its own socket, so that a
+/// link that brings much, or what is slow to handle, cannot make the others wait behind it.
+const BATCHES: usize = 2;
 /// A closed connection may take this long to hear that the other side has closed as well. Closing
 /// with bytes unread would reset it, and the last words could be lost.
 const LINGER: Duration = Duration::from_millis(500);
@@ -212,6 +216,7 @@ async fn read_messages(
     inbox: &mpsc::Sender<Inbound>,
 ) -> Option<String> {
     let mut frames = codec::frames();
+    let turns = Arc::new(Semaphore::new(BATCHES));
     loop {
         let mut messages: Vec<Message> = Vec::new();
         let mut wrong = None;
@@ -229,8 +234,11 @@ async fn read_messages(
             }
         }
         let full = messages.len() >= BATCH;
-        if !messages.is_empty() && inbox.send(Inbound::Messages { conn, messages }).await.is_err() {
-            return None;
+        if !messages.is_empty() {
+            let turn = turns.clone().acquire_owned().await.ok()?;
+            if inbox.send(Inbound::Messages { conn, messages, turn }).await.is_err() {
+                return None;
+            }
         }
         if wrong.is_some() {
             return wrong;

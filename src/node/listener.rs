@@ -1,32 +1,39 @@
-//! Takes connections in, bounds how many may be half open, and hears their hello.
+//! Takes connections in, and hears their hello.
+//!
+//! What must stay true: whoever connects and says nothing costs a bounded
+//! number of places, and keeps nobody else out: when they are all taken, the
+//! one that has been silent longest goes. A probe that finds no place would be
+//! a peer voted dead.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
 
 use super::host::Inbound;
 use crate::logging;
 use crate::net::handshake::{self, AcceptError};
 use crate::proto::config::Network;
 use crate::proto::event::{Event, Severity};
-use crate::proto::message::{Addr, Role};
+use crate::proto::message::{Addr, Purpose, Role};
 
-/// Connections that have not said hello yet, in all.
-const MAX_HALF_OPEN: usize = 1_024;
-/// And from one address: one host must not take all places. Twenty peers that start at once on one
-/// machine, and probe each other, need far less.
-const MAX_HALF_OPEN_PER_ADDRESS: usize = 256;
-/// Connections from one address, open ones included. A thousand peers on one machine are a test, and
-/// must still fit.
+/// Connections that have not said hello yet.
+const MAX_HALF_OPEN: usize = 512;
+/// Open connections from one address, probes not counted. A thousand peers on one machine are a
+/// test, and must still fit.
 const MAX_LINKS_PER_ADDRESS: usize = 4_096;
-/// How often that is worth a line.
-const COMPLAIN: Duration = Duration::from_secs(10);
 /// Pause when the system has no more file descriptors.
 const OUT_OF_FILES: Duration = Duration::from_millis(50);
+/// Lines about connections that came to nothing, in a second; further ones are only counted.
+const LINES_A_SECOND: u32 = 500;
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Counts connections by address.
 #[derive(Clone, Debug, Default)]
@@ -41,7 +48,7 @@ pub(super) struct Place {
 
 impl Crowd {
     fn enter(&self, ip: IpAddr, most: usize) -> Option<Place> {
-        let mut count = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut count = lock(&self.0);
         let entry = count.entry(ip).or_default();
         if *entry >= most {
             return None;
@@ -53,13 +60,66 @@ impl Crowd {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut count = self.crowd.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut count = lock(&self.crowd.0);
         if let Some(entry) = count.get_mut(&self.ip) {
             *entry -= 1;
             if *entry == 0 {
                 count.remove(&self.ip);
             }
         }
+    }
+}
+
+/// Connections that have not said hello, in order of their coming.
+#[derive(Clone, Debug, Default)]
+struct Silent(Arc<Mutex<BTreeMap<u64, AbortHandle>>>);
+
+impl Silent {
+    /// Makes room for one more; true if another one had to go for it.
+    fn make_room(&self) -> bool {
+        let mut waiting = lock(&self.0);
+        let oldest = if waiting.len() >= MAX_HALF_OPEN { waiting.pop_first() } else { None };
+        match oldest {
+            Some((_, task)) => {
+                task.abort();
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+/// Logs what came to nothing, not more often than is of use.
+#[derive(Clone, Debug)]
+struct Notes {
+    role: Role,
+    me: Addr,
+    /// Start of the present second, lines in it, lines left out.
+    budget: Arc<Mutex<(Instant, u32, u64)>>,
+}
+
+impl Notes {
+    fn note(&self, severity: Severity, what: &'static str, from: Option<Addr>, reason: String) {
+        let mut budget = lock(&self.budget);
+        let (second, lines, left_out) = &mut *budget;
+        if second.elapsed() >= Duration::from_secs(1) {
+            (*second, *lines) = (Instant::now(), 0);
+        }
+        *lines += 1;
+        if *lines > LINES_A_SECOND {
+            *left_out += 1;
+            return;
+        }
+        let mut keys = vec![("reason", reason)];
+        if let Some(from) = from {
+            keys.insert(0, ("from", from.to_string()));
+        }
+        let more = std::mem::take(left_out);
+        if more > 0 {
+            keys.push(("left-out", more.to_string()));
+        }
+        drop(budget);
+        logging::event(self.role, self.me, &Event::Note { severity, what, keys });
     }
 }
 
@@ -72,21 +132,13 @@ pub(super) async fn run(
     inbox: mpsc::Sender<Inbound>,
 ) {
     let network = Arc::new(network);
-    let places = Arc::new(Semaphore::new(MAX_HALF_OPEN));
-    let (half_open, open) = (Crowd::default(), Crowd::default());
-    let note = move |severity, what, from: Addr, reason: String| {
-        let keys = vec![("from", from.to_string()), ("reason", reason)];
-        logging::event(role, me, &Event::Note { severity, what, keys });
-    };
-    let mut complained: Option<Instant> = None;
-    loop {
+    let (silent, open) = (Silent::default(), Crowd::default());
+    let notes = Notes { role, me, budget: Arc::new(Mutex::new((Instant::now(), 0, 0))) };
+    for number in 0.. {
         let (stream, from) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                if complained.is_none_or(|at| at.elapsed() > COMPLAIN) {
-                    complained = Some(Instant::now());
-                    note(Severity::Warn, "accept failed", me, error.to_string());
-                }
+                notes.note(Severity::Warn, "accept failed", None, error.to_string());
                 // Waiting for the event "a descriptor is free" is not to be had from the system.
                 tokio::time::sleep(OUT_OF_FILES).await;
                 continue;
@@ -95,29 +147,39 @@ pub(super) async fn run(
         if inbox.is_closed() {
             return;
         }
-        let waiting = places.clone().try_acquire_owned().ok();
-        let waiting = waiting.zip(half_open.enter(from.ip(), MAX_HALF_OPEN_PER_ADDRESS));
-        let place = open.enter(from.ip(), MAX_LINKS_PER_ADDRESS);
-        let (Some(waiting), Some(place)) = (waiting, place) else {
-            note(Severity::Warn, "link closed", from, "too many connections".to_owned());
-            continue;
-        };
-        let (inbox, network) = (inbox.clone(), network.clone());
-        tokio::spawn(async move {
+        if silent.make_room() {
+            let reason = "too many connections that say nothing; the oldest went".to_owned();
+            notes.note(Severity::Warn, "link closed", None, reason);
+        }
+        let waiting = silent.clone();
+        let (inbox, network, open, notes) =
+            (inbox.clone(), network.clone(), open.clone(), notes.clone());
+        // Held until the task is listed, so that it cannot be done before it is.
+        let mut list = lock(&silent.0);
+        let task = tokio::spawn(async move {
             let result = handshake::accept(stream, &network).await;
-            drop(waiting);
+            lock(&waiting.0).remove(&number);
             match result {
                 Ok((opened, hello)) => {
+                    let place = open.enter(from.ip(), MAX_LINKS_PER_ADDRESS);
+                    if place.is_none() && hello.purpose != Purpose::Probe {
+                        let reason = "too many connections from that address".to_owned();
+                        notes.note(Severity::Warn, "link closed", Some(from), reason);
+                        return;
+                    }
                     let _ = inbox.send(Inbound::Incoming { opened, hello, place }).await;
                 }
                 Err(AcceptError::Refused(refused)) => {
-                    note(Severity::Warn, "link refused", from, refused.words().to_owned());
+                    let reason = refused.words().to_owned();
+                    notes.note(Severity::Warn, "link refused", Some(from), reason);
                 }
-                Err(error) if error.is_silent() => {
-                    note(Severity::Info, "link closed", from, error.to_string());
+                Err(error) => {
+                    let silent = error.is_silent();
+                    let severity = if silent { Severity::Info } else { Severity::Warn };
+                    notes.note(severity, "link closed", Some(from), error.to_string());
                 }
-                Err(error) => note(Severity::Warn, "link closed", from, error.to_string()),
             }
         });
+        list.insert(number, task.abort_handle());
     }
 }

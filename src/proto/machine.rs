@@ -91,6 +91,9 @@ pub enum OpenError {
     Refused(Refusal),
     /// What answered does not speak this protocol.
     Garbage,
+    /// This process could not even try, for want of descriptors or memory: that says nothing about
+    /// the other side.
+    Local,
 }
 
 /// What the operator or the embedding program asks of a machine.
@@ -181,6 +184,9 @@ pub enum PublishError {
     /// The peer is leaving.
     #[error("the peer is leaving the network")]
     Leaving,
+    /// The clock is so far off that others would refuse the message.
+    #[error("this machine's clock is too far from the time at which the peer started")]
+    Clock,
 }
 
 /// A gossip message handed to the application.

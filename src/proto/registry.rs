@@ -14,6 +14,10 @@ use sha2::{Digest, Sha256};
 
 use super::message::{Addr, Incarnation};
 
+/// How far ahead of the clock an incarnation may be, milliseconds: a day of clock error. One far in
+/// the future would keep its address from ever registering again.
+pub const MAX_AHEAD_MILLIS: u64 = 86_400_000;
+
 /// What became of a peer in one incarnation, in the order in which a later one wins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Status {

@@ -20,17 +20,22 @@ const GRAFT_BOUNDS: (Duration, Duration) = (Duration::from_millis(5), Duration::
 /// Round trip assumed until one was measured.
 const FIRST_ROUND_TRIP: Duration = Duration::from_millis(50);
 /// Missing messages remembered at most; anti-entropy finds the rest.
-const MAX_MISSING: usize = 65_536;
+const MAX_MISSING: usize = 16_384;
 /// Messages asked for in one go, so that the request fits a frame; the rest a moment later.
-const ASK_BATCH: usize = 16_384;
+const ASK_BATCH: usize = 4_096;
+/// Announced messages that are noted as known to the other side, for one frame. The work that a
+/// frame makes must follow its bytes, and a run of a thousand numbers has twenty.
+const NOTED: usize = 256;
 /// Announcers remembered for one missing message.
 const MAX_ANNOUNCERS: usize = 8;
 /// Messages, and payload bytes, sent for one request; the rest is asked for again.
 const ANSWER_MESSAGES: usize = 2_048;
 /// See [`ANSWER_MESSAGES`].
 const ANSWER_BYTES: usize = 2 << 20;
+/// Messages looked at for one request, sent or not.
+const LOOKED_AT: usize = 4_096;
 /// Numbers that one frame may announce or ask for.
-const MAX_NUMBERS: u64 = 1 << 17;
+const MAX_NUMBERS: u64 = 1 << 16;
 /// A parent that has pushed nothing for so long, while others announce what is missing, is helped
 /// out by an announcer: some times the wait for an announcement.
 const PARENT_SILENT: Duration = Duration::from_millis(400);
@@ -56,17 +61,21 @@ impl Rumors {
         }
         let delay = self.graft_delay();
         let Some(link) = self.links.get_mut(&conn) else { return true };
+        let mut noted = 0;
         for (tag, runs) in have {
             let origin = self.list.by_tag(&tag).and_then(|index| self.list.origin(index));
             for (first, many) in runs {
-                for number in first..first.saturating_add(many) {
-                    let places = origin.map_or(&[][..], |origin| origin.places(number));
-                    for place in places {
-                        link.known.set(*place);
+                if let Some(origin) = origin {
+                    for place in origin.places_in(first, many).take(NOTED - noted) {
+                        link.known.set(place);
+                        noted += 1;
                     }
-                    if origin.is_some_and(|origin| origin.seen.contains(number)) {
-                        continue;
-                    }
+                }
+                let gaps: Vec<(u64, u64)> = match origin {
+                    Some(origin) => origin.seen.gaps(first, many).take(NOTED).collect(),
+                    None => vec![(first, first.saturating_add(many) - 1)],
+                };
+                for number in gaps.into_iter().flat_map(|(low, high)| low..=high) {
                     if self.missing.len() >= MAX_MISSING {
                         return true;
                     }
@@ -162,9 +171,8 @@ impl Rumors {
             let Some(index) = self.list.by_tag(tag) else { continue };
             let Some(origin) = self.list.origin(index) else { continue };
             for (first, many) in runs {
-                for number in *first..first.saturating_add(*many) {
-                    places.extend_from_slice(origin.places(number));
-                }
+                let room = LOOKED_AT - places.len();
+                places.extend(origin.places_in(*first, *many).take(room));
             }
         }
         self.send_places(turn, conn, &places, false);

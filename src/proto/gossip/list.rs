@@ -6,7 +6,7 @@
 //! *place* in that order is what links remember (which ones crossed), so that
 //! a bit does where a hash set would.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use super::runs::RunSet;
 use super::{MAX_AGE, MAX_PAYLOAD, MAX_SKEW, MessageId, message_id, published, tag};
@@ -19,9 +19,9 @@ const MAX_MESSAGES: usize = 65_536;
 const MAX_BYTES: usize = 64 << 20;
 /// Origins (peers in one life) known at most; messages of further ones are refused.
 const MAX_ORIGINS: usize = 16_384;
-/// Different texts accepted under one origin and number. An honest origin has one; a forger must
-/// not be able to keep the honest one out by being first, nor to fill the list.
-const MAX_VARIANTS: usize = 4;
+/// Origins that are no members as far as is known: room for messages that are faster than the news
+/// of their origin's registration, and none for invented ones.
+const MAX_STRANGERS: usize = 256;
 
 /// A message held.
 #[derive(Clone, Debug)]
@@ -51,19 +51,22 @@ pub struct Origin {
     newest: Time,
 }
 
-/// Places of the messages held under one number: of an honest origin there is one.
+/// Places of the messages held under one number. An honest origin has one; but a forger must not be
+/// able to keep the honest one out by being first, nor by being many, so all are held, and found by
+/// what they are.
 #[derive(Clone, Debug)]
 enum Held {
-    One([u64; 1]),
-    Many(Vec<u64>),
+    One(u64),
+    Many(BTreeMap<MessageId, u64>),
 }
 
 impl Held {
-    fn places(&self) -> &[u64] {
-        match self {
-            Held::One(place) => place,
-            Held::Many(places) => places,
-        }
+    fn places(&self) -> impl Iterator<Item = u64> + '_ {
+        let (one, many) = match self {
+            Held::One(place) => (Some(*place), None),
+            Held::Many(places) => (None, Some(places.values().copied())),
+        };
+        one.into_iter().chain(many.into_iter().flatten())
     }
 }
 
@@ -80,7 +83,7 @@ pub enum Refusal {
     Nonsense,
     /// It was here before and has been dropped.
     Dropped,
-    /// Too many origins, or too many texts under one number.
+    /// Too many origins, or too many holes in an origin's numbers.
     Crowded,
 }
 
@@ -109,28 +112,45 @@ pub struct MessageList {
     free: Vec<usize>,
     by_name: HashMap<(Addr, Incarnation), usize>,
     by_tag: BTreeMap<Tag, usize>,
+    /// Origins that were no members when they were first heard of.
+    strangers: BTreeSet<usize>,
 }
 
 impl MessageList {
-    /// Offers a message that came at `now`.
-    pub fn offer(&mut self, now: Time, gossip: &Gossip) -> Offer {
+    /// Offers a message that came at `now`. `is_member` tells whether a peer was ever registered in
+    /// that life or a later one; it is asked only for an origin that is new.
+    pub fn offer(
+        &mut self,
+        now: Time,
+        gossip: &Gossip,
+        is_member: impl Fn(&Addr, Incarnation) -> bool,
+    ) -> Offer {
         let name = (gossip.origin, gossip.life);
         let known = self.by_name.get(&name).copied();
-        let mut variants = 0;
         if let Some(origin) = known.and_then(|index| self.origin(index)) {
-            if let Some(places) = origin.held.get(&gossip.number) {
-                let same = |place: &&u64| {
-                    self.entry(**place).is_some_and(|entry| {
+            match origin.held.get(&gossip.number) {
+                // Compared byte by byte, which is cheaper than hashing each duplicate.
+                Some(Held::One(place)) => {
+                    let same = self.entry(*place).is_some_and(|entry| {
                         entry.gossip.offset == gossip.offset
                             && entry.gossip.payload == gossip.payload
-                    })
-                };
-                if let Some(place) = places.places().iter().find(same) {
-                    return Offer::Known(*place);
+                    });
+                    if same {
+                        return Offer::Known(*place);
+                    }
                 }
-                variants = places.places().len();
-            } else if origin.seen.contains(gossip.number) {
-                return Offer::Refused(Refusal::Dropped);
+                Some(Held::Many(places)) => {
+                    if let Some(place) = places.get(&message_id(gossip)) {
+                        return Offer::Known(*place);
+                    }
+                }
+                None if origin.seen.contains(gossip.number) => {
+                    return Offer::Refused(Refusal::Dropped);
+                }
+                None if !origin.seen.has_room_for(gossip.number) => {
+                    return Offer::Refused(Refusal::Crowded);
+                }
+                None => {}
             }
         }
         let published = published(gossip);
@@ -142,29 +162,32 @@ impl MessageList {
             Some(Refusal::Future)
         } else if now.since(published) > MAX_AGE {
             Some(Refusal::Old)
-        } else if variants >= MAX_VARIANTS {
-            Some(Refusal::Crowded)
         } else {
             None
         };
         if let Some(refusal) = refusal {
             return Offer::Refused(refusal);
         }
-        let Some(index) = known.or_else(|| self.new_origin(name)) else {
+        let Some(index) = known.or_else(|| self.new_origin(name, is_member)) else {
             return Offer::Refused(Refusal::Crowded);
         };
         let place = self.base + self.entries.len() as u64;
         let id = message_id(gossip);
         if let Some(origin) = self.origins.get_mut(index).and_then(Option::as_mut) {
             origin.seen.insert(gossip.number);
-            match origin.held.get_mut(&gossip.number) {
+            match origin.held.remove(&gossip.number) {
                 None => {
-                    origin.held.insert(gossip.number, Held::One([place]));
+                    origin.held.insert(gossip.number, Held::One(place));
                 }
-                Some(held) => {
-                    let mut places = held.places().to_vec();
-                    places.push(place);
-                    *held = Held::Many(places);
+                Some(Held::One(other)) => {
+                    let other_id = entry_at(&self.entries, self.base, other).map(|entry| entry.id);
+                    let mut places = BTreeMap::from([(id, place)]);
+                    places.extend(other_id.map(|id| (id, other)));
+                    origin.held.insert(gossip.number, Held::Many(places));
+                }
+                Some(Held::Many(mut places)) => {
+                    places.insert(id, place);
+                    origin.held.insert(gossip.number, Held::Many(places));
                 }
             }
             origin.newest = origin.newest.max(now);
@@ -181,7 +204,22 @@ impl MessageList {
     }
 
     /// Makes an origin, if there is room.
-    fn new_origin(&mut self, name: (Addr, Incarnation)) -> Option<usize> {
+    fn new_origin(
+        &mut self,
+        name: (Addr, Incarnation),
+        is_member: impl Fn(&Addr, Incarnation) -> bool,
+    ) -> Option<usize> {
+        let stranger = !is_member(&name.0, name.1);
+        if stranger && self.strangers.len() >= MAX_STRANGERS {
+            let origins = &self.origins;
+            self.strangers.retain(|index| {
+                let origin = origins.get(*index).and_then(Option::as_ref);
+                origin.is_some_and(|origin| !is_member(&origin.addr, origin.life))
+            });
+            if self.strangers.len() >= MAX_STRANGERS {
+                return None;
+            }
+        }
         if self.by_name.len() >= MAX_ORIGINS {
             return None;
         }
@@ -206,31 +244,36 @@ impl MessageList {
         }
         self.by_name.insert(name, index);
         self.by_tag.insert(tag, index);
+        if stranger {
+            self.strangers.insert(index);
+        }
         Some(index)
     }
 
     fn drop_first(&mut self) {
         let Some(entry) = self.entries.pop_front() else { return };
-        let place = self.base;
         self.base += 1;
         if let Some(entry) = entry {
-            self.unlist(&entry, place);
+            self.unlist(&entry);
         }
     }
 
-    fn unlist(&mut self, entry: &Entry, place: u64) {
+    fn unlist(&mut self, entry: &Entry) {
         self.held -= 1;
         self.bytes -= entry.gossip.payload.len();
         xor(&mut self.digest, &entry.id);
         if let Some(origin) = self.origins.get_mut(entry.origin).and_then(Option::as_mut)
             && let Some(held) = origin.held.get_mut(&entry.gossip.number)
         {
-            let left: Vec<u64> =
-                held.places().iter().copied().filter(|other| *other != place).collect();
-            if left.is_empty() {
+            let empty = match held {
+                Held::One(_) => true,
+                Held::Many(places) => {
+                    places.remove(&entry.id);
+                    places.is_empty()
+                }
+            };
+            if empty {
                 origin.held.remove(&entry.gossip.number);
-            } else {
-                *held = Held::Many(left);
             }
         }
     }
@@ -243,8 +286,7 @@ impl MessageList {
             let old =
                 slot.as_ref().is_some_and(|entry| now.since(published(&entry.gossip)) > MAX_AGE);
             if old && let Some(entry) = slot.take() {
-                let place = self.base + offset as u64;
-                self.unlist(&entry, place);
+                self.unlist(&entry);
             }
         }
         while matches!(self.entries.front(), Some(None)) {
@@ -259,6 +301,7 @@ impl MessageList {
             if over && let Some(origin) = slot.take() {
                 self.by_name.remove(&(origin.addr, origin.life));
                 self.by_tag.remove(&origin.tag);
+                self.strangers.remove(&index);
                 self.free.push(index);
                 retired += 1;
             }
@@ -268,8 +311,7 @@ impl MessageList {
 
     /// The message at a place, if it is still held.
     pub fn entry(&self, place: u64) -> Option<&Entry> {
-        let offset = usize::try_from(place.checked_sub(self.base)?).ok()?;
-        self.entries.get(offset)?.as_ref()
+        entry_at(&self.entries, self.base, place)
     }
 
     /// Messages in order of arrival, with their places.
@@ -315,14 +357,24 @@ impl MessageList {
 
 impl Origin {
     /// Places of the held messages with that number.
-    pub fn places(&self, number: u64) -> &[u64] {
-        self.held.get(&number).map_or(&[], Held::places)
+    pub fn places(&self, number: u64) -> impl Iterator<Item = u64> + '_ {
+        self.held.get(&number).into_iter().flat_map(Held::places)
+    }
+
+    /// Places of the held messages with numbers of a run from the wire.
+    pub fn places_in(&self, first: u64, many: u64) -> impl Iterator<Item = u64> + '_ {
+        let end = first.saturating_add(many);
+        self.held.range(first..end).flat_map(|(_, held)| held.places())
     }
 
     /// Places of all held messages, by number.
-    pub fn held(&self) -> impl Iterator<Item = (u64, &[u64])> {
+    pub fn held(&self) -> impl Iterator<Item = (u64, impl Iterator<Item = u64> + '_)> {
         self.held.iter().map(|(number, held)| (*number, held.places()))
     }
+}
+
+fn entry_at(entries: &VecDeque<Option<Entry>>, base: u64, place: u64) -> Option<&Entry> {
+    entries.get(usize::try_from(place.checked_sub(base)?).ok()?)?.as_ref()
 }
 
 fn xor(digest: &mut [u8; 32], id: &MessageId) {
@@ -339,6 +391,10 @@ mod tests {
 
     const START: Time = Time::from_millis(1_800_000_000_000);
 
+    fn anybody(_: &Addr, _: Incarnation) -> bool {
+        true
+    }
+
     fn gossip(number: u64, text: &str) -> Gossip {
         Gossip {
             origin: ([127, 0, 0, 1], 6000).into(),
@@ -352,59 +408,77 @@ mod tests {
     #[test]
     fn a_message_is_held_once() {
         let mut list = MessageList::default();
-        assert_eq!(list.offer(START, &gossip(1, "a")), Offer::New(0));
-        assert_eq!(list.offer(START, &gossip(1, "a")), Offer::Known(0));
-        assert_eq!(list.offer(START, &gossip(2, "b")), Offer::New(1));
+        assert_eq!(list.offer(START, &gossip(1, "a"), anybody), Offer::New(0));
+        assert_eq!(list.offer(START, &gossip(1, "a"), anybody), Offer::Known(0));
+        assert_eq!(list.offer(START, &gossip(2, "b"), anybody), Offer::New(1));
         assert_eq!(list.len(), 2);
     }
 
     #[test]
     fn a_forger_cannot_keep_the_honest_message_out() {
         let mut list = MessageList::default();
-        assert_eq!(list.offer(START, &gossip(1, "forged")), Offer::New(0));
-        assert_eq!(list.offer(START, &gossip(1, "honest")), Offer::New(1));
-        assert_eq!(list.offer(START, &gossip(1, "honest")), Offer::Known(1));
+        assert_eq!(list.offer(START, &gossip(1, "forged"), anybody), Offer::New(0));
+        assert_eq!(list.offer(START, &gossip(1, "honest"), anybody), Offer::New(1));
+        assert_eq!(list.offer(START, &gossip(1, "honest"), anybody), Offer::Known(1));
         assert!(list.iter().any(|(_, entry)| entry.id == message_id(&gossip(1, "honest"))));
-        for text in ["x", "y", "z"] {
-            list.offer(START, &gossip(1, text));
+        // Nor by sending many under the number that comes next.
+        for text in 0..1_000 {
+            list.offer(START, &gossip(2, &text.to_string()), anybody);
         }
-        assert_eq!(list.len(), MAX_VARIANTS, "nor fill the list under one number");
+        assert!(matches!(list.offer(START, &gossip(2, "honest"), anybody), Offer::New(_)));
+        assert!(matches!(list.offer(START, &gossip(2, "7"), anybody), Offer::Known(_)));
+    }
+
+    #[test]
+    fn invented_origins_find_little_room_and_take_none_from_members() {
+        let mut list = MessageList::default();
+        let origin = |number: u64, ip: [u8; 4]| Gossip {
+            origin: (ip, 6000).into(),
+            life: START.millis() - number,
+            ..gossip(1, "a")
+        };
+        let is_member = |addr: &Addr, _: Incarnation| addr.ip().to_string() == "10.0.0.1";
+        for number in 0..1_000 {
+            list.offer(START, &origin(number, [10, 0, 0, 9]), is_member);
+        }
+        assert_eq!(list.len(), MAX_STRANGERS);
+        assert!(matches!(list.offer(START, &origin(0, [10, 0, 0, 1]), is_member), Offer::New(_)));
     }
 
     #[test]
     fn what_was_dropped_for_its_age_is_not_accepted_again() {
         let mut list = MessageList::default();
-        list.offer(START, &gossip(1, "a"));
+        list.offer(START, &gossip(1, "a"), anybody);
         let later = START + MAX_AGE + Duration::from_secs(1);
         assert_eq!(list.expire(later), 0);
         assert_eq!(list.len(), 0);
         assert_eq!(list.digest(), [0; 32]);
-        assert_eq!(list.offer(later, &gossip(1, "a")), Offer::Refused(Refusal::Dropped));
+        assert_eq!(list.offer(later, &gossip(1, "a"), anybody), Offer::Refused(Refusal::Dropped));
         let much_later = later + MAX_AGE + MAX_SKEW * 2;
         assert_eq!(list.expire(much_later), 1, "the origin is forgotten in the end");
-        assert_eq!(list.offer(much_later, &gossip(1, "a")), Offer::Refused(Refusal::Old));
+        assert_eq!(list.offer(much_later, &gossip(1, "a"), anybody), Offer::Refused(Refusal::Old));
     }
 
     #[test]
     fn what_was_dropped_for_want_of_room_is_not_accepted_again() {
         let mut list = MessageList::default();
         let first = gossip(1, "first");
-        list.offer(START, &first);
+        list.offer(START, &first, anybody);
         for number in 0..=MAX_MESSAGES as u64 {
-            list.offer(START, &gossip(number + 2, "x"));
+            list.offer(START, &gossip(number + 2, "x"), anybody);
         }
         assert_eq!(list.len(), MAX_MESSAGES);
-        assert_eq!(list.offer(START, &first), Offer::Refused(Refusal::Dropped));
+        assert_eq!(list.offer(START, &first, anybody), Offer::Refused(Refusal::Dropped));
     }
 
     #[test]
     fn nonsense_is_refused() {
         let mut list = MessageList::default();
         let future = Gossip { offset: 3_600_000, ..gossip(1, "a") };
-        assert_eq!(list.offer(START, &future), Offer::Refused(Refusal::Future));
-        assert_eq!(list.offer(START, &gossip(0, "a")), Offer::Refused(Refusal::Nonsense));
+        assert_eq!(list.offer(START, &future, anybody), Offer::Refused(Refusal::Future));
+        assert_eq!(list.offer(START, &gossip(0, "a"), anybody), Offer::Refused(Refusal::Nonsense));
         let long = Gossip { payload: vec![0; MAX_PAYLOAD + 1].into(), ..gossip(1, "a") };
-        assert_eq!(list.offer(START, &long), Offer::Refused(Refusal::Long));
+        assert_eq!(list.offer(START, &long, anybody), Offer::Refused(Refusal::Long));
         assert!(list.is_empty());
     }
 }

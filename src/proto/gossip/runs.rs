@@ -3,8 +3,7 @@
 
 use crate::proto::message::Runs;
 
-/// Runs kept at most; beyond, the lowest gap counts as seen, so that nobody can make the set grow
-/// by numbering with holes.
+/// Runs kept at most: nobody can make the set grow by numbering with holes.
 const MAX_RUNS: usize = 1_024;
 
 /// A set of numbers.
@@ -26,6 +25,49 @@ impl RunSet {
         after > 0 && number <= self.runs[after - 1].1
     }
 
+    /// Whether a number may be put in: a new run needs room, one that grows does not, so that a
+    /// forger's holes keep no honest number out.
+    pub fn has_room_for(&self, number: u64) -> bool {
+        let touches = |other: Option<u64>| other.is_some_and(|other| self.contains(other));
+        self.runs.len() < MAX_RUNS
+            || self.contains(number)
+            || touches(number.checked_sub(1))
+            || touches(number.checked_add(1))
+    }
+
+    /// The numbers of a run from the wire that are not in the set, as runs `(first, last)`.
+    pub fn gaps(&self, first: u64, many: u64) -> impl Iterator<Item = (u64, u64)> + '_ {
+        let end = first.saturating_add(many);
+        let start = self.runs.partition_point(|(_, last)| *last < first);
+        let mut next = first;
+        let inside = self.runs.get(start..).unwrap_or(&[]).iter().map_while(move |(low, high)| {
+            if *low >= end {
+                return None;
+            }
+            let gap = (next < *low).then(|| (next, low - 1));
+            next = high.saturating_add(1);
+            Some((gap, next))
+        });
+        let mut tail = Some(first);
+        let mut inside = inside.fuse();
+        std::iter::from_fn(move || {
+            loop {
+                match inside.next() {
+                    Some((gap, after)) => {
+                        tail = Some(after);
+                        if gap.is_some() {
+                            return gap;
+                        }
+                    }
+                    None => {
+                        let after = tail.take()?;
+                        return (after < end).then(|| (after, end - 1));
+                    }
+                }
+            }
+        })
+    }
+
     /// Puts a number in.
     pub fn insert(&mut self, number: u64) {
         let after = self.runs.partition_point(|(first, _)| *first <= number);
@@ -43,10 +85,6 @@ impl RunSet {
             (true, false) => self.runs[after - 1].1 = number,
             (false, true) => self.runs[after].0 = number,
             (false, false) => self.runs.insert(after, (number, number)),
-        }
-        if self.runs.len() > MAX_RUNS {
-            self.runs[0].1 = self.runs[1].1;
-            self.runs.remove(1);
         }
     }
 
@@ -112,14 +150,39 @@ mod tests {
     }
 
     #[test]
-    fn holes_cannot_make_the_set_grow() {
+    fn holes_cannot_make_the_set_grow_nor_keep_honest_numbers_out() {
         let mut runs = RunSet::default();
-        for number in 1..10_000 {
-            runs.insert(number * 2);
+        runs.insert(1);
+        for number in (1..10_000)
+            .map(|number| number * 100)
+            .filter(|n| runs.has_room_for(*n))
+            .collect::<Vec<_>>()
+        {
+            if runs.has_room_for(number) {
+                runs.insert(number);
+            }
         }
-        assert!(runs.to_wire().len() <= MAX_RUNS);
-        assert!(runs.contains(19_998));
-        assert!(!runs.contains(19_997), "the newest gaps stay open");
+        assert_eq!(runs.to_wire().len(), MAX_RUNS);
+        for honest in 2..500 {
+            assert!(runs.has_room_for(honest), "{honest}");
+            runs.insert(honest);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn gaps_are_what_is_not_there(
+            numbers in proptest::collection::btree_set(1u64..60, 0..40),
+            first in 1u64..60,
+            many in 1u64..30,
+        ) {
+            let mut runs = RunSet::default();
+            numbers.iter().for_each(|number| runs.insert(*number));
+            let found: Vec<u64> = runs.gaps(first, many).flat_map(|(a, b)| a..=b).collect();
+            let expected: Vec<u64> =
+                (first..first + many).filter(|number| !numbers.contains(number)).collect();
+            prop_assert_eq!(found, expected);
+        }
     }
 
     #[test]

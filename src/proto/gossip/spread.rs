@@ -85,6 +85,7 @@ pub(super) struct Link {
     pub round_trip: Option<Duration>,
     /// A summary that comes in several frames.
     pub summary: BTreeMap<Tag, Runs>,
+    pub summary_runs: usize,
 }
 
 /// A message to announce, if the other side has not told of it by then.
@@ -170,6 +171,7 @@ impl Rumors {
                 congested: false,
                 round_trip: None,
                 summary: BTreeMap::new(),
+                summary_runs: 0,
             },
         );
     }
@@ -253,14 +255,11 @@ impl Rumors {
             offset: now.saturating_sub(life),
             payload,
         };
-        match self.list.offer(turn.now, &gossip) {
+        match self.list.offer(turn.now, &gossip, |_, _| true) {
             Offer::New(place) => Ok(self.accepted(turn, None, gossip, place)),
             // A number of our own is used once, so it can be neither known nor dropped; what is
             // left is a clock far off, and that is worth a line.
-            Offer::Known(_) | Offer::Refused(_) => {
-                turn.note(Severity::Warn, "own message refused", vec![]);
-                Ok(super::message_id(&gossip))
-            }
+            Offer::Known(_) | Offer::Refused(_) => Err(PublishError::Clock),
         }
     }
 
@@ -315,10 +314,21 @@ impl Rumors {
     }
 
     /// A payload came over a link.
-    pub(crate) fn on_gossip(&mut self, turn: &mut Turn<'_>, conn: Conn, gossip: Gossip) {
+    pub(crate) fn on_gossip(
+        &mut self,
+        turn: &mut Turn<'_>,
+        conn: Conn,
+        gossip: Gossip,
+        is_member: impl Fn(&Addr, Incarnation) -> bool,
+    ) {
         let Some(link) = self.links.get_mut(&conn) else { return };
         link.pushed = turn.now;
-        match self.list.offer(turn.now, &gossip) {
+        if gossip.origin == self.me && gossip.life == self.life {
+            // What this peer has not said itself it cannot hear of itself.
+            self.counters.duplicates += 1;
+            return;
+        }
+        match self.list.offer(turn.now, &gossip, is_member) {
             Offer::New(place) => {
                 link.known.set(place);
                 if !self.missing.is_empty()

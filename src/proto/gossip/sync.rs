@@ -8,8 +8,8 @@
 //! What must stay true: a message crosses a link once. A link delivers in
 //! order, so a summary that answers our digest tells of everything that we had
 //! sent before that: what is then still missing was lost, and may be sent
-//! again. What was sent since then is left alone, and so is everything sent
-//! when the summary answers anything but the last question.
+//! again. What was sent since then is left alone, and a summary that answers
+//! anything but the last question is not looked at.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -26,8 +26,8 @@ use crate::proto::turn::Turn;
 const SETTLE: Duration = Duration::from_secs(3);
 /// Runs in one frame of a summary, so that it fits a frame whatever the numbers are.
 const RUNS_A_FRAME: usize = 8_192;
-/// Origins in a whole summary.
-const MAX_ORIGINS: usize = 32_768;
+/// Runs in a whole summary, the most that one link may make us hold: some megabytes.
+const MAX_RUNS: usize = 65_536;
 
 impl Rumors {
     /// Begins a round with a neighbour.
@@ -87,7 +87,13 @@ impl Rumors {
         answer: Option<u64>,
     ) -> bool {
         let Some(link) = self.links.get_mut(&conn) else { return true };
-        if link.summary.len() + seen.len() > MAX_ORIGINS || !seen.iter().all(|(_, r)| is_sane(r)) {
+        if to != link.round {
+            // The answer to an older question, or to none: the newer one's is on its way.
+            link.forget_summary();
+            return true;
+        }
+        link.summary_runs += seen.iter().map(|(_, runs)| 1 + runs.len()).sum::<usize>();
+        if link.summary_runs > MAX_RUNS || !seen.iter().all(|(_, runs)| is_sane(runs)) {
             return false;
         }
         link.summary.extend(seen);
@@ -95,7 +101,8 @@ impl Rumors {
             return true;
         }
         let summary = std::mem::take(&mut link.summary);
-        let lacking = self.lacking(turn, conn, to, &summary);
+        link.forget_summary();
+        let lacking = self.lacking(turn, conn, &summary);
         if let Some(round) = answer {
             self.send_summary(turn, conn, round, false);
         }
@@ -113,7 +120,6 @@ impl Rumors {
         &mut self,
         turn: &mut Turn<'_>,
         conn: Conn,
-        to: u64,
         summary: &BTreeMap<Tag, Runs>,
     ) -> Vec<u64> {
         let Some(link) = self.links.get(&conn) else { return Vec::new() };
@@ -126,16 +132,16 @@ impl Rumors {
                     continue;
                 }
                 for place in places {
-                    if !link.sent.get(*place) {
-                        lacking.push(*place);
+                    if !link.sent.get(place) {
+                        lacking.push(place);
                         continue;
                     }
                     let settled = self
                         .list
-                        .entry(*place)
+                        .entry(place)
                         .is_some_and(|entry| turn.now.since(entry.received) > SETTLE);
-                    if settled && to == link.round && !link.unsettled.get(*place) {
-                        lacking.push(*place);
+                    if settled && !link.unsettled.get(place) {
+                        lacking.push(place);
                         resent += 1;
                     }
                 }
@@ -153,5 +159,10 @@ impl Link {
         self.round += 1;
         self.unsettled = Window::starting(start);
         self.round
+    }
+
+    fn forget_summary(&mut self) {
+        self.summary.clear();
+        self.summary_runs = 0;
     }
 }

@@ -207,7 +207,8 @@ impl PeerMachine {
                 return true;
             }
             Message::Witness { peer, incarnation } => {
-                if let Some(suspicion) = self.suspicions.get_mut(&peer)
+                if self.is_peer(&from)
+                    && let Some(suspicion) = self.suspicions.get_mut(&peer)
                     && suspicion.incarnation == incarnation
                     && from != peer
                 {
@@ -216,7 +217,13 @@ impl PeerMachine {
                 }
             }
             Message::Refute { peer, incarnation } => {
-                if from == peer && self.suspicions.contains_key(&peer) {
+                // Only over a connection that was opened to the suspect's own address is it the
+                // suspect who speaks.
+                let itself = matches!(
+                    self.lines.get(&conn),
+                    Some(Line::Errand { to, suspect }) if *to == peer && *suspect == peer
+                );
+                if itself && self.suspicions.contains_key(&peer) {
                     self.refuted(turn, peer, from, incarnation);
                 } else if let Some(suspicion) = self.suspicions.get(&peer) {
                     // Hearsay: look again. A liar can neither accuse nor protect.
@@ -246,7 +253,8 @@ impl PeerMachine {
             self.refute(turn, conn, incarnation);
             return;
         }
-        if from == peer || self.leaving || self.members.alive(&peer).is_none() {
+        let of_use = from != peer && self.is_peer(&from) && self.members.alive(&peer).is_some();
+        if !of_use || self.leaving {
             return;
         }
         if let Some(suspicion) = self.suspicions.get_mut(&peer) {
@@ -354,6 +362,11 @@ impl PeerMachine {
             suspicion.reported = Some(text);
         }
         self.report(turn, peer);
+    }
+
+    /// A member, or a neighbour: the news of its registration may still be on its way.
+    pub(super) fn is_peer(&self, other: &Addr) -> bool {
+        self.members.alive(other).is_some() || self.neighbours.contains_key(other)
     }
 
     fn report(&mut self, turn: &mut Turn<'_>, peer: Addr) {

@@ -27,19 +27,21 @@ use super::gossip::Counters;
 use super::gossip::spread::Rumors;
 use super::machine::{Command, Conn, Effect, Input, Machine, MemberEvent, OpenError, PublishError};
 use super::message::{Addr, Hello, Incarnation, Message, Purpose, Refused, Role, Welcome};
-use super::registry::{Merge, Record, Registry, Status};
+use super::registry::{MAX_AHEAD_MILLIS, Merge, Record, Registry, Status};
 use super::time::Time;
 use super::timers::Timers;
 use super::turn::Turn;
 
 /// A leave is over after this long at the latest; CONTRACT.md, section 1, allows 2 s.
-const LEAVE_PATIENCE: Duration = Duration::from_millis(1_700);
+const LEAVE_PATIENCE: Duration = Duration::from_millis(1_300);
 /// After its leave was granted a peer stays this long, and answers whoever looks at it that it is
 /// leaving: the news of the leave takes a moment.
 const LAST_WORDS: Duration = Duration::from_millis(150);
 /// A member that said that it leaves is not suspected for this long; if its leave was not committed
 /// by then, it is treated as any other.
 const DEPARTURE: Duration = Duration::from_secs(5);
+/// Whoever brings a notice may stay this long for the answer, which takes a probe.
+const CALL: Duration = Duration::from_secs(30);
 /// A timer that fires this much too late says that the process was asleep: it was stopped, or
 /// starved of its processor.
 const OVERSLEPT: Duration = Duration::from_millis(1_000);
@@ -82,7 +84,7 @@ enum Line {
     /// This peer brought a notice there, and waits for what the other says of this suspect.
     Errand { to: Addr, suspect: Addr },
     /// Another peer brought a notice here.
-    Caller(Addr),
+    Caller { from: Addr, since: Time },
 }
 
 /// What a connection is being opened for.
@@ -238,7 +240,8 @@ impl PeerMachine {
         let refused = match (hello.purpose, hello.role) {
             _ if hello.from == self.config.me => Some((Refused::Myself, Vec::new())),
             (Purpose::Probe, _) | (Purpose::Errand, Role::Peer) => None,
-            (Purpose::Link, Role::Peer) => self.objection_to_link(hello),
+            (Purpose::Link, Role::Peer) if self.make_room(turn, hello) => None,
+            (Purpose::Link, Role::Peer) => self.objection_to_link(turn.now, hello),
             _ => Some((Refused::WrongRole, Vec::new())),
         };
         if let Some((reason, others)) = refused {
@@ -256,7 +259,7 @@ impl PeerMachine {
         match hello.purpose {
             Purpose::Link => self.link_up(turn, conn, hello.from, hello.incarnation, false),
             Purpose::Errand => {
-                self.lines.insert(conn, Line::Caller(hello.from));
+                self.lines.insert(conn, Line::Caller { from: hello.from, since: turn.now });
             }
             _ => turn.close(conn),
         }
@@ -301,7 +304,7 @@ impl PeerMachine {
             Line::Neighbour(peer) => (peer, self.hear_neighbour(turn, conn, peer, message)),
             Line::Seed(seed) => (seed, self.hear_seed(turn, seed, message)),
             Line::Errand { to, .. } => (to, self.hear_of_suspect(turn, conn, to, message)),
-            Line::Caller(peer) => (peer, self.hear_of_suspect(turn, conn, peer, message)),
+            Line::Caller { from, .. } => (from, self.hear_of_suspect(turn, conn, from, message)),
         };
         if !understood {
             let keys = vec![
@@ -326,7 +329,12 @@ impl PeerMachine {
             neighbour.heard = turn.now;
         }
         match message {
-            Message::Gossip(gossip) => self.rumors.on_gossip(turn, conn, gossip),
+            Message::Gossip(gossip) => {
+                let members = &self.members;
+                self.rumors.on_gossip(turn, conn, gossip, |peer, life| {
+                    members.get(peer).is_some_and(|record| life <= record.incarnation)
+                });
+            }
             Message::Have(have) => return self.rumors.on_have(turn, conn, have),
             Message::Want(want) => return self.rumors.on_want(turn, conn, &want),
             Message::Prune => self.rumors.set_eager(conn, false),
@@ -365,7 +373,7 @@ impl PeerMachine {
         match self.lines.remove(&conn) {
             Some(Line::Neighbour(peer)) => self.link_down(turn, conn, peer, unexpected),
             Some(Line::Seed(seed)) => self.seed_lost(turn, conn, seed),
-            Some(Line::Errand { .. } | Line::Caller(_)) | None => {}
+            Some(Line::Errand { .. } | Line::Caller { .. }) | None => {}
         }
     }
 
@@ -414,7 +422,7 @@ impl PeerMachine {
             Status::Alive => record.incarnation > self.incarnation,
             Status::Left | Status::Dead => record.incarnation >= self.incarnation,
         };
-        if over && !self.leaving {
+        if over && !self.leaving && is_believable(record.incarnation, turn.now) {
             let status = format!("{:?}", record.status).to_lowercase();
             turn.note(Severity::Warn, "rejoining", vec![("registry", status)]);
             self.rise_above(turn, record.incarnation);
@@ -434,12 +442,17 @@ impl PeerMachine {
             return;
         }
         self.generated += 1;
+        // Two peers on one host may speak in the same millisecond, and the text has no port: the
+        // last three digits of the time are the port's, so that no two say the same.
+        let micros = turn.now.micros();
+        let at =
+            Time::from_micros(micros - micros % 1_000 + u64::from(self.config.me.port() % 1_000));
         let ip = match self.config.me.ip() {
             IpAddr::V4(ip) => ip.to_string(),
             // In brackets, so that the message still splits at its colons.
             IpAddr::V6(ip) => format!("[{ip}]"),
         };
-        let text = format!("{}:{ip}:{}", turn.now, self.generated);
+        let text = format!("{at}:{ip}:{}", self.generated);
         // Far below any limit: it cannot be refused.
         let _ = self.rumors.publish(turn, Bytes::from(text));
         if self.generated < self.config.gossip_count {
@@ -468,7 +481,7 @@ impl PeerMachine {
         }
         let links = self.neighbours.values().map(|n| n.conn).collect();
         turn.send_many(links, Message::Leaving);
-        if self.accepted.is_empty() {
+        if self.requests_used == 0 {
             self.stop(turn);
             return;
         }
@@ -502,6 +515,18 @@ impl PeerMachine {
         self.timers.set(Timer::Refresh, turn.now);
     }
 
+    /// Whoever brought a notice has had its answer long since.
+    fn dismiss_callers(&mut self, turn: &mut Turn<'_>) {
+        let over = |since: Time| turn.now.since(since) > CALL;
+        let late = |line: &Line| matches!(line, Line::Caller { since, .. } if over(*since));
+        let calls: Vec<Conn> =
+            self.lines.iter().filter(|(_, line)| late(line)).map(|(conn, _)| *conn).collect();
+        for conn in calls {
+            self.lines.remove(&conn);
+            turn.close(conn);
+        }
+    }
+
     fn fire(&mut self, turn: &mut Turn<'_>, timer: Timer) {
         match timer {
             Timer::Register => self.begin_registration(turn),
@@ -513,6 +538,7 @@ impl PeerMachine {
             Timer::Ping => {
                 self.timers.set(Timer::Ping, turn.now + self.config.ping_interval);
                 self.unlink_strangers(turn);
+                self.dismiss_callers(turn);
                 self.ping_neighbours(turn);
                 self.probe_somebody(turn);
             }
@@ -523,6 +549,12 @@ impl PeerMachine {
             Timer::Leave => self.stop(turn),
         }
     }
+}
+
+/// Whether an incarnation that somebody names can be true. Far in the future it can only be a lie,
+/// which must not make this peer's own incarnation useless for good.
+fn is_believable(incarnation: Incarnation, now: Time) -> bool {
+    incarnation < now.millis().saturating_add(MAX_AHEAD_MILLIS)
 }
 
 /// Up to `many` distinct places below `len`, in random order.

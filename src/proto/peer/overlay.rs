@@ -48,7 +48,11 @@ pub(super) struct Neighbour {
 
 impl PeerMachine {
     /// Why a link that somebody asks for is refused, and whom to ask instead.
-    pub(super) fn objection_to_link(&mut self, hello: &Hello) -> Option<(Refused, Vec<Addr>)> {
+    pub(super) fn objection_to_link(
+        &mut self,
+        now: Time,
+        hello: &Hello,
+    ) -> Option<(Refused, Vec<Addr>)> {
         let plain = |reason| Some((reason, Vec::new()));
         if self.leaving {
             return plain(Refused::Leaving);
@@ -63,8 +67,16 @@ impl PeerMachine {
         if dialling && self.config.me < hello.from {
             return plain(Refused::AlreadyLinked);
         }
-        let linked = self.neighbours.contains_key(&hello.from);
-        if !linked && self.neighbours.len() >= self.config.max_links {
+        if let Some(neighbour) = self.neighbours.get(&hello.from) {
+            // Whoever opens a link says that it has none; but it could be anybody who says so, and
+            // a link over which its owner has just spoken is not given up for that.
+            let fresh = now.since(neighbour.heard) < self.config.ping_interval * 2;
+            if fresh && hello.incarnation <= neighbour.incarnation {
+                return plain(Refused::AlreadyLinked);
+            }
+            return None;
+        }
+        if self.neighbours.len() >= self.config.max_links {
             let all: Vec<Addr> = self.neighbours.keys().copied().collect();
             let others = sample(&mut self.rng, all.len(), OTHERS);
             let others = others.into_iter().filter_map(|place| all.get(place).copied()).collect();
@@ -182,6 +194,23 @@ impl PeerMachine {
         }
     }
 
+    /// A member that finds all places taken gets that of a neighbour which is none. False if there
+    /// is no need, or no such neighbour.
+    pub(super) fn make_room(&mut self, turn: &mut Turn<'_>, hello: &Hello) -> bool {
+        let full = self.neighbours.len() >= self.config.max_links;
+        if self.leaving || !full || self.members.alive(&hello.from).is_none() {
+            return false;
+        }
+        let stranger = |peer: &&Addr| self.members.get(peer).is_none();
+        match self.neighbours.keys().find(stranger).copied() {
+            Some(stranger) if !self.neighbours.contains_key(&hello.from) => {
+                self.unlink(turn, stranger);
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// Closes the link to a neighbour, which is told that this is no death.
     pub(super) fn unlink(&mut self, turn: &mut Turn<'_>, peer: Addr) {
         if let Some(conn) = self.neighbours.get(&peer).map(|neighbour| neighbour.conn) {
@@ -204,6 +233,11 @@ impl PeerMachine {
                 if welcome.leaving {
                     self.departs(turn.now, peer);
                 }
+                turn.send(conn, Message::Unlink);
+                turn.close(conn);
+            }
+            // Others were faster, and took the place that was meant for it.
+            Ok(_) if self.neighbours.len() >= self.config.max_links => {
                 turn.send(conn, Message::Unlink);
                 turn.close(conn);
             }
@@ -236,6 +270,7 @@ impl PeerMachine {
                             self.dial(turn, *other, Purpose::Link, Dial::Link(*other));
                         }
                     }
+                    OpenError::Local => {}
                     OpenError::Unreachable | OpenError::TimedOut | OpenError::Garbage => {
                         let known = self.members.alive(&peer).map(|record| record.incarnation);
                         if let Some(incarnation) = known {
@@ -278,14 +313,18 @@ impl PeerMachine {
         let earlier = ranking.iter().position(|member| *member == me).unwrap_or(ranking.len());
         let others = ranking.len().saturating_sub(1);
         let earlier = earlier.min(self.config.links);
-        let under_way = self.dials.values().filter(|dial| matches!(dial, Dial::Link(_))).count();
+        let under_way = self.links_under_way();
         let by_picks = earlier.saturating_sub(picked);
         let floor = self.config.links.min(others);
         let by_degree = floor.saturating_sub(self.neighbours.len());
         // Without an older neighbour this peer is the end of a tree that others do not share.
         let by_age = usize::from(self.senior().is_none() && !self.is_oldest());
-        let free = others.saturating_sub(self.neighbours.len());
+        let free = others.min(self.config.max_links).saturating_sub(self.neighbours.len());
         by_picks.max(by_degree).max(by_age).min(free).saturating_sub(under_way)
+    }
+
+    fn links_under_way(&self) -> usize {
+        self.dials.values().filter(|dial| matches!(dial, Dial::Link(_))).count()
     }
 
     /// Members in order of joining, this peer among them.

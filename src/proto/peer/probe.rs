@@ -118,6 +118,8 @@ impl PeerMachine {
                 }
                 self.found_alive(turn, &probe, welcome.incarnation);
             }
+            // Not even tried: as if it had not been asked for.
+            Err(OpenError::Local) => {}
             Err(error) => {
                 let hard = error != OpenError::TimedOut;
                 // A time-out while this process slept proves nothing; and a refusal that nobody

@@ -294,10 +294,9 @@ impl PeerMachine {
             if wish == Wish::Leave { "leave denied" } else { "registration denied" },
             vec![("seed", seed.to_string()), ("reason", reason)],
         );
-        // Somebody knows a later life of this address: come back above it. Far in the future it
-        // can only be a lie, which must not make the incarnation useless for good.
-        let believable = known < turn.now.millis().saturating_add(365 * 86_400_000);
-        if wish == Wish::Register(self.incarnation) && known >= self.incarnation && believable {
+        // Somebody knows a later life of this address: come back above it.
+        let later = known >= self.incarnation && super::is_believable(known, turn.now);
+        if wish == Wish::Register(self.incarnation) && later {
             self.requests.remove(&id);
             self.timers.cancel(&Timer::Request(id));
             self.rise_above(turn, known);
@@ -395,5 +394,6 @@ pub(super) fn open_error_words(error: &OpenError) -> String {
         OpenError::TimedOut => "no answer in time".to_owned(),
         OpenError::Refused(refusal) => refusal.reason.words().to_owned(),
         OpenError::Garbage => "something else listens there".to_owned(),
+        OpenError::Local => "this process is out of descriptors or memory".to_owned(),
     }
 }

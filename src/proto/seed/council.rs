@@ -28,7 +28,8 @@ const SILENCE: Duration = Duration::from_secs(6);
 /// First and last pause before a seed that does not answer is dialled again.
 const REDIAL: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 /// Connections that may claim to come from one seed: the real one, one that it has not noticed to
-/// be gone, and some room, so that nobody can crowd the real one out by claiming its name.
+/// be gone, and some room. The newest gives way, so that an established one cannot be crowded out by
+/// whoever claims its name.
 const MAX_CALLS: usize = 8;
 /// Records in one frame.
 const RECORDS_A_FRAME: usize = 4_096;
@@ -77,10 +78,10 @@ impl SeedMachine {
     pub(super) fn colleague_calls(&mut self, turn: &mut Turn<'_>, conn: Conn, seed: Addr) {
         let Some(colleague) = self.colleagues.get_mut(&seed) else { return };
         if colleague.calls.len() >= MAX_CALLS
-            && let Some(oldest) = colleague.calls.pop_first()
+            && let Some(newest) = colleague.calls.pop_last()
         {
-            self.lines.remove(&oldest);
-            turn.close(oldest);
+            self.lines.remove(&newest);
+            turn.close(newest);
         }
         colleague.calls.insert(conn);
         self.lines.insert(conn, Line::FromSeed(seed));
@@ -176,6 +177,7 @@ impl SeedMachine {
         self.timers.set(Timer::Compare, turn.now + COMPARE_INTERVAL);
         let digest = self.registry.digest();
         self.tell_all(turn, Message::Compare { count: self.registry.len() as u64, digest });
+        self.hang_up(turn);
         let quiet: Vec<(Addr, Conn)> = self
             .colleagues
             .iter()

@@ -12,6 +12,9 @@ use crate::proto::turn::Turn;
 /// Changes are told to connected peers together, at most this much later: a thousand peers that
 /// join at once must not cost a million frames.
 pub(super) const PUSH_DELAY: Duration = Duration::from_millis(20);
+/// A peer asks some seed what is new every ten seconds; with seven seeds this one hears of it about
+/// once a minute.
+const IDLE: Duration = Duration::from_secs(180);
 /// Members in one frame of a list.
 const MEMBERS_A_FRAME: usize = 4_096;
 
@@ -203,6 +206,23 @@ impl SeedMachine {
         }
     }
 
+    /// Closes connections of peers that have said nothing for long. A peer that wants something
+    /// opens a new one.
+    pub(super) fn hang_up(&mut self, turn: &mut Turn<'_>) {
+        let quiet: Vec<Conn> = self
+            .lines
+            .iter()
+            .filter(|(_, line)| {
+                matches!(line, Line::FromPeer { heard, .. } if turn.now.since(*heard) > IDLE)
+            })
+            .map(|(conn, _)| *conn)
+            .collect();
+        for conn in quiet {
+            self.lines.remove(&conn);
+            turn.close(conn);
+        }
+    }
+
     /// Tells connected peers of changed records.
     pub(super) fn push(&mut self, turn: &mut Turn<'_>) {
         let changed = std::mem::take(&mut self.changed);
@@ -213,7 +233,7 @@ impl SeedMachine {
         let peers: Vec<Conn> = self
             .lines
             .iter()
-            .filter(|(_, line)| matches!(line, Line::FromPeer(_)))
+            .filter(|(_, line)| matches!(line, Line::FromPeer { .. }))
             .map(|(conn, _)| *conn)
             .collect();
         for (records, _) in frames(records, MEMBERS_A_FRAME) {

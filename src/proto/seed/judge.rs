@@ -8,6 +8,7 @@
 //! removes nobody who answers.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::SeedMachine;
 use super::ballot::{ChangeKey, key};
@@ -17,7 +18,8 @@ use crate::proto::machine::{Conn, OpenError};
 use crate::proto::message::{
     Addr, Change, ChangeKind, Incarnation, Message, Purpose, Role, Welcome,
 };
-use crate::proto::registry::{Record, Status};
+use crate::proto::registry::{MAX_AHEAD_MILLIS, Record, Status};
+use crate::proto::time::Time;
 use crate::proto::turn::Turn;
 
 /// Who wants to hear a judgement: this seed's own ballot, or another seed's.
@@ -43,7 +45,10 @@ pub(super) struct Verdict {
 }
 
 /// Judgements that may wait for a probe at the same time; more are refused at once.
-const MAX_JUDGEMENTS: usize = 8_192;
+const MAX_JUDGEMENTS: usize = 1_024;
+/// A yes is given again for this long, without a line and a probe more: seeds that propose the same
+/// change at the same time ask twice.
+const VERDICT_LASTS: Duration = Duration::from_secs(1);
 
 impl SeedMachine {
     /// Judges a change for `waiter`: at once where the registry alone says no, else by a probe.
@@ -68,13 +73,21 @@ impl SeedMachine {
             self.tell(turn, &waiter.proposer, message);
             return;
         }
+        if let Some((at, verdict)) = self.verdicts.get(&key)
+            && turn.now.since(*at) < VERDICT_LASTS
+            && self.registry_objects(turn.now, &change).is_none()
+        {
+            let verdict = verdict.clone();
+            self.cast(turn, waiter, &verdict);
+            return;
+        }
         let waiters = BTreeSet::from([waiter]);
         let early = if self.config.flaw == Flaw::AlwaysYes {
             Some(Ok("planted flaw".to_owned()))
         } else if self.judgements.len() >= MAX_JUDGEMENTS {
             Some(Err("too many open proposals".to_owned()))
         } else {
-            self.registry_objects(&change).map(Err)
+            self.registry_objects(turn.now, &change).map(Err)
         };
         if let Some(outcome) = early {
             self.conclude(turn, &change, waiters, outcome);
@@ -95,7 +108,7 @@ impl SeedMachine {
     }
 
     /// What the registry has against a change, before and after the probe.
-    fn registry_objects(&self, change: &Change) -> Option<String> {
+    fn registry_objects(&self, now: Time, change: &Change) -> Option<String> {
         if self.config.network.seeds().contains(&change.peer) {
             return Some("that address is a seed's".to_owned());
         }
@@ -104,6 +117,9 @@ impl SeedMachine {
             && record.incarnation > change.incarnation
         {
             return Some(format!("known in the later incarnation {}", record.incarnation));
+        }
+        if change.incarnation > now.millis().saturating_add(MAX_AHEAD_MILLIS) {
+            return Some("that incarnation lies in the future".to_owned());
         }
         let same = record.filter(|record| record.incarnation == change.incarnation);
         match change.kind {
@@ -175,8 +191,11 @@ impl SeedMachine {
             welcome.role == Role::Peer && welcome.from == change.peer
         });
         // The registry may have changed while the probe was under way.
-        let outcome = match self.registry_objects(&change) {
+        let outcome = match self.registry_objects(turn.now, &change) {
             Some(objection) => Err(objection),
+            None if result == Err(OpenError::Local) => {
+                Err("this seed is out of descriptors or memory and could not look".to_owned())
+            }
             None => match change.kind {
                 ChangeKind::Join => judge_join(&change, answered),
                 ChangeKind::Leave => judge_leave(&change, answered),
@@ -204,6 +223,10 @@ impl SeedMachine {
             incarnation: change.incarnation,
         });
         let verdict = Verdict { accept, reason, known };
+        self.verdicts.retain(|_, (at, _)| turn.now.since(*at) < VERDICT_LASTS);
+        if accept {
+            self.verdicts.insert(key(change), (turn.now, verdict.clone()));
+        }
         for waiter in waiters {
             self.cast(turn, waiter, &verdict);
         }
@@ -247,7 +270,7 @@ fn judge_dead(
     Ok(match result {
         Err(OpenError::Unreachable) => "probe: connection refused or reset",
         Err(OpenError::TimedOut) => "probe: no answer in time",
-        Ok(_) | Err(OpenError::Refused(_) | OpenError::Garbage) => {
+        Ok(_) | Err(OpenError::Refused(_) | OpenError::Garbage | OpenError::Local) => {
             "probe: something else listens there"
         }
     }

@@ -70,7 +70,7 @@ enum Line {
     /// nothing that comes from it is believed.
     FromSeed(Addr),
     /// A peer.
-    FromPeer(Addr),
+    FromPeer { peer: Addr, heard: Time },
 }
 
 /// Reports on one incarnation of one peer.
@@ -105,6 +105,8 @@ pub struct SeedMachine {
     ballots_used: u64,
     judgements: BTreeMap<ChangeKey, Judgement>,
     probes: BTreeMap<Conn, ChangeKey>,
+    /// Changes that this seed has just accepted.
+    verdicts: BTreeMap<ChangeKey, (Time, Verdict)>,
     cases: BTreeMap<(Addr, Incarnation), Case>,
     pending: BTreeMap<u64, Vec<Pending>>,
     batches_used: u64,
@@ -135,6 +137,7 @@ impl SeedMachine {
             ballots_used: 0,
             judgements: BTreeMap::new(),
             probes: BTreeMap::new(),
+            verdicts: BTreeMap::new(),
             cases: BTreeMap::new(),
             pending: BTreeMap::new(),
             batches_used: 0,
@@ -429,7 +432,8 @@ impl SeedMachine {
         turn.welcome(conn, welcome);
         match hello.purpose {
             Purpose::Membership => {
-                self.lines.insert(conn, Line::FromPeer(hello.from));
+                let line = Line::FromPeer { peer: hello.from, heard: turn.now };
+                self.lines.insert(conn, line);
             }
             Purpose::Council => self.colleague_calls(turn, conn, hello.from),
             _ => turn.close(conn),
@@ -444,12 +448,16 @@ impl SeedMachine {
         }
         let understood = match line {
             Line::ToSeed(seed) => self.hear_seed(turn, seed, message),
-            Line::FromPeer(peer) => self.hear_peer(turn, conn, peer, message),
+            Line::FromPeer { peer, .. } => {
+                self.lines.insert(conn, Line::FromPeer { peer, heard: turn.now });
+                self.hear_peer(turn, conn, peer, message)
+            }
             Line::FromSeed(_) => false,
         };
         if !understood {
             let who = match line {
-                Line::ToSeed(addr) | Line::FromSeed(addr) | Line::FromPeer(addr) => addr,
+                Line::ToSeed(addr) | Line::FromSeed(addr) => addr,
+                Line::FromPeer { peer, .. } => peer,
             };
             let keys = vec![
                 ("from", who.to_string()),
@@ -466,7 +474,7 @@ impl SeedMachine {
             Some(Line::ToSeed(seed) | Line::FromSeed(seed)) => {
                 self.colleague_lost(turn, conn, seed);
             }
-            Some(Line::FromPeer(_)) | None => {}
+            Some(Line::FromPeer { .. }) | None => {}
         }
     }
 

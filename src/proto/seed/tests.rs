@@ -226,6 +226,29 @@ fn a_death_needs_two_registered_reporters_and_the_own_failed_probe() {
 }
 
 #[test]
+fn a_seed_that_cannot_look_does_not_vote_yes() {
+    let mut stage = Stage::new(3);
+    (0..3).for_each(|number| stage.member(number));
+    stage.report(1, 0);
+    stage.report(2, 0);
+    stage.vote(1, true);
+    // Out of descriptors: that says nothing about the peer.
+    stage.probe(peer_addr(0), Err(OpenError::Local));
+    assert_eq!(stage.events(|e| matches!(e, Event::Vote { accept: false, .. })), 1);
+    assert_eq!(stage.status(0), Some(Status::Alive));
+}
+
+#[test]
+fn an_incarnation_far_in_the_future_cannot_take_an_address_for_good() {
+    let mut stage = Stage::new(1);
+    let conn = stage.call(peer_addr(0), Role::Peer, Purpose::Membership);
+    let message = Message::Register { request: 7, incarnation: u64::MAX };
+    stage.give(Input::Received { conn, message });
+    assert_eq!(stage.said(|m| matches!(m, Message::Denied { request: 7, .. })), 1);
+    assert_eq!(stage.status(0), None);
+}
+
+#[test]
 fn the_last_member_besides_the_dead_one_is_reporter_enough() {
     let mut stage = Stage::new(1);
     (0..3).for_each(|number| {
