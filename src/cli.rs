@@ -22,6 +22,7 @@ use crate::node;
 use crate::proto::config::{PeerConfig, SeedConfig};
 use crate::proto::event::{Event, Severity};
 use crate::proto::message::{Addr, Role};
+use crate::storage::OpenStore;
 
 /// Threads that run the node: one decides, one keeps the sockets going meanwhile.
 const WORKERS: usize = 2;
@@ -69,6 +70,9 @@ pub fn peer_main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     )
 }
 
+/// A node ends by itself only if it fails.
+const ENDED: &str = "the node has stopped by itself; the end of the log says why";
+
 async fn seed(
     args: &SeedArgs,
     config: SeedConfig,
@@ -77,9 +81,17 @@ async fn seed(
 ) -> Result<(), Failure> {
     let (role, me) = (Role::Seed, config.me);
     let listener = bind(args.common.listen()).await?;
-    warn_of_memory_only(&args.common, role, me);
-    let seed = node::Seed::start(listener, config);
-    signals.stop_requested(&log, role, me).await;
+    let mut seed = match args.common.state_dir("seed", me) {
+        Some(dir) => {
+            let store = OpenStore::open(&dir).map_err(Failure::running)?;
+            node::Seed::start_durable(listener, config, store).map_err(Failure::running)?
+        }
+        None => node::Seed::start(listener, config),
+    };
+    tokio::select! {
+        () = signals.stop_requested(&log, role, me) => {}
+        () = seed.ended() => return Err(Failure::running(ENDED)),
+    }
     signals.stopped(&log, role, me, seed.stop()).await
 }
 
@@ -94,14 +106,16 @@ async fn peer(
     let port = listener.local_addr().map_err(Failure::running)?.port();
     let me = args.common.me(port);
     config.me = me;
-    warn_of_memory_only(&args.common, role, me);
     if config.suspect_timeout <= config.ping_interval {
         let (suspect, ping) = (config.suspect_timeout, config.ping_interval);
         let keys = vec![("suspect", format!("{suspect:?}")), ("ping", format!("{ping:?}"))];
         warn(role, me, "suspect timeout is not longer than ping interval", keys);
     }
-    let peer = node::Peer::start(listener, config);
-    signals.stop_requested(&log, role, me).await;
+    let mut peer = node::Peer::start(listener, config);
+    tokio::select! {
+        () = signals.stop_requested(&log, role, me) => {}
+        () = peer.ended() => return Err(Failure::running(ENDED)),
+    }
     signals.stopped(&log, role, me, peer.leave()).await
 }
 
@@ -128,14 +142,6 @@ async fn bind(listen: SocketAddr) -> Result<TcpListener, Failure> {
         };
         Failure::running(format!("cannot listen on {listen}: {error}; {hint}"))
     })
-}
-
-fn warn_of_memory_only(common: &Common, role: Role, me: Addr) {
-    if common.wants_durable_state() {
-        let what = "durable state is not implemented yet and everything is kept in memory";
-        let dir = common.data_dir.as_deref().unwrap_or_else(|| "".as_ref());
-        warn(role, me, what, vec![("data-dir", dir.display().to_string())]);
-    }
 }
 
 fn warn(role: Role, me: Addr, what: &'static str, keys: Vec<(&'static str, String)>) {

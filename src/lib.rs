@@ -51,3 +51,4 @@ pub mod logging;
 pub mod net;
 pub mod node;
 pub mod proto;
+pub mod storage;

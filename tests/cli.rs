@@ -309,7 +309,7 @@ fn help_and_version_go_to_stdout() {
         assert_eq!(help.status.code(), Some(0));
         assert!(help.stderr.is_empty());
         let text = String::from_utf8_lossy(&help.stdout).into_owned();
-        for part in ["<IP>", "<PORT>", "<CONFIG>", "--log-file", "RUMORMILL_LOG_FILE", "in memory"]
+        for part in ["<IP>", "<PORT>", "<CONFIG>", "--log-file", "RUMORMILL_LOG_FILE", "--data-dir"]
         {
             assert!(text.contains(part), "{part} is not in the help of {name}:\n{text}");
         }
@@ -391,14 +391,17 @@ fn the_environment_counts_and_the_command_line_wins() {
 }
 
 #[test]
-fn a_data_directory_that_is_not_used_is_told() {
+fn a_seed_keeps_its_registry_in_the_data_directory_unless_told_not_to() {
     let place = Place::new();
-    let mut seed = place.start_seed(&["--data-dir", "d"], &[]);
-    assert!(seed.first_lines.concat().contains(" WARN seed "), "{:?}", seed.first_lines);
-    assert!(seed.first_lines.concat().contains("in memory data-dir=d"), "{:?}", seed.first_lines);
-    seed.end("TERM");
-    let seed = place.start_seed(&["--data-dir", "d", "--ephemeral"], &[]);
-    assert!(!seed.first_lines.concat().contains("WARN"), "{:?}", seed.first_lines);
+    place.start_seed(&["--data-dir", "d", "--ephemeral"], &[]).end("TERM");
+    assert!(!place.path("d").exists(), "nothing on disk");
+    place.start_seed(&["--data-dir", "d"], &[]).end("TERM");
+    let dirs: Vec<PathBuf> =
+        fs::read_dir(place.path("d")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(dirs.len(), 1, "{dirs:?}");
+    let name = dirs[0].file_name().unwrap().to_string_lossy().into_owned();
+    assert!(name.starts_with("seed-127.0.0.1-"), "{name}");
+    assert!(dirs[0].join("registry.redb").is_file());
 }
 
 #[test]

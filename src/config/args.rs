@@ -114,10 +114,10 @@ pub struct Common {
     )]
     pub log_level: LogLevel,
 
-    /// Directory of the durable state [default: data]. Not implemented yet: everything is kept in
-    /// memory, as with --ephemeral, and is gone when the process ends
-    #[arg(long, env = "RUMORMILL_DATA_DIR", value_name = "DIR")]
-    pub data_dir: Option<PathBuf>,
+    /// Directory of the durable state: a seed keeps its registry in DIR/seed-IP-PORT/; a peer has
+    /// nothing to keep yet
+    #[arg(long, env = "RUMORMILL_DATA_DIR", value_name = "DIR", default_value = "data")]
+    pub data_dir: PathBuf,
 
     /// Keep nothing on disk
     #[arg(long, env = "RUMORMILL_EPHEMERAL", value_name = "BOOL", num_args = 0..=1, require_equals = true,
@@ -156,9 +156,10 @@ impl Common {
         LogOptions { file: self.log_file.clone(), level: self.log_level.into(), console: true }
     }
 
-    /// Whether durable state was asked for, which does not exist yet.
-    pub fn wants_durable_state(&self) -> bool {
-        self.data_dir.is_some() && !self.ephemeral
+    /// Where this process keeps its durable state; nowhere with `--ephemeral`.
+    pub fn state_dir(&self, program: &str, me: Addr) -> Option<PathBuf> {
+        let name = format!("{program}-{}-{}", me.ip(), me.port());
+        (!self.ephemeral).then(|| self.data_dir.join(name))
     }
 
     /// Reads CONFIG, and checks what does not depend on the program.

@@ -30,6 +30,7 @@ use crate::proto::machine::{
 };
 use crate::proto::message::{Addr, Answer, Hello, Message, Role, Welcome};
 use crate::proto::time::Time;
+use crate::storage::{OpenStore, RegistryStore, StorageError};
 
 /// Batches of input that may wait; beyond, readers wait, and their senders with them.
 const INBOX: usize = 1_024;
@@ -74,6 +75,10 @@ pub(super) enum Inbound {
     Watch(mpsc::UnboundedSender<MemberEvent>, oneshot::Sender<()>),
     /// Looks at the machine between two inputs.
     Inspect(Inspection),
+    /// All batches up to this one are on disk.
+    Durable(u64),
+    /// The disk failed.
+    DiskFailed(String),
 }
 
 /// A look at a machine, which is named by its type.
@@ -134,6 +139,10 @@ pub(super) struct Host<M> {
     tokens_used: u64,
     subscribers: Vec<(mpsc::Sender<Received>, u64)>,
     watchers: Vec<mpsc::UnboundedSender<MemberEvent>>,
+    /// Durable state; without it, memory is all there is.
+    store: Option<RegistryStore>,
+    /// Batches up to this one are on disk.
+    durable: u64,
     stopped: bool,
 }
 
@@ -170,9 +179,29 @@ impl<M: Machine + Send + 'static> Host<M> {
             tokens_used: 0,
             subscribers: Vec::new(),
             watchers: Vec::new(),
+            store: None,
+            durable: 0,
             stopped: false,
         };
         (host, sender)
+    }
+
+    /// Has what the machine wants kept written to disk before it is told that it is.
+    ///
+    /// # Errors
+    ///
+    /// If the writer cannot be started.
+    pub fn keep_in(&mut self, store: OpenStore) -> Result<(), StorageError> {
+        let (durable, failed) = (self.sender.clone(), self.sender.clone());
+        self.store = Some(store.start(
+            move |batch| {
+                let _ = durable.blocking_send(Inbound::Durable(batch));
+            },
+            move |error| {
+                let _ = failed.blocking_send(Inbound::DiskFailed(error));
+            },
+        )?);
+        Ok(())
     }
 
     /// Runs the machine until it has stopped.
@@ -220,6 +249,11 @@ impl<M: Machine + Send + 'static> Host<M> {
         }
         for link in std::mem::take(&mut self.links).into_values() {
             self.farewells.spawn(link.close());
+        }
+        // The writer may be waiting to say that something is durable.
+        self.inbox.close();
+        if let Some(store) = self.store.take() {
+            let _ = tokio::task::spawn_blocking(move || drop(store)).await;
         }
         let all = async { while self.farewells.join_next().await.is_some() {} };
         let _ = timeout(FAREWELL, all).await;
@@ -283,6 +317,17 @@ impl<M: Machine + Send + 'static> Host<M> {
                 let token = self.tokens_used;
                 self.answers.insert(token, answer);
                 self.handle(now, Input::Command(Command::Publish { token, payload }));
+            }
+            Inbound::Durable(last) => {
+                for batch in self.durable + 1..=last {
+                    self.handle(now, Input::Persisted { batch });
+                }
+                self.durable = last;
+            }
+            Inbound::DiskFailed(error) => {
+                // Nothing that is said from here on could be kept.
+                self.note(Severity::Warn, "disk failed", &error);
+                self.stopped = true;
             }
             Inbound::Leave => self.handle(now, Input::Command(Command::Leave)),
             Inbound::Subscribe(subscriber, done) => {
@@ -372,10 +417,12 @@ impl<M: Machine + Send + 'static> Host<M> {
                     self.farewells.spawn(link.close());
                 }
             }
-            Effect::Persist { batch, .. } => {
-                // Kept in memory: the machine's waiting for it is what a disk will need.
-                self.follow_up.push_back(Input::Persisted { batch });
-            }
+            Effect::Persist { batch, records } => match &self.store {
+                Some(store) => {
+                    store.submit(batch, records);
+                }
+                None => self.follow_up.push_back(Input::Persisted { batch }),
+            },
             Effect::Published { token, result } => {
                 if let Some(answer) = self.answers.remove(&token) {
                     let _ = answer.send(result);

@@ -8,6 +8,7 @@ use super::host::{Host, Inbound};
 use crate::proto::config::SeedConfig;
 use crate::proto::message::{Addr, Role};
 use crate::proto::seed::SeedMachine;
+use crate::storage::{OpenStore, StorageError};
 
 /// A running seed.
 #[derive(Debug)]
@@ -25,6 +26,24 @@ impl Seed {
         let machine = SeedMachine::new(config, super::chance());
         let (host, inbox) = Host::new(machine, listener, Role::Seed, address, network);
         Self { address, inbox, task: tokio::spawn(host.run()) }
+    }
+
+    /// Starts a seed that keeps its registry on disk, and begins with what is there.
+    ///
+    /// # Errors
+    ///
+    /// If the writer cannot be started.
+    pub fn start_durable(
+        listener: TcpListener,
+        config: SeedConfig,
+        store: OpenStore,
+    ) -> Result<Self, StorageError> {
+        let (address, network) = (config.me, config.network.clone());
+        let machine = SeedMachine::new(config, super::chance());
+        let machine = machine.recovered(store.records().iter().cloned());
+        let (mut host, inbox) = Host::new(machine, listener, Role::Seed, address, network);
+        host.keep_in(store)?;
+        Ok(Self { address, inbox, task: tokio::spawn(host.run()) })
     }
 
     /// Where it listens.

@@ -46,7 +46,7 @@ impl Record {
     /// Which of two records of one peer wins: the later incarnation, then the later status. Two
     /// seeds may commit one and the same change with different voters or times; the tie is broken
     /// by the rest of the record, so that all seeds still end up with the same one.
-    fn precedence(&self, other: &Self) -> Ordering {
+    pub(crate) fn precedence(&self, other: &Self) -> Ordering {
         (self.incarnation, self.status)
             .cmp(&(other.incarnation, other.status))
             .then_with(|| other.at.cmp(&self.at))

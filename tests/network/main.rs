@@ -6,6 +6,7 @@
 mod absent_seeds;
 mod crowd;
 mod death;
+mod durable;
 mod harness;
 mod joining;
 mod leaving;

@@ -15,9 +15,7 @@ use super::ballot::{ChangeKey, key};
 use crate::proto::config::Flaw;
 use crate::proto::event::Event;
 use crate::proto::machine::{Conn, OpenError};
-use crate::proto::message::{
-    Addr, Change, ChangeKind, Incarnation, Message, Purpose, Role, Welcome,
-};
+use crate::proto::message::{Addr, Change, ChangeKind, Incarnation, Purpose, Role, Welcome};
 use crate::proto::registry::{MAX_AHEAD_MILLIS, Record, Status};
 use crate::proto::time::Time;
 use crate::proto::turn::Turn;
@@ -68,9 +66,8 @@ impl SeedMachine {
             && waiter.proposer != self.config.me
         {
             // Another proposer was faster: nothing to vote on, only to pass on.
-            let records = vec![(change.peer, record.clone())];
-            let message = Message::Records { records, more: false, answer: false };
-            self.tell(turn, &waiter.proposer, message);
+            let record = record.clone();
+            self.pass_on(turn, &waiter.proposer, change.peer, record);
             return;
         }
         if let Some((at, verdict)) = self.verdicts.get(&key)
@@ -138,7 +135,7 @@ impl SeedMachine {
                 }
                 let reporters = self.registered_reporters(change);
                 let needed = self.reporters_needed(&change.peer);
-                (reporters < needed)
+                (reporters < needed && !self.is_own_evidence(change))
                     .then(|| format!("{reporters} registered reporters, {needed} needed"))
             }
         }
@@ -180,9 +177,7 @@ impl SeedMachine {
         if let Some(record) = self.committed(&change).cloned() {
             // Another proposer was faster while the probe was under way.
             for Waiter { proposer, .. } in waiters {
-                let records = vec![(change.peer, record.clone())];
-                let message = Message::Records { records, more: false, answer: false };
-                self.tell(turn, &proposer, message);
+                self.pass_on(turn, &proposer, change.peer, record.clone());
             }
             return;
         }

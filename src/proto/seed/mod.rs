@@ -12,6 +12,7 @@ mod ballot;
 mod council;
 mod desk;
 mod judge;
+mod recovery;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -22,6 +23,7 @@ use rand::rngs::SmallRng;
 use self::ballot::{Asker, Ballot, ChangeKey, Count, SeedNumber, Stage, key};
 use self::council::Colleague;
 use self::judge::{Judgement, Verdict, Waiter};
+use self::recovery::Look;
 use super::config::{Flaw, SeedConfig};
 use super::event::{Event, Severity};
 use super::machine::{Command, Conn, Effect, Input, Machine, OpenError};
@@ -58,6 +60,8 @@ enum Timer {
     Ballot(u64),
     /// A dead-node case runs out.
     Case(Addr, Incarnation),
+    /// Look again at recovered members that did not answer.
+    Look,
 }
 
 /// What an open connection is.
@@ -111,6 +115,10 @@ pub struct SeedMachine {
     pending: BTreeMap<u64, Vec<Pending>>,
     batches_used: u64,
     changed: BTreeSet<Addr>,
+    /// Recovered members: still to be looked at, being looked at, and those that did not answer.
+    to_look: Vec<Look>,
+    looks: BTreeMap<Conn, Look>,
+    unanswered: Vec<Look>,
     timers: Timers<Timer>,
 }
 
@@ -142,6 +150,9 @@ impl SeedMachine {
             pending: BTreeMap::new(),
             batches_used: 0,
             changed: BTreeSet::new(),
+            to_look: Vec::new(),
+            looks: BTreeMap::new(),
+            unanswered: Vec::new(),
             timers: Timers::default(),
             config,
         }
@@ -484,6 +495,11 @@ impl SeedMachine {
                 turn.close(conn);
             }
             self.probed(turn, conn, result);
+        } else if self.looks.contains_key(&conn) {
+            if result.is_ok() {
+                turn.close(conn);
+            }
+            self.looked(turn, conn, result);
         } else {
             self.colleague_answers(turn, conn, result);
         }
@@ -494,6 +510,7 @@ impl SeedMachine {
             Timer::Redial(seed) => self.dial(turn, seed),
             Timer::Compare => self.compare(turn),
             Timer::Push => self.push(turn),
+            Timer::Look => self.look_again(turn),
             Timer::Ballot(number) => self.reject(turn, number),
             Timer::Case(peer, incarnation) => {
                 self.cases.remove(&(peer, incarnation));
@@ -511,6 +528,7 @@ impl Machine for SeedMachine {
                 self.ballots_used = now.micros();
                 turn.log(Event::SeedListening { quorum: self.quorum(), of: self.seeds() });
                 self.call_colleagues(turn);
+                self.look_at_members(turn);
             }
             Input::Incoming { conn, hello } => self.incoming(turn, conn, &hello),
             Input::Opened { conn, welcome } => self.open_result(turn, conn, Ok(welcome)),

@@ -1,0 +1,350 @@
+//! Durable state, on redb under `--data-dir`.
+//!
+//! What must stay true: what `submit` was told to keep is on disk before it is
+//! said to be, all that waits shares one commit, and a file that is damaged,
+//! foreign or in use is refused and never overwritten. A writer thread of its
+//! own does the waiting for the disk, so that the protocol's task never does.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+
+use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
+
+use crate::proto::message::Addr;
+use crate::proto::registry::{Record, Status};
+
+/// Name of the file in the data directory.
+const FILE: &str = "registry.redb";
+/// Version of what the tables hold.
+const FORMAT: u64 = 1;
+const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+const RECORDS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("records");
+/// Key of the format's version.
+const VERSION_KEY: &str = "format";
+/// Bytes of the file kept in memory: the registry itself is, so pages need not be.
+const CACHE: usize = 2 << 20;
+/// Batches that may wait for the disk.
+const WAITING: usize = 65_536;
+
+/// Why there is no durable state.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    /// The directory cannot be made.
+    #[error("cannot make the data directory {}: {source}; choose another with --data-dir", dir.display())]
+    Directory {
+        /// The directory.
+        dir: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// Another process has the file open.
+    #[error("{} is in use by another process; stop it, or choose another --data-dir", .0.display())]
+    InUse(PathBuf),
+    /// The file is damaged, or not ours.
+    #[error("{} is damaged or not a registry ({what}); it was left as it is: move it away, or choose another --data-dir", file.display())]
+    Damaged {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The file was written by another version of this program.
+    #[error("{} has format {found}, this version reads {FORMAT}; use the version that wrote it", file.display())]
+    Version {
+        /// The file.
+        file: PathBuf,
+        /// The format's version in it.
+        found: u64,
+    },
+    /// The writer cannot be started.
+    #[error("cannot start the writer of the data directory: {0}")]
+    Thread(std::io::Error),
+}
+
+/// Records to keep.
+#[derive(Debug)]
+struct Batch {
+    number: u64,
+    records: Vec<(Addr, Record)>,
+}
+
+/// The registry on disk.
+#[derive(Debug)]
+pub struct RegistryStore {
+    writer: Option<mpsc::SyncSender<Batch>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// An open registry whose writer does not run yet.
+#[derive(Debug)]
+pub struct OpenStore {
+    database: Database,
+    records: Vec<(Addr, Record)>,
+}
+
+impl OpenStore {
+    /// Opens the registry in a directory, which is made if it is not there, and reads all of it.
+    ///
+    /// # Errors
+    ///
+    /// If it is in use, damaged, foreign, or of another format; the file is then left as it is.
+    pub fn open(dir: &Path) -> Result<Self, StorageError> {
+        let directory = |source| StorageError::Directory { dir: dir.to_owned(), source };
+        fs::create_dir_all(dir).map_err(directory)?;
+        let file = dir.join(FILE);
+        let mut builder = Database::builder();
+        builder.set_cache_size(CACHE);
+        let database = builder.create(&file).map_err(|error| match error {
+            DatabaseError::DatabaseAlreadyOpen => StorageError::InUse(file.clone()),
+            error => StorageError::Damaged { file: file.clone(), what: error.to_string() },
+        })?;
+        let records = read_all(&database, &file)?;
+        Ok(Self { database, records })
+    }
+
+    /// What was kept.
+    pub fn records(&self) -> &[(Addr, Record)] {
+        &self.records
+    }
+
+    /// Starts the writer, which calls `durable` with the number of the last batch that is on disk.
+    ///
+    /// # Errors
+    ///
+    /// If there can be no more threads.
+    pub fn start(
+        self,
+        durable: impl FnMut(u64) + Send + 'static,
+        failed: impl FnOnce(String) + Send + 'static,
+    ) -> Result<RegistryStore, StorageError> {
+        let (writer, batches) = mpsc::sync_channel(WAITING);
+        let database = self.database;
+        let thread = std::thread::Builder::new()
+            .name("registry".to_owned())
+            .spawn(move || write(&database, &batches, durable, failed))
+            .map_err(StorageError::Thread)?;
+        Ok(RegistryStore { writer: Some(writer), thread: Some(thread) })
+    }
+}
+
+impl RegistryStore {
+    /// Has a batch written; numbers ascend. False if the writer has failed.
+    pub fn submit(&self, number: u64, records: Vec<(Addr, Record)>) -> bool {
+        let batch = Batch { number, records };
+        self.writer.as_ref().is_some_and(|writer| writer.send(batch).is_ok())
+    }
+}
+
+impl Drop for RegistryStore {
+    /// Waits until all that was submitted is written, so that the next life finds it and the lock
+    /// free.
+    fn drop(&mut self) {
+        self.writer = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn write(
+    database: &Database,
+    batches: &mpsc::Receiver<Batch>,
+    mut durable: impl FnMut(u64),
+    failed: impl FnOnce(String),
+) {
+    while let Ok(first) = batches.recv() {
+        let mut group = vec![first];
+        group.extend(batches.try_iter());
+        match commit(database, &group) {
+            Ok(()) => {
+                if let Some(last) = group.last() {
+                    durable(last.number);
+                }
+            }
+            // A disk that fails once cannot be trusted with the next answer.
+            Err(error) => {
+                failed(error.to_string());
+                return;
+            }
+        }
+    }
+}
+
+fn commit(database: &Database, group: &[Batch]) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    {
+        let mut table = transaction.open_table(RECORDS)?;
+        for (addr, record) in group.iter().flat_map(|batch| &batch.records) {
+            let key = addr.to_string();
+            // Batches come in the order of their making, but two may be about one peer: the one
+            // that wins in memory has to win here.
+            let newer = match table.get(key.as_str())? {
+                Some(kept) => decode(kept.value())
+                    .is_none_or(|kept| kept.precedence(record) != std::cmp::Ordering::Greater),
+                None => true,
+            };
+            if newer {
+                table.insert(key.as_str(), encode(record).as_slice())?;
+            }
+        }
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
+fn read_all(database: &Database, file: &Path) -> Result<Vec<(Addr, Record)>, StorageError> {
+    let damaged = |what: String| StorageError::Damaged { file: file.to_owned(), what };
+    let broken = |error: redb::Error| damaged(error.to_string());
+    let version = prepare(database).map_err(broken)?;
+    if version != FORMAT {
+        return Err(StorageError::Version { file: file.to_owned(), found: version });
+    }
+    let transaction = database.begin_read().map_err(|e| damaged(e.to_string()))?;
+    let table = transaction.open_table(RECORDS).map_err(|e| damaged(e.to_string()))?;
+    let mut records = Vec::new();
+    for entry in table.iter().map_err(|e| damaged(e.to_string()))? {
+        let (key, value) = entry.map_err(|e| damaged(e.to_string()))?;
+        let record = key.value().parse().ok().zip(decode(value.value()));
+        let unreadable = || damaged(format!("unreadable record of {:?}", key.value()));
+        records.push(record.ok_or_else(unreadable)?);
+    }
+    records.sort_unstable_by_key(|(addr, _)| *addr);
+    Ok(records)
+}
+
+/// Makes the tables of a new file; returns the format's version.
+fn prepare(database: &Database) -> Result<u64, redb::Error> {
+    let transaction = database.begin_write()?;
+    let version = {
+        let mut meta = transaction.open_table(META)?;
+        let known = meta.get(VERSION_KEY)?.map(|version| version.value());
+        if known.is_none() {
+            meta.insert(VERSION_KEY, FORMAT)?;
+        }
+        transaction.open_table(RECORDS)?;
+        known.unwrap_or(FORMAT)
+    };
+    if version == FORMAT {
+        transaction.commit()?;
+    } else {
+        transaction.abort()?;
+    }
+    Ok(version)
+}
+
+/// A record as it lies on disk: incarnation, status, time, then the voters, little-endian.
+fn encode(record: &Record) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(17 + 2 * record.voters.len());
+    bytes.extend_from_slice(&record.incarnation.to_le_bytes());
+    bytes.push(match record.status {
+        Status::Alive => 0,
+        Status::Left => 1,
+        Status::Dead => 2,
+    });
+    bytes.extend_from_slice(&record.at.to_le_bytes());
+    for voter in &record.voters {
+        bytes.extend_from_slice(&voter.to_le_bytes());
+    }
+    bytes
+}
+
+fn decode(bytes: &[u8]) -> Option<Record> {
+    let (incarnation, rest) = bytes.split_first_chunk::<8>()?;
+    let (status, rest) = rest.split_first()?;
+    let (at, rest) = rest.split_first_chunk::<8>()?;
+    let voters = rest.chunks(2).map(|voter| Some(u16::from_le_bytes(voter.try_into().ok()?)));
+    Some(Record {
+        incarnation: u64::from_le_bytes(*incarnation),
+        status: match status {
+            0 => Status::Alive,
+            1 => Status::Left,
+            2 => Status::Dead,
+            _ => return None,
+        },
+        at: u64::from_le_bytes(*at),
+        voters: voters.collect::<Option<_>>()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::channel;
+
+    fn addr(port: u16) -> Addr {
+        ([127, 0, 0, 1], port).into()
+    }
+
+    fn record(incarnation: u64, status: Status) -> Record {
+        Record { incarnation, status, at: 9, voters: vec![0, 300] }
+    }
+
+    fn start(store: OpenStore) -> (RegistryStore, mpsc::Receiver<u64>) {
+        let (sender, durable) = channel();
+        let store = store.start(
+            move |number| sender.send(number).unwrap(),
+            |error| panic!("the disk failed: {error}"),
+        );
+        (store.unwrap(), durable)
+    }
+
+    #[test]
+    fn what_is_said_to_be_durable_is_there_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, durable) = start(OpenStore::open(dir.path()).unwrap());
+        for number in 1..=100 {
+            let records = vec![(addr(6000 + number as u16), record(number, Status::Alive))];
+            assert!(store.submit(number, records));
+        }
+        store.submit(101, vec![(addr(6001), record(1, Status::Dead))]);
+        store.submit(102, vec![(addr(6001), record(1, Status::Alive))]);
+        while durable.recv().unwrap() < 102 {}
+        drop(store);
+        let again = OpenStore::open(dir.path()).unwrap();
+        assert_eq!(again.records().len(), 100);
+        assert_eq!(again.records()[0], (addr(6001), record(1, Status::Dead)));
+        assert_eq!(again.records()[99], (addr(6100), record(100, Status::Alive)));
+    }
+
+    #[test]
+    fn changes_that_wait_share_a_commit() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, durable) = start(OpenStore::open(dir.path()).unwrap());
+        for number in 1..=1_000 {
+            store.submit(number, vec![(addr(6000), record(number, Status::Alive))]);
+        }
+        drop(store);
+        let commits = durable.iter().count();
+        assert!(commits < 500, "{commits} commits for 1,000 batches");
+    }
+
+    #[test]
+    fn a_directory_in_use_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let _first = OpenStore::open(dir.path()).unwrap();
+        assert!(matches!(OpenStore::open(dir.path()), Err(StorageError::InUse(_))));
+    }
+
+    #[test]
+    fn a_damaged_or_foreign_file_is_refused_and_left_alone() {
+        let text = b"this is somebody's diary, and no database at all".repeat(100);
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join(FILE);
+        fs::write(&file, &text).unwrap();
+        assert!(matches!(OpenStore::open(dir.path()), Err(StorageError::Damaged { .. })));
+        assert_eq!(fs::read(&file).unwrap(), text);
+    }
+
+    #[test]
+    fn a_file_of_another_format_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = OpenStore::open(dir.path()).unwrap();
+        let transaction = store.database.begin_write().unwrap();
+        transaction.open_table(META).unwrap().insert(VERSION_KEY, 2).unwrap();
+        transaction.commit().unwrap();
+        drop(store);
+        assert!(matches!(OpenStore::open(dir.path()), Err(StorageError::Version { found: 2, .. })));
+    }
+}
