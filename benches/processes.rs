@@ -221,6 +221,16 @@ fn main() {
         show(&format!("resident memory of an idle {name}"), "MB", vec![memory]);
         show(&format!("processor time of an idle {name}"), "ms/s", vec![(cpu - before.1) / idle]);
     }
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    fs::write(network.dir.path().join("config.txt"), format!("127.0.0.1:{port}\n")).unwrap();
+    let mut alone = network.spawn(env!("CARGO_BIN_EXE_seed"), &port, &["--ephemeral"]);
+    network.wait(Duration::from_secs(5), |lines| {
+        lines.iter().any(|l| l.text.contains("listening quorum=1 of=1"))
+    });
+    let (memory, _) = resident_and_cpu(alone.id());
+    show("resident memory of an idle seed, --ephemeral", "MB", vec![memory]);
+    alone.kill().unwrap();
+    alone.wait().unwrap();
 
     let mut hung = Vec::new();
     for _ in 0..2 {

@@ -24,7 +24,7 @@ const RECORDS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("records"
 /// Key of the format's version.
 const VERSION_KEY: &str = "format";
 /// Bytes of the file kept in memory: the registry itself is, so pages need not be.
-const CACHE: usize = 2 << 20;
+const CACHE: usize = 128 << 10;
 /// Batches that may wait for the disk.
 const WAITING: usize = 65_536;
 

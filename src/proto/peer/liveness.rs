@@ -71,7 +71,11 @@ impl PeerMachine {
             return false;
         }
         let Some(record) = self.members.alive(&peer) else {
-            // Not a member: there is nothing to vote on, only a link to give up.
+            // Not a member: there is nothing to vote on, only a link to give up. But the news of its
+            // registration may still be on its way.
+            if self.ghosts.len() < MAX_SUSPICIONS {
+                self.ghosts.insert(peer);
+            }
             self.unlink(turn, peer);
             return false;
         };

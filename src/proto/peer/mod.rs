@@ -129,6 +129,8 @@ pub struct PeerMachine {
     probes: BTreeMap<Conn, probe::Probe>,
     /// Members that did not answer a probe, and since when.
     doubts: BTreeMap<Addr, Time>,
+    /// Peers that were found dead before they were known to be members.
+    ghosts: BTreeSet<Addr>,
     /// Silence and failed probes that began before this time prove nothing.
     awake_since: Time,
     last_refutation: Option<Time>,
@@ -163,6 +165,7 @@ impl PeerMachine {
             departing: BTreeMap::new(),
             probes: BTreeMap::new(),
             doubts: BTreeMap::new(),
+            ghosts: BTreeSet::new(),
             awake_since: Time::default(),
             last_refutation: None,
             rumors: Rumors::new(config.me, config.flaw),

@@ -396,6 +396,7 @@ impl PeerMachine {
     ) {
         self.departing.remove(&peer);
         self.doubts.remove(&peer);
+        self.ghosts.remove(&peer);
         if self.suspicions.get(&peer).is_some_and(|s| s.incarnation <= incarnation) {
             self.drop_suspicion(peer);
         }
@@ -412,6 +413,9 @@ impl PeerMachine {
         incarnation: Incarnation,
     ) {
         self.avoid.remove(&peer);
+        if self.ghosts.remove(&peer) {
+            self.look_at(turn, peer, incarnation, super::probe::Why::LinkLost);
+        }
         if self.departing.get(&peer).is_some_and(|(departed, _)| *departed < incarnation) {
             self.departing.remove(&peer);
         }
