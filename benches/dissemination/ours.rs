@@ -88,8 +88,7 @@ pub async fn run(mode: Mode, kill_hub: bool) -> (Figures, Vec<(usize, usize)>) {
         &ledger,
         async |node, payload: Vec<u8>| {
             let publisher = peers.read().await[node].as_ref().unwrap().publisher();
-            // The driver does not wait for the answer: as many are in flight as the load says.
-            tokio::spawn(async move { publisher.publish(payload).await.unwrap() });
+            publisher.post(payload).unwrap();
         },
         async || {
             let mut copies = 0;

@@ -68,7 +68,7 @@ pub(super) enum Inbound {
     },
     Publish {
         payload: Bytes,
-        answer: oneshot::Sender<Result<MessageId, PublishError>>,
+        answer: Option<oneshot::Sender<Result<MessageId, PublishError>>>,
     },
     Leave,
     Subscribe(mpsc::Sender<Received>, oneshot::Sender<()>),
@@ -315,7 +315,9 @@ impl<M: Machine + Send + 'static> Host<M> {
             Inbound::Publish { payload, answer } => {
                 self.tokens_used += 1;
                 let token = self.tokens_used;
-                self.answers.insert(token, answer);
+                if let Some(answer) = answer {
+                    self.answers.insert(token, answer);
+                }
                 self.handle(now, Input::Command(Command::Publish { token, payload }));
             }
             Inbound::Durable(last) => {

@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::host::{Host, Inbound, Inspection};
 use crate::proto::config::PeerConfig;
-use crate::proto::gossip::{Counters, MessageId};
+use crate::proto::gossip::{Counters, MAX_PAYLOAD, MessageId};
 use crate::proto::machine::{Delivery, MemberEvent, PublishError};
 use crate::proto::message::{Addr, Incarnation, Role};
 use crate::proto::peer::PeerMachine;
@@ -129,9 +129,27 @@ impl Publisher {
     /// If the payload is too long, or the peer is leaving or has stopped.
     pub async fn publish(&self, payload: impl Into<Bytes>) -> Result<MessageId, PublishError> {
         let (answer, result) = oneshot::channel();
-        let publish = Inbound::Publish { payload: payload.into(), answer };
+        let publish = Inbound::Publish { payload: payload.into(), answer: Some(answer) };
         self.0.send(publish).await.map_err(|_| PublishError::Leaving)?;
         result.await.unwrap_or(Err(PublishError::Leaving))
+    }
+
+    /// Publishes without waiting to hear the message's identity.
+    ///
+    /// # Errors
+    ///
+    /// If the payload is too long, the peer has stopped, or too much waits for it already: then
+    /// nothing was published, and the caller may try again.
+    pub fn post(&self, payload: impl Into<Bytes>) -> Result<(), PublishError> {
+        let payload = payload.into();
+        if payload.len() > MAX_PAYLOAD {
+            return Err(PublishError::TooLong(payload.len()));
+        }
+        let publish = Inbound::Publish { payload, answer: None };
+        self.0.try_send(publish).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => PublishError::Busy,
+            mpsc::error::TrySendError::Closed(_) => PublishError::Leaving,
+        })
     }
 }
 

@@ -184,6 +184,9 @@ pub enum PublishError {
     /// The peer is leaving.
     #[error("the peer is leaving the network")]
     Leaving,
+    /// Too much waits to be published already.
+    #[error("the peer is busy; try again")]
+    Busy,
     /// The clock is so far off that others would refuse the message.
     #[error("this machine's clock is too far from the time at which the peer started")]
     Clock,
