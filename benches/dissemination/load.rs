@@ -101,6 +101,13 @@ impl Ledger {
         }
     }
 
+    /// Waits for a place among the messages in flight. A message that never arrives everywhere would
+    /// hold its place for ever: then the run has failed, and says so.
+    async fn place(&self) {
+        let place = tokio::time::timeout(Duration::from_secs(20), self.in_flight.acquire()).await;
+        place.expect("a message did not reach everybody within 20 s").unwrap().forget();
+    }
+
     fn expect(&self, deliveries: usize) {
         self.expected.store(deliveries, Ordering::Release);
     }
@@ -137,7 +144,7 @@ pub async fn play(
     let sender = |node: usize| if node == doomed { (node + 1) % nodes } else { node };
     ledger.expect(warm * others);
     for message in 0..warm {
-        ledger.in_flight.acquire().await.unwrap().forget();
+        ledger.place().await;
         *ledger.started[message].lock().unwrap() = Instant::now();
         send(sender(message % nodes), payload(message)).await;
     }
@@ -160,7 +167,7 @@ pub async fn play(
                 at_second((message - warm) / 100).await;
             }
         } else {
-            ledger.in_flight.acquire().await.unwrap().forget();
+            ledger.place().await;
         }
         *ledger.started[message].lock().unwrap() = Instant::now();
         send(sender(rng.random_range(0..nodes)), payload(message)).await;

@@ -54,15 +54,19 @@ fn parse_edges(text: &str) -> Vec<(usize, usize)> {
     text.split(',').map(edge).collect()
 }
 
+/// Runs this program as a child; a run that fails is shown, and made again.
 fn child(args: &[&str]) -> (Figures, String) {
     let me = std::env::current_exe().unwrap();
-    let output = Command::new(me).args(args).output().unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    let mut lines = text.lines();
-    let figures = lines.next().and_then(Figures::parse);
-    let errors = String::from_utf8_lossy(&output.stderr);
-    let figures = figures.unwrap_or_else(|| panic!("no figures from {args:?}: {text} {errors}"));
-    (figures, lines.next().unwrap_or_default().to_owned())
+    for _ in 0..3 {
+        let output = Command::new(&me).args(args).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let mut lines = text.lines();
+        if let Some(figures) = lines.next().and_then(Figures::parse) {
+            return (figures, lines.next().unwrap_or_default().to_owned());
+        }
+        println!("FAILED {} {}: {}", args[0], args[1], String::from_utf8_lossy(&output.stderr));
+    }
+    panic!("three runs of {args:?} failed")
 }
 
 fn compare(rounds: usize) {
