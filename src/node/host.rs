@@ -467,10 +467,7 @@ impl<M: Machine + Send + 'static> Host<M> {
     fn queue(&mut self, conn: Conn) {
         if let Some(link) = self.links.get_mut(&conn) {
             link.queue(&self.frame);
-            if !link.dirty {
-                link.dirty = true;
-                self.dirty.push(conn);
-            }
+            self.mark(conn);
         }
     }
 

@@ -16,7 +16,7 @@ use super::judge::Waiter;
 use super::{Line, Pending, SeedMachine, Timer};
 use crate::proto::event::Severity;
 use crate::proto::machine::{Conn, OpenError};
-use crate::proto::message::{Addr, Change, Message, Purpose, Role, Welcome};
+use crate::proto::message::{Addr, Message, Purpose, Role, Welcome};
 use crate::proto::registry::Record;
 use crate::proto::time::Time;
 use crate::proto::turn::Turn;
@@ -199,7 +199,9 @@ impl SeedMachine {
             colleague.heard = turn.now;
         }
         match message {
-            Message::Propose { ballot, change } => self.asked_to_vote(turn, seed, ballot, change),
+            Message::Propose { ballot, change } => {
+                self.judge(turn, change, Waiter { proposer: seed, ballot });
+            }
             Message::Vote { ballot, accept, reason, known } => {
                 self.count_vote(turn, ballot, number, accept, reason, known);
             }
@@ -209,14 +211,14 @@ impl SeedMachine {
             }
             Message::Committed { ballot } => self.count_durable(turn, ballot, number),
             Message::Compare { count, digest } => {
-                let same = count == self.registry.len() as u64 && digest == self.registry.digest();
-                // One of the two sends first; both would send all of it twice.
-                if !same && self.config.me < seed {
+                let mine = (self.registry.len() as u64, self.registry.digest());
+                // One of the two sends first; both would send all of it twice. The other one tells
+                // its digest at once instead of at the next round.
+                let differs = mine != (count, digest);
+                if differs && self.config.me < seed {
                     self.send_records(turn, &seed, true);
-                } else if !same {
-                    let digest = self.registry.digest();
-                    let count = self.registry.len() as u64;
-                    self.tell_once_again(turn, &seed, count, digest);
+                } else if differs {
+                    self.tell(turn, &seed, Message::Compare { count: mine.0, digest: mine.1 });
                 }
             }
             Message::Records { records, more, answer } => {
@@ -229,16 +231,6 @@ impl SeedMachine {
             _ => return false,
         }
         true
-    }
-
-    /// The seed with the greater address found a difference: the other one is the one who sends
-    /// first, so it is told our digest at once instead of at the next round.
-    fn tell_once_again(&mut self, turn: &mut Turn<'_>, seed: &Addr, count: u64, digest: [u8; 32]) {
-        self.tell(turn, seed, Message::Compare { count, digest });
-    }
-
-    fn asked_to_vote(&mut self, turn: &mut Turn<'_>, seed: Addr, ballot: u64, change: Change) {
-        self.judge(turn, change, Waiter { proposer: seed, ballot });
     }
 
     /// Takes in records that another seed says are committed, once they are durable.
