@@ -12,7 +12,8 @@ use std::thread::JoinHandle;
 
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
 
-use crate::proto::message::Addr;
+use crate::proto::machine::Keep;
+use crate::proto::message::{Addr, Standing};
 use crate::proto::registry::{Record, Status};
 
 /// Name of the file in the data directory.
@@ -23,11 +24,10 @@ const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const RECORDS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("records");
 /// Key of the format's version.
 const VERSION_KEY: &str = "format";
+/// Key of the seed's standing; without it and without records the seed is fresh.
+const STANDING_KEY: &str = "standing";
 /// Bytes of the file kept in memory: the registry itself is, so pages need not be.
 const CACHE: usize = 128 << 10;
-/// Batches that may wait for the disk.
-const WAITING: usize = 65_536;
-
 /// Why there is no durable state.
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {
@@ -63,17 +63,17 @@ pub enum StorageError {
     Thread(std::io::Error),
 }
 
-/// Records to keep.
+/// Changes to keep.
 #[derive(Debug)]
 struct Batch {
     number: u64,
-    records: Vec<(Addr, Record)>,
+    changes: Vec<Keep>,
 }
 
 /// The registry on disk.
 #[derive(Debug)]
 pub struct RegistryStore {
-    writer: Option<mpsc::SyncSender<Batch>>,
+    writer: Option<mpsc::Sender<Batch>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -81,6 +81,7 @@ pub struct RegistryStore {
 #[derive(Debug)]
 pub struct OpenStore {
     database: Database,
+    standing: Standing,
     records: Vec<(Addr, Record)>,
 }
 
@@ -100,8 +101,13 @@ impl OpenStore {
             DatabaseError::DatabaseAlreadyOpen => StorageError::InUse(file.clone()),
             error => StorageError::Damaged { file: file.clone(), what: error.to_string() },
         })?;
-        let records = read_all(&database, &file)?;
-        Ok(Self { database, records })
+        let (standing, records) = read_all(&database, &file)?;
+        Ok(Self { database, standing, records })
+    }
+
+    /// How far the seed that wrote it could be relied on.
+    pub fn standing(&self) -> Standing {
+        self.standing
     }
 
     /// What was kept.
@@ -119,7 +125,9 @@ impl OpenStore {
         durable: impl FnMut(u64) + Send + 'static,
         failed: impl FnOnce(String) + Send + 'static,
     ) -> Result<RegistryStore, StorageError> {
-        let (writer, batches) = mpsc::sync_channel(WAITING);
+        // Without a bound: a host that waits for its disk, while the writer waits to be heard by the
+        // host, would wait for ever. What may wait is bounded by the ballots that may be open.
+        let (writer, batches) = mpsc::channel();
         let database = self.database;
         let thread = std::thread::Builder::new()
             .name("registry".to_owned())
@@ -131,8 +139,8 @@ impl OpenStore {
 
 impl RegistryStore {
     /// Has a batch written; numbers ascend. False if the writer has failed.
-    pub fn submit(&self, number: u64, records: Vec<(Addr, Record)>) -> bool {
-        let batch = Batch { number, records };
+    pub fn submit(&self, number: u64, changes: Vec<Keep>) -> bool {
+        let batch = Batch { number, changes };
         self.writer.as_ref().is_some_and(|writer| writer.send(batch).is_ok())
     }
 }
@@ -173,20 +181,39 @@ fn write(
 }
 
 fn commit(database: &Database, group: &[Batch]) -> Result<(), redb::Error> {
+    if group.iter().all(|batch| batch.changes.is_empty()) {
+        return Ok(());
+    }
     let transaction = database.begin_write()?;
     {
+        let mut meta = transaction.open_table(META)?;
         let mut table = transaction.open_table(RECORDS)?;
-        for (addr, record) in group.iter().flat_map(|batch| &batch.records) {
-            let key = addr.to_string();
-            // Batches come in the order of their making, but two may be about one peer: the one
-            // that wins in memory has to win here.
-            let newer = match table.get(key.as_str())? {
-                Some(kept) => decode(kept.value())
-                    .is_none_or(|kept| kept.precedence(record) != std::cmp::Ordering::Greater),
-                None => true,
-            };
-            if newer {
-                table.insert(key.as_str(), encode(record).as_slice())?;
+        for change in group.iter().flat_map(|batch| &batch.changes) {
+            match change {
+                Keep::Standing(standing) => {
+                    meta.insert(STANDING_KEY, encode_standing(*standing))?;
+                }
+                Keep::Record(peer, record) => {
+                    let key = peer.to_string();
+                    // Batches come in the order of their making, but two may be about one peer: the
+                    // one that wins in memory has to win here.
+                    let newer = table.get(key.as_str())?.and_then(|kept| decode(kept.value()));
+                    let newer = newer
+                        .is_none_or(|kept| kept.precedence(record) != std::cmp::Ordering::Greater);
+                    if newer {
+                        table.insert(key.as_str(), encode(record).as_slice())?;
+                    }
+                }
+                Keep::Forget(peer, incarnation) => {
+                    let key = peer.to_string();
+                    let kept = table.get(key.as_str())?.and_then(|kept| decode(kept.value()));
+                    let gone = kept.is_some_and(|kept| {
+                        kept.incarnation == *incarnation && kept.status != Status::Alive
+                    });
+                    if gone {
+                        table.remove(key.as_str())?;
+                    }
+                }
             }
         }
     }
@@ -194,7 +221,9 @@ fn commit(database: &Database, group: &[Batch]) -> Result<(), redb::Error> {
     Ok(())
 }
 
-fn read_all(database: &Database, file: &Path) -> Result<Vec<(Addr, Record)>, StorageError> {
+type Kept = (Standing, Vec<(Addr, Record)>);
+
+fn read_all(database: &Database, file: &Path) -> Result<Kept, StorageError> {
     let damaged = |what: String| StorageError::Damaged { file: file.to_owned(), what };
     let broken = |error: redb::Error| damaged(error.to_string());
     let version = prepare(database).map_err(broken)?;
@@ -211,7 +240,31 @@ fn read_all(database: &Database, file: &Path) -> Result<Vec<(Addr, Record)>, Sto
         records.push(record.ok_or_else(unreadable)?);
     }
     records.sort_unstable_by_key(|(addr, _)| *addr);
-    Ok(records)
+    let meta = transaction.open_table(META).map_err(|e| damaged(e.to_string()))?;
+    let kept = meta.get(STANDING_KEY).map_err(|e| damaged(e.to_string()))?;
+    let standing = match kept.map(|kept| kept.value()) {
+        Some(kept) => {
+            decode_standing(kept).ok_or_else(|| damaged(format!("unreadable standing {kept}")))?
+        }
+        // Written before there was such a thing: whoever has records has voted.
+        None if !records.is_empty() => Standing::Voting,
+        None => Standing::Fresh,
+    };
+    Ok((standing, records))
+}
+
+fn encode_standing(standing: Standing) -> u64 {
+    match standing {
+        Standing::Fresh => 0,
+        Standing::Founding => 1,
+        Standing::Voting => 2,
+    }
+}
+
+fn decode_standing(kept: u64) -> Option<Standing> {
+    [Standing::Fresh, Standing::Founding, Standing::Voting]
+        .into_iter()
+        .find(|standing| encode_standing(*standing) == kept)
 }
 
 /// Makes the tables of a new file; returns the format's version.
@@ -281,6 +334,10 @@ mod tests {
         Record { incarnation, status, at: 9, voters: vec![0, 300] }
     }
 
+    fn keep(port: u16, incarnation: u64, status: Status) -> Vec<Keep> {
+        vec![Keep::Record(addr(port), record(incarnation, status))]
+    }
+
     fn start(store: OpenStore) -> (RegistryStore, mpsc::Receiver<u64>) {
         let (sender, durable) = channel();
         let store = store.start(
@@ -295,17 +352,36 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (store, durable) = start(OpenStore::open(dir.path()).unwrap());
         for number in 1..=100 {
-            let records = vec![(addr(6000 + number as u16), record(number, Status::Alive))];
-            assert!(store.submit(number, records));
+            assert!(store.submit(number, keep(6000 + number as u16, number, Status::Alive)));
         }
-        store.submit(101, vec![(addr(6001), record(1, Status::Dead))]);
-        store.submit(102, vec![(addr(6001), record(1, Status::Alive))]);
-        while durable.recv().unwrap() < 102 {}
+        store.submit(101, keep(6001, 1, Status::Dead));
+        store.submit(102, keep(6001, 1, Status::Alive));
+        store.submit(103, vec![Keep::Standing(Standing::Founding)]);
+        while durable.recv().unwrap() < 103 {}
         drop(store);
         let again = OpenStore::open(dir.path()).unwrap();
+        assert_eq!(again.standing(), Standing::Founding);
         assert_eq!(again.records().len(), 100);
         assert_eq!(again.records()[0], (addr(6001), record(1, Status::Dead)));
         assert_eq!(again.records()[99], (addr(6100), record(100, Status::Alive)));
+    }
+
+    #[test]
+    fn only_what_is_gone_in_that_life_is_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = OpenStore::open(dir.path()).unwrap();
+        assert_eq!(open.standing(), Standing::Fresh);
+        let (store, _durable) = start(open);
+        store.submit(1, keep(6001, 1, Status::Dead));
+        store.submit(2, keep(6002, 2, Status::Dead));
+        store.submit(3, keep(6003, 1, Status::Alive));
+        let forget = |port| Keep::Forget(addr(port), 1);
+        store.submit(4, vec![forget(6001), forget(6002), forget(6003), forget(6004)]);
+        drop(store);
+        let again = OpenStore::open(dir.path()).unwrap();
+        let left: Vec<u16> = again.records().iter().map(|(addr, _)| addr.port()).collect();
+        assert_eq!(left, [6002, 6003]);
+        assert_eq!(again.standing(), Standing::Voting, "whoever has records has voted");
     }
 
     #[test]
@@ -313,7 +389,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (store, durable) = start(OpenStore::open(dir.path()).unwrap());
         for number in 1..=1_000 {
-            store.submit(number, vec![(addr(6000), record(number, Status::Alive))]);
+            store.submit(number, keep(6000, number, Status::Alive));
         }
         drop(store);
         let commits = durable.iter().count();

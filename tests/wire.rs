@@ -5,8 +5,8 @@ use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
 use rumormill::net::codec;
 use rumormill::proto::message::{
-    Addr, Answer, Change, ChangeKind, Gossip, Hello, Message, Purpose, Refusal, Refused, Role,
-    Welcome,
+    Addr, Answer, CastVote, Change, ChangeKind, Decision, Gossip, Hello, LinkReport, Message,
+    Purpose, Refusal, Refused, Role, Standing, Welcome,
 };
 use rumormill::proto::registry::{Record, Status};
 
@@ -87,7 +87,7 @@ fn golden() -> Vec<(Message, &'static str)> {
         (Message::Unchanged { request: 1 }, "00000002_1501"),
         (Message::Update(vec![(peer, record())]), "00000012_1601007f000001fb7117fb2c010207020002"),
         (
-            Message::Propose { ballot: 1, change },
+            Message::Propose { ballot: 1, change: change.clone() },
             "00000024_170102007f000001fb7117fb2c0107010100000000000000000000000000000001fb7217",
         ),
         (
@@ -95,16 +95,51 @@ fn golden() -> Vec<(Message, &'static str)> {
             "00000007_180101026f6b00",
         ),
         (
-            Message::Commit { ballot: 1, peer, record: record() },
-            "00000012_1901007f000001fb7117fb2c010207020002",
+            Message::Commit { ballot: 1, peer, record: record(), decision: decision(change) },
+            "0000004b_1901007f000001fb7117fb2c01020702000202007f000001fb7117fb2c0107010100000000000000000000000000000001fb7217007f000001fb88130901007f000001fb881301026f6b01",
         ),
         (Message::Committed { ballot: 1 }, "00000002_1a01"),
         (
-            Message::Compare { count: 1, digest: [2; 32] },
-            "00000022_1b010202020202020202020202020202020202020202020202020202020202020202",
+            Message::Compare { count: 1, digest: [2; 32], standing: Standing::Voting },
+            "00000023_1b01020202020202020202020202020202020202020202020202020202020202020202",
         ),
-        (Message::Records { records: vec![], more: false, answer: true }, "00000004_1c000001"),
+        (Message::Branches(vec![[3; 12]]), "0000000e_1c01030303030303030303030303"),
+        (Message::Leaves(vec![(1, vec![[3; 12]])]), "00000010_1d010101030303030303030303030303"),
+        (
+            Message::Holdings { leaves: vec![(300, vec![[3; 12]])], more: true },
+            "00000013_1e01fb2c010103030303030303030303030301",
+        ),
+        (
+            Message::Records {
+                records: vec![(peer, record())],
+                wanted: vec![(300, vec![[3; 12]])],
+                done: Some(Standing::Founding),
+            },
+            "00000025_1f01007f000001fb7117fb2c01020702000201fb2c01010303030303030303030303030101",
+        ),
+        (
+            Message::Expire { round: 1, records: vec![(peer, record())] },
+            "00000013_200101007f000001fb7117fb2c010207020002",
+        ),
+        (Message::Expired { round: 1 }, "00000002_2101"),
+        (Message::Forget(vec![(peer, 3)]), "0000000b_2201007f000001fb711703"),
+        (Message::Links { number: 1, neighbours: vec![peer] }, "0000000b_230101007f000001fb7117"),
+        (
+            Message::LinkReports(vec![LinkReport {
+                peer,
+                incarnation: 3,
+                number: 1,
+                neighbours: vec![peer],
+            }]),
+            "00000015_2401007f000001fb7117030101007f000001fb7117",
+        ),
     ]
+}
+
+fn decision(change: Change) -> Decision {
+    let seed = ([127, 0, 0, 1], 5000).into();
+    let votes = vec![CastVote { seed, accept: true, reason: "ok".to_owned() }];
+    Decision { change, proposer: seed, decided: 9, votes, committed: true }
 }
 
 fn hex(bytes: &[u8]) -> String {

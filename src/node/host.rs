@@ -419,9 +419,9 @@ impl<M: Machine + Send + 'static> Host<M> {
                     self.farewells.spawn(link.close());
                 }
             }
-            Effect::Persist { batch, records } => match &self.store {
+            Effect::Persist { batch, changes } => match &self.store {
                 Some(store) => {
-                    store.submit(batch, records);
+                    store.submit(batch, changes);
                 }
                 None => self.follow_up.push_back(Input::Persisted { batch }),
             },

@@ -17,7 +17,7 @@ use rand::rngs::SysRng;
 use tokio::net::{TcpListener, TcpSocket};
 
 pub use peer::{MemberEvents, Messages, Peer, PeerGone, PeerStatus, Publisher, Received};
-pub use seed::Seed;
+pub use seed::{Seed, SeedGone, SeedStatus};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1_024;

@@ -1,14 +1,38 @@
 //! A seed to hold: start it, stop it.
 
+use std::any::Any;
+
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use super::host::{Host, Inbound};
+use super::host::{Host, Inbound, Inspection};
 use crate::proto::config::SeedConfig;
-use crate::proto::message::{Addr, Role};
+use crate::proto::message::{Addr, Decision, Role, Standing};
+use crate::proto::registry::Record;
 use crate::proto::seed::SeedMachine;
+use crate::proto::topology::Topology;
 use crate::storage::{OpenStore, StorageError};
+
+/// The seed has stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the seed has stopped")]
+pub struct SeedGone;
+
+/// How it stands with a seed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeedStatus {
+    /// Whether it is connected to a quorum of seeds, itself included.
+    pub has_quorum: bool,
+    /// How far it can be relied on to know what was answered for.
+    pub standing: Standing,
+    /// Whether it votes.
+    pub voting: bool,
+    /// Members, and records in all.
+    pub members: usize,
+    /// Records, of the living and the gone.
+    pub records: usize,
+}
 
 /// A running seed.
 #[derive(Debug)]
@@ -40,7 +64,7 @@ impl Seed {
     ) -> Result<Self, StorageError> {
         let (address, network) = (config.me, config.network.clone());
         let machine = SeedMachine::new(config, super::chance());
-        let machine = machine.recovered(store.records().iter().cloned());
+        let machine = machine.recovered(store.standing(), store.records().iter().cloned());
         let (mut host, inbox) = Host::new(machine, listener, Role::Seed, address, network);
         host.keep_in(store)?;
         Ok(Self { address, inbox, task: tokio::spawn(host.run()) })
@@ -49,6 +73,73 @@ impl Seed {
     /// Where it listens.
     pub fn address(&self) -> Addr {
         self.address
+    }
+
+    /// How it stands with the seed right now.
+    ///
+    /// # Errors
+    ///
+    /// If the seed has stopped.
+    pub async fn status(&self) -> Result<SeedStatus, SeedGone> {
+        self.look(|machine| SeedStatus {
+            has_quorum: machine.has_quorum(),
+            standing: machine.standing(),
+            voting: machine.is_voting(),
+            members: machine.registry().size(),
+            records: machine.registry().len(),
+        })
+        .await
+    }
+
+    /// All that it knows, the gone included, by address.
+    ///
+    /// # Errors
+    ///
+    /// If the seed has stopped.
+    pub async fn records(&self) -> Result<Vec<(Addr, Record)>, SeedGone> {
+        self.look(|machine| {
+            machine.registry().iter().map(|(peer, record)| (*peer, record.clone())).collect()
+        })
+        .await
+    }
+
+    /// The record of one peer, and what was decided about it while this seed ran: who proposed, who
+    /// reported, who voted what and why, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// If the seed has stopped.
+    pub async fn member(&self, peer: Addr) -> Result<Option<(Record, Vec<Decision>)>, SeedGone> {
+        self.look(move |machine| {
+            let record = machine.registry().get(&peer)?.clone();
+            Some((record, machine.history(&peer).cloned().collect()))
+        })
+        .await
+    }
+
+    /// The overlay, as both ends of each link reported it.
+    ///
+    /// # Errors
+    ///
+    /// If the seed has stopped.
+    pub async fn topology(&self) -> Result<Topology, SeedGone> {
+        self.look(SeedMachine::topology).await
+    }
+
+    /// Looks at the machine between two inputs.
+    async fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&SeedMachine) -> T + Send + 'static,
+    ) -> Result<T, SeedGone> {
+        let (answer, seen) = oneshot::channel();
+        let look = move |machine: &dyn Any| {
+            if let Some(machine) = machine.downcast_ref::<SeedMachine>() {
+                let _ = answer.send(look(machine));
+            }
+        };
+        let inspect = Inbound::Inspect(Inspection(Box::new(look)));
+        self.inbox.send(inspect).await.map_err(|_| SeedGone)?;
+        seen.await.map_err(|_| SeedGone)
     }
 
     /// Stops it: what is queued goes out, then the connections close.

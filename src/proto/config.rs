@@ -8,7 +8,7 @@ use super::message::{Addr, Hello, Incarnation, Purpose, Role};
 use super::registry::hash_addr;
 
 /// The network that this process belongs to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Network {
     /// Its name; two networks of different names refuse each other.
     pub name: String,
@@ -79,7 +79,7 @@ pub enum Flaw {
 }
 
 /// A seed's settings.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SeedConfig {
     /// Where it listens and is known; one of the network's seeds.
     pub me: Addr,

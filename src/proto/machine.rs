@@ -13,7 +13,9 @@ use bytes::Bytes;
 
 use super::event::Event;
 use super::gossip::MessageId;
-use super::message::{Addr, Answer, Gossip, Hello, Incarnation, Message, Refusal, Welcome};
+use super::message::{
+    Addr, Answer, Gossip, Hello, Incarnation, Message, Refusal, Standing, Welcome,
+};
 use super::registry::Record;
 use super::time::Time;
 
@@ -151,12 +153,12 @@ pub enum Effect {
         /// Which.
         conn: Conn,
     },
-    /// Make records durable, then say `Persisted`.
+    /// Make changes durable, then say `Persisted`.
     Persist {
         /// Brought back by `Persisted`; ascending.
         batch: u64,
-        /// What to keep.
-        records: Vec<(Addr, Record)>,
+        /// What to keep, in order.
+        changes: Vec<Keep>,
     },
     /// Something to log.
     Log(Event),
@@ -173,6 +175,19 @@ pub enum Effect {
     },
     /// The machine has nothing more to do: the process may end.
     Stopped,
+}
+
+/// One change of a seed's durable state.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Keep {
+    /// A record, unless what is kept of the peer wins over it ([`Registry::merge`]).
+    ///
+    /// [`Registry::merge`]: super::registry::Registry::merge
+    Record(Addr, Record),
+    /// Nothing more of that peer, unless it is known in a later incarnation.
+    Forget(Addr, Incarnation),
+    /// How far the seed can be relied on.
+    Standing(Standing),
 }
 
 /// Why a payload could not be published.

@@ -313,6 +313,8 @@ pub enum Message {
         peer: Addr,
         /// The new record.
         record: Record,
+        /// Who reported, who voted what, and why: for the member's history.
+        decision: Decision,
     },
     /// Seed to seed: the commit is durable here.
     Committed {
@@ -323,18 +325,125 @@ pub enum Message {
     Compare {
         /// Records held.
         count: u64,
-        /// SHA-256 over all records in order of address.
+        /// The root of its hash tree.
         digest: [u8; 32],
+        /// How far the sender can be relied on to know what was answered for.
+        standing: Standing,
     },
-    /// Seed to seed: records, because the digests differ.
-    Records {
-        /// All records of the sender, in frames.
-        records: Vec<(Addr, Record)>,
-        /// More frames of the same set follow.
+    /// Seed to seed: the digests differ; these are the branches of the sender's hash tree.
+    Branches(Vec<Fingerprint>),
+    /// Seed to seed: the sender's leaves below each branch that differs.
+    Leaves(Vec<(u16, Vec<Fingerprint>)>),
+    /// Seed to seed: fingerprints of the sender's records in leaves that differ.
+    Holdings {
+        /// By leaf.
+        leaves: Vec<(u16, Vec<Fingerprint>)>,
+        /// More frames of the same follow.
         more: bool,
-        /// The receiver is to send its own in turn.
-        answer: bool,
     },
+    /// Seed to seed: records that the receiver lacks.
+    Records {
+        /// The records.
+        records: Vec<(Addr, Record)>,
+        /// By leaf, fingerprints of records that the sender lacks in turn.
+        wanted: Vec<(u16, Vec<Fingerprint>)>,
+        /// With this the receiver has all that the sender held when the comparison began, and the
+        /// sender stood like that.
+        done: Option<Standing>,
+    },
+    /// Seed to seed: these members are long gone; tell me when you have that on disk.
+    Expire {
+        /// The sender's number for this question.
+        round: u64,
+        /// Their records.
+        records: Vec<(Addr, Record)>,
+    },
+    /// Seed to seed: they are on disk.
+    Expired {
+        /// The question's number.
+        round: u64,
+    },
+    /// Seed to seed: all seeds have had these on disk, so nobody can bring their members back: they
+    /// may be dropped.
+    Forget(Vec<(Addr, Incarnation)>),
+    /// Peer to seed: the sender's links.
+    Links {
+        /// The sender's number for this report; a later one replaces an earlier one.
+        number: u64,
+        /// Its neighbours.
+        neighbours: Vec<Addr>,
+    },
+    /// Seed to seed: what peers reported of their links.
+    LinkReports(Vec<LinkReport>),
+}
+
+/// How far a seed can be relied on to know what was answered for. It is durable; a seed whose disk
+/// was lost is [`Standing::Fresh`] again.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub enum Standing {
+    /// It knows nothing, and cannot tell whether it ever did.
+    #[default]
+    Fresh,
+    /// It has met a quorum of seeds, itself included, none of which had ever voted.
+    Founding,
+    /// It holds what was answered for, and votes.
+    Voting,
+}
+
+impl Standing {
+    /// The standing in one word.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Standing::Fresh => "fresh",
+            Standing::Founding => "founding",
+            Standing::Voting => "voting",
+        }
+    }
+}
+
+/// The first 12 bytes of a SHA-256 over a record, or over the fingerprints below a node of the hash
+/// tree: two in a tree of a hundred thousand are equal by chance once in 10^19.
+pub type Fingerprint = [u8; 12];
+
+/// How a proposal was decided.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Decision {
+    /// What was proposed, and who reported.
+    pub change: Change,
+    /// The seed that proposed it.
+    pub proposer: Addr,
+    /// When it was decided, Unix milliseconds by the proposer's clock.
+    pub decided: u64,
+    /// The votes that had come by then.
+    pub votes: Vec<CastVote>,
+    /// Whether it was committed.
+    pub committed: bool,
+}
+
+/// One seed's vote, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct CastVote {
+    /// The seed.
+    pub seed: Addr,
+    /// Yes or no.
+    pub accept: bool,
+    /// Why.
+    pub reason: String,
+}
+
+/// What a peer said of its links.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct LinkReport {
+    /// The peer.
+    pub peer: Addr,
+    /// In that incarnation.
+    pub incarnation: Incarnation,
+    /// Its number for the report.
+    pub number: u64,
+    /// Its neighbours.
+    pub neighbours: Vec<Addr>,
 }
 
 /// The kind of a change of one record.

@@ -13,4 +13,5 @@ pub mod registry;
 pub mod seed;
 pub mod time;
 pub mod timers;
+pub mod topology;
 mod turn;

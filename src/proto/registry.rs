@@ -8,18 +8,24 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::message::{Addr, Incarnation};
+use super::time::Time;
 
 /// How far ahead of the clock an incarnation may be, milliseconds: a day of clock error. One far in
 /// the future would keep its address from ever registering again.
 pub const MAX_AHEAD_MILLIS: u64 = 86_400_000;
 
+/// How long the record of a member that died or left is kept.
+pub const RETENTION: Duration = Duration::from_secs(86_400);
+
 /// What became of a peer in one incarnation, in the order in which a later one wins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Status {
     /// It is a member.
     Alive,
@@ -51,6 +57,27 @@ impl Record {
             .cmp(&(other.incarnation, other.status))
             .then_with(|| other.at.cmp(&self.at))
             .then_with(|| self.voters.cmp(&other.voters))
+    }
+
+    /// Feeds the record of that peer into a hash.
+    pub(crate) fn hash_into(&self, hash: &mut Sha256, peer: &Addr) {
+        self.hash_status(hash, peer);
+        hash.update(self.at.to_le_bytes());
+        hash.update((self.voters.len() as u64).to_le_bytes());
+        for voter in &self.voters {
+            hash.update(voter.to_le_bytes());
+        }
+    }
+
+    fn hash_status(&self, hash: &mut Sha256, peer: &Addr) {
+        hash_addr(hash, peer);
+        hash.update(self.incarnation.to_le_bytes());
+        hash.update([self.status as u8]);
+    }
+
+    /// Whether the member has been gone for so long that its record need not be kept.
+    pub(crate) fn is_expired(&self, now: Time) -> bool {
+        self.status != Status::Alive && now.since(Time::from_millis(self.at)) > RETENTION
     }
 
     /// Whether both are about the same transition, whoever voted.
@@ -106,6 +133,13 @@ impl Registry {
         }
     }
 
+    /// Drops the record of a peer.
+    pub(crate) fn remove(&mut self, peer: &Addr) -> Option<Record> {
+        let old = self.records.remove(peer)?;
+        self.alive -= usize::from(old.status == Status::Alive);
+        Some(old)
+    }
+
     /// The record of a peer.
     pub fn get(&self, peer: &Addr) -> Option<&Record> {
         self.records.get(peer)
@@ -141,33 +175,13 @@ impl Registry {
         self.records.is_empty()
     }
 
-    /// SHA-256 over all records in order of address.
-    pub fn digest(&self) -> [u8; 32] {
-        digest(self.records.iter(), true)
-    }
-
     /// SHA-256 over addresses, incarnations and statuses, in order of address: what a peer compares
     /// with its seed.
     pub fn status_digest(&self) -> [u8; 32] {
-        digest(self.records.iter(), false)
+        let mut hash = Sha256::new();
+        self.records.iter().for_each(|(addr, record)| record.hash_status(&mut hash, addr));
+        hash.finalize().into()
     }
-}
-
-fn digest<'a>(records: impl Iterator<Item = (&'a Addr, &'a Record)>, whole: bool) -> [u8; 32] {
-    let mut hash = Sha256::new();
-    for (addr, record) in records {
-        hash_addr(&mut hash, addr);
-        hash.update(record.incarnation.to_le_bytes());
-        hash.update([record.status as u8]);
-        if whole {
-            hash.update(record.at.to_le_bytes());
-            hash.update((record.voters.len() as u64).to_le_bytes());
-            for voter in &record.voters {
-                hash.update(voter.to_le_bytes());
-            }
-        }
-    }
-    hash.finalize().into()
 }
 
 /// Feeds an address into a hash: family, address, port.
@@ -228,7 +242,7 @@ mod tests {
             }
             let other = merged(&other);
             prop_assert_eq!(&one, &other);
-            prop_assert_eq!(one.digest(), other.digest());
+            prop_assert_eq!(one.status_digest(), other.status_digest());
             prop_assert_eq!(one.size(), one.members().count());
         }
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::time::Time;
 
 /// A set of named timers.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Timers<T> {
     order: BTreeSet<(Time, T)>,
     at: BTreeMap<T, Time>,

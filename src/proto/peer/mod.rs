@@ -8,6 +8,7 @@
 mod liveness;
 mod overlay;
 mod probe;
+mod report;
 mod seeds;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -56,6 +57,8 @@ enum Timer {
     Request(u64),
     /// Ask a seed what is new.
     Refresh,
+    /// Tell a seed which links there are.
+    Report,
     /// Look for links that are missing.
     Fill,
     /// Generate a message.
@@ -548,6 +551,7 @@ impl PeerMachine {
             Timer::Silence(peer) => self.check_silence(turn, peer),
             Timer::Suspicion(peer) => self.press_on(turn, peer),
             Timer::Doubt(peer) => self.look_again(turn, peer),
+            Timer::Report => self.report_links(turn),
             Timer::Sync => self.begin_sync_round(turn),
             Timer::Leave => self.stop(turn),
         }

@@ -108,6 +108,7 @@ impl PeerMachine {
         turn.log(Event::NeighbourUp { peer, degree: self.neighbours.len() });
         turn.effects.push(Effect::Member(MemberEvent::NeighbourUp(peer)));
         self.rumors.link_up(conn, peer);
+        self.links_changed(turn);
         self.arrange(turn);
         self.timers.set(Timer::Silence(peer), turn.now + self.config.suspect_timeout);
         turn.send(conn, Message::Ping(turn.now.micros()));
@@ -138,6 +139,7 @@ impl PeerMachine {
         turn.log(Event::NeighbourDown { peer, degree: self.neighbours.len() });
         turn.effects.push(Effect::Member(MemberEvent::NeighbourDown(peer)));
         self.rumors.link_down(conn);
+        self.links_changed(turn);
         self.arrange(turn);
         if self.leaving {
             return;

@@ -4,6 +4,7 @@
 //! seeds has answered that it holds this incarnation; a seed that is down or
 //! hung costs no more than the time after which another one is asked as well.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use rand::RngExt;
@@ -36,6 +37,12 @@ pub(super) struct Desk {
     dialling: Option<Conn>,
     line: Option<Conn>,
     queue: Vec<Message>,
+}
+
+impl Desk {
+    pub fn is_connected(&self) -> bool {
+        self.line.is_some()
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -289,11 +296,12 @@ impl PeerMachine {
             return;
         }
         let wish = request.wish;
-        turn.note(
-            Severity::Warn,
-            if wish == Wish::Leave { "leave denied" } else { "registration denied" },
-            vec![("seed", seed.to_string()), ("reason", reason)],
-        );
+        let (severity, what) = match wish {
+            Wish::Register(_) => (Severity::Warn, "registration denied"),
+            Wish::Leave => (Severity::Warn, "leave denied"),
+            Wish::Refresh => (Severity::Debug, "refresh denied"),
+        };
+        turn.note(severity, what, vec![("seed", seed.to_string()), ("reason", reason)]);
         // Somebody knows a later life of this address: come back above it.
         let later = known >= self.incarnation && super::is_believable(known, turn.now);
         if wish == Wish::Register(self.incarnation) && later {
@@ -341,6 +349,9 @@ impl PeerMachine {
         }
         let me = self.config.me;
         let missing = !request.records.iter().any(|(peer, _)| *peer == me);
+        if request.wish == Wish::Refresh {
+            self.forget_long_gone(turn, &request.records);
+        }
         self.learn(turn, seed, request.records);
         if missing && self.registered && request.wish == Wish::Refresh {
             // The seed, and perhaps all of them, lost what it knew.
@@ -355,6 +366,19 @@ impl PeerMachine {
         true
     }
 
+    /// Drops members that are long gone, and of which the seeds do not speak any more either.
+    fn forget_long_gone(&mut self, turn: &Turn<'_>, told: &[(Addr, Record)]) {
+        let told: BTreeSet<&Addr> = told.iter().map(|(peer, _)| peer).collect();
+        let gone = self
+            .members
+            .iter()
+            .filter(|(peer, record)| record.is_expired(turn.now) && !told.contains(peer));
+        let gone: Vec<Addr> = gone.map(|(peer, _)| *peer).collect();
+        for peer in gone {
+            self.members.remove(&peer);
+        }
+    }
+
     /// Asks one random seed for what is new, one that accepted this peer if there is one.
     pub(super) fn refresh(&mut self, turn: &mut Turn<'_>) {
         let pause = self.jitter(REFRESH);
@@ -366,6 +390,7 @@ impl PeerMachine {
         let place = self.rng.random_range(0..seeds.len().max(1));
         if let Some(seed) = seeds.get(place).copied() {
             self.request(turn, seed, Wish::Refresh);
+            self.report_links_to(turn, seed);
         }
     }
 

@@ -22,14 +22,14 @@ pub fn key(change: &Change) -> ChangeKey {
 }
 
 /// A peer's request that waits for a ballot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Asker {
     pub conn: Conn,
     pub request: u64,
 }
 
 /// Where a ballot stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Stage {
     /// Votes come in.
     Voting,
@@ -38,10 +38,10 @@ pub enum Stage {
 }
 
 /// The votes on one change.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Ballot {
     pub change: Change,
-    pub accepts: BTreeSet<SeedNumber>,
+    pub accepts: BTreeMap<SeedNumber, String>,
     pub rejects: BTreeMap<SeedNumber, String>,
     /// The greatest incarnation that a voter knows.
     pub known: Incarnation,
@@ -64,7 +64,7 @@ impl Ballot {
     pub fn new(change: Change) -> Self {
         Self {
             change,
-            accepts: BTreeSet::new(),
+            accepts: BTreeMap::new(),
             rejects: BTreeMap::new(),
             known: 0,
             askers: BTreeSet::new(),
@@ -76,19 +76,19 @@ impl Ballot {
     pub fn count(
         &mut self,
         voter: SeedNumber,
-        vote: Result<(), String>,
+        vote: Result<String, String>,
         known: Incarnation,
         seeds: usize,
         quorum: usize,
     ) -> Count {
-        let voted = self.accepts.contains(&voter) || self.rejects.contains_key(&voter);
+        let voted = self.accepts.contains_key(&voter) || self.rejects.contains_key(&voter);
         if self.stage != Stage::Voting || voted || usize::from(voter) >= seeds {
             return Count::Open;
         }
         self.known = self.known.max(known);
         match vote {
-            Ok(()) => {
-                self.accepts.insert(voter);
+            Ok(reason) => {
+                self.accepts.insert(voter, reason);
             }
             Err(reason) => {
                 self.rejects.insert(voter, reason);
@@ -110,8 +110,14 @@ impl Ballot {
             incarnation: self.change.incarnation,
             status: self.change.kind.status(),
             at: self.change.at,
-            voters: self.accepts.iter().copied().collect(),
+            voters: self.accepts.keys().copied().collect(),
         }
+    }
+
+    /// Who voted what, and why.
+    pub fn votes(&self) -> impl Iterator<Item = (SeedNumber, bool, &String)> {
+        let accepts = self.accepts.iter().map(|(voter, reason)| (*voter, true, reason));
+        accepts.chain(self.rejects.iter().map(|(voter, reason)| (*voter, false, reason)))
     }
 
     /// Why it was rejected, in words: the reasons given, and who did not answer.
@@ -126,7 +132,7 @@ impl Ballot {
         let silent: Vec<String> = (0..)
             .zip(seeds)
             .filter(|(number, _)| {
-                !self.accepts.contains(number) && !self.rejects.contains_key(number)
+                !self.accepts.contains_key(number) && !self.rejects.contains_key(number)
             })
             .map(|(_, seed)| seed.to_string())
             .collect();
@@ -155,14 +161,18 @@ mod tests {
         })
     }
 
+    fn yes() -> Result<String, String> {
+        Ok("yes".to_owned())
+    }
+
     #[test]
     fn a_quorum_of_all_configured_seeds_is_needed() {
         let mut ballot = ballot();
-        assert_eq!(ballot.count(0, Ok(()), 0, 5, 3), Count::Open);
-        assert_eq!(ballot.count(0, Ok(()), 0, 5, 3), Count::Open, "a seed counts once");
-        assert_eq!(ballot.count(9, Ok(()), 0, 5, 3), Count::Open, "a stranger counts not at all");
-        assert_eq!(ballot.count(1, Ok(()), 0, 5, 3), Count::Open);
-        match ballot.count(4, Ok(()), 0, 5, 3) {
+        assert_eq!(ballot.count(0, yes(), 0, 5, 3), Count::Open);
+        assert_eq!(ballot.count(0, yes(), 0, 5, 3), Count::Open, "a seed counts once");
+        assert_eq!(ballot.count(9, yes(), 0, 5, 3), Count::Open, "a stranger counts not at all");
+        assert_eq!(ballot.count(1, yes(), 0, 5, 3), Count::Open);
+        match ballot.count(4, yes(), 0, 5, 3) {
             Count::Accepted(record) => assert_eq!(record.voters, [0, 1, 4]),
             other => panic!("three of five accept, but {other:?}"),
         }
@@ -181,7 +191,7 @@ mod tests {
     fn a_rejection_says_who_did_not_answer() {
         let mut ballot = ballot();
         let seeds: Vec<Addr> = (5000..5003).map(|port| ([127, 0, 0, 1], port).into()).collect();
-        ballot.count(0, Ok(()), 0, 3, 2);
+        ballot.count(0, yes(), 0, 3, 2);
         let reason = ballot.reason(&seeds, 2);
         assert!(reason.contains("1 of 3 seeds answered"), "{reason}");
         assert!(reason.contains("127.0.0.1:5001,127.0.0.1:5002"), "{reason}");

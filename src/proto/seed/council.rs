@@ -13,11 +13,11 @@ use std::time::Duration;
 use rand::RngExt;
 
 use super::judge::Waiter;
-use super::{Line, Pending, SeedMachine, Timer};
+use super::keep::Pending;
+use super::{Line, SeedMachine, Timer};
 use crate::proto::event::Severity;
 use crate::proto::machine::{Conn, OpenError};
-use crate::proto::message::{Addr, Message, Purpose, Role, Welcome};
-use crate::proto::registry::Record;
+use crate::proto::message::{Addr, Message, Purpose, Role, Standing, Welcome};
 use crate::proto::time::Time;
 use crate::proto::turn::Turn;
 
@@ -31,11 +31,9 @@ const REDIAL: (Duration, Duration) = (Duration::from_millis(100), Duration::from
 /// be gone, and some room. The newest gives way, so that an established one cannot be crowded out by
 /// whoever claims its name.
 const MAX_CALLS: usize = 8;
-/// Records in one frame.
-const RECORDS_A_FRAME: usize = 4_096;
 
 /// Another seed, as seen from here.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Colleague {
     /// Our connection to it, while it is being opened.
     dialling: Option<Conn>,
@@ -45,9 +43,23 @@ pub(super) struct Colleague {
     /// Connections opened by it, or by somebody who says so: what we say goes there.
     calls: BTreeSet<Conn>,
     failures: u32,
+    /// What it last said of its standing, over the connection to it that is open.
+    pub standing: Option<Standing>,
+    /// How it stood when all that it held was taken in, in this life of ours.
+    pub compared: Option<Standing>,
 }
 
 impl Colleague {
+    /// How it stands, if it can be heard.
+    pub fn told(&self) -> Option<Standing> {
+        self.line.and(self.standing)
+    }
+
+    /// Whether each of the two hears the other.
+    pub fn is_connected(&self) -> bool {
+        self.line.is_some() && self.hears_us()
+    }
+
     /// Whether what we say can reach it.
     pub fn hears_us(&self) -> bool {
         !self.calls.is_empty()
@@ -87,8 +99,9 @@ impl SeedMachine {
         self.lines.insert(conn, Line::FromSeed(seed));
         // It is up: no need to wait for the next attempt.
         self.dial(turn, seed);
-        let digest = self.registry.digest();
-        turn.send(conn, Message::Compare { count: self.registry.len() as u64, digest });
+        let compare = self.digest();
+        turn.send(conn, compare);
+        self.tell_links(turn, &seed);
         for (number, ballot) in &self.ballots {
             let change = ballot.change.clone();
             turn.send(conn, Message::Propose { ballot: *number, change });
@@ -114,6 +127,7 @@ impl SeedMachine {
         match result {
             Ok(welcome) if welcome.role == Role::Seed && welcome.from == seed => {
                 colleague.line = Some(conn);
+                colleague.standing = None;
                 colleague.heard = turn.now;
                 colleague.failures = 0;
                 self.lines.insert(conn, Line::ToSeed(seed));
@@ -142,7 +156,7 @@ impl SeedMachine {
     }
 
     fn redial_later(&mut self, turn: &mut Turn<'_>, seed: Addr) {
-        let jitter = self.rng.random_range(0.5..1.0);
+        let jitter = self.rng.0.random_range(0.5..1.0);
         let Some(colleague) = self.colleagues.get_mut(&seed) else { return };
         let pause = REDIAL.0.saturating_mul(1 << colleague.failures.min(8)).min(REDIAL.1);
         colleague.failures += 1;
@@ -160,14 +174,14 @@ impl SeedMachine {
     }
 
     /// Says something to one seed.
-    pub(super) fn tell(&mut self, turn: &mut Turn<'_>, seed: &Addr, message: Message) {
+    pub(super) fn tell(&self, turn: &mut Turn<'_>, seed: &Addr, message: Message) {
         if let Some(colleague) = self.colleagues.get(seed) {
             turn.send_many(colleague.calls.iter().copied().collect(), message);
         }
     }
 
     /// Says something to all other seeds.
-    pub(super) fn tell_all(&mut self, turn: &mut Turn<'_>, message: Message) {
+    pub(super) fn tell_all(&self, turn: &mut Turn<'_>, message: Message) {
         let calls = self.colleagues.values().flat_map(|colleague| colleague.calls.iter().copied());
         turn.send_many(calls.collect(), message);
     }
@@ -175,8 +189,8 @@ impl SeedMachine {
     /// Sends our digest around, and dials anew whoever has gone quiet.
     pub(super) fn compare(&mut self, turn: &mut Turn<'_>) {
         self.timers.set(Timer::Compare, turn.now + COMPARE_INTERVAL);
-        let digest = self.registry.digest();
-        self.tell_all(turn, Message::Compare { count: self.registry.len() as u64, digest });
+        self.tell_digest(turn);
+        self.pass_on_links(turn);
         self.hang_up(turn);
         let quiet: Vec<(Addr, Conn)> = self
             .colleagues
@@ -205,69 +219,42 @@ impl SeedMachine {
             Message::Vote { ballot, accept, reason, known } => {
                 self.count_vote(turn, ballot, number, accept, reason, known);
             }
-            Message::Commit { ballot, peer, record } => {
+            Message::Commit { ballot, peer, record, decision } => {
                 let tell = Some(Waiter { proposer: seed, ballot });
-                self.hear_commits(turn, seed, vec![(peer, record)], tell);
+                let decision = (decision.change.peer == peer && decision.proposer == seed)
+                    .then(|| Box::new(decision));
+                // What is known already needs no disk; but the proposer still waits for our word.
+                let records = self.authorised(turn, seed, vec![(peer, record)]);
+                let pending: Vec<Pending> = records
+                    .into_iter()
+                    .map(|(peer, record)| Pending::Record {
+                        peer,
+                        record,
+                        tell,
+                        decision: decision.clone(),
+                    })
+                    .collect();
+                if !pending.is_empty() {
+                    self.persist(turn, pending);
+                }
             }
             Message::Committed { ballot } => self.count_durable(turn, ballot, number),
-            Message::Compare { count, digest } => {
-                let mine = (self.registry.len() as u64, self.registry.digest());
-                // One of the two sends first; both would send all of it twice. The other one tells
-                // its digest at once instead of at the next round.
-                let differs = mine != (count, digest);
-                if differs && self.config.me < seed {
-                    self.send_records(turn, &seed, true);
-                } else if differs {
-                    self.tell(turn, &seed, Message::Compare { count: mine.0, digest: mine.1 });
-                }
+            Message::Compare { count, digest, standing } => {
+                self.hear_digest(turn, seed, (count, digest), standing);
             }
-            Message::Records { records, more, answer } => {
-                self.hear_commits(turn, seed, records, None);
-                if answer && !more {
-                    self.send_records(turn, &seed, false);
-                }
+            Message::Branches(branches) => return self.hear_branches(turn, &seed, &branches),
+            Message::Leaves(leaves) => return self.hear_leaves(turn, &seed, &leaves),
+            Message::Holdings { leaves, more } => self.hear_holdings(turn, &seed, leaves, more),
+            Message::Records { records, wanted, done } => {
+                self.hear_records(turn, seed, records, &wanted, done);
             }
+            Message::Expire { round, records } => self.hear_expire(turn, seed, round, records),
+            Message::Expired { round } => self.hear_expired(turn, &seed, round),
+            Message::Forget(gone) => self.hear_forget(turn, gone),
+            Message::LinkReports(reports) => self.hear_reports(reports),
             Message::Pong(_) => {}
             _ => return false,
         }
         true
-    }
-
-    /// Takes in records that another seed says are committed, once they are durable.
-    fn hear_commits(
-        &mut self,
-        turn: &mut Turn<'_>,
-        seed: Addr,
-        records: Vec<(Addr, Record)>,
-        tell: Option<Waiter>,
-    ) {
-        let mut pending = Vec::new();
-        for (peer, record) in records {
-            if self.is_authorised(&record) {
-                pending.push(Pending { peer, record, tell });
-            } else {
-                let keys = vec![
-                    ("from", seed.to_string()),
-                    ("peer", peer.to_string()),
-                    ("reason", "it does not name a quorum of distinct seeds".to_owned()),
-                ];
-                turn.note(Severity::Warn, "commit refused", keys);
-            }
-        }
-        // What is known already needs no disk; but the proposer still waits for our word.
-        if tell.is_none() {
-            pending.retain(|p| self.registry.get(&p.peer) != Some(&p.record));
-        }
-        if !pending.is_empty() {
-            self.persist(turn, pending);
-        }
-    }
-
-    fn send_records(&mut self, turn: &mut Turn<'_>, seed: &Addr, answer: bool) {
-        let all: Vec<(Addr, Record)> =
-            self.registry.iter().map(|(addr, record)| (*addr, record.clone())).collect();
-        for (records, more) in super::desk::frames(all, RECORDS_A_FRAME) {
-            self.tell(turn, seed, Message::Records { records, more, answer });
-        }
     }
 }

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use super::ballot::Asker;
-use super::{CASE_LIFETIME, Line, MAX_CASES, SeedMachine, Timer};
+use super::{Line, SeedMachine, Timer};
+use crate::proto::event::Severity;
 use crate::proto::machine::Conn;
-use crate::proto::message::{Addr, Change, ChangeKind, Incarnation, Message};
+use crate::proto::message::{Addr, Change, ChangeKind, Incarnation, Message, Standing};
 use crate::proto::registry::{Record, Status};
 use crate::proto::turn::Turn;
 
@@ -15,6 +16,13 @@ pub(super) const PUSH_DELAY: Duration = Duration::from_millis(20);
 /// A peer asks some seed what is new every ten seconds; with seven seeds this one hears of it about
 /// once a minute.
 const IDLE: Duration = Duration::from_secs(180);
+/// Open cases to which one peer may have added its report; further ones of it are dropped, so that a
+/// peer that accuses everybody does not fill the table.
+const MAX_REPORTS: usize = 256;
+/// How long a dead-node case stays open without becoming a commit.
+const CASE_LIFETIME: Duration = Duration::from_secs(60);
+/// Open dead-node cases; reports beyond are dropped and come again.
+const MAX_CASES: usize = 8_192;
 /// Members in one frame of a list.
 const MEMBERS_A_FRAME: usize = 4_096;
 
@@ -48,6 +56,12 @@ impl SeedMachine {
             Message::Leave { request, incarnation } => {
                 self.asked_to_leave(turn, Asker { conn, request }, peer, incarnation);
             }
+            Message::Refresh { request, .. } if self.standing != Standing::Voting => {
+                // What it lacks may have been answered for.
+                let reason = "this seed has no registry yet; ask another".to_owned();
+                turn.send(conn, Message::Denied { request, votes: 0, reason, known: 0 });
+            }
+            Message::Links { number, neighbours } => self.hear_links(peer, number, neighbours),
             Message::Refresh { request, digest } => {
                 if digest == self.status_digest() {
                     turn.send(conn, Message::Unchanged { request });
@@ -77,11 +91,15 @@ impl SeedMachine {
     ) {
         let Asker { conn, request } = asker;
         match self.registry.get(&peer) {
-            Some(known) if known.incarnation == incarnation && known.status == Status::Alive => {
+            Some(known)
+                if known.incarnation == incarnation
+                    && known.status == Status::Alive
+                    && self.standing == Standing::Voting =>
+            {
                 let votes = known.voters.len();
                 self.grant(turn, conn, request, ChangeKind::Join, votes);
             }
-            Some(known) if known.incarnation >= incarnation => {
+            Some(known) if (known.incarnation, known.status) > (incarnation, Status::Alive) => {
                 let reason = format!("known in incarnation {}", known.incarnation);
                 let known = known.incarnation;
                 turn.send(conn, Message::Denied { request, votes: 0, reason, known });
@@ -171,18 +189,47 @@ impl SeedMachine {
             }
             _ => return,
         }
-        let full = self.cases.len() >= MAX_CASES && !self.cases.contains_key(&(dead, incarnation));
+        let open = self.cases.get(&(dead, incarnation));
+        let full = open.is_none() && self.cases.len() >= MAX_CASES;
         if reporter == dead || self.registry.alive(&reporter).is_none() || full {
             return;
+        }
+        if !open.is_some_and(|case| case.reporters.contains(&reporter)) {
+            let reports = self.reports_by.entry(reporter).or_default();
+            if *reports >= MAX_REPORTS {
+                return;
+            }
+            *reports += 1;
+            if *reports == MAX_REPORTS {
+                let keys = vec![("from", reporter.to_string())];
+                turn.note(Severity::Warn, "too many reports from one peer", keys);
+            }
         }
         let case = self.cases.entry((dead, incarnation)).or_default();
         case.reporters.insert(reporter);
         self.timers.set(Timer::Case(dead, incarnation), turn.now + CASE_LIFETIME);
+        self.review(turn, dead, incarnation);
         // This report may also be what another open case waited for: the one accused here is no
-        // longer one of those who could report there.
-        let open: Vec<(Addr, Incarnation)> = self.cases.keys().copied().collect();
-        for (peer, incarnation) in open {
-            self.review(turn, peer, incarnation);
+        // longer one of those who could report there. That matters only where few are left.
+        if self.registry.size() <= self.cases.len() + 2 {
+            let open: Vec<(Addr, Incarnation)> = self.cases.keys().copied().collect();
+            for (peer, incarnation) in open {
+                self.review(turn, peer, incarnation);
+            }
+        }
+    }
+
+    /// Ends a case.
+    pub(super) fn close_case(&mut self, peer: Addr, incarnation: Incarnation) {
+        self.timers.cancel(&Timer::Case(peer, incarnation));
+        let Some(case) = self.cases.remove(&(peer, incarnation)) else { return };
+        for reporter in case.reporters {
+            if let Some(reports) = self.reports_by.get_mut(&reporter) {
+                *reports -= 1;
+                if *reports == 0 {
+                    self.reports_by.remove(&reporter);
+                }
+            }
         }
     }
 

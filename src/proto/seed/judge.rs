@@ -10,8 +10,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::SeedMachine;
 use super::ballot::{ChangeKey, key};
+use super::{SeedMachine, Timer};
 use crate::proto::config::Flaw;
 use crate::proto::event::Event;
 use crate::proto::machine::{Conn, OpenError};
@@ -21,21 +21,23 @@ use crate::proto::time::Time;
 use crate::proto::turn::Turn;
 
 /// Who wants to hear a judgement: this seed's own ballot, or another seed's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Waiter {
     pub proposer: Addr,
     pub ballot: u64,
 }
 
 /// A judgement that waits for its probe.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Judgement {
     change: Change,
-    pub waiters: BTreeSet<Waiter>,
+    waiters: BTreeSet<Waiter>,
+    /// Its member did not answer the first probe, in a wave.
+    unanswered: bool,
 }
 
 /// A vote: yes or no, why, and the greatest incarnation known.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Verdict {
     pub accept: bool,
     pub reason: String,
@@ -44,6 +46,12 @@ pub(super) struct Verdict {
 
 /// Judgements that may wait for a probe at the same time; more are refused at once.
 const MAX_JUDGEMENTS: usize = 1_024;
+/// Members accused within this long make a wave: the time after which silence is suspected, unless
+/// an option says otherwise.
+const WAVE_WINDOW: Duration = Duration::from_secs(15);
+/// Between the two probes that a voter makes in a wave: long enough for what is wrong with the
+/// voter itself to pass, or to be seen.
+pub(super) const WAVE_PAUSE: Duration = Duration::from_secs(1);
 /// A yes is given again for this long, without a line and a probe more: seeds that propose the same
 /// change at the same time ask twice.
 const VERDICT_LASTS: Duration = Duration::from_secs(1);
@@ -70,6 +78,10 @@ impl SeedMachine {
             self.pass_on(turn, &waiter.proposer, change.peer, record);
             return;
         }
+        if !self.votes {
+            self.hold(turn, change, waiter);
+            return;
+        }
         if let Some((at, verdict)) = self.verdicts.get(&key)
             && turn.now.since(*at) < VERDICT_LASTS
             && self.registry_objects(turn.now, &change).is_none()
@@ -90,11 +102,32 @@ impl SeedMachine {
             self.conclude(turn, &change, waiters, outcome);
             return;
         }
+        if change.kind == ChangeKind::Dead {
+            self.accused.insert(change.peer, turn.now);
+        }
+        self.probe_for(turn, key);
+        self.judgements.insert(key, Judgement { change, waiters, unanswered: false });
+    }
+
+    fn probe_for(&mut self, turn: &mut Turn<'_>, key: ChangeKey) {
         let conn = self.next_conn();
         let hello = self.hello(Purpose::Probe);
-        turn.open(conn, change.peer, hello, self.config.probe_timeout);
+        turn.open(conn, key.1, hello, self.config.probe_timeout);
         self.probes.insert(conn, key);
-        self.judgements.insert(key, Judgement { change, waiters });
+    }
+
+    /// Whether more than a third of the members were accused within one suspect timeout: then it
+    /// may be this seed, or its network, that is ill, and one failed probe is not enough.
+    fn is_wave(&mut self, now: Time) -> bool {
+        self.accused.retain(|_, at| now.since(*at) < WAVE_WINDOW);
+        self.accused.len() >= 2 && self.accused.len() * 3 > self.registry.size()
+    }
+
+    /// The second probe of a member accused in a wave is due.
+    pub(super) fn probe_again(&mut self, turn: &mut Turn<'_>, key: ChangeKey) {
+        if self.judgements.contains_key(&key) {
+            self.probe_for(turn, key);
+        }
     }
 
     /// The record of a change, if it is committed already.
@@ -173,7 +206,9 @@ impl SeedMachine {
         result: Result<Welcome, OpenError>,
     ) {
         let Some(key) = self.probes.remove(&conn) else { return };
-        let Some(Judgement { change, waiters }) = self.judgements.remove(&key) else { return };
+        let Some(Judgement { change, waiters, unanswered }) = self.judgements.remove(&key) else {
+            return;
+        };
         if let Some(record) = self.committed(&change).cloned() {
             // Another proposer was faster while the probe was under way.
             for Waiter { proposer, .. } in waiters {
@@ -197,6 +232,15 @@ impl SeedMachine {
                 ChangeKind::Dead => judge_dead(answered, &result),
             },
         };
+        if change.kind == ChangeKind::Dead
+            && outcome.is_ok()
+            && !unanswered
+            && self.is_wave(turn.now)
+        {
+            self.judgements.insert(key, Judgement { change, waiters, unanswered: true });
+            self.timers.set(Timer::SecondProbe(key), turn.now + WAVE_PAUSE);
+            return;
+        }
         self.conclude(turn, &change, waiters, outcome);
     }
 

@@ -5,50 +5,55 @@
 //! configured seeds, each given by that seed's own judgement; nothing is
 //! answered before it is durable; every committed transition is logged once.
 //!
-//! `ballot` counts votes, `judge` gives this seed's own, `council` talks to the
-//! other seeds, `desk` to the peers; this file holds them together.
+//! `decide` takes a change from the asking to the answer, `ballot` counts its
+//! votes, `judge` gives this seed's own, `keep` makes things durable. `council`
+//! talks to the other seeds, `compare` (with `tree`) finds what differs,
+//! `standing` says when this seed may vote, `recovery` looks at members after a
+//! restart, `expiry` drops those long gone. `desk` talks to the peers, `links`
+//! and `history` remember for whoever asks. This file holds them together.
 
 mod ballot;
+mod compare;
 mod council;
+mod decide;
 mod desk;
+mod expiry;
+mod history;
 mod judge;
+mod keep;
+mod links;
 mod recovery;
+mod standing;
+mod tree;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::hash::{Hash, Hasher};
 
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
-use self::ballot::{Asker, Ballot, ChangeKey, Count, SeedNumber, Stage, key};
+use self::ballot::{Ballot, ChangeKey, SeedNumber};
 use self::council::Colleague;
-use self::judge::{Judgement, Verdict, Waiter};
+use self::expiry::Round;
+use self::history::History;
+use self::judge::{Judgement, Verdict};
+use self::keep::Pending;
+use self::links::Links;
 use self::recovery::Look;
-use super::config::{Flaw, SeedConfig};
+use self::standing::Held;
+use self::tree::Tree;
+use super::config::SeedConfig;
 use super::event::{Event, Severity};
 use super::machine::{Command, Conn, Effect, Input, Machine, OpenError};
 use super::message::{
-    Addr, Change, ChangeKind, Hello, Incarnation, Message, Purpose, Refused, Role, Welcome,
+    Addr, Decision, Hello, Incarnation, Message, Purpose, Refused, Role, Standing, Welcome,
 };
-use super::registry::{Merge, Record, Registry, Status};
+use super::registry::Registry;
 use super::time::Time;
 use super::timers::Timers;
 use super::turn::Turn;
 
-/// How long a ballot waits beyond the probe that each voter may need. Shorter than what a peer
-/// waits for its seed, so that the peer hears a reason and not silence.
-const VOTE_MARGIN: Duration = Duration::from_millis(400);
-/// How long a ballot waits when a quorum of the seeds is not even connected: long enough for seeds
-/// that start together, short enough to be told within a second.
-const NO_QUORUM_PATIENCE: Duration = Duration::from_millis(600);
-/// How long a dead-node case stays open without becoming a commit.
-const CASE_LIFETIME: Duration = Duration::from_secs(60);
-/// Open dead-node cases; reports beyond are dropped and come again.
-const MAX_CASES: usize = 8_192;
-/// Ballots that may be open at the same time; requests beyond are denied.
-const MAX_BALLOTS: usize = 8_192;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Timer {
     /// Dial another seed again.
     Redial(Addr),
@@ -62,10 +67,18 @@ enum Timer {
     Case(Addr, Incarnation),
     /// Look again at recovered members that did not answer.
     Look,
+    /// Vote, compared or not.
+    Vote,
+    /// A proposal has waited long enough for this seed to vote.
+    Held,
+    /// Probe once more a member accused in a wave.
+    SecondProbe(ChangeKey),
+    /// Look for records of members long gone.
+    Expire,
 }
 
 /// What an open connection is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Line {
     /// This seed dialled another: what comes over it is that seed's word, because this seed chose
     /// the address.
@@ -78,27 +91,43 @@ enum Line {
 }
 
 /// Reports on one incarnation of one peer.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Case {
     reporters: BTreeSet<Addr>,
 }
 
-/// What is done once a record is durable.
+/// What is left to chance: when a seed is dialled again. Two seeds that differ in nothing else
+/// are equal, so that a model checker sees one state where there is one.
 #[derive(Clone, Debug)]
-struct Pending {
-    peer: Addr,
-    record: Record,
-    /// Another seed's ballot that waits for the word.
-    tell: Option<Waiter>,
+struct Chance(SmallRng);
+
+impl PartialEq for Chance {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Chance {}
+
+impl Hash for Chance {
+    fn hash<H: Hasher>(&self, _: &mut H) {}
 }
 
 /// A seed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SeedMachine {
     config: SeedConfig,
     me: SeedNumber,
-    rng: SmallRng,
+    rng: Chance,
     registry: Registry,
+    tree: Tree,
+    /// What is durable, and what is being written.
+    standing: Standing,
+    wants_standing: Standing,
+    /// Whether this seed votes yet.
+    votes: bool,
+    /// Proposals that wait until it does.
+    held: VecDeque<Held>,
     /// Digest over all statuses, until a record changes.
     status_digest: Option<[u8; 32]>,
     lines: BTreeMap<Conn, Line>,
@@ -112,6 +141,16 @@ pub struct SeedMachine {
     /// Changes that this seed has just accepted.
     verdicts: BTreeMap<ChangeKey, (Time, Verdict)>,
     cases: BTreeMap<(Addr, Incarnation), Case>,
+    /// Open cases to which a peer has added its report.
+    reports_by: BTreeMap<Addr, usize>,
+    /// Members accused, and when last.
+    accused: BTreeMap<Addr, Time>,
+    history: History,
+    links: Links,
+    /// Peers whose links the other seeds do not know yet.
+    news_of_links: BTreeSet<Addr>,
+    expiring: Option<Round>,
+    rounds_used: u64,
     pending: BTreeMap<u64, Vec<Pending>>,
     batches_used: u64,
     changed: BTreeSet<Addr>,
@@ -134,8 +173,13 @@ impl SeedMachine {
             .collect();
         Self {
             me: place.and_then(|place| u16::try_from(place).ok()).unwrap_or(u16::MAX),
-            rng: SmallRng::seed_from_u64(rng_seed),
+            rng: Chance(SmallRng::seed_from_u64(rng_seed)),
             registry: Registry::new(),
+            tree: Tree::default(),
+            standing: Standing::Fresh,
+            wants_standing: Standing::Fresh,
+            votes: false,
+            held: VecDeque::new(),
             status_digest: None,
             lines: BTreeMap::new(),
             conns_used: 0,
@@ -147,6 +191,13 @@ impl SeedMachine {
             probes: BTreeMap::new(),
             verdicts: BTreeMap::new(),
             cases: BTreeMap::new(),
+            reports_by: BTreeMap::new(),
+            accused: BTreeMap::new(),
+            history: History::default(),
+            links: Links::new(),
+            news_of_links: BTreeSet::new(),
+            expiring: None,
+            rounds_used: 0,
             pending: BTreeMap::new(),
             batches_used: 0,
             changed: BTreeSet::new(),
@@ -163,6 +214,11 @@ impl SeedMachine {
         &self.registry
     }
 
+    /// What was decided about a member while this seed ran, oldest first.
+    pub fn history(&self, peer: &Addr) -> impl Iterator<Item = &Decision> {
+        self.history.of(peer)
+    }
+
     fn next_conn(&mut self) -> Conn {
         self.conns_used += 2;
         self.conns_used
@@ -170,258 +226,6 @@ impl SeedMachine {
 
     fn hello(&self, purpose: Purpose) -> Hello {
         self.config.network.hello(Role::Seed, self.config.me, 0, purpose)
-    }
-
-    fn seeds(&self) -> usize {
-        self.config.network.seeds().len()
-    }
-
-    /// The quorum: of all configured seeds, reachable or not.
-    fn quorum(&self) -> usize {
-        match self.config.flaw {
-            Flaw::ReachableQuorum => self.reachable() / 2 + 1,
-            _ => self.config.network.quorum(),
-        }
-    }
-
-    /// This seed and those that are connected to it.
-    fn reachable(&self) -> usize {
-        1 + self.colleagues.values().filter(|colleague| colleague.hears_us()).count()
-    }
-
-    fn number_of(&self, seed: &Addr) -> Option<SeedNumber> {
-        let place = self.config.network.seeds().binary_search(seed).ok()?;
-        u16::try_from(place).ok()
-    }
-
-    /// Proposes a change, or joins the ballot on it that is open.
-    fn propose(&mut self, turn: &mut Turn<'_>, change: Change, asker: Option<Asker>) {
-        let key = key(&change);
-        if let Some(ballot) =
-            self.ballot_of.get(&key).and_then(|number| self.ballots.get_mut(number))
-        {
-            ballot.askers.extend(asker);
-            return;
-        }
-        if self.ballots.len() >= MAX_BALLOTS {
-            if let Some(Asker { conn, request }) = asker {
-                let reason = "too many open proposals; try again".to_owned();
-                turn.send(conn, Message::Denied { request, votes: 0, reason, known: 0 });
-            }
-            return;
-        }
-        match change.kind {
-            ChangeKind::Join => turn.log(Event::RegistrationProposed {
-                peer: change.peer,
-                incarnation: change.incarnation,
-            }),
-            ChangeKind::Dead => turn.log(Event::DeadNodeProposed {
-                peer: change.peer,
-                reporters: change.reporters.clone(),
-                incarnation: change.incarnation,
-            }),
-            ChangeKind::Leave => {}
-        }
-        self.ballots_used += 1;
-        let number = self.ballots_used;
-        let mut ballot = Ballot::new(change.clone());
-        ballot.askers.extend(asker);
-        let patience = if self.reachable() < self.quorum() {
-            NO_QUORUM_PATIENCE
-        } else {
-            self.config.probe_timeout + VOTE_MARGIN
-        };
-        self.timers.set(Timer::Ballot(number), turn.now + patience);
-        self.ballots.insert(number, ballot);
-        self.ballot_of.insert(key, number);
-        // To all at once: asked one after another, a single dead seed uses up the asker's patience.
-        let proposal = Message::Propose { ballot: number, change: change.clone() };
-        self.tell_all(turn, proposal);
-        self.judge(turn, change, Waiter { proposer: self.config.me, ballot: number });
-    }
-
-    /// Gives a verdict to whoever waits for it.
-    fn cast(&mut self, turn: &mut Turn<'_>, waiter: Waiter, verdict: &Verdict) {
-        let Verdict { accept, reason, known } = verdict.clone();
-        if waiter.proposer == self.config.me {
-            self.count_vote(turn, waiter.ballot, self.me, accept, reason, known);
-        } else {
-            let vote = Message::Vote { ballot: waiter.ballot, accept, reason, known };
-            self.tell(turn, &waiter.proposer, vote);
-        }
-    }
-
-    fn count_vote(
-        &mut self,
-        turn: &mut Turn<'_>,
-        number: u64,
-        voter: SeedNumber,
-        accept: bool,
-        reason: String,
-        known: Incarnation,
-    ) {
-        let (seeds, quorum) = (self.seeds(), self.quorum());
-        let Some(ballot) = self.ballots.get_mut(&number) else { return };
-        let vote = if accept { Ok(()) } else { Err(reason) };
-        match ballot.count(voter, vote, known, seeds, quorum) {
-            Count::Open => {}
-            Count::Lost => self.reject(turn, number),
-            Count::Accepted(record) => {
-                let peer = ballot.change.peer;
-                let deadline = turn.now + self.config.probe_timeout + VOTE_MARGIN;
-                self.timers.set(Timer::Ballot(number), deadline);
-                let tell = Some(Waiter { proposer: self.config.me, ballot: number });
-                self.persist(turn, vec![Pending { peer, record, tell }]);
-            }
-        }
-    }
-
-    /// Ends a ballot without a commit, and tells those who asked for it.
-    fn reject(&mut self, turn: &mut Turn<'_>, number: u64) {
-        let Some(ballot) = self.close_ballot(number) else { return };
-        let (peer, votes, of) = (ballot.change.peer, ballot.accepts.len(), self.seeds());
-        let reason = match ballot.stage {
-            Stage::Voting => ballot.reason(self.config.network.seeds(), self.quorum()),
-            Stage::Committing { durable, .. } => {
-                format!("accepted, but only {} of {of} seeds have it on disk", durable.len())
-            }
-        };
-        let event = |reason| match ballot.change.kind {
-            ChangeKind::Join => Event::RegistrationRejected { peer, votes, of, reason },
-            ChangeKind::Leave => Event::LeaveRejected { peer, votes, of, reason },
-            ChangeKind::Dead => Event::DeadNodeRejected { peer, votes, of, reason },
-        };
-        turn.log(event(reason.clone()));
-        if ballot.change.kind == ChangeKind::Dead {
-            // Only fresh reports open the case again.
-            self.close_case(peer, ballot.change.incarnation);
-        }
-        for Asker { conn, request } in ballot.askers {
-            let votes = u32::try_from(votes).unwrap_or(u32::MAX);
-            let known = ballot.known;
-            turn.send(conn, Message::Denied { request, votes, reason: reason.clone(), known });
-        }
-    }
-
-    fn close_ballot(&mut self, number: u64) -> Option<Ballot> {
-        let ballot = self.ballots.remove(&number)?;
-        self.ballot_of.remove(&key(&ballot.change));
-        self.timers.cancel(&Timer::Ballot(number));
-        Some(ballot)
-    }
-
-    fn close_case(&mut self, peer: Addr, incarnation: Incarnation) {
-        self.cases.remove(&(peer, incarnation));
-        self.timers.cancel(&Timer::Case(peer, incarnation));
-    }
-
-    /// Asks the host to make records durable; what follows from them waits until it has.
-    fn persist(&mut self, turn: &mut Turn<'_>, pending: Vec<Pending>) {
-        self.batches_used += 1;
-        let batch = self.batches_used;
-        let records = pending.iter().map(|p| (p.peer, p.record.clone())).collect();
-        self.pending.insert(batch, pending);
-        turn.effects.push(Effect::Persist { batch, records });
-    }
-
-    fn persisted(&mut self, turn: &mut Turn<'_>, batch: u64) {
-        for Pending { peer, record, tell } in self.pending.remove(&batch).unwrap_or_default() {
-            self.take_in(turn, peer, record.clone());
-            match tell {
-                Some(Waiter { proposer, ballot }) if proposer == self.config.me => {
-                    // Only now: nothing is committed to others before it is durable here.
-                    self.tell_all(turn, Message::Commit { ballot, peer, record });
-                    self.count_durable(turn, ballot, self.me);
-                }
-                Some(Waiter { proposer, ballot }) => {
-                    self.tell(turn, &proposer, Message::Committed { ballot });
-                }
-                None => {}
-            }
-        }
-    }
-
-    /// A seed has a ballot's record on disk; with a quorum of those the askers are answered.
-    fn count_durable(&mut self, turn: &mut Turn<'_>, number: u64, seed: SeedNumber) {
-        let quorum = self.quorum();
-        let Some(ballot) = self.ballots.get_mut(&number) else { return };
-        let Stage::Committing { durable, .. } = &mut ballot.stage else { return };
-        durable.insert(seed);
-        if durable.len() < quorum {
-            return;
-        }
-        let Some(ballot) = self.close_ballot(number) else { return };
-        for Asker { conn, request } in &ballot.askers {
-            self.grant(turn, *conn, *request, ballot.change.kind, ballot.accepts.len());
-        }
-    }
-
-    /// Takes a durable record into the registry, and logs the transition that it is.
-    fn take_in(&mut self, turn: &mut Turn<'_>, peer: Addr, record: Record) {
-        let (votes, of) = (record.voters.len(), self.seeds());
-        let (incarnation, status) = (record.incarnation, record.status);
-        let merge = if self.config.flaw == Flaw::UnversionedRegistry {
-            let known = self.registry.get(&peer);
-            let same = known.is_some_and(|known| known.same_transition(&record));
-            self.registry.replace(peer, record);
-            if same { Merge::Detail } else { Merge::Transition }
-        } else {
-            self.registry.merge(peer, record)
-        };
-        if merge != Merge::Nothing {
-            self.status_digest = None;
-        }
-        if merge != Merge::Transition {
-            return;
-        }
-        turn.log(match status {
-            Status::Alive => Event::RegistrationCommitted { peer, incarnation, votes, of },
-            Status::Left => Event::LeaveCommitted { peer, votes, of, incarnation },
-            Status::Dead => Event::DeadNodeCommitted { peer, votes, of, incarnation },
-        });
-        turn.log(Event::PeerList { size: self.registry.size() });
-        let settled: Vec<_> = self
-            .cases
-            .range((peer, 0)..=(peer, incarnation))
-            .map(|(case, _)| *case)
-            .filter(|(_, accused)| *accused < incarnation || status != Status::Alive)
-            .collect();
-        for (peer, incarnation) in settled {
-            self.close_case(peer, incarnation);
-        }
-        self.changed.insert(peer);
-        if status == Status::Left {
-            // Nobody is to look for it in vain.
-            self.timers.set(Timer::Push, turn.now);
-        } else {
-            self.timers.set_if_unset(Timer::Push, turn.now + desk::PUSH_DELAY);
-        }
-        let kind = match status {
-            Status::Alive => ChangeKind::Join,
-            Status::Left => ChangeKind::Leave,
-            Status::Dead => ChangeKind::Dead,
-        };
-        self.settle(turn, (kind, peer, incarnation), votes);
-    }
-
-    /// A change was committed: if there is a ballot on it here that is still voting, another
-    /// proposer was faster, and those who wait for it have what they want.
-    fn settle(&mut self, turn: &mut Turn<'_>, key: ChangeKey, votes: usize) {
-        let Some(number) = self.ballot_of.get(&key).copied() else { return };
-        if self.ballots.get(&number).is_none_or(|ballot| ballot.stage != Stage::Voting) {
-            return;
-        }
-        let Some(ballot) = self.close_ballot(number) else { return };
-        for Asker { conn, request } in ballot.askers {
-            self.grant(turn, conn, request, key.0, votes);
-        }
-    }
-
-    /// Whether a record names a quorum of distinct configured seeds.
-    fn is_authorised(&self, record: &Record) -> bool {
-        let ascending = record.voters.windows(2).all(|pair| pair[0] < pair[1]);
-        let configured = record.voters.last().is_some_and(|last| usize::from(*last) < self.seeds());
-        ascending && configured && record.voters.len() >= self.quorum()
     }
 
     fn incoming(&mut self, turn: &mut Turn<'_>, conn: Conn, hello: &Hello) {
@@ -512,11 +316,25 @@ impl SeedMachine {
             Timer::Push => self.push(turn),
             Timer::Look => self.look_again(turn),
             Timer::Ballot(number) => self.reject(turn, number),
-            Timer::Case(peer, incarnation) => {
-                self.cases.remove(&(peer, incarnation));
-            }
+            Timer::Case(peer, incarnation) => self.close_case(peer, incarnation),
+            Timer::Vote => self.may_vote(turn),
+            Timer::Held => self.release_held(turn),
+            Timer::SecondProbe(key) => self.probe_again(turn, key),
+            Timer::Expire => self.look_for_expired(turn),
         }
     }
+}
+
+/// What an even number of seeds is good for.
+fn even_advice(of: usize, quorum: usize) -> String {
+    format!(
+        "a quorum of {of} is {quorum}, so {of} seeds survive the loss of {}, no more than {} would: \
+         run {} or {}",
+        of - quorum,
+        of - 1,
+        of - 1,
+        of + 1
+    )
 }
 
 impl Machine for SeedMachine {
@@ -526,9 +344,16 @@ impl Machine for SeedMachine {
             Input::Start => {
                 // A late vote on a ballot of a former life must not count for one of this life.
                 self.ballots_used = now.micros();
-                turn.log(Event::SeedListening { quorum: self.quorum(), of: self.seeds() });
+                let (quorum, of) = (self.config.network.quorum(), self.seeds());
+                turn.log(Event::SeedListening { quorum, of });
+                if of.is_multiple_of(2) {
+                    let keys = vec![("advice", even_advice(of, quorum))];
+                    turn.note(Severity::Warn, "even number of seeds", keys);
+                }
                 self.call_colleagues(turn);
+                self.begin_standing(turn);
                 self.look_at_members(turn);
+                self.look_for_expired(turn);
             }
             Input::Incoming { conn, hello } => self.incoming(turn, conn, &hello),
             Input::Opened { conn, welcome } => self.open_result(turn, conn, Ok(welcome)),

@@ -11,7 +11,7 @@ use super::{SeedMachine, Timer};
 use crate::proto::event::Severity;
 use crate::proto::machine::{Conn, OpenError};
 use crate::proto::message::{
-    Addr, Change, ChangeKind, Incarnation, Message, Purpose, Role, Welcome,
+    Addr, Change, ChangeKind, Incarnation, Message, Purpose, Role, Standing, Welcome,
 };
 use crate::proto::registry::Record;
 use crate::proto::turn::Turn;
@@ -25,7 +25,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 const MAX_LOOKS: u32 = 3;
 
 /// A recovered member that is being looked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Look {
     peer: Addr,
     incarnation: Incarnation,
@@ -33,12 +33,20 @@ pub(super) struct Look {
 }
 
 impl SeedMachine {
-    /// A seed that had these records on disk. They are no news: nothing is logged of them.
+    /// A seed that had these records on disk, and stood like that. They are no news: nothing is
+    /// logged of them.
     #[must_use]
-    pub fn recovered(mut self, records: impl IntoIterator<Item = (Addr, Record)>) -> Self {
+    pub fn recovered(
+        mut self,
+        standing: Standing,
+        records: impl IntoIterator<Item = (Addr, Record)>,
+    ) -> Self {
         for (peer, record) in records {
             self.registry.merge(peer, record);
+            self.tree.touch(&peer);
         }
+        self.standing = standing;
+        self.wants_standing = standing;
         self
     }
 
@@ -112,8 +120,8 @@ impl SeedMachine {
     }
 
     /// Tells another seed of a record that is committed already.
-    pub(super) fn pass_on(&mut self, turn: &mut Turn<'_>, seed: &Addr, peer: Addr, record: Record) {
+    pub(super) fn pass_on(&self, turn: &mut Turn<'_>, seed: &Addr, peer: Addr, record: Record) {
         let records = vec![(peer, record)];
-        self.tell(turn, seed, Message::Records { records, more: false, answer: false });
+        self.tell(turn, seed, Message::Records { records, wanted: Vec::new(), done: None });
     }
 }

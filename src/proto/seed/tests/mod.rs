@@ -1,9 +1,13 @@
 //! The seed machine, input by input.
 
+mod together;
+
+use std::time::Duration;
+
 use super::*;
 use crate::proto::config::Network;
-use crate::proto::machine::OpenError;
-use crate::proto::message::Welcome;
+use crate::proto::message::{CastVote, Change, ChangeKind};
+use crate::proto::registry::{Record, Status};
 
 const NOW: Time = Time::from_millis(1_800_000_000_000);
 
@@ -31,14 +35,20 @@ impl Stage {
         stage.give(Input::Start);
         // All others are connected, both ways.
         for number in 1..n {
-            let addr = seed_addr(number);
-            let conn = stage.dialled(addr).expect("a seed dials the others at start");
-            let welcome = Welcome { role: Role::Seed, from: addr, incarnation: 0, leaving: false };
-            stage.give(Input::Opened { conn, welcome });
-            stage.call(addr, Role::Seed, Purpose::Council);
+            stage.connect(number);
+            stage.hear_digest(number, &Registry::new(), Standing::Voting);
         }
+        assert!(stage.seed.is_voting(), "it has read all others, who know nothing");
         stage.effects.clear();
         stage
+    }
+
+    fn connect(&mut self, number: u16) {
+        let addr = seed_addr(number);
+        let conn = self.dialled(addr).expect("a seed dials the others at start");
+        let welcome = Welcome { role: Role::Seed, from: addr, incarnation: 0, leaving: false };
+        self.give(Input::Opened { conn, welcome });
+        self.call(addr, Role::Seed, Purpose::Council);
     }
 
     /// Gives an input; what is to be made durable is durable at once.
@@ -60,6 +70,17 @@ impl Stage {
     fn pass(&mut self, time: Duration) {
         self.now = self.now + time;
         self.give(Input::Tick);
+    }
+
+    /// Another seed tells of this registry of its own.
+    fn hear_digest(&mut self, number: u16, registry: &Registry, standing: Standing) {
+        let conn = self.line_to(number);
+        let (count, digest) = (registry.len() as u64, tree_of(registry).root(registry));
+        self.hear(conn, Message::Compare { count, digest, standing });
+    }
+
+    fn hear(&mut self, conn: Conn, message: Message) {
+        self.give(Input::Received { conn, message });
     }
 
     fn call(&mut self, from: Addr, role: Role, purpose: Purpose) -> Conn {
@@ -122,7 +143,8 @@ impl Stage {
         let voters = vec![0, 1];
         let record = Record { incarnation: 1, status: Status::Alive, at: 1, voters };
         let conn = self.line_to(1);
-        let message = Message::Commit { ballot: 999, peer: peer_addr(number), record };
+        let peer = peer_addr(number);
+        let message = Message::Commit { ballot: 999, peer, record, decision: decision(peer) };
         self.give(Input::Received { conn, message });
         self.effects.clear();
     }
@@ -138,6 +160,25 @@ impl Stage {
     fn status(&self, number: u16) -> Option<Status> {
         self.seed.registry.get(&peer_addr(number)).map(|record| record.status)
     }
+}
+
+fn tree_of(registry: &Registry) -> Tree {
+    let mut tree = Tree::default();
+    registry.iter().for_each(|(peer, _)| tree.touch(peer));
+    tree
+}
+
+fn commit(ballot: u64, record: Record) -> Message {
+    let peer = peer_addr(0);
+    Message::Commit { ballot, peer, record, decision: decision(peer) }
+}
+
+fn decision(peer: Addr) -> Decision {
+    let kind = ChangeKind::Join;
+    let change = Change { kind, peer, incarnation: 1, at: 1, reporters: Vec::new() };
+    let vote = CastVote { seed: seed_addr(1), accept: true, reason: "test".to_owned() };
+    let proposer = seed_addr(1);
+    Decision { change, proposer, decided: 2, votes: vec![vote], committed: true }
 }
 
 fn register(stage: &mut Stage) -> Conn {
@@ -182,8 +223,8 @@ fn without_a_quorum_the_asker_is_told_within_a_second_who_did_not_answer() {
     let mut stage = Stage { seed, now: NOW, effects: Vec::new(), next: 1 };
     stage.give(Input::Start);
     register(&mut stage);
-    stage.probe(peer_addr(0), Ok((9, false)));
-    stage.pass(Duration::from_millis(999));
+    stage.pass(Duration::from_millis(500));
+    stage.pass(Duration::from_millis(499));
     let told = |m: &Message| match m {
         Message::Denied { reason, .. } => {
             reason.contains("1 of 3 seeds answered, 2 accepts needed")
@@ -262,6 +303,10 @@ fn the_last_member_besides_the_dead_one_is_reporter_enough() {
     stage.report(2, 1);
     stage.probe(peer_addr(0), Err(OpenError::TimedOut));
     stage.probe(peer_addr(1), Err(OpenError::TimedOut));
+    // Two of three at once are a wave, and looked at twice.
+    stage.pass(Duration::from_secs(1));
+    stage.probe(peer_addr(0), Err(OpenError::TimedOut));
+    stage.probe(peer_addr(1), Err(OpenError::TimedOut));
     assert_eq!((stage.status(0), stage.status(1)), (Some(Status::Dead), Some(Status::Dead)));
 }
 
@@ -285,8 +330,8 @@ fn votes_and_commits_from_whoever_calls_itself_a_seed_are_refused() {
     let record = Record { incarnation: 1, status: Status::Dead, at: 1, voters: vec![0, 1] };
     let forged = [
         Message::Vote { ballot: 1, accept: true, reason: String::new(), known: 0 },
-        Message::Commit { ballot: 1, peer: peer_addr(0), record: record.clone() },
-        Message::Records { records: vec![(peer_addr(0), record)], more: false, answer: false },
+        commit(1, record.clone()),
+        Message::Records { records: vec![(peer_addr(0), record)], wanted: Vec::new(), done: None },
     ];
     for message in forged {
         let mut stage = Stage::new(3);
@@ -308,7 +353,7 @@ fn a_commit_that_names_no_quorum_of_distinct_seeds_is_refused() {
         let mut stage = Stage::new(3);
         let conn = stage.line_to(1);
         let record = Record { incarnation: 1, status: Status::Alive, at: 1, voters };
-        let message = Message::Commit { ballot: 1, peer: peer_addr(0), record: record.clone() };
+        let message = commit(1, record.clone());
         stage.give(Input::Received { conn, message });
         assert_eq!(stage.status(0), None, "{record:?}");
         let refused = |e: &Event| matches!(e, Event::Note { what: "commit refused", .. });
@@ -323,7 +368,7 @@ fn a_transition_is_logged_once_whoever_proposes_it() {
     let record = Record { incarnation: 9, status: Status::Alive, at: 1, voters: vec![1, 2] };
     for number in [1, 2] {
         let conn = stage.line_to(number);
-        let message = Message::Commit { ballot: 5, peer: peer_addr(0), record: record.clone() };
+        let message = commit(5, record.clone());
         stage.give(Input::Received { conn, message });
     }
     assert_eq!(stage.events(|e| matches!(e, Event::RegistrationCommitted { .. })), 1);
@@ -334,13 +379,88 @@ fn a_transition_is_logged_once_whoever_proposes_it() {
     assert_eq!(stage.events(|e| matches!(e, Event::RegistrationRejected { .. })), 0);
 }
 
-#[test]
-fn a_seed_that_missed_a_commit_catches_up() {
-    let mut stage = Stage::new(3);
-    stage.member(0);
+/// Dead-node proposals of another seed, on the seeds' own evidence, so that nobody has to report.
+fn accuse(stage: &mut Stage, numbers: std::ops::Range<u16>) {
     let conn = stage.line_to(1);
-    let message = Message::Compare { count: 0, digest: Registry::new().digest() };
-    stage.give(Input::Received { conn, message });
-    let all = |m: &Message| matches!(m, Message::Records { records, answer: true, .. } if records.len() == 1);
-    assert_eq!(stage.said(all), 1);
+    for number in numbers {
+        let change = Change {
+            kind: ChangeKind::Dead,
+            peer: peer_addr(number),
+            incarnation: 1,
+            at: 3,
+            reporters: vec![seed_addr(1)],
+        };
+        stage.hear(conn, Message::Propose { ballot: 100 + u64::from(number), change });
+        stage.probe(peer_addr(number), Err(OpenError::TimedOut));
+    }
+}
+
+fn accepts(message: &Message) -> bool {
+    matches!(message, Message::Vote { accept: true, .. })
+}
+
+#[test]
+fn in_a_wave_each_death_is_confirmed_by_a_second_probe() {
+    let mut stage = Stage::new(3);
+    (0..9).for_each(|number| stage.member(number));
+    accuse(&mut stage, 0..3);
+    assert_eq!(stage.said(accepts), 3, "a third of the members may die at once");
+    accuse(&mut stage, 3..5);
+    assert_eq!(stage.said(accepts), 3, "more is a wave: one probe is not enough");
+    stage.effects.clear();
+    stage.pass(Duration::from_secs(1));
+    stage.probe(peer_addr(3), Ok((1, false)));
+    stage.probe(peer_addr(4), Err(OpenError::TimedOut));
+    assert_eq!(stage.said(accepts), 1, "only whoever does not answer the second one");
+    let refuses = |m: &Message| matches!(m, Message::Vote { accept: false, ballot: 103, .. });
+    assert_eq!(stage.said(refuses), 1);
+}
+
+#[test]
+fn a_peer_that_accuses_everybody_fills_no_table() {
+    let mut stage = Stage::new(3);
+    (0..400).for_each(|number| stage.member(number));
+    (0..399).for_each(|number| {
+        stage.report(399, number);
+    });
+    assert_eq!(stage.seed.cases.len(), 256);
+    let noted = |e: &Event| matches!(e, Event::Note { what: "too many reports from one peer", .. });
+    assert_eq!(stage.events(noted), 1);
+    stage.pass(Duration::from_secs(61));
+    assert!(stage.seed.cases.is_empty() && stage.seed.reports_by.is_empty());
+}
+
+#[test]
+fn a_seed_with_an_empty_disk_waits_to_hear_enough_others_before_it_votes() {
+    let network = Network::new("test", (0..5).map(seed_addr));
+    let seed = SeedMachine::new(SeedConfig::new(seed_addr(0), network), 1);
+    let mut stage = Stage { seed, now: NOW, effects: Vec::new(), next: 1 };
+    stage.give(Input::Start);
+    for number in 1..5 {
+        stage.connect(number);
+    }
+    stage.hear_digest(1, &Registry::new(), Standing::Voting);
+    stage.hear_digest(2, &Registry::new(), Standing::Voting);
+    stage.hear_digest(3, &Registry::new(), Standing::Fresh);
+    assert_eq!(stage.seed.standing(), Standing::Fresh, "two that know; three of five are needed");
+    register(&mut stage);
+    assert!(stage.dialled(peer_addr(0)).is_none(), "it does not even look");
+    let refuses = |m: &Message| matches!(m, Message::Vote { .. });
+    stage.hear_digest(4, &Registry::new(), Standing::Voting);
+    assert_eq!(stage.seed.standing(), Standing::Voting);
+    stage.probe(peer_addr(0), Ok((9, false)));
+    assert_eq!(stage.said(refuses), 0, "what waited is judged now");
+    assert_eq!(stage.seed.ballots.len(), 1);
+}
+
+#[test]
+fn an_even_number_of_seeds_is_warned_of() {
+    for (n, expected) in [(1, 0), (2, 1), (3, 0), (4, 1)] {
+        let network = Network::new("test", (0..n).map(seed_addr));
+        let seed = SeedMachine::new(SeedConfig::new(seed_addr(0), network), 1);
+        let mut stage = Stage { seed, now: NOW, effects: Vec::new(), next: 1 };
+        stage.give(Input::Start);
+        let warned = |e: &Event| matches!(e, Event::Note { what: "even number of seeds", .. });
+        assert_eq!(stage.events(warned), expected, "{n} seeds");
+    }
 }

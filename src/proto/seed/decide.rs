@@ -1,0 +1,225 @@
+//! One proposed change, from the asking to the answer.
+//!
+//! The seed that was asked sends the proposal to all seeds at once, counts
+//! their votes, makes the change durable, commits it to the others, and answers
+//! once a quorum has it on disk (DESIGN.md, section 3). What must stay true: a
+//! record names a quorum of distinct configured seeds that accepted it.
+
+use std::time::Duration;
+
+use super::SeedMachine;
+use super::Timer;
+use super::ballot::{Asker, Ballot, ChangeKey, Count, SeedNumber, Stage, key};
+use super::judge::{Verdict, WAVE_PAUSE, Waiter};
+use super::keep::Pending;
+use crate::proto::config::Flaw;
+use crate::proto::event::Event;
+use crate::proto::message::{Addr, CastVote, Change, ChangeKind, Decision, Incarnation, Message};
+use crate::proto::registry::Record;
+use crate::proto::turn::Turn;
+
+/// How long a ballot waits beyond the probe that each voter may need. Shorter than what a peer
+/// waits for its seed, so that the peer hears a reason and not silence.
+const VOTE_MARGIN: Duration = Duration::from_millis(400);
+/// How long a ballot waits when a quorum of the seeds is not even connected: long enough for seeds
+/// that start together, short enough to be told within a second.
+const NO_QUORUM_PATIENCE: Duration = Duration::from_millis(600);
+/// Ballots that may be open at the same time; requests beyond are denied.
+const MAX_BALLOTS: usize = 8_192;
+
+impl SeedMachine {
+    pub(super) fn seeds(&self) -> usize {
+        self.config.network.seeds().len()
+    }
+
+    /// The quorum: of all configured seeds, reachable or not.
+    pub(super) fn quorum(&self) -> usize {
+        match self.config.flaw {
+            Flaw::ReachableQuorum => self.reachable() / 2 + 1,
+            _ => self.config.network.quorum(),
+        }
+    }
+
+    /// This seed and those that are connected to it.
+    fn reachable(&self) -> usize {
+        1 + self.colleagues.values().filter(|colleague| colleague.hears_us()).count()
+    }
+
+    pub(super) fn number_of(&self, seed: &Addr) -> Option<SeedNumber> {
+        let place = self.config.network.seeds().binary_search(seed).ok()?;
+        u16::try_from(place).ok()
+    }
+
+    /// Proposes a change, or joins the ballot on it that is open.
+    pub(super) fn propose(&mut self, turn: &mut Turn<'_>, change: Change, asker: Option<Asker>) {
+        let key = key(&change);
+        if let Some(ballot) =
+            self.ballot_of.get(&key).and_then(|number| self.ballots.get_mut(number))
+        {
+            ballot.askers.extend(asker);
+            return;
+        }
+        if self.ballots.len() >= MAX_BALLOTS {
+            if let Some(Asker { conn, request }) = asker {
+                let reason = "too many open proposals; try again".to_owned();
+                turn.send(conn, Message::Denied { request, votes: 0, reason, known: 0 });
+            }
+            return;
+        }
+        match change.kind {
+            ChangeKind::Join => turn.log(Event::RegistrationProposed {
+                peer: change.peer,
+                incarnation: change.incarnation,
+            }),
+            ChangeKind::Dead => turn.log(Event::DeadNodeProposed {
+                peer: change.peer,
+                reporters: change.reporters.clone(),
+                incarnation: change.incarnation,
+            }),
+            ChangeKind::Leave => {}
+        }
+        self.ballots_used += 1;
+        let number = self.ballots_used;
+        let mut ballot = Ballot::new(change.clone());
+        ballot.askers.extend(asker);
+        let patience = if self.reachable() < self.quorum() {
+            NO_QUORUM_PATIENCE
+        } else {
+            let probe = self.config.probe_timeout;
+            VOTE_MARGIN
+                + if change.kind == ChangeKind::Dead { probe * 2 + WAVE_PAUSE } else { probe }
+        };
+        self.timers.set(Timer::Ballot(number), turn.now + patience);
+        self.ballots.insert(number, ballot);
+        self.ballot_of.insert(key, number);
+        // To all at once: asked one after another, a single dead seed uses up the asker's patience.
+        let proposal = Message::Propose { ballot: number, change: change.clone() };
+        self.tell_all(turn, proposal);
+        self.judge(turn, change, Waiter { proposer: self.config.me, ballot: number });
+    }
+
+    /// Gives a verdict to whoever waits for it.
+    pub(super) fn cast(&mut self, turn: &mut Turn<'_>, waiter: Waiter, verdict: &Verdict) {
+        let Verdict { accept, reason, known } = verdict.clone();
+        if waiter.proposer == self.config.me {
+            self.count_vote(turn, waiter.ballot, self.me, accept, reason, known);
+        } else {
+            let vote = Message::Vote { ballot: waiter.ballot, accept, reason, known };
+            self.tell(turn, &waiter.proposer, vote);
+        }
+    }
+
+    pub(super) fn count_vote(
+        &mut self,
+        turn: &mut Turn<'_>,
+        number: u64,
+        voter: SeedNumber,
+        accept: bool,
+        reason: String,
+        known: Incarnation,
+    ) {
+        let (seeds, quorum) = (self.seeds(), self.quorum());
+        let Some(ballot) = self.ballots.get_mut(&number) else { return };
+        let vote = if accept { Ok(reason) } else { Err(reason) };
+        match ballot.count(voter, vote, known, seeds, quorum) {
+            Count::Open => {}
+            Count::Lost => self.reject(turn, number),
+            Count::Accepted(record) => {
+                let peer = ballot.change.peer;
+                let decision = self.decision(turn, number, true).map(Box::new);
+                let deadline = turn.now + self.config.probe_timeout + VOTE_MARGIN;
+                self.timers.set(Timer::Ballot(number), deadline);
+                let tell = Some(Waiter { proposer: self.config.me, ballot: number });
+                self.persist(turn, vec![Pending::Record { peer, record, tell, decision }]);
+            }
+        }
+    }
+
+    /// What is remembered of a ballot.
+    fn decision(&self, turn: &Turn<'_>, number: u64, committed: bool) -> Option<Decision> {
+        let ballot = self.ballots.get(&number)?;
+        let vote = |(voter, accept, reason): (SeedNumber, bool, &String)| {
+            let seed = *self.config.network.seeds().get(usize::from(voter))?;
+            Some(CastVote { seed, accept, reason: reason.clone() })
+        };
+        Some(Decision {
+            change: ballot.change.clone(),
+            proposer: self.config.me,
+            decided: turn.now.millis(),
+            votes: ballot.votes().filter_map(vote).collect(),
+            committed,
+        })
+    }
+
+    /// Ends a ballot without a commit, and tells those who asked for it.
+    pub(super) fn reject(&mut self, turn: &mut Turn<'_>, number: u64) {
+        if let Some(decision) = self.decision(turn, number, false) {
+            self.history.add(decision);
+        }
+        let Some(ballot) = self.close_ballot(number) else { return };
+        let (peer, votes, of) = (ballot.change.peer, ballot.accepts.len(), self.seeds());
+        let reason = match ballot.stage {
+            Stage::Voting => ballot.reason(self.config.network.seeds(), self.quorum()),
+            Stage::Committing { durable, .. } => {
+                format!("accepted, but only {} of {of} seeds have it on disk", durable.len())
+            }
+        };
+        let event = |reason| match ballot.change.kind {
+            ChangeKind::Join => Event::RegistrationRejected { peer, votes, of, reason },
+            ChangeKind::Leave => Event::LeaveRejected { peer, votes, of, reason },
+            ChangeKind::Dead => Event::DeadNodeRejected { peer, votes, of, reason },
+        };
+        turn.log(event(reason.clone()));
+        if ballot.change.kind == ChangeKind::Dead {
+            // Only fresh reports open the case again.
+            self.close_case(peer, ballot.change.incarnation);
+        }
+        for Asker { conn, request } in ballot.askers {
+            let votes = u32::try_from(votes).unwrap_or(u32::MAX);
+            let known = ballot.known;
+            turn.send(conn, Message::Denied { request, votes, reason: reason.clone(), known });
+        }
+    }
+
+    fn close_ballot(&mut self, number: u64) -> Option<Ballot> {
+        let ballot = self.ballots.remove(&number)?;
+        self.ballot_of.remove(&key(&ballot.change));
+        self.timers.cancel(&Timer::Ballot(number));
+        Some(ballot)
+    }
+
+    /// A seed has a ballot's record on disk; with a quorum of those the askers are answered.
+    pub(super) fn count_durable(&mut self, turn: &mut Turn<'_>, number: u64, seed: SeedNumber) {
+        let quorum = self.quorum();
+        let Some(ballot) = self.ballots.get_mut(&number) else { return };
+        let Stage::Committing { durable, .. } = &mut ballot.stage else { return };
+        durable.insert(seed);
+        if durable.len() < quorum {
+            return;
+        }
+        let Some(ballot) = self.close_ballot(number) else { return };
+        for Asker { conn, request } in &ballot.askers {
+            self.grant(turn, *conn, *request, ballot.change.kind, ballot.accepts.len());
+        }
+    }
+
+    /// A change was committed: if there is a ballot on it here that is still voting, another
+    /// proposer was faster, and those who wait for it have what they want.
+    pub(super) fn settle(&mut self, turn: &mut Turn<'_>, key: ChangeKey, votes: usize) {
+        let Some(number) = self.ballot_of.get(&key).copied() else { return };
+        if self.ballots.get(&number).is_none_or(|ballot| ballot.stage != Stage::Voting) {
+            return;
+        }
+        let Some(ballot) = self.close_ballot(number) else { return };
+        for Asker { conn, request } in ballot.askers {
+            self.grant(turn, conn, request, key.0, votes);
+        }
+    }
+
+    /// Whether a record names a quorum of distinct configured seeds.
+    pub(super) fn is_authorised(&self, record: &Record) -> bool {
+        let ascending = record.voters.windows(2).all(|pair| pair[0] < pair[1]);
+        let configured = record.voters.last().is_some_and(|last| usize::from(*last) < self.seeds());
+        ascending && configured && record.voters.len() >= self.quorum()
+    }
+}

@@ -1,0 +1,194 @@
+//! When a seed may vote.
+//!
+//! A seed that starts with an empty disk cannot tell whether it ever had
+//! another one, so its word is worth nothing until it knows what was answered
+//! for. That is on the disks of a quorum Q of the n seeds, itself perhaps among
+//! them, so it must have read n-Q+1 others that hold what they ever held; or all
+//! others, if there are not so many. In a new network nobody ever held
+//! anything: there a quorum of seeds that know nothing founds it, in two steps,
+//! so that none votes before a quorum has written down that it takes part.
+//!
+//! What must stay true: a seed whose disk was lost does not vote before it
+//! holds what was answered for, as long as no majority of disks is lost (one
+//! that was never written counts as lost). A seed with its disk compares first,
+//! too, if it can do so soon.
+
+use std::time::Duration;
+
+use super::judge::{Verdict, Waiter};
+use super::keep::Pending;
+use super::{SeedMachine, Timer};
+use crate::proto::event::Severity;
+use crate::proto::message::{Addr, Change, Message, Standing};
+use crate::proto::time::Time;
+use crate::proto::turn::Turn;
+
+/// A seed with its disk votes after this long also if it could not compare with enough others:
+/// what it knows is enough, comparing only spares votes on what is old.
+const COMPARE_PATIENCE: Duration = Duration::from_millis(500);
+/// A proposal waits this long for a seed that may not vote yet, so that whoever asked is told
+/// within a second.
+const HOLD: Duration = Duration::from_millis(500);
+/// Proposals that may wait; more are refused at once.
+const MAX_HELD: usize = 8_192;
+
+/// A proposal that waits until this seed may vote.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Held {
+    until: Time,
+    change: Change,
+    waiter: Waiter,
+}
+
+impl SeedMachine {
+    /// How far this seed can be relied on.
+    pub fn standing(&self) -> Standing {
+        self.standing
+    }
+
+    /// Whether it votes.
+    pub fn is_voting(&self) -> bool {
+        self.votes
+    }
+
+    /// Whether it is connected to a quorum of seeds, itself included.
+    pub fn has_quorum(&self) -> bool {
+        let connected = self.colleagues.values().filter(|colleague| colleague.is_connected());
+        connected.count() + 1 >= self.config.network.quorum()
+    }
+
+    pub(super) fn begin_standing(&mut self, turn: &mut Turn<'_>) {
+        if self.standing == Standing::Voting {
+            self.timers.set(Timer::Vote, turn.now + COMPARE_PATIENCE);
+        }
+        self.reconsider(turn);
+    }
+
+    /// Another seed has told its standing, or was compared with: what follows for our own.
+    pub(super) fn reconsider(&mut self, turn: &mut Turn<'_>) {
+        if self.votes || self.wants_standing > self.standing {
+            return;
+        }
+        let (n, quorum) = (self.seeds(), self.config.network.quorum());
+        let others = || self.colleagues.values();
+        let told = |wanted: &[Standing]| {
+            others().filter(|other| other.told().is_some_and(|told| wanted.contains(&told))).count()
+        };
+        let read = others().filter(|other| other.compared == Some(Standing::Voting)).count();
+        match self.standing {
+            Standing::Voting => {
+                let compared = others().filter(|other| other.compared.is_some()).count();
+                if compared + 1 >= quorum {
+                    self.may_vote(turn);
+                }
+            }
+            Standing::Founding => {
+                if told(&[Standing::Founding, Standing::Voting]) + 1 >= quorum {
+                    self.rise(turn, Standing::Voting);
+                }
+            }
+            Standing::Fresh => {
+                let voting = told(&[Standing::Voting]);
+                let heard_all = others().all(|other| other.told().is_some());
+                let read_all_there_are = heard_all
+                    && voting > 0
+                    && others().all(|other| {
+                        other.told() != Some(Standing::Voting)
+                            || other.compared == Some(Standing::Voting)
+                    });
+                if read > n - quorum || read_all_there_are {
+                    self.rise(turn, Standing::Voting);
+                } else if voting == 0 && told(&[Standing::Fresh, Standing::Founding]) + 1 >= quorum
+                {
+                    self.rise(turn, Standing::Founding);
+                }
+            }
+        }
+    }
+
+    /// Writes down a better standing; it counts once it is durable.
+    fn rise(&mut self, turn: &mut Turn<'_>, standing: Standing) {
+        self.wants_standing = standing;
+        self.persist(turn, vec![Pending::Standing(standing)]);
+    }
+
+    pub(super) fn standing_is_durable(&mut self, turn: &mut Turn<'_>, standing: Standing) {
+        let before = self.standing;
+        self.standing = standing;
+        let keys = vec![
+            ("standing", standing.words().to_owned()),
+            ("was", before.words().to_owned()),
+            ("records", self.registry.len().to_string()),
+        ];
+        turn.note(Severity::Info, "standing", keys);
+        self.tell_digest(turn);
+        if standing == Standing::Voting {
+            self.may_vote(turn);
+        } else {
+            self.reconsider(turn);
+        }
+    }
+
+    /// From here on this seed votes; what waited is judged.
+    pub(super) fn may_vote(&mut self, turn: &mut Turn<'_>) {
+        self.votes = true;
+        self.timers.cancel(&Timer::Vote);
+        self.timers.cancel(&Timer::Held);
+        for Held { change, waiter, .. } in std::mem::take(&mut self.held) {
+            self.judge(turn, change, waiter);
+        }
+    }
+
+    /// Keeps a proposal until this seed may vote.
+    pub(super) fn hold(&mut self, turn: &mut Turn<'_>, change: Change, waiter: Waiter) {
+        if self.held.len() >= MAX_HELD {
+            self.decline(turn, waiter);
+            return;
+        }
+        let until = turn.now + HOLD;
+        self.held.push_back(Held { until, change, waiter });
+        self.timers.set_if_unset(Timer::Held, until);
+    }
+
+    /// Proposals that have waited long enough are answered with a no.
+    pub(super) fn release_held(&mut self, turn: &mut Turn<'_>) {
+        while let Some(held) = self.held.front() {
+            if held.until > turn.now {
+                self.timers.set(Timer::Held, held.until);
+                return;
+            }
+            if let Some(Held { waiter, .. }) = self.held.pop_front() {
+                self.decline(turn, waiter);
+            }
+        }
+    }
+
+    fn decline(&mut self, turn: &mut Turn<'_>, waiter: Waiter) {
+        let heard = self.colleagues.values().filter(|other| other.told().is_some()).count();
+        let reason = format!(
+            "has no registry on disk and has to hear other seeds before it votes; it hears {heard} of {}",
+            self.seeds().saturating_sub(1)
+        );
+        self.cast(turn, waiter, &Verdict { accept: false, reason, known: 0 });
+    }
+
+    /// Tells all seeds how our registry looks and how we stand.
+    pub(super) fn tell_digest(&mut self, turn: &mut Turn<'_>) {
+        let compare = self.digest();
+        self.tell_all(turn, compare);
+    }
+
+    pub(super) fn digest(&mut self) -> Message {
+        let digest = self.tree.root(&self.registry);
+        let count = self.registry.len() as u64;
+        Message::Compare { count, digest, standing: self.standing }
+    }
+
+    /// All that a seed of that standing held is here, and durable.
+    pub(super) fn compared(&mut self, turn: &mut Turn<'_>, seed: Addr, standing: Standing) {
+        if let Some(colleague) = self.colleagues.get_mut(&seed) {
+            colleague.compared = colleague.compared.max(Some(standing));
+        }
+        self.reconsider(turn);
+    }
+}

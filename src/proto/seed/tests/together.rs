@@ -1,0 +1,312 @@
+//! Several real seeds that talk to each other, with a wire that counts bytes.
+
+use std::collections::VecDeque;
+
+use super::*;
+use crate::net::codec;
+use crate::proto::machine::Keep;
+use crate::proto::registry::RETENTION;
+
+/// Seeds whose connections deliver at once and in order; each has a disk.
+struct Council {
+    seeds: Vec<Option<SeedMachine>>,
+    disks: Vec<(Standing, Registry)>,
+    now: Time,
+    /// Whose connection, under which number there, leads to whose, under which number.
+    wires: BTreeMap<(usize, Conn), (usize, Conn)>,
+    inbox: VecDeque<(usize, Input)>,
+    used: Conn,
+    network: Network,
+    bytes: usize,
+    events: Vec<(usize, Event)>,
+}
+
+impl Council {
+    fn of(count: u16) -> Self {
+        let disks = (0..count).map(|_| (Standing::Fresh, Registry::new())).collect();
+        Self {
+            seeds: (0..count).map(|_| None).collect(),
+            disks,
+            now: NOW,
+            wires: BTreeMap::new(),
+            inbox: VecDeque::new(),
+            used: 1,
+            network: Network::new("test", (0..count).map(seed_addr)),
+            bytes: 0,
+            events: Vec::new(),
+        }
+    }
+
+    fn start(&mut self, id: usize) {
+        let config = SeedConfig::new(seed_addr(u16::try_from(id).unwrap()), self.network.clone());
+        let (standing, registry) = self.disks[id].clone();
+        let records = registry.iter().map(|(peer, record)| (*peer, record.clone()));
+        self.seeds[id] = Some(SeedMachine::new(config, 7).recovered(standing, records));
+        self.inbox.push_back((id, Input::Start));
+        self.run();
+    }
+
+    fn kill(&mut self, id: usize) {
+        self.seeds[id] = None;
+        let broken: Vec<_> = self
+            .wires
+            .iter()
+            .filter(|(from, to)| from.0 == id || to.0 == id)
+            .map(|(from, _)| *from)
+            .collect();
+        for (from, conn) in broken {
+            self.wires.remove(&(from, conn));
+            self.inbox.push_back((from, Input::Closed { conn }));
+        }
+        self.run();
+    }
+
+    fn lose_disk(&mut self, id: usize) {
+        self.disks[id] = (Standing::Fresh, Registry::new());
+    }
+
+    fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        loop {
+            let wake = self.seeds.iter().flatten().filter_map(Machine::wake_at).min();
+            match wake {
+                Some(at) if at <= end => self.now = at.max(self.now),
+                _ => break,
+            }
+            for id in 0..self.seeds.len() {
+                self.inbox.push_back((id, Input::Tick));
+            }
+            self.run();
+        }
+        self.now = end;
+    }
+
+    fn run(&mut self) {
+        while let Some((id, input)) = self.inbox.pop_front() {
+            let Some(seed) = &mut self.seeds[id] else { continue };
+            let mut effects = Vec::new();
+            seed.handle(self.now, input, &mut effects);
+            for effect in effects {
+                self.perform(id, effect);
+            }
+        }
+    }
+
+    fn perform(&mut self, id: usize, effect: Effect) {
+        match effect {
+            Effect::Open { conn, to, hello, .. } => {
+                let other = usize::from(to.port()) - 5000;
+                let up = self.seeds.get(other).is_some_and(Option::is_some);
+                if to.port() < 6000 && up {
+                    self.used += 2;
+                    self.wires.insert((id, conn), (other, self.used));
+                    self.wires.insert((other, self.used), (id, conn));
+                    self.inbox.push_back((other, Input::Incoming { conn: self.used, hello }));
+                } else if to.port() < 6000 {
+                    let error = OpenError::Unreachable;
+                    self.inbox.push_back((id, Input::OpenFailed { conn, error }));
+                } else {
+                    // All members are well.
+                    let welcome =
+                        Welcome { role: Role::Peer, from: to, incarnation: 1, leaving: false };
+                    self.inbox.push_back((id, Input::Opened { conn, welcome }));
+                }
+            }
+            Effect::Answer { conn, answer } => {
+                if let Some((other, conn)) = self.wires.get(&(id, conn)).copied()
+                    && let crate::proto::message::Answer::Welcome(welcome) = answer
+                {
+                    self.inbox.push_back((other, Input::Opened { conn, welcome }));
+                }
+            }
+            Effect::Send { conn, message } => self.send(id, conn, &message),
+            Effect::SendMany { conns, message } => {
+                conns.into_iter().for_each(|conn| self.send(id, conn, &message));
+            }
+            Effect::Persist { batch, changes } => {
+                let (standing, registry) = &mut self.disks[id];
+                for change in changes {
+                    match change {
+                        Keep::Record(peer, record) => {
+                            registry.merge(peer, record);
+                        }
+                        Keep::Forget(peer, _) => {
+                            registry.remove(&peer);
+                        }
+                        Keep::Standing(new) => *standing = new,
+                    }
+                }
+                self.inbox.push_back((id, Input::Persisted { batch }));
+            }
+            Effect::Log(event) => self.events.push((id, event)),
+            Effect::Close { .. }
+            | Effect::Deliver(_)
+            | Effect::Member(_)
+            | Effect::Published { .. }
+            | Effect::Stopped => {}
+        }
+    }
+
+    fn send(&mut self, id: usize, conn: Conn, message: &Message) {
+        let mut frame = Vec::new();
+        codec::encode(message, &mut frame).expect("it fits a frame");
+        self.bytes += frame.len();
+        if let Some((other, conn)) = self.wires.get(&(id, conn)).copied() {
+            self.inbox.push_back((other, Input::Received { conn, message: message.clone() }));
+        }
+    }
+
+    fn seed(&self, id: usize) -> &SeedMachine {
+        self.seeds[id].as_ref().expect("it runs")
+    }
+
+    fn standings(&self) -> Vec<Option<Standing>> {
+        self.seeds.iter().map(|seed| seed.as_ref().map(SeedMachine::standing)).collect()
+    }
+
+    fn assert_equal(&self) {
+        for seed in self.seeds.iter().flatten() {
+            assert_eq!(seed.registry().len(), self.seed(0).registry().len());
+            assert_eq!(seed.registry(), self.seed(0).registry());
+        }
+    }
+}
+
+fn address(number: u32) -> Addr {
+    // Above the ports of seeds, and more than fit one IP.
+    let [_, a, b, c] = (number / 50_000).to_be_bytes();
+    let port = u16::try_from(6_000 + number % 50_000).unwrap();
+    ([127, a, b, 1 + c], port).into()
+}
+
+fn alive(at: u64) -> Record {
+    Record { incarnation: 1, status: Status::Alive, at, voters: vec![0, 1] }
+}
+
+fn members(count: u32) -> Registry {
+    let mut registry = Registry::new();
+    (0..count).for_each(|number| registry.replace(address(number), alive(1)));
+    registry
+}
+
+const VOTING: Option<Standing> = Some(Standing::Voting);
+
+#[test]
+fn a_quorum_of_new_seeds_founds_the_network_and_one_alone_does_not() {
+    let mut council = Council::of(3);
+    council.start(0);
+    council.pass(Duration::from_secs(5));
+    assert_eq!(council.standings(), [Some(Standing::Fresh), None, None]);
+    council.start(1);
+    council.pass(Duration::from_secs(5));
+    assert_eq!(council.standings(), [VOTING, VOTING, None]);
+    council.start(2);
+    assert_eq!(council.standings(), [VOTING, VOTING, VOTING]);
+    let mut single = Council::of(1);
+    single.start(0);
+    assert_eq!(single.standings(), [VOTING]);
+    assert!(single.seed(0).is_voting());
+}
+
+#[test]
+fn a_seed_whose_disk_was_lost_votes_only_when_it_has_read_enough_others() {
+    let mut council = Council::of(3);
+    council.disks = vec![(Standing::Voting, members(50)); 3];
+    (0..3).for_each(|id| council.start(id));
+    assert!((0..3).all(|id| council.seed(id).is_voting()));
+    council.kill(0);
+    council.kill(1);
+    council.lose_disk(0);
+    council.start(0);
+    council.pass(Duration::from_secs(60));
+    // What seed 1 answered for together with the former self of seed 0 is known to seed 1 alone.
+    assert_eq!(council.standings(), [Some(Standing::Fresh), None, VOTING]);
+    assert_eq!(council.seed(0).registry().len(), 50, "it reads all the same");
+    council.start(1);
+    council.pass(Duration::from_secs(5));
+    assert_eq!(council.standings(), [VOTING, VOTING, VOTING]);
+    council.assert_equal();
+}
+
+#[test]
+fn with_a_majority_of_disks_lost_what_is_left_is_taken_over_once_all_are_there() {
+    let mut council = Council::of(3);
+    council.disks[2] = (Standing::Voting, members(50));
+    council.start(2);
+    council.start(0);
+    council.pass(Duration::from_secs(5));
+    assert_eq!(council.standings(), [Some(Standing::Fresh), None, VOTING]);
+    council.start(1);
+    council.pass(Duration::from_secs(5));
+    assert_eq!(council.standings(), [VOTING, VOTING, VOTING]);
+    council.assert_equal();
+    assert_eq!(council.seed(0).registry().len(), 50);
+}
+
+#[test]
+fn comparing_costs_what_differs_and_not_what_there_is() {
+    let all = members(20_000);
+    let mut council = Council::of(2);
+    let (mut one, mut other) = (all.clone(), all);
+    for number in 0..5 {
+        one.replace(address(number * 1_000), alive(2));
+        other.replace(address(100_000 + number), alive(3));
+    }
+    council.disks = vec![(Standing::Voting, one), (Standing::Voting, other)];
+    council.start(0);
+    council.start(1);
+    council.pass(Duration::from_secs(1));
+    council.assert_equal();
+    assert_eq!(council.seed(0).registry().len(), 20_005);
+    let repaired = council.bytes;
+    assert!(repaired < 20_000, "{repaired} bytes for ten records of 20,000");
+    council.bytes = 0;
+    council.pass(Duration::from_secs(2));
+    // One comparison each way in two seconds, maybe two.
+    assert!((1..200).contains(&council.bytes), "{} bytes for nothing", council.bytes);
+}
+
+#[test]
+fn a_large_registry_moves_to_an_empty_seed_in_frames() {
+    let mut council = Council::of(3);
+    council.disks = vec![(Standing::Voting, members(60_000)); 3];
+    council.lose_disk(1);
+    (0..3).for_each(|id| council.start(id));
+    council.pass(Duration::from_secs(1));
+    council.assert_equal();
+    assert_eq!(council.standings(), [VOTING, VOTING, VOTING]);
+    assert_eq!(council.seed(1).registry().len(), 60_000);
+}
+
+#[test]
+fn members_long_gone_are_dropped_once_all_seeds_know_and_come_not_back() {
+    let mut council = Council::of(3);
+    let died = NOW.millis();
+    let mut gone = members(3);
+    for (number, status) in [(0, Status::Dead), (1, Status::Left)] {
+        gone.merge(address(number), Record { status, ..alive(died) });
+    }
+    // Seed 2 has missed the death, and is down for two days.
+    council.disks = vec![
+        (Standing::Voting, gone.clone()),
+        (Standing::Voting, gone),
+        (Standing::Voting, members(3)),
+    ];
+    council.start(0);
+    council.start(1);
+    council.pass(RETENTION * 2);
+    assert_eq!(council.seed(0).registry().len(), 3, "seed 2 could still bring them back");
+    council.start(2);
+    council.pass(Duration::from_secs(10));
+    assert_eq!(council.seed(2).registry().size(), 1, "it hears of the deaths first");
+    council.pass(Duration::from_secs(120));
+    council.assert_equal();
+    assert_eq!(council.seed(0).registry().len(), 1);
+    assert!(council.disks.iter().all(|(_, registry)| registry.len() == 1));
+    council.pass(RETENTION);
+    assert_eq!(council.seed(2).registry().len(), 1);
+    let deaths = council.events.iter().filter(|(id, event)| {
+        *id < 2 && matches!(event, Event::DeadNodeCommitted { .. } | Event::LeaveCommitted { .. })
+    });
+    assert_eq!(deaths.count(), 0, "no seed tells twice what it has known");
+}
