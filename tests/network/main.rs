@@ -11,4 +11,6 @@ mod harness;
 mod joining;
 mod leaving;
 mod log;
+mod rounds;
 mod strangers;
+mod stub;
