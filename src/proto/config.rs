@@ -74,6 +74,8 @@ pub enum Flaw {
     ReachableQuorum,
     /// Records are not ordered by incarnation: the last one heard wins.
     UnversionedRegistry,
+    /// A seed whose disk is empty votes at once.
+    EmptyVoter,
     /// A peer forwards each message twice.
     ForwardTwice,
 }

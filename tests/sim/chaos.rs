@@ -88,6 +88,7 @@ fn run(number: u64, flaw: Flaw, in_words: bool) -> Outcome {
     if in_words {
         world.trace.in_words();
     }
+    world.disks_survive = rng.random_bool(0.6);
     let all_at_once = rng.random_bool(0.3);
     let mut starts: Vec<(Time, NodeId)> = Vec::new();
     for place in 0..rng.random_range(4..=10) {
@@ -228,7 +229,7 @@ fn from_env(name: &str) -> Option<u64> {
 }
 
 /// Kinds of events that the runs together must have seen.
-const COVERED: [&str; 27] = [
+const COVERED: [&str; 29] = [
     "registrations",
     "rejected registrations",
     "deaths",
@@ -241,6 +242,8 @@ const COVERED: [&str; 27] = [
     "confirmed deaths",
     "crashes",
     "seed crashes",
+    "all seeds crashed",
+    "disks lost",
     "restarts",
     "hangs",
     "leaves asked for",

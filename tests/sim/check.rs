@@ -1,4 +1,4 @@
-//! The invariants of DESIGN.md, section 7, that can be checked at every step: 1, 4, 5 and 6.
+//! The invariants of DESIGN.md, section 7, that can be checked at every step: 1, 2, 4, 5 and 6.
 //!
 //! The checker believes no machine's word about another: it knows from the
 //! wire who probed whom and what came back, which life of a process had which
@@ -11,9 +11,10 @@ use std::time::Duration;
 use rumormill::proto::event::Event;
 use rumormill::proto::gossip::{MessageId, message_id};
 use rumormill::proto::machine::{Conn, Delivery, Effect, Input, MemberEvent, OpenError};
-use rumormill::proto::message::{Addr, ChangeKind, Incarnation, Message};
+use rumormill::proto::message::{Addr, ChangeKind, Incarnation, Message, Standing};
 use rumormill::proto::time::Time;
 
+use super::disk::Disk;
 use super::node::{Node, NodeId};
 use super::tally::Tally;
 
@@ -81,6 +82,8 @@ pub struct Checks {
     votes: HashMap<Transition, BTreeSet<NodeId>>,
     logged: HashSet<(Life, Transition)>,
     committed: HashSet<Transition>,
+    /// The last life of each peer that a quorum of seeds has answered for.
+    answered: BTreeMap<Addr, Incarnation>,
     /// Which life of the process at an address had which incarnation, and which one runs there.
     lives: HashMap<(Addr, Incarnation), u32>,
     running: HashMap<Addr, (u32, Incarnation)>,
@@ -104,6 +107,7 @@ impl Checks {
             votes: HashMap::new(),
             logged: HashSet::new(),
             committed: HashSet::new(),
+            answered: BTreeMap::new(),
             lives: HashMap::new(),
             running: HashMap::new(),
             sent: HashMap::new(),
@@ -186,9 +190,33 @@ impl Checks {
                 Effect::Deliver(delivery) => self.delivers(now, id, node, delivery, tally),
                 Effect::Member(MemberEvent::Registered) => {
                     self.registered.entry((id, node.life)).or_insert(now);
+                    let incarnation = node.incarnation().unwrap_or_default();
+                    self.answered.insert(node.addr, incarnation);
                 }
                 _ => {}
             }
+        }
+    }
+
+    /// What was answered for is known to whoever asks any quorum of the seeds that may answer, also
+    /// after the loss of a minority of disks (invariant 2).
+    pub fn disks(&mut self, disks: &BTreeMap<NodeId, Disk>) {
+        let mut forgotten = Vec::new();
+        for (peer, incarnation) in &self.answered {
+            let voting = disks.values().filter(|disk| disk.standing == Standing::Voting);
+            let ignorant = voting.filter(|disk| !disk.knows(peer, *incarnation)).count();
+            let known = disks.values().any(|disk| disk.knows(peer, *incarnation));
+            if ignorant >= self.quorum || !known {
+                forgotten.push((*peer, *incarnation, ignorant));
+            }
+        }
+        for (peer, incarnation, ignorant) in forgotten {
+            let what = format!(
+                "was answered for in incarnation {incarnation}, and {ignorant} seeds that vote know \
+                 nothing of it"
+            );
+            self.violate(2, peer, what);
+            self.answered.remove(&peer);
         }
     }
 

@@ -13,6 +13,7 @@
 mod chaos;
 mod check;
 mod degree;
+mod disk;
 mod fit;
 mod forged;
 mod node;

@@ -16,7 +16,7 @@ use super::wire::Weather;
 use super::world::World;
 
 /// Runs in which a bug must have been seen.
-const WITHIN: u64 = 30;
+const WITHIN: u64 = 60;
 
 const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
@@ -108,6 +108,11 @@ fn a_quorum_of_reachable_seeds_only_is_seen() {
 fn a_registry_without_versions_is_seen() {
     caught(Flaw::UnversionedRegistry, &[3], |number, flaw| examine(number, flaw, false));
     caught(Flaw::UnversionedRegistry, &[3], quick_restarts);
+}
+
+#[test]
+fn a_seed_that_votes_with_an_empty_disk_is_seen() {
+    caught(Flaw::EmptyVoter, &[2], |number, flaw| examine(number, flaw, false));
 }
 
 #[test]

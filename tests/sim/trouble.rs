@@ -1,8 +1,8 @@
 //! What goes wrong in a run, drawn from its number: crashes, cuts, hangs, bad weather.
 //!
-//! One thing never goes wrong here: in a network of seeds without disks, more
-//! than a minority without its registry at the same time. Nothing could be
-//! promised then.
+//! One thing never goes wrong here: the disks of more than a minority of the
+//! seeds are lost at the same time, where one counts as lost until its seed
+//! votes again. Nothing could be promised then.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -12,6 +12,7 @@ use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use rumormill::proto::machine::Command;
+use rumormill::proto::message::Standing;
 use rumormill::proto::time::Time;
 
 use super::node::{NodeId, State};
@@ -40,8 +41,6 @@ pub struct Trouble {
     weights: Vec<u32>,
     undo: Vec<(Time, Undo)>,
     seeds: Vec<NodeId>,
-    /// Seeds that may miss something: they are down, or have not caught up.
-    behind: BTreeSet<NodeId>,
     leaving: BTreeSet<NodeId>,
     tokens: u64,
 }
@@ -53,15 +52,7 @@ impl Trouble {
         let mut rng = SmallRng::seed_from_u64(number ^ 0x7472_6f75_626c_6521);
         // Each run has its own mixture, in which some kinds are missing.
         let weights = (0..KINDS).map(|_| *[0, 1, 1, 2, 5].choose(&mut rng).unwrap_or(&1)).collect();
-        Self {
-            rng,
-            weights,
-            undo: Vec::new(),
-            seeds,
-            behind: BTreeSet::new(),
-            leaving: BTreeSet::new(),
-            tokens: 0,
-        }
+        Self { rng, weights, undo: Vec::new(), seeds, leaving: BTreeSet::new(), tokens: 0 }
     }
 
     /// Makes trouble until `until`.
@@ -259,34 +250,35 @@ impl Trouble {
     }
 
     fn crash_a_seed(&mut self, world: &mut World) {
-        self.notice_who_caught_up(world);
-        let Some(id) = self.seeds.choose(&mut self.rng).copied() else { return };
-        let minority = (self.seeds.len() - 1) / 2;
-        let would_be_behind = self.behind.len() + usize::from(!self.behind.contains(&id));
-        if would_be_behind <= minority && world.nodes[id].state != State::Down {
-            self.behind.insert(id);
-            world.tally.one("seed crashes");
-            world.crash(id);
-            self.later(world, 200..8_000, Undo::Start(id));
+        let all = self.seeds.clone();
+        if world.disks_survive && self.rng.random_bool(0.2) {
+            world.tally.one("all seeds crashed");
+            for id in all {
+                world.crash(id);
+                self.later(world, 200..8_000, Undo::Start(id));
+            }
+            return;
         }
+        let Some(id) = self.seeds.choose(&mut self.rng).copied() else { return };
+        let loses = !world.disks_survive || self.rng.random_bool(0.4);
+        if world.nodes[id].state == State::Down || loses && !self.may_lose_disk(world, id) {
+            return;
+        }
+        world.tally.one("seed crashes");
+        world.crash(id);
+        if loses && world.disks_survive {
+            world.lose_disk(id);
+        }
+        self.later(world, 200..8_000, Undo::Start(id));
     }
 
-    /// A seed has caught up when it knows all that those know that never lost anything.
-    fn notice_who_caught_up(&mut self, world: &World) {
-        let behind = self.behind.clone();
-        self.behind.retain(|id| {
-            let Some(seed) = world.nodes[*id].seed() else { return true };
-            let knows_all_of = |other: &NodeId| {
-                world.nodes[*other].seed().is_some_and(|other| {
-                    other.registry().iter().all(|(peer, record)| {
-                        seed.registry().get(peer).is_some_and(|known| {
-                            (known.incarnation, known.status) >= (record.incarnation, record.status)
-                        })
-                    })
-                })
-            };
-            !self.seeds.iter().filter(|other| !behind.contains(other)).all(knows_all_of)
-        });
+    /// Whether only a minority of disks were lost without this seed's, too.
+    fn may_lose_disk(&self, world: &World, id: NodeId) -> bool {
+        let lost = |seed: &&NodeId| {
+            **seed == id
+                || world.disks.get(seed).is_none_or(|disk| disk.standing != Standing::Voting)
+        };
+        self.seeds.iter().filter(lost).count() <= (self.seeds.len() - 1) / 2
     }
 
     fn congest(&mut self, world: &mut World) {

@@ -12,6 +12,7 @@ use rumormill::proto::seed::SeedMachine;
 use rumormill::proto::time::Time;
 
 use super::check::Checks;
+use super::disk::Disk;
 use super::node::{Body, Kind, Node, NodeId, State};
 use super::tally::Tally;
 use super::trace::Trace;
@@ -53,6 +54,10 @@ pub struct World {
     queue: BTreeMap<(Time, u64), Action>,
     sequence: u64,
     pub nodes: Vec<Node>,
+    /// What seeds have on disk.
+    pub disks: BTreeMap<NodeId, Disk>,
+    /// Whether a disk is there after a crash.
+    pub disks_survive: bool,
     pub(super) places: HashMap<Addr, NodeId>,
     pub(super) links: Vec<Link>,
     pub weather: Weather,
@@ -72,6 +77,8 @@ impl World {
             queue: BTreeMap::new(),
             sequence: 0,
             nodes: Vec::new(),
+            disks: BTreeMap::new(),
+            disks_survive: false,
             places: HashMap::new(),
             links: Vec::new(),
             weather: Weather::default(),
@@ -125,6 +132,8 @@ impl World {
             Action::Wake { node, life, due } => self.wake(node, life, due),
             Action::Persisted { node, life, batch } => {
                 if self.nodes[node].life == life {
+                    self.disks.entry(node).or_default().sync(batch);
+                    self.check_disks();
                     self.give(node, Input::Persisted { batch });
                 }
             }
@@ -147,7 +156,12 @@ impl World {
     pub fn start(&mut self, id: NodeId) {
         let rng_seed = self.rng.random();
         let body = match &self.nodes[id].kind {
-            Kind::Seed(config) => Body::Seed(Box::new(SeedMachine::new(config.clone(), rng_seed))),
+            Kind::Seed(config) => {
+                let disk = self.disks.entry(id).or_default();
+                let kept = disk.registry.iter().map(|(peer, record)| (*peer, record.clone()));
+                let seed = SeedMachine::new(config.clone(), rng_seed);
+                Body::Seed(Box::new(seed.recovered(disk.standing, kept)))
+            }
             Kind::Peer(config) => Body::Peer(Box::new(PeerMachine::new(config.clone(), rng_seed))),
             Kind::Script => return,
         };
@@ -175,8 +189,27 @@ impl World {
         self.end(id);
     }
 
+    /// What was answered for has to be on disks enough.
+    fn check_disks(&mut self) {
+        if let Some(checks) = &mut self.checks {
+            checks.disks(&self.disks);
+        }
+    }
+
+    /// A seed's disk is replaced by an empty one; the seed must be down.
+    pub fn lose_disk(&mut self, id: NodeId) {
+        assert!(self.nodes[id].state == State::Down, "nobody takes the disk out of a running seed");
+        self.note(id, || "== loses its disk".to_owned());
+        self.tally.one("disks lost");
+        self.disks.entry(id).or_default().lose();
+        self.check_disks();
+    }
+
     fn end(&mut self, id: NodeId) {
         self.harvest(id);
+        if self.nodes[id].is_seed() {
+            self.disks.entry(id).or_default().crash(&mut self.rng);
+        }
         if let Some(checks) = &mut self.checks {
             checks.ended(&self.nodes[id].addr);
         }
@@ -187,6 +220,9 @@ impl World {
         node.wake = None;
         for (link, end) in std::mem::take(&mut node.conns).into_values() {
             self.hang_up(link, end);
+        }
+        if self.nodes[id].is_seed() && !self.disks_survive {
+            self.lose_disk(id);
         }
     }
 
@@ -281,9 +317,13 @@ impl World {
                     self.hang_up(link, end);
                 }
             }
-            Effect::Persist { batch, .. } => {
+            Effect::Persist { batch, changes } => {
                 let life = self.nodes[id].life;
                 let done = self.now + self.between(self.weather.disk);
+                let disk = self.disks.entry(id).or_default();
+                disk.write(batch, changes);
+                let done = done.max(disk.busy_until);
+                disk.busy_until = done;
                 self.schedule(done, Action::Persisted { node: id, life, batch });
             }
             Effect::Stopped => {

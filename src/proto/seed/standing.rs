@@ -18,6 +18,7 @@ use std::time::Duration;
 use super::judge::{Verdict, Waiter};
 use super::keep::Pending;
 use super::{SeedMachine, Timer};
+use crate::proto::config::Flaw;
 use crate::proto::event::Severity;
 use crate::proto::message::{Addr, Change, Message, Standing};
 use crate::proto::time::Time;
@@ -58,7 +59,9 @@ impl SeedMachine {
     }
 
     pub(super) fn begin_standing(&mut self, turn: &mut Turn<'_>) {
-        if self.standing == Standing::Voting {
+        if self.config.flaw == Flaw::EmptyVoter {
+            self.rise(turn, Standing::Voting);
+        } else if self.standing == Standing::Voting {
             self.timers.set(Timer::Vote, turn.now + COMPARE_PATIENCE);
         }
         self.reconsider(turn);
