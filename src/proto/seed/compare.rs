@@ -10,6 +10,7 @@
 //! walk began.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::SeedMachine;
 use super::keep::Pending;
@@ -19,6 +20,8 @@ use crate::proto::message::{Addr, Fingerprint, Message, Standing};
 use crate::proto::registry::Record;
 use crate::proto::turn::Turn;
 
+/// A walk that has not ended after this long is begun anew.
+const WALK_PATIENCE: Duration = Duration::from_secs(2);
 /// Records in one frame.
 const RECORDS_A_FRAME: usize = 4_096;
 /// Fingerprints in one frame: some 400 kB.
@@ -46,8 +49,13 @@ impl SeedMachine {
         // One of the two walks; both would send all of it twice. The other one tells its digest at
         // once instead of at the next round.
         if self.config.me < seed {
-            let branches = self.tree.branches(&self.registry);
-            self.tell(turn, &seed, Message::Branches(branches));
+            if let Some(colleague) = self.colleagues.get_mut(&seed)
+                && colleague.walking.is_none_or(|since| turn.now.since(since) > WALK_PATIENCE)
+            {
+                colleague.walking = Some(turn.now);
+                let branches = self.tree.branches(&self.registry);
+                self.tell(turn, &seed, Message::Branches(branches));
+            }
         } else {
             let compare = self.digest();
             self.tell(turn, &seed, compare);

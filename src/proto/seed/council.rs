@@ -45,6 +45,8 @@ pub(super) struct Colleague {
     failures: u32,
     /// What it last said of its standing, over the connection to it that is open.
     pub standing: Option<Standing>,
+    /// When we last began to walk its hash tree, if that has not ended.
+    pub walking: Option<Time>,
     /// How it stood when all that it held was taken in, in this life of ours.
     pub compared: Option<Standing>,
 }
@@ -128,6 +130,7 @@ impl SeedMachine {
             Ok(welcome) if welcome.role == Role::Seed && welcome.from == seed => {
                 colleague.line = Some(conn);
                 colleague.standing = None;
+                colleague.walking = None;
                 colleague.heard = turn.now;
                 colleague.failures = 0;
                 self.lines.insert(conn, Line::ToSeed(seed));

@@ -191,6 +191,7 @@ impl SeedMachine {
     pub(super) fn compared(&mut self, turn: &mut Turn<'_>, seed: Addr, standing: Standing) {
         if let Some(colleague) = self.colleagues.get_mut(&seed) {
             colleague.compared = colleague.compared.max(Some(standing));
+            colleague.walking = None;
         }
         self.reconsider(turn);
     }
