@@ -1,0 +1,155 @@
+//! What the seeds' registry costs, with real seed processes and fsync.
+//!
+//! `cargo bench --bench registry [-- ROUNDS]`: one registration at a time, a thousand peers at once,
+//! a seed killed, no quorum, and a registry of 100,000. Where `etcd` (3.4, Debian's `etcd-server`)
+//! is installed, its puts are measured on the same disk in the same run.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod etcd;
+mod large;
+mod seeds;
+#[path = "../../tests/network/stub.rs"]
+mod stub;
+
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Runtime;
+
+use self::seeds::Seeds;
+use self::stub::{Failure, Stub};
+
+/// Peers that register at the same time.
+const CROWD: usize = 1_000;
+
+/// Prints one figure: median, 99th percentile and maximum of its values.
+pub fn show(name: &str, unit: &str, mut values: Vec<f64>) {
+    values.sort_by(f64::total_cmp);
+    let at = |share: f64| values[((values.len() - 1) as f64 * share).round() as usize];
+    let n = values.len();
+    println!("{name:<58}{:>10.2}{:>10.2}{:>10.2}  {unit} (n={n})", at(0.5), at(0.99), at(1.0));
+}
+
+pub fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    let rounds: usize = match args.first().map(|arg| arg.parse()) {
+        None => 1_000,
+        Some(Ok(rounds)) => rounds,
+        // `cargo test --benches` and name filters: nothing to do.
+        Some(Err(_)) => return println!("usage: cargo bench --bench registry [-- ROUNDS]"),
+    };
+    let runtime = Runtime::new().unwrap();
+    println!("{:<58}{:>10}{:>10}{:>10}", "figure", "median", "p99", "maximum");
+    let alone = runtime.block_on(one_by_one(rounds));
+    etcd::puts(rounds);
+    let crowds: Vec<f64> = (0..5).map(|_| runtime.block_on(crowd())).collect();
+    let best = crowds.iter().copied().fold(0.0, f64::max);
+    show("registrations a second, 1,000 peers at once, 3 seeds", "/s", crowds);
+    println!("{:<58}{:>10.1}  times one by one", "the best of these", best / alone);
+    runtime.block_on(one_killed());
+    runtime.block_on(no_quorum());
+    runtime.block_on(large::figures());
+}
+
+/// One registration after another, each of a peer of its own over an open connection; how many a
+/// second.
+async fn one_by_one(rounds: usize) -> f64 {
+    let seeds = Seeds::start(3);
+    let mut times = Vec::new();
+    let mut stubs = Vec::new();
+    let mut asked = Duration::ZERO;
+    for round in 0..rounds {
+        let stub = Stub::start(&seeds.network).await;
+        let mut line = stub.call(seeds.addr(round % 3)).await.unwrap();
+        let start = Instant::now();
+        line.register(stub.incarnation).await.unwrap();
+        asked += start.elapsed();
+        times.push(millis(start.elapsed()));
+        stubs.push(stub);
+    }
+    show("one registration, 3 seeds", "ms", times);
+    rounds as f64 / asked.as_secs_f64()
+}
+
+/// A thousand peers register at the same time; registrations a second until the last is answered.
+async fn crowd() -> f64 {
+    let seeds = Seeds::start(3);
+    let mut lines = Vec::new();
+    for place in 0..CROWD {
+        let stub = Stub::start(&seeds.network).await;
+        let line = stub.call(seeds.addr(place % 3)).await.unwrap();
+        lines.push((stub, line));
+    }
+    let start = Instant::now();
+    let asking: Vec<_> = lines
+        .into_iter()
+        .map(|(stub, mut line)| {
+            tokio::spawn(async move {
+                line.register(stub.incarnation).await.unwrap();
+                (stub, line)
+            })
+        })
+        .collect();
+    let mut answered = Vec::new();
+    for asking in asking {
+        answered.push(asking.await.unwrap());
+    }
+    CROWD as f64 / start.elapsed().as_secs_f64()
+}
+
+/// Registrations go on while one seed is killed: each peer asks the next seed where one is gone, as
+/// peers do, so that none fails.
+async fn one_killed() {
+    let mut seeds = Seeds::start(3);
+    let mut times = Vec::new();
+    let mut failed = 0;
+    let mut stubs = Vec::new();
+    for round in 0..400 {
+        if round == 100 {
+            seeds.kill(0);
+        }
+        let stub = Stub::start(&seeds.network).await;
+        let start = Instant::now();
+        let mut done = false;
+        for next in 0..3 {
+            let Ok(mut line) = stub.call(seeds.addr(round + next)).await else { continue };
+            match line.register(stub.incarnation).await {
+                Ok(()) => done = true,
+                Err(Failure::Gone) => continue,
+                Err(Failure::Denied(reason)) => println!("denied: {reason}"),
+            }
+            break;
+        }
+        failed += usize::from(!done);
+        times.push(millis(start.elapsed()));
+        stubs.push(stub);
+    }
+    show("registration while one of three seeds is killed", "ms", times);
+    println!("{:<58}{failed:>10}  of 400", "of these failed");
+}
+
+/// With one of three seeds left, how long until a peer is told so.
+async fn no_quorum() {
+    let mut seeds = Seeds::start(3);
+    let stub = Stub::start(&seeds.network).await;
+    stub.call(seeds.addr(0)).await.unwrap().register(stub.incarnation).await.unwrap();
+    seeds.kill(1);
+    seeds.kill(2);
+    let mut times = Vec::new();
+    for _ in 0..5 {
+        let stub = Stub::start(&seeds.network).await;
+        let mut line = stub.call(seeds.addr(0)).await.unwrap();
+        let start = Instant::now();
+        let told = line.register(stub.incarnation).await;
+        times.push(millis(start.elapsed()));
+        assert!(
+            matches!(&told, Err(Failure::Denied(reason)) if reason.contains("1 of 3")),
+            "{told:?}"
+        );
+    }
+    show("refusal without a quorum", "ms", times);
+}
