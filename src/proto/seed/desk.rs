@@ -12,7 +12,10 @@ use crate::proto::turn::Turn;
 
 /// Changes are told to connected peers together, at most this much later: a thousand peers that
 /// join at once must not cost a million frames.
-pub(super) const PUSH_DELAY: Duration = Duration::from_millis(20);
+const PUSH_DELAY: Duration = Duration::from_millis(20);
+/// And so much later for each of them: to tell a thousand takes some milliseconds, and is to take
+/// a small part of the time.
+const PUSH_DELAY_A_PEER: Duration = Duration::from_micros(300);
 /// A peer asks some seed what is new every ten seconds; with seven seeds this one hears of it about
 /// once a minute.
 const IDLE: Duration = Duration::from_secs(180);
@@ -268,6 +271,12 @@ impl SeedMachine {
             self.lines.remove(&conn);
             turn.close(conn);
         }
+    }
+
+    /// How long changes gather before they are told.
+    pub(super) fn push_delay(&self) -> Duration {
+        let peers = u32::try_from(self.lines.len()).unwrap_or(u32::MAX);
+        PUSH_DELAY + PUSH_DELAY_A_PEER.saturating_mul(peers)
     }
 
     /// Tells connected peers of changed records.

@@ -5,7 +5,7 @@
 
 use super::ballot::ChangeKey;
 use super::judge::Waiter;
-use super::{SeedMachine, Timer, desk};
+use super::{SeedMachine, Timer};
 use crate::proto::config::Flaw;
 use crate::proto::event::Event;
 use crate::proto::machine::{Effect, Keep};
@@ -130,7 +130,7 @@ impl SeedMachine {
             // Nobody is to look for it in vain.
             self.timers.set(Timer::Push, turn.now);
         } else {
-            self.timers.set_if_unset(Timer::Push, turn.now + desk::PUSH_DELAY);
+            self.timers.set_if_unset(Timer::Push, turn.now + self.push_delay());
         }
         let kind = match status {
             Status::Alive => ChangeKind::Join,
