@@ -6,6 +6,7 @@
 pub mod config;
 pub mod event;
 pub mod gossip;
+pub mod kv;
 pub mod machine;
 pub mod message;
 pub mod peer;

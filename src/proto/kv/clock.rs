@@ -1,0 +1,259 @@
+//! Dots and clocks: which writes there are, and which of them somebody has seen.
+//!
+//! A replica numbers its writes 1, 2, 3; replica and number make a dot. A clock
+//! says for each replica how many of its writes were seen; writes of one replica
+//! are seen in order, so one number is enough.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// The name of a replica in one life of its disk: an address and when that disk was new, so that no
+/// name is ever used by two.
+pub type Replica = Arc<str>;
+
+/// One write.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Dot {
+    /// Who wrote.
+    pub replica: Replica,
+    /// Its how many'th write, from 1.
+    pub count: u64,
+}
+
+/// How many writes of each replica were seen.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Clock(Vec<(Replica, u64)>);
+
+impl Clock {
+    /// A clock that has seen nothing.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How many writes of a replica were seen.
+    pub fn get(&self, replica: &str) -> u64 {
+        self.place(replica).map_or(0, |place| self.0[place].1)
+    }
+
+    fn place(&self, replica: &str) -> Result<usize, usize> {
+        self.0.binary_search_by(|(name, _)| name.as_ref().cmp(replica))
+    }
+
+    /// Whether a write was seen.
+    pub fn contains(&self, dot: &Dot) -> bool {
+        dot.count <= self.get(&dot.replica)
+    }
+
+    /// Has seen so many writes of a replica.
+    pub fn raise(&mut self, replica: &Replica, count: u64) {
+        if count == 0 {
+            return;
+        }
+        match self.place(replica) {
+            Ok(place) => self.0[place].1 = self.0[place].1.max(count),
+            Err(place) => self.0.insert(place, (replica.clone(), count)),
+        }
+    }
+
+    /// Has seen a write, and those of the same replica before it.
+    pub fn add(&mut self, dot: &Dot) {
+        self.raise(&dot.replica, dot.count);
+    }
+
+    /// Has seen what either has seen.
+    pub fn merge(&mut self, other: &Clock) {
+        for (replica, count) in &other.0 {
+            self.raise(replica, *count);
+        }
+    }
+
+    /// Whether this has seen all that the other has.
+    pub fn covers(&self, other: &Clock) -> bool {
+        other.0.iter().all(|(replica, count)| self.get(replica) >= *count)
+    }
+
+    /// Replicas and counts, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&Replica, u64)> {
+        self.0.iter().map(|(replica, count)| (replica, *count))
+    }
+
+    /// Number of replicas seen.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether nothing was seen.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether names ascend and counts are at least 1: of one from the network, nothing is known.
+    pub fn is_sane(&self) -> bool {
+        self.0.windows(2).all(|pair| pair[0].0 < pair[1].0) && self.0.iter().all(|(_, n)| *n > 0)
+    }
+}
+
+impl FromIterator<(Replica, u64)> for Clock {
+    fn from_iter<T: IntoIterator<Item = (Replica, u64)>>(entries: T) -> Self {
+        let mut clock = Self::new();
+        for (replica, count) in entries {
+            clock.raise(&replica, count);
+        }
+        clock
+    }
+}
+
+/// What a client has seen: a clock, and single writes beyond it. A client that wrote beside another
+/// one's write at the same replica has seen its own and not the other's, which a count alone could
+/// not say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// All that was seen in order.
+    pub clock: Clock,
+    /// Single writes beyond that.
+    pub extra: Vec<Dot>,
+}
+
+/// Between the name of a replica and the number of a single write.
+const SINGLE: char = '#';
+
+/// Why metadata from a client is none.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MetadataError {
+    /// It is no JSON object.
+    #[error("causal-metadata has to be a JSON object or null")]
+    NoObject,
+    /// A count is no positive whole number.
+    #[error("causal-metadata of {0:?} is no count")]
+    NoCount(String),
+    /// A name is none of a replica.
+    #[error("causal-metadata names an unknown replica {0:?}")]
+    UnknownReplica(String),
+}
+
+impl Seen {
+    /// Whether a write was seen.
+    pub fn contains(&self, dot: &Dot) -> bool {
+        self.clock.contains(dot) || self.extra.contains(dot)
+    }
+
+    /// A clock that covers all of it, and perhaps more: what a replica must have seen to serve this
+    /// client.
+    pub fn bound(&self) -> Clock {
+        let mut clock = self.clock.clone();
+        self.extra.iter().for_each(|dot| clock.add(dot));
+        clock
+    }
+
+    /// As a client is given it.
+    pub fn to_json(&self) -> serde_json::Value {
+        let mut object = serde_json::Map::new();
+        for (replica, count) in self.clock.iter() {
+            object.insert(replica.to_string(), count.into());
+        }
+        for Dot { replica, count } in &self.extra {
+            object.insert(format!("{replica}{SINGLE}{count}"), (*count).into());
+        }
+        serde_json::Value::Object(object)
+    }
+
+    /// What a client brought back; null is nothing.
+    ///
+    /// # Errors
+    ///
+    /// If it is no object from names that `is_replica` knows to counts.
+    pub fn from_json(
+        json: &serde_json::Value,
+        is_replica: impl Fn(&str) -> bool,
+    ) -> Result<Option<Self>, MetadataError> {
+        let object = match json {
+            serde_json::Value::Null => return Ok(None),
+            serde_json::Value::Object(object) => object,
+            _ => return Err(MetadataError::NoObject),
+        };
+        let mut seen = Self::default();
+        for (name, count) in object {
+            let no_count = || MetadataError::NoCount(name.clone());
+            let count = count.as_u64().ok_or_else(no_count)?;
+            let (replica, single) = match name.rsplit_once(SINGLE) {
+                Some((replica, number)) => (replica, Some(number)),
+                None => (name.as_str(), None),
+            };
+            if !is_replica(replica) {
+                return Err(MetadataError::UnknownReplica(name.clone()));
+            }
+            match single {
+                None => seen.clock.raise(&replica.into(), count),
+                Some(number) if number.parse() == Ok(count) && count > 0 => {
+                    seen.extra.push(Dot { replica: replica.into(), count });
+                }
+                Some(_) => return Err(no_count()),
+            }
+        }
+        Ok(Some(seen))
+    }
+}
+
+impl fmt::Display for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let map: BTreeMap<&str, u64> = self.iter().map(|(name, count)| (&**name, count)).collect();
+        write!(f, "{map:?}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn dot(replica: &str, count: u64) -> Dot {
+        Dot { replica: replica.into(), count }
+    }
+
+    #[test]
+    fn a_clock_has_seen_what_was_added_and_what_came_before() {
+        let mut clock = Clock::new();
+        clock.add(&dot("b", 3));
+        clock.add(&dot("a", 1));
+        clock.add(&dot("b", 2));
+        assert!(clock.contains(&dot("b", 3)) && clock.contains(&dot("b", 1)));
+        assert!(!clock.contains(&dot("b", 4)) && !clock.contains(&dot("c", 1)));
+        let mut other = Clock::new();
+        other.add(&dot("c", 1));
+        assert!(!clock.covers(&other));
+        clock.merge(&other);
+        assert!(clock.covers(&other) && clock.is_sane());
+        assert_eq!(clock.to_string(), r#"{"a": 1, "b": 3, "c": 1}"#);
+    }
+
+    #[test]
+    fn metadata_comes_back_as_it_was_given() {
+        let mut seen = Seen::default();
+        seen.clock.add(&dot("127.0.0.1:6000@7", 2));
+        seen.extra.push(dot("127.0.0.1:6000@7", 5));
+        let json = seen.to_json();
+        assert_eq!(json, json!({"127.0.0.1:6000@7": 2, "127.0.0.1:6000@7#5": 5}));
+        assert_eq!(Seen::from_json(&json, |_| true), Ok(Some(seen.clone())));
+        assert!(seen.contains(&dot("127.0.0.1:6000@7", 5)));
+        assert!(!seen.contains(&dot("127.0.0.1:6000@7", 4)));
+        assert_eq!(seen.bound().get("127.0.0.1:6000@7"), 5);
+        assert_eq!(Seen::from_json(&json!(null), |_| true), Ok(None));
+    }
+
+    #[test]
+    fn metadata_that_makes_no_sense_is_refused() {
+        for json in [json!(1), json!([1]), json!("x"), json!({"a": -1}), json!({"a": 1.5})] {
+            assert!(Seen::from_json(&json, |_| true).is_err(), "{json}");
+        }
+        for json in [json!({"a": "1"}), json!({"a": 1e30}), json!({"a#1": 2}), json!({"a#x": 2})] {
+            assert!(Seen::from_json(&json, |_| true).is_err(), "{json}");
+        }
+        assert_eq!(
+            Seen::from_json(&json!({"nobody": 1}), |name| name == "a"),
+            Err(MetadataError::UnknownReplica("nobody".to_owned()))
+        );
+    }
+}

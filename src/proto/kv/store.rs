@@ -1,0 +1,404 @@
+//! One replica of the store.
+//!
+//! A write takes the next dot of its replica, carries its causal past, and
+//! names the versions that it replaces: those of its key that the writer had
+//! seen. It is applied once its past is here, and waits until then, within a
+//! bound; what was dropped from there, or lost on the way, is found by comparing
+//! contexts. The newest writes are kept in the order of their application, so
+//! that another replica gets just those that it lacks; one that lacks older ones
+//! gets the whole store ([`super::snapshot`]).
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::clock::{Clock, Dot, Replica, Seen};
+use super::value::{Value, ValueError};
+use crate::proto::time::Time;
+
+/// Longest key, characters.
+pub const MAX_KEY: usize = 50;
+/// Writes that may wait for their causal past, and their bytes.
+const MAX_HELD: (usize, usize) = (4_096, 16 << 20);
+/// Writes kept for replicas that lack them, and their bytes.
+const MAX_LOG: (usize, usize) = (16_384, 16 << 20);
+/// What a write takes beside its value and key, roughly, bytes.
+const OVERHEAD: usize = 160;
+
+/// A value with its metadata.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Version {
+    /// Which write this is.
+    pub dot: Dot,
+    /// What its writer had seen; the dot itself is not in it.
+    pub past: Clock,
+    /// Lamport time of the write.
+    pub lamport: u64,
+    /// When it was written, by its replica's clock.
+    pub at: Time,
+    /// The value.
+    pub value: Value,
+}
+
+/// A write or a delete, as it travels.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Write {
+    /// Which write.
+    pub dot: Dot,
+    /// What must have been seen before: what its writer had seen, and all earlier writes of its
+    /// replica.
+    pub past: Clock,
+    /// Lamport time.
+    pub lamport: u64,
+    /// When it was written, by its replica's clock.
+    pub at: Time,
+    /// The key.
+    pub key: Arc<str>,
+    /// Versions of the key that it replaces.
+    pub replaces: Vec<Dot>,
+    /// The value; none of a delete.
+    pub value: Option<Value>,
+}
+
+impl Write {
+    fn size(&self) -> usize {
+        let value = self.value.as_ref().map_or(0, |value| value.text().len());
+        OVERHEAD + self.key.len() + value + 24 * (self.past.len() + self.replaces.len())
+    }
+}
+
+/// What became of a write from another replica.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Receipt {
+    /// These were applied, in this order: the write, and those that had waited for it.
+    Applied(Vec<Arc<Write>>),
+    /// It waits for its causal past.
+    Held,
+    /// It was seen before.
+    Known,
+    /// There is no room for it to wait; it comes again when contexts are compared.
+    Dropped,
+}
+
+/// Why a write from another replica was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WriteError {
+    /// Its value is none.
+    #[error("{0}")]
+    Value(#[from] ValueError),
+    /// Its key is too long.
+    #[error("the key is longer than {MAX_KEY} characters")]
+    Key,
+    /// Its dot or its past is none that a replica makes.
+    #[error("its metadata makes no sense")]
+    Metadata,
+}
+
+/// One replica.
+#[derive(Clone, Debug)]
+pub struct Store {
+    me: Replica,
+    lamport: u64,
+    pub(super) context: Clock,
+    pub(super) versions: BTreeMap<Arc<str>, Vec<Version>>,
+    held: BTreeMap<Dot, Arc<Write>>,
+    held_size: usize,
+    log: VecDeque<Arc<Write>>,
+    log_size: usize,
+    /// All writes that are in the context and not in this are in the log.
+    logged_from: Clock,
+}
+
+impl Store {
+    /// An empty replica of that name.
+    pub fn new(me: Replica) -> Self {
+        Self::recovered(me, Clock::new(), 0, [])
+    }
+
+    /// A replica that had this on disk.
+    pub fn recovered(
+        me: Replica,
+        context: Clock,
+        lamport: u64,
+        versions: impl IntoIterator<Item = (Arc<str>, Version)>,
+    ) -> Self {
+        let mut of: BTreeMap<Arc<str>, Vec<Version>> = BTreeMap::new();
+        for (key, version) in versions {
+            of.entry(key).or_default().push(version);
+        }
+        Self {
+            me,
+            lamport,
+            logged_from: context.clone(),
+            context,
+            versions: of,
+            held: BTreeMap::new(),
+            held_size: 0,
+            log: VecDeque::new(),
+            log_size: 0,
+        }
+    }
+
+    /// The name of this replica.
+    pub fn name(&self) -> &Replica {
+        &self.me
+    }
+
+    /// From now on writes are made under another name: the disk that this one came from is older than
+    /// what others know of it, so its next dots are taken.
+    pub fn rename(&mut self, me: Replica) {
+        self.me = me;
+    }
+
+    /// What this replica has seen.
+    pub fn context(&self) -> &Clock {
+        &self.context
+    }
+
+    /// Lamport time.
+    pub fn lamport(&self) -> u64 {
+        self.lamport
+    }
+
+    /// Keys in order.
+    pub fn keys(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.versions.keys()
+    }
+
+    /// Keys and their versions, in order of key.
+    pub fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &[Version])> {
+        self.versions.iter().map(|(key, versions)| (key, versions.as_slice()))
+    }
+
+    /// The versions of a key, the one to show first: the greatest Lamport time, then the greatest
+    /// name.
+    pub fn get(&self, key: &str) -> &[Version] {
+        self.versions.get(key).map_or(&[], Vec::as_slice)
+    }
+
+    /// What a client has seen that is shown all versions of a key.
+    pub fn seen_with(&self, key: &str, before: Option<&Seen>) -> Seen {
+        let mut seen = before.cloned().unwrap_or_default();
+        let versions = self.get(key);
+        versions.iter().for_each(|version| seen.clock.merge(&version.past));
+        let mut dots: Vec<&Dot> = versions.iter().map(|version| &version.dot).collect();
+        dots.sort();
+        dots.into_iter().for_each(|dot| self.see(&mut seen, key, dot));
+        seen
+    }
+
+    /// Adds one write of a key to what a client has seen. Its number alone would say that the client
+    /// has also seen the ones before it at the same replica; it stays so unless one of those stands
+    /// beside it, which the client's next write would then wrongly replace.
+    fn see(&self, seen: &mut Seen, key: &str, dot: &Dot) {
+        let from = seen.clock.get(&dot.replica);
+        let hides = self.get(key).iter().any(|version| {
+            version.dot.replica == dot.replica
+                && (from + 1..dot.count).contains(&version.dot.count)
+                && !seen.extra.contains(&version.dot)
+        });
+        if hides && !seen.contains(dot) {
+            seen.extra.push(dot.clone());
+        } else if !hides {
+            seen.clock.add(dot);
+        }
+        // A single write that stands no more is needed no more, unless it is the last one seen of
+        // its replica.
+        let Seen { clock, extra } = seen;
+        let all = extra.clone();
+        extra.retain(|single| {
+            let stands = self.get(key).iter().any(|version| version.dot == *single);
+            let is_last =
+                !all.iter().any(|o| o.replica == single.replica && o.count > single.count);
+            !clock.contains(single) && (stands || is_last)
+        });
+    }
+
+    /// Writes a value, as a client that has seen this; one that does not say has seen what this
+    /// replica has. Returns the write, which is applied here, and what the client has seen now.
+    pub fn put(
+        &mut self,
+        now: Time,
+        key: &str,
+        value: Value,
+        seen: Option<&Seen>,
+    ) -> (Arc<Write>, Seen) {
+        self.write(now, key, Some(value), seen)
+    }
+
+    /// Deletes what a client that has seen this has seen of a key. None if nothing of it is here.
+    pub fn delete(
+        &mut self,
+        now: Time,
+        key: &str,
+        seen: Option<&Seen>,
+    ) -> Option<(Arc<Write>, Seen)> {
+        self.versions.contains_key(key).then(|| self.write(now, key, None, seen))
+    }
+
+    fn write(
+        &mut self,
+        now: Time,
+        key: &str,
+        value: Option<Value>,
+        seen: Option<&Seen>,
+    ) -> (Arc<Write>, Seen) {
+        let stands = self.get(key).iter();
+        let replaced = stands.filter(|version| seen.is_none_or(|seen| seen.contains(&version.dot)));
+        let replaces: Vec<Dot> = replaced.map(|version| version.dot.clone()).collect();
+        let mut past = match seen {
+            None => self.context.clone(),
+            Some(seen) => seen.bound(),
+        };
+        let count = self.context.get(&self.me);
+        past.raise(&self.me, count);
+        self.lamport += 1;
+        let write = Arc::new(Write {
+            dot: Dot { replica: self.me.clone(), count: count + 1 },
+            past,
+            lamport: self.lamport,
+            at: now,
+            key: key.into(),
+            replaces,
+            value,
+        });
+        self.apply(&write);
+        let mut seen = match seen {
+            None => Seen { clock: write.past.clone(), extra: Vec::new() },
+            Some(seen) => seen.clone(),
+        };
+        self.see(&mut seen, key, &write.dot);
+        (write, seen)
+    }
+
+    /// Takes a write from another replica.
+    ///
+    /// # Errors
+    ///
+    /// If it is none that a replica makes, or its value is not what its `cid` says.
+    pub fn receive(&mut self, write: Arc<Write>) -> Result<Receipt, WriteError> {
+        if write.dot.count == 0 {
+            return Err(WriteError::Metadata);
+        }
+        if self.context.contains(&write.dot) || self.held.contains_key(&write.dot) {
+            return Ok(Receipt::Known);
+        }
+        if write.key.chars().count() > MAX_KEY {
+            return Err(WriteError::Key);
+        }
+        let comes_after = write.past.get(&write.dot.replica).checked_add(1);
+        if !write.past.is_sane()
+            || comes_after != Some(write.dot.count)
+            || !write.replaces.iter().all(|dot| write.past.contains(dot))
+        {
+            return Err(WriteError::Metadata);
+        }
+        if let Some(value) = &write.value {
+            value.check()?;
+        }
+        if !self.context.covers(&write.past) {
+            let size = write.size();
+            if self.held.len() >= MAX_HELD.0 || self.held_size + size > MAX_HELD.1 {
+                return Ok(Receipt::Dropped);
+            }
+            self.held_size += size;
+            self.held.insert(write.dot.clone(), write);
+            return Ok(Receipt::Held);
+        }
+        self.apply(&write);
+        let mut applied = vec![write];
+        applied.extend(self.release());
+        Ok(Receipt::Applied(applied))
+    }
+
+    /// Applies what waited and need not wait any more.
+    pub(super) fn release(&mut self) -> Vec<Arc<Write>> {
+        let mut applied = Vec::new();
+        loop {
+            let context = &self.context;
+            let seen: Vec<Dot> = self
+                .held
+                .iter()
+                .filter(|(dot, write)| context.contains(dot) || context.covers(&write.past))
+                .map(|(dot, _)| dot.clone())
+                .collect();
+            if seen.is_empty() {
+                return applied;
+            }
+            for dot in seen {
+                let Some(write) = self.held.remove(&dot) else { continue };
+                self.held_size -= write.size();
+                if !self.context.contains(&dot) && self.context.covers(&write.past) {
+                    self.apply(&write);
+                    applied.push(write);
+                }
+            }
+        }
+    }
+
+    fn apply(&mut self, write: &Arc<Write>) {
+        let versions = self.versions.entry(write.key.clone()).or_default();
+        versions.retain(|version| !write.replaces.contains(&version.dot));
+        if let Some(value) = &write.value {
+            let version = Version {
+                dot: write.dot.clone(),
+                past: write.past.clone(),
+                lamport: write.lamport,
+                at: write.at,
+                value: value.clone(),
+            };
+            versions.push(version);
+            sort(versions);
+        }
+        if versions.is_empty() {
+            self.versions.remove(&write.key);
+        }
+        self.context.add(&write.dot);
+        self.lamport = self.lamport.max(write.lamport);
+        self.log_size += write.size();
+        self.log.push_back(write.clone());
+        while (self.log.len() > MAX_LOG.0 || self.log_size > MAX_LOG.1)
+            && let Some(oldest) = self.log.pop_front()
+        {
+            self.log_size -= oldest.size();
+            self.logged_from.add(&oldest.dot);
+        }
+    }
+
+    /// The writes that a replica with this context lacks, in an order in which it can apply them;
+    /// none if not all of them are kept.
+    pub fn since(&self, context: &Clock) -> Option<Vec<Arc<Write>>> {
+        let reaches = context.covers(&self.logged_from);
+        let lacking = self.log.iter().filter(|write| !context.contains(&write.dot));
+        reaches.then(|| lacking.cloned().collect())
+    }
+
+    /// Whether something waits for writes that have not come.
+    pub fn is_waiting(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// All that was put in place of this replica's state by something other than single writes: what
+    /// others lack of it is no longer in the log.
+    pub(super) fn forget_log(&mut self) {
+        self.log.clear();
+        self.log_size = 0;
+        self.logged_from = self.context.clone();
+    }
+
+    pub(super) fn raise_lamport(&mut self, lamport: u64) {
+        self.lamport = self.lamport.max(lamport);
+    }
+}
+
+/// Puts the version to show first.
+pub(super) fn sort(versions: &mut [Version]) {
+    versions.sort_by(|one, other| {
+        let rank = |v: &Version| (v.lamport, v.dot.replica.clone(), v.dot.count);
+        rank(other).cmp(&rank(one))
+    });
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,333 @@
+//! A replica, and several that lose, delay and reorder what they tell each other.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+
+const NOW: Time = Time::from_millis(1_800_000_000_000);
+
+fn replica(name: usize) -> Store {
+    Store::new(format!("127.0.0.1:{name}@7").into())
+}
+
+fn value(json: serde_json::Value) -> Value {
+    Value::new(&json).unwrap()
+}
+
+fn shown(store: &Store, key: &str) -> Vec<serde_json::Value> {
+    store.get(key).iter().map(|version| version.value.json()).collect()
+}
+
+#[test]
+fn a_write_replaces_what_its_writer_had_seen_and_stands_beside_the_rest() {
+    let mut store = replica(1);
+    let (_, first) = store.put(NOW, "k", value(json!(1)), None);
+    let (_, one) = store.put(NOW, "k", value(json!("a")), Some(&first));
+    let (_, other) = store.put(NOW, "k", value(json!("b")), Some(&first));
+    assert_eq!(shown(&store, "k"), [json!("b"), json!("a")], "neither had seen the other");
+    // The second writer goes on, and still has not seen what the first one wrote.
+    store.put(NOW, "k", value(json!("c")), Some(&other));
+    assert_eq!(shown(&store, "k"), [json!("c"), json!("a")]);
+    let both = store.seen_with("k", Some(&one));
+    store.put(NOW, "k", value(json!("d")), Some(&both));
+    assert_eq!(shown(&store, "k"), [json!("d")], "whoever has read both replaces both");
+    assert!(both.extra.is_empty(), "and what it has seen is a clock again: {both:?}");
+}
+
+#[test]
+fn a_client_that_says_nothing_replaces_what_is_here() {
+    let mut store = replica(1);
+    store.put(NOW, "k", value(json!(1)), None);
+    store.put(NOW, "k", value(json!(2)), None);
+    assert_eq!(shown(&store, "k"), [json!(2)]);
+    assert!(store.delete(NOW, "k", None).is_some());
+    assert!(store.delete(NOW, "k", None).is_none());
+    assert_eq!(store.keys().count(), 0);
+}
+
+#[test]
+fn what_was_deleted_does_not_come_back_and_what_was_not_seen_stays() {
+    let (mut a, mut b) = (replica(1), replica(2));
+    let (first, _) = a.put(NOW, "k", value(json!(1)), None);
+    b.receive(first.clone()).unwrap();
+    let (second, _) = b.put(NOW, "k", value(json!(2)), Some(&Seen::default()));
+    let (gone, _) = a.delete(NOW, "k", None).unwrap();
+    b.receive(gone).unwrap();
+    a.receive(second).unwrap();
+    a.receive(first).unwrap();
+    assert_eq!(shown(&a, "k"), [json!(2)]);
+    assert_eq!(a.snapshot(), b.snapshot());
+}
+
+#[test]
+fn a_write_waits_for_its_causal_past() {
+    let (mut a, mut b, mut c) = (replica(1), replica(2), replica(3));
+    let (first, _) = a.put(NOW, "x", value(json!(1)), None);
+    b.receive(first.clone()).unwrap();
+    let (second, _) = b.put(NOW, "y", value(json!(2)), None);
+    assert_eq!(c.receive(second.clone()), Ok(Receipt::Held));
+    assert_eq!(c.keys().count(), 0);
+    assert_eq!(c.receive(second.clone()), Ok(Receipt::Known));
+    assert_eq!(c.receive(first.clone()), Ok(Receipt::Applied(vec![first, second])));
+    assert_eq!(c.snapshot(), b.snapshot());
+}
+
+#[test]
+fn a_write_that_no_replica_makes_is_refused() {
+    let mut a = replica(1);
+    let (write, _) = a.put(NOW, "k", value(json!(1)), None);
+    let mut b = replica(2);
+    let mut refused = |change: &dyn Fn(&mut Write)| {
+        let mut forged = Write::clone(&write);
+        change(&mut forged);
+        b.receive(Arc::new(forged)).is_err()
+    };
+    assert!(refused(&|write| write.dot.count = 5));
+    assert!(refused(&|write| write.dot.count = 0));
+    assert!(refused(&|write| write.past.raise(&write.dot.replica.clone(), u64::MAX)));
+    assert!(refused(&|write| write.key = "k".repeat(51).into()));
+    assert!(refused(&|write| write.replaces = vec![write.dot.clone()]));
+    assert!(refused(&|write| {
+        let other = value(json!(2)).cid();
+        write.value = write.value.take().map(|v| Value::from_parts(v.text().clone(), other));
+    }));
+    assert!(!refused(&|_| {}));
+}
+
+#[test]
+fn what_waits_is_bounded_and_comes_again() {
+    let (mut a, mut b) = (replica(1), replica(2));
+    let writes: Vec<_> = (0..MAX_HELD.0 + 10)
+        .map(|n| a.put(NOW, &format!("k{}", n % 100), value(json!(n)), None).0)
+        .collect();
+    let dropped = writes[1..]
+        .iter()
+        .filter(|write| b.receive((*write).clone()) == Ok(Receipt::Dropped))
+        .count();
+    assert_eq!(dropped, 9);
+    for write in a.since(b.context()).unwrap() {
+        b.receive(write).unwrap();
+    }
+    assert_eq!(a.snapshot(), b.snapshot());
+    assert!(!b.is_waiting());
+}
+
+#[test]
+fn who_lacks_more_than_the_log_holds_gets_the_whole_store() {
+    let (mut a, mut b) = (replica(1), replica(2));
+    b.put(NOW, "mine", value(json!("kept")), None);
+    let (gone, _) = b.put(NOW, "gone", value(json!("gone")), None);
+    for write in b.since(&Clock::new()).unwrap() {
+        a.receive(write).unwrap();
+    }
+    a.delete(NOW, &gone.key, None);
+    for n in 0..MAX_LOG.0 {
+        a.put(NOW, &format!("k{}", n % 100), value(json!(n)), None);
+    }
+    assert_eq!(a.since(b.context()), None);
+    b.put(NOW, "late", value(json!("kept, too")), None);
+    let merged = b.merge(a.snapshot());
+    assert_eq!(merged.changed.len(), 101);
+    assert_eq!(b.keys().count(), 102);
+    for write in b.since(a.context()).into_iter().flatten() {
+        a.receive(write).unwrap();
+    }
+    assert_eq!(shown(&b, "late"), [json!("kept, too")]);
+    assert!(shown(&b, "gone").is_empty() && shown(&b, "mine").len() == 1);
+}
+
+/// What may happen among replicas.
+#[derive(Clone, Debug)]
+enum Step {
+    Put {
+        at: usize,
+        key: usize,
+        client: usize,
+        reads: bool,
+    },
+    Delete {
+        at: usize,
+        key: usize,
+        client: usize,
+    },
+    /// The n'th write that there was reaches a replica, perhaps again.
+    Arrive {
+        at: usize,
+        write: prop::sample::Index,
+    },
+    /// One replica tells another all that it lacks, or all there is.
+    Sync {
+        from: usize,
+        to: usize,
+        whole: bool,
+    },
+    /// A replica loses its memory and comes back under another name.
+    Restart {
+        at: usize,
+    },
+}
+
+const REPLICAS: usize = 3;
+const KEYS: [&str; 2] = ["x", "y"];
+
+fn step() -> impl Strategy<Value = Step> {
+    let (at, key, client) = (0..REPLICAS, 0..KEYS.len(), 0..3usize);
+    prop_oneof![
+        4 => (at.clone(), key.clone(), client.clone(), any::<bool>())
+            .prop_map(|(at, key, client, reads)| Step::Put { at, key, client, reads }),
+        1 => (at.clone(), key, client).prop_map(|(at, key, client)| Step::Delete { at, key, client }),
+        6 => (at.clone(), any::<prop::sample::Index>())
+            .prop_map(|(at, write)| Step::Arrive { at, write }),
+        2 => (at.clone(), at.clone(), any::<bool>())
+            .prop_map(|(from, to, whole)| Step::Sync { from, to, whole }),
+        1 => at.prop_map(|at| Step::Restart { at }),
+    ]
+}
+
+/// Replicas, clients that hop between them, and all writes that there ever were.
+struct Story {
+    stores: Vec<Store>,
+    clients: Vec<Option<Seen>>,
+    writes: Vec<Arc<Write>>,
+    lives: usize,
+}
+
+impl Story {
+    fn take(&mut self, step: Step) {
+        match step {
+            Step::Put { at, key, client, reads } => {
+                let key = KEYS[key];
+                let Some(mut seen) = self.caught_up(at, client) else { return };
+                if reads {
+                    seen = Some(self.stores[at].seen_with(key, seen.as_ref()));
+                }
+                let json = value(json!(self.writes.len()));
+                let (write, seen) = self.stores[at].put(NOW, key, json, seen.as_ref());
+                self.clients[client] = Some(seen);
+                self.writes.push(write);
+            }
+            Step::Delete { at, key, client } => {
+                let Some(seen) = self.caught_up(at, client) else { return };
+                if let Some((write, seen)) = self.stores[at].delete(NOW, KEYS[key], seen.as_ref()) {
+                    self.clients[client] = Some(seen);
+                    self.writes.push(write);
+                }
+            }
+            Step::Arrive { at, write } => {
+                if !self.writes.is_empty() {
+                    let write = write.get(&self.writes).clone();
+                    self.stores[at].receive(write).unwrap();
+                }
+            }
+            Step::Sync { from, to, whole } => self.sync(from, to, whole),
+            Step::Restart { at } => {
+                // Only what others know survives: it must not be the only one that knows something.
+                let (before, others): (Vec<_>, Vec<_>) =
+                    (0..REPLICAS).partition(|other| *other == at);
+                let known = |write: &&Arc<Write>| {
+                    others.iter().any(|o| self.stores[*o].context.contains(&write.dot))
+                };
+                if before.iter().any(|b| {
+                    let here = |w: &&Arc<Write>| self.stores[*b].context.contains(&w.dot);
+                    !self.writes.iter().filter(here).all(|write| known(&write))
+                }) {
+                    return;
+                }
+                self.lives += 1;
+                self.stores[at] = Store::new(format!("127.0.0.1:{at}@{}", 7 + self.lives).into());
+            }
+        }
+    }
+
+    /// What a client has seen, if the replica has seen as much.
+    fn caught_up(&self, at: usize, client: usize) -> Option<Option<Seen>> {
+        match &self.clients[client] {
+            None => Some(None),
+            Some(seen) => self.stores[at].context.covers(&seen.bound()).then(|| Some(seen.clone())),
+        }
+    }
+
+    fn sync(&mut self, from: usize, to: usize, whole: bool) {
+        let lacking = self.stores[from].since(&self.stores[to].context);
+        match lacking {
+            Some(writes) if !whole => {
+                for write in writes {
+                    self.stores[to].receive(write).unwrap();
+                }
+            }
+            _ => {
+                let snapshot = self.stores[from].snapshot();
+                self.stores[to].merge(snapshot);
+            }
+        }
+    }
+
+    /// What a replica must show, from all the writes that it has seen: each version that no seen
+    /// write replaces.
+    fn expected(&self, at: usize, key: &str) -> BTreeSet<Dot> {
+        let context = &self.stores[at].context;
+        let seen = || self.writes.iter().filter(|w| &*w.key == key && context.contains(&w.dot));
+        let replaced: BTreeSet<&Dot> = seen().flat_map(|write| &write.replaces).collect();
+        seen()
+            .filter(|write| write.value.is_some() && !replaced.contains(&write.dot))
+            .map(|write| write.dot.clone())
+            .collect()
+    }
+
+    fn check(&self) -> Result<(), TestCaseError> {
+        for (at, store) in self.stores.iter().enumerate() {
+            for write in self.writes.iter().filter(|w| store.context.contains(&w.dot)) {
+                prop_assert!(
+                    store.context.covers(&write.past),
+                    "replica {at} has {:?} without its past {}",
+                    write.dot,
+                    write.past
+                );
+            }
+            for key in KEYS {
+                let shown: BTreeSet<Dot> = store.get(key).iter().map(|v| v.dot.clone()).collect();
+                prop_assert_eq!(&shown, &self.expected(at, key), "replica {} at {}", at, key);
+            }
+        }
+        Ok(())
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+
+    /// In any interleaving each replica shows exactly what follows from the writes that it has seen,
+    /// never one without its causal past; and once all have told each other, all hold the same.
+    #[test]
+    fn replicas_show_what_they_have_seen_and_converge(
+        steps in proptest::collection::vec(step(), 0..60)
+    ) {
+        let mut story = Story {
+            stores: (0..REPLICAS).map(replica).collect(),
+            clients: vec![None; 3],
+            writes: Vec::new(),
+            lives: 0,
+        };
+        for step in steps {
+            story.take(step);
+            story.check()?;
+        }
+        for _ in 0..2 {
+            for from in 0..REPLICAS {
+                for to in 0..REPLICAS {
+                    story.sync(from, to, false);
+                }
+            }
+        }
+        story.check()?;
+        let first = &story.stores[0];
+        for store in &story.stores[1..] {
+            prop_assert_eq!(&store.versions, &first.versions);
+            prop_assert_eq!(&store.context, &first.context);
+            prop_assert!(!store.is_waiting());
+        }
+    }
+}
