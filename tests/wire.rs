@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use rumormill::net::codec;
 use rumormill::proto::message::{
     Addr, Answer, CastVote, Change, ChangeKind, Decision, Gossip, Hello, LinkReport, Message,
-    Purpose, Refusal, Refused, Role, Standing, Welcome,
+    Parts, Prefix, Purpose, Ranges, Refusal, Refused, Role, Standing, Welcome,
 };
 use rumormill::proto::registry::{Record, Status};
 
@@ -16,6 +16,10 @@ fn addr(port: u16) -> Addr {
 
 fn record() -> Record {
     Record { incarnation: 300, status: Status::Dead, at: 7, voters: vec![0, 2] }
+}
+
+fn prefix(depth: u8, nibbles: u64) -> Prefix {
+    Prefix::new(depth, nibbles).unwrap()
 }
 
 fn gossip() -> Gossip {
@@ -50,17 +54,25 @@ fn golden() -> Vec<(Message, &'static str)> {
         (Message::Graft, "00000001_07"),
         (Message::Want(vec![(tag, vec![(3, 2)])]), "0000000d_08010102030405060708010302"),
         (
-            Message::SyncDigest { round: 4, count: 2, digest: [0xab; 32] },
-            "00000023_090402abababababababababababababababababababababababababababababababab",
+            Message::SyncDigest { round: 4, count: 2, digest: [0xab; 32], fresh: true },
+            "00000024_090402abababababababababababababababababababababababababababababababab_01",
         ),
         (
-            Message::SyncSummary {
+            Message::SyncRanges(Box::new(Ranges {
                 to: 4,
-                seen: vec![(tag, vec![(1, 2)])],
-                more: false,
-                answer: Some(5),
-            },
-            "00000011_0a04010102030405060708010102000105",
+                round: 5,
+                salt: [6; 8],
+                floor: 7,
+                parts: Parts {
+                    splits: vec![(prefix(0, 0), [[8; 6]; 16])],
+                    lists: vec![(prefix(1, 9), vec![[10; 6]])],
+                    wants: vec![(prefix(3, 0x123), vec![[11; 6], [12; 6]])],
+                },
+            })),
+            "0000008b_0a04050606060606060606070100000808080808080808080808080808080808080808080808080\
+             8080808080808080808080808080808080808080808080808080808080808080808080808080808080808080\
+             8080808080808080808080808080808080808080808080808080808010109010a0a0a0a0a0a0103fb2301020\
+             b0b0b0b0b0b0c0c0c0c0c0c",
         ),
         (Message::SuspectNotice { peer, incarnation: 3 }, "0000000a_0b007f000001fb711703"),
         (Message::Witness { peer, incarnation: 3 }, "0000000a_0c007f000001fb711703"),
@@ -133,6 +145,7 @@ fn golden() -> Vec<(Message, &'static str)> {
             }]),
             "00000015_2401007f000001fb7117030101007f000001fb7117",
         ),
+        (Message::SyncMatched(4), "00000002_2504"),
     ]
 }
 
@@ -269,7 +282,7 @@ proptest! {
 
     #[test]
     fn a_message_with_a_few_wrong_bytes_never_panics(
-        which in 0usize..29,
+        which in 0usize..30,
         hits in proptest::collection::vec((any::<usize>(), any::<u8>()), 1..4),
     ) {
         let all = golden();

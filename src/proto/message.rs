@@ -40,6 +40,8 @@ pub enum Purpose {
     Council,
     /// A peer brings a notice to a peer that is not its neighbour, and hears the answer.
     Errand,
+    /// A peer compares its messages with those of a peer that is not its neighbour.
+    Sync,
 }
 
 /// The first words on a connection, said by the side that opened it.
@@ -153,6 +155,108 @@ pub type Tag = [u8; 8];
 /// Runs of consecutive message numbers of one origin: `(first, how many)`, ascending.
 pub type Runs = Vec<(u64, u64)>;
 
+/// Parts into which a range of identities is split: one for each value of the next nibble.
+pub const FANOUT: usize = 16;
+
+/// Names an identity, or fingerprints a range, in one exchange: the first bytes of a salted
+/// SHA-256. Two that look alike by chance, one pair in 10^14, look different in the next round.
+pub type Print = [u8; 6];
+
+/// What the prints of one exchange are salted with.
+pub type Salt = [u8; 8];
+
+/// A range of identities: those that begin with the same nibbles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Prefix {
+    depth: u8,
+    nibbles: u64,
+}
+
+impl Prefix {
+    /// All identities.
+    pub const ALL: Self = Self { depth: 0, nibbles: 0 };
+    /// Nibbles in a prefix at most: 60 bits, in which no two of a billion identities agree by chance.
+    pub const DEEPEST: u8 = 15;
+
+    /// Identities that begin with that many nibbles, which are given as a number; none if there is
+    /// no such range.
+    pub fn new(depth: u8, nibbles: u64) -> Option<Self> {
+        let prefix = Self { depth, nibbles };
+        prefix.range().map(|_| prefix)
+    }
+
+    /// How many nibbles it has.
+    pub fn depth(self) -> u8 {
+        self.depth
+    }
+
+    /// Its nibbles as a number.
+    pub fn nibbles(self) -> u64 {
+        self.nibbles
+    }
+
+    /// Its nibble at a place below `depth`, the first at 0.
+    pub fn nibble(self, place: u8) -> usize {
+        let after = u32::from(self.depth.saturating_sub(place).saturating_sub(1));
+        let nibble = self.nibbles.checked_shr(4 * after).unwrap_or(0) & 15;
+        usize::try_from(nibble).unwrap_or(0)
+    }
+
+    /// The part of it whose next nibble is that; none at the deepest.
+    pub fn below(self, nibble: usize) -> Option<Self> {
+        let nibble = u64::try_from(nibble).ok().filter(|nibble| *nibble < 16)?;
+        Self::new(self.depth.checked_add(1)?, self.nibbles << 4 | nibble)
+    }
+
+    /// Where it starts and ends among all ranges of the greatest depth; none if it came from the
+    /// wire and is no range.
+    pub fn range(self) -> Option<(u64, u64)> {
+        let below = Self::DEEPEST.checked_sub(self.depth)?;
+        let width = 1_u64 << (4 * u32::from(below));
+        let last = (1_u64 << (4 * u32::from(self.depth))) - 1;
+        (self.nibbles <= last).then(|| (self.nibbles * width, (self.nibbles + 1) * width))
+    }
+}
+
+/// What one step of a comparison says of ranges, each list in order of the ranges.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Parts {
+    /// Fingerprints of the sixteen parts of a range.
+    pub splits: Vec<(Prefix, [Print; FANOUT])>,
+    /// All that the sender holds in a range.
+    pub lists: Vec<(Prefix, Vec<Print>)>,
+    /// What the receiver listed of a range and the sender does not have: send me these.
+    pub wants: Vec<(Prefix, Vec<Print>)>,
+}
+
+impl Parts {
+    /// Whether nothing is said.
+    pub fn is_empty(&self) -> bool {
+        self.splits.is_empty() && self.lists.is_empty() && self.wants.is_empty()
+    }
+
+    /// Whether an answer is expected, besides messages.
+    pub fn is_question(&self) -> bool {
+        !(self.splits.is_empty() && self.lists.is_empty())
+    }
+}
+
+/// A step of a comparison.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Ranges {
+    /// The other side's question that this answers.
+    pub to: u64,
+    /// The sender's number for this question, brought back by what answers it.
+    pub round: u64,
+    /// Drawn by the side that was asked first; the same in all steps of the exchange.
+    pub salt: Salt,
+    /// The sender has dropped messages for want of room, and takes none that was published up to
+    /// then, Unix milliseconds; 0 if it has not.
+    pub floor: u64,
+    /// What is said.
+    pub parts: Parts,
+}
+
 /// What is said over an open connection.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Message {
@@ -176,26 +280,19 @@ pub enum Message {
     /// Send me these.
     Want(Vec<(Tag, Runs)>),
 
-    /// An anti-entropy round: how many messages the sender holds, and the XOR of their SHA-256.
+    /// An anti-entropy round: a digest of the messages that the sender holds.
     SyncDigest {
-        /// The sender's number for this question, brought back by the summary that answers it.
+        /// The sender's number for this question, brought back by what answers it.
         round: u64,
-        /// Number of messages held.
+        /// Number of messages compared.
         count: u64,
-        /// XOR over their SHA-256.
+        /// Digest of their SHA-256.
         digest: [u8; 32],
+        /// The newest messages are compared as well, which else are left to gossip.
+        fresh: bool,
     },
-    /// All that the sender has seen, by origin.
-    SyncSummary {
-        /// The other side's question that this answers.
-        to: u64,
-        /// Runs seen of each origin, dropped ones included.
-        seen: Vec<(Tag, Runs)>,
-        /// More frames of the same summary follow.
-        more: bool,
-        /// The receiver is to send its own summary in turn, as the answer to this question.
-        answer: Option<u64>,
-    },
+    /// A step of the comparison that follows if the digests differ.
+    SyncRanges(Box<Ranges>),
 
     /// The sender suspects `peer` and asks the receiver to look for itself.
     SuspectNotice {
@@ -375,6 +472,9 @@ pub enum Message {
     },
     /// Seed to seed: what peers reported of their links.
     LinkReports(Vec<LinkReport>),
+
+    /// Peer to peer: the digests match, in answer to that question of the other side.
+    SyncMatched(u64),
 }
 
 /// How far a seed can be relied on to know what was answered for. It is durable; a seed whose disk

@@ -8,7 +8,8 @@
 //! - [`check`] watches every step, and [`settle`] looks at a network that had time to heal: the
 //!   invariants of DESIGN.md, section 7.
 //! - [`chaos`] makes trouble and lets it heal; [`planted`] shows that the checkers see planted
-//!   bugs; [`forged`] lies to good machines; [`degree`] looks at the shape of large overlays.
+//!   bugs; [`heal`] cuts a network in two for a minute, or loses a fifth of what is sent;
+//!   [`forged`] lies to good machines; [`degree`] looks at the shape of large overlays.
 
 mod chaos;
 mod check;
@@ -16,6 +17,7 @@ mod degree;
 mod disk;
 mod fit;
 mod forged;
+mod heal;
 mod node;
 mod overlay;
 mod planted;

@@ -25,8 +25,8 @@ pub struct Weather {
     pub twice: f64,
     /// Probability that it is held back, up to [`HELD_BACK`], and overtaken.
     pub overtaken: f64,
-    /// Cuts in force: a bit for each node, those with different bits cannot hear each other.
-    pub cuts: Vec<u64>,
+    /// Cuts in force: two sides that cannot hear each other, as a bit for each node.
+    pub cuts: Vec<(u64, u64)>,
 }
 
 impl Default for Weather {
@@ -45,7 +45,9 @@ impl Default for Weather {
 impl Weather {
     /// Whether two nodes cannot hear each other.
     pub fn is_cut(&self, a: NodeId, b: NodeId) -> bool {
-        self.cuts.iter().any(|side| (side >> a) & 1 != (side >> b) & 1)
+        let on = |side: u64, node: NodeId| (side >> node) & 1 == 1;
+        let apart = |(one, other)| (on(one, a) && on(other, b)) || (on(one, b) && on(other, a));
+        self.cuts.iter().any(|cut| apart(*cut))
     }
 }
 
@@ -307,8 +309,13 @@ impl World {
 
     /// Cuts the nodes in `side` off from the others, until [`World::heal`].
     pub fn cut(&mut self, side: u64) {
+        self.cut_between(side, !side);
+    }
+
+    /// Cuts the nodes in `one` and those in `other` off from each other, until [`World::heal`].
+    pub fn cut_between(&mut self, one: u64, other: u64) {
         self.tally.one("cuts");
-        self.weather.cuts.push(side);
+        self.weather.cuts.push((one, other));
         for link in 0..self.links.len() {
             let open = self.links[link].ends.iter().any(|end| end.phase == Phase::Open);
             if open && self.is_cut(link) {

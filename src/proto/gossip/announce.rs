@@ -201,7 +201,7 @@ impl Rumors {
             }
             link.sent.set(*place);
             link.known.set(*place);
-            link.unsettled.set(*place);
+            link.exchange.unsettled.set(*place);
             sent += 1;
             bytes += entry.gossip.payload.len();
             turn.send(conn, Message::Gossip(entry.gossip.clone()));

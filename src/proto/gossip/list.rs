@@ -5,16 +5,23 @@
 //! not accepted again. The list keeps messages in order of arrival; a message's
 //! *place* in that order is what links remember (which ones crossed), so that
 //! a bit does where a hash set would.
+//!
+//! What anti-entropy compares is an index over the messages held, those left
+//! out that are too fresh or too old for it ([`MessageList::settle`]). It is
+//! brought up to date when it is asked for, so that a delivery does not pay for
+//! it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::time::Duration;
 
+use super::index::IdIndex;
 use super::runs::RunSet;
 use super::{MAX_AGE, MAX_PAYLOAD, MAX_SKEW, MessageId, message_id, published, tag};
 use crate::proto::message::{Addr, Gossip, Incarnation, Tag};
 use crate::proto::time::Time;
 
 /// Messages held at most.
-const MAX_MESSAGES: usize = 65_536;
+pub const MAX_MESSAGES: usize = 65_536;
 /// Payload bytes held at most.
 const MAX_BYTES: usize = 64 << 20;
 /// Origins (peers in one life) known at most; messages of further ones are refused.
@@ -22,6 +29,17 @@ const MAX_ORIGINS: usize = 16_384;
 /// Origins that are no members as far as is known: room for messages that are faster than the news
 /// of their origin's registration, and none for invented ones.
 const MAX_STRANGERS: usize = 256;
+
+/// What was published so recently is still on its way by gossip: to compare it would find a
+/// difference in every busy network. All peers take the same step of the clock for the limit, so
+/// that two that compare at the same time mostly compare the same messages.
+const FRESH: Duration = Duration::from_secs(1);
+/// What came so long ago is compared even if its origin's clock says that it is fresh.
+const FRESH_AT_MOST: Duration = Duration::from_secs(2);
+/// What is so old is not compared any more: another peer's clock may say that it is over.
+const COMPARED_UNTIL: Duration = MAX_AGE.saturating_sub(MAX_SKEW);
+/// The step of the clock at which it falls out of all peers' comparisons at once.
+const OLD_STEP: Duration = Duration::from_secs(60);
 
 /// A message held.
 #[derive(Clone, Debug)]
@@ -106,7 +124,14 @@ pub struct MessageList {
     base: u64,
     held: usize,
     bytes: usize,
-    digest: [u8; 32],
+    /// What anti-entropy compares: messages before the place `indexed` that are neither `fresh` nor
+    /// published before `compared_from`.
+    index: IdIndex,
+    indexed: u64,
+    fresh: Vec<u64>,
+    compared_from: Time,
+    /// The newest time of publication among those dropped for want of room.
+    floor: Time,
     /// A retired origin leaves a hole, which the next one fills.
     origins: Vec<Option<Origin>>,
     free: Vec<usize>,
@@ -194,11 +219,10 @@ impl MessageList {
         }
         self.held += 1;
         self.bytes += gossip.payload.len();
-        xor(&mut self.digest, &id);
         let gossip = gossip.clone();
         self.entries.push_back(Some(Entry { id, gossip, origin: index, received: now }));
         while self.held > MAX_MESSAGES || self.bytes > MAX_BYTES {
-            self.drop_first();
+            self.drop_first(now);
         }
         Offer::New(place)
     }
@@ -250,10 +274,11 @@ impl MessageList {
         Some(index)
     }
 
-    fn drop_first(&mut self) {
+    fn drop_first(&mut self, now: Time) {
         let Some(entry) = self.entries.pop_front() else { return };
         self.base += 1;
         if let Some(entry) = entry {
+            self.floor = self.floor.max(published(&entry.gossip).min(now));
             self.unlist(&entry);
         }
     }
@@ -261,7 +286,7 @@ impl MessageList {
     fn unlist(&mut self, entry: &Entry) {
         self.held -= 1;
         self.bytes -= entry.gossip.payload.len();
-        xor(&mut self.digest, &entry.id);
+        self.index.remove(&entry.id);
         if let Some(origin) = self.origins.get_mut(entry.origin).and_then(Option::as_mut)
             && let Some(held) = origin.held.get_mut(&entry.gossip.number)
         {
@@ -334,11 +359,6 @@ impl MessageList {
         self.by_tag.get(tag).copied()
     }
 
-    /// Origins by short name.
-    pub fn origins(&self) -> impl Iterator<Item = (usize, &Origin)> {
-        self.by_tag.values().filter_map(|index| Some((*index, self.origin(*index)?)))
-    }
-
     /// Number of messages held.
     pub fn len(&self) -> usize {
         self.held
@@ -349,10 +369,53 @@ impl MessageList {
         self.held == 0
     }
 
-    /// XOR over the identities held.
-    pub fn digest(&self) -> [u8; 32] {
-        self.digest
+    /// Brings the index up to date with what is held at `now`; with `all`, including what is so
+    /// fresh that gossip is still at work on it.
+    pub fn settle(&mut self, now: Time, all: bool) {
+        let old = before(now, COMPARED_UNTIL, OLD_STEP);
+        if old > self.compared_from {
+            self.compared_from = old;
+            for entry in self.entries.iter().flatten() {
+                if published(&entry.gossip) < old {
+                    self.index.remove(&entry.id);
+                }
+            }
+        }
+        let step = before(now, FRESH, FRESH);
+        let end = self.base + self.entries.len() as u64;
+        let mut fresh = Vec::new();
+        let places = std::mem::take(&mut self.fresh);
+        for place in places.into_iter().chain(self.indexed.max(self.base)..end) {
+            let Some(entry) = entry_at(&self.entries, self.base, place) else { continue };
+            let published = published(&entry.gossip);
+            let is_fresh = published >= step && now.since(entry.received) < FRESH_AT_MOST;
+            if is_fresh && !all {
+                fresh.push(place);
+            } else if published >= old {
+                self.index.insert(entry.id, place);
+            }
+        }
+        self.fresh = fresh;
+        self.indexed = end;
     }
+
+    /// What anti-entropy compares, as of the last [`MessageList::settle`].
+    pub fn index(&mut self) -> &mut IdIndex {
+        &mut self.index
+    }
+
+    /// The newest time of publication among those dropped for want of room: what is not newer is
+    /// not taken in by anti-entropy. The beginning of time if none was dropped.
+    pub fn floor(&self) -> Time {
+        self.floor
+    }
+}
+
+/// The last step of the clock that is at least `by` before `now`.
+fn before(now: Time, by: Duration, step: Duration) -> Time {
+    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let at = now.millis().saturating_sub(millis(by));
+    Time::from_millis(at - at % millis(step).max(1))
 }
 
 impl Origin {
@@ -366,21 +429,10 @@ impl Origin {
         let end = first.saturating_add(many);
         self.held.range(first..end).flat_map(|(_, held)| held.places())
     }
-
-    /// Places of all held messages, by number.
-    pub fn held(&self) -> impl Iterator<Item = (u64, impl Iterator<Item = u64> + '_)> {
-        self.held.iter().map(|(number, held)| (*number, held.places()))
-    }
 }
 
 fn entry_at(entries: &VecDeque<Option<Entry>>, base: u64, place: u64) -> Option<&Entry> {
     entries.get(usize::try_from(place.checked_sub(base)?).ok()?)?.as_ref()
-}
-
-fn xor(digest: &mut [u8; 32], id: &MessageId) {
-    for (byte, other) in digest.iter_mut().zip(id.0) {
-        *byte ^= other;
-    }
 }
 
 #[cfg(test)]
@@ -452,7 +504,6 @@ mod tests {
         let later = START + MAX_AGE + Duration::from_secs(1);
         assert_eq!(list.expire(later), 0);
         assert_eq!(list.len(), 0);
-        assert_eq!(list.digest(), [0; 32]);
         assert_eq!(list.offer(later, &gossip(1, "a"), anybody), Offer::Refused(Refusal::Dropped));
         let much_later = later + MAX_AGE + MAX_SKEW * 2;
         assert_eq!(list.expire(much_later), 1, "the origin is forgotten in the end");
@@ -469,6 +520,51 @@ mod tests {
         }
         assert_eq!(list.len(), MAX_MESSAGES);
         assert_eq!(list.offer(START, &first, anybody), Offer::Refused(Refusal::Dropped));
+    }
+
+    fn compared(list: &mut MessageList, now: Time, all: bool) -> usize {
+        list.settle(now, all);
+        list.index().len()
+    }
+
+    #[test]
+    fn what_is_compared_is_what_is_held_but_for_what_is_too_fresh_or_too_old() {
+        let mut list = MessageList::default();
+        list.offer(START, &gossip(1, "a"), anybody);
+        assert_eq!(compared(&mut list, START, false), 0, "it is on its way by gossip");
+        assert_eq!(compared(&mut list, START, true), 1, "unless all is asked for");
+        list.offer(START, &Gossip { offset: 60_000, ..gossip(2, "clock ahead") }, anybody);
+        assert_eq!(compared(&mut list, START + Duration::from_millis(1_900), false), 1);
+        assert_eq!(compared(&mut list, START + Duration::from_secs(2), false), 2);
+        // Two peers that heard a message at different times leave it out at the same time.
+        let mut other = MessageList::default();
+        other.offer(START + Duration::from_millis(700), &gossip(1, "a"), anybody);
+        let now = START + Duration::from_millis(1_900);
+        let mut one = MessageList::default();
+        one.offer(START, &gossip(1, "a"), anybody);
+        assert_eq!(compared(&mut one, now, false), compared(&mut other, now, false));
+        let late = START + COMPARED_UNTIL + OLD_STEP;
+        assert_eq!(compared(&mut list, late, false), 1, "the older one is nearly over");
+        assert_eq!(list.len(), 2, "and held all the same");
+        list.expire(START + MAX_AGE + Duration::from_secs(120));
+        assert_eq!(compared(&mut list, START + MAX_AGE + Duration::from_secs(120), true), 0);
+    }
+
+    #[test]
+    fn what_was_dropped_for_want_of_room_is_not_compared_and_not_asked_for() {
+        let mut list = MessageList::default();
+        assert_eq!(list.floor(), Time::default());
+        for number in 0..=MAX_MESSAGES as u64 {
+            let offset = i64::try_from(number).unwrap();
+            list.offer(
+                START + Duration::from_secs(600),
+                &Gossip { offset, ..gossip(number + 1, "x") },
+                anybody,
+            );
+        }
+        list.settle(START + Duration::from_secs(600), true);
+        assert_eq!(list.index().len(), MAX_MESSAGES);
+        assert_eq!(list.floor(), START);
     }
 
     #[test]

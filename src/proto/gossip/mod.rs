@@ -2,10 +2,13 @@
 //!
 //! `list` keeps the messages, `runs` the numbers seen, `spread` decides over
 //! which links a message goes, `announce` asks for what did not come, and `sync`
-//! finds what was lost all the same (DESIGN.md, section 4).
+//! finds what was lost all the same, by `reconcile`, which walks `index`
+//! (DESIGN.md, section 4).
 
 mod announce;
+pub mod index;
 pub mod list;
+pub mod reconcile;
 pub mod runs;
 pub mod spread;
 mod sync;
@@ -104,8 +107,28 @@ pub struct Counters {
     pub sync_rounds: u64,
     /// Digests from others that matched.
     pub sync_matched: u64,
+    /// Identities compared one by one, as others listed them.
+    pub sync_compared: u64,
     /// Messages sent because of anti-entropy.
     pub sync_sent: u64,
+    /// Bytes of digests, fingerprints and lists sent and received, without the frames around them.
+    pub sync_bytes: u64,
+    /// Bytes that lists of all SHA-256 held would have taken beyond that, in comparisons that ended.
+    pub sync_saved: u64,
+}
+
+impl Counters {
+    /// What anti-entropy did, by the names under which the metrics show it.
+    pub fn anti_entropy(&self) -> [(&'static str, u64); 6] {
+        [
+            ("rumormill_sync_rounds", self.sync_rounds),
+            ("rumormill_sync_digests_matched", self.sync_matched),
+            ("rumormill_sync_ids_compared", self.sync_compared),
+            ("rumormill_sync_messages_moved", self.sync_sent),
+            ("rumormill_sync_bytes_spent", self.sync_bytes),
+            ("rumormill_sync_bytes_saved", self.sync_saved),
+        ]
+    }
 }
 
 #[cfg(test)]

@@ -28,12 +28,13 @@ use rand::rngs::SmallRng;
 
 use super::announce::Missing;
 use super::list::{MessageList, Offer, Refusal};
+use super::sync::Exchange;
 use super::window::Window;
 use super::{Counters, MAX_PAYLOAD, MessageId};
 use crate::proto::config::Flaw;
 use crate::proto::event::{Event, Severity};
 use crate::proto::machine::{Conn, Delivery, Effect, PublishError};
-use crate::proto::message::{Addr, Gossip, Incarnation, Message, Runs, Tag};
+use crate::proto::message::{Addr, Gossip, Incarnation, Message, Tag};
 use crate::proto::time::Time;
 use crate::proto::timers::Timers;
 use crate::proto::turn::Turn;
@@ -57,6 +58,8 @@ pub(super) enum Timer {
     Regraft,
     /// Drop what is too old.
     Expire,
+    /// Ask whether a comparison has ended well.
+    Confirm(Conn),
 }
 
 /// What is remembered of one link.
@@ -67,10 +70,12 @@ pub(super) struct Link {
     pub sent: Window,
     /// Messages that the other side is known to have.
     pub known: Window,
-    /// Number of the last digest or summary that asked the other side for its summary.
-    pub round: u64,
-    /// Of those sent: the ones sent after that, of which the summary cannot tell.
-    pub unsettled: Window,
+    /// When it came up.
+    pub since: Time,
+    /// It is open for one comparison only: nothing is pushed or announced over it.
+    pub guest: bool,
+    /// The comparison that is under way.
+    pub exchange: Exchange,
     /// The other side wants messages pushed.
     eager: bool,
     /// What we have last told it that we want; eager unless told otherwise.
@@ -83,9 +88,6 @@ pub(super) struct Link {
     pub announce: Vec<Announcement>,
     pub congested: bool,
     pub round_trip: Option<Duration>,
-    /// A summary that comes in several frames.
-    pub summary: BTreeMap<Tag, Runs>,
-    pub summary_runs: usize,
 }
 
 /// A message to announce, if the other side has not told of it by then.
@@ -152,8 +154,8 @@ impl Rumors {
         self.timers.next()
     }
 
-    /// A link is up. It starts eager.
-    pub(crate) fn link_up(&mut self, conn: Conn, peer: Addr) {
+    /// A link is up. It starts eager, unless it is open for one comparison only.
+    pub(crate) fn link_up(&mut self, now: Time, conn: Conn, peer: Addr, guest: bool) {
         let start = self.list.first_place();
         self.links.insert(
             conn,
@@ -161,8 +163,9 @@ impl Rumors {
                 peer,
                 sent: Window::starting(start),
                 known: Window::starting(start),
-                round: 0,
-                unsettled: Window::starting(start),
+                since: now,
+                guest,
+                exchange: Exchange::starting(start),
                 eager: true,
                 wish: true,
                 grafted: None,
@@ -170,8 +173,6 @@ impl Rumors {
                 announce: Vec::new(),
                 congested: false,
                 round_trip: None,
-                summary: BTreeMap::new(),
-                summary_runs: 0,
             },
         );
     }
@@ -179,6 +180,7 @@ impl Rumors {
     /// A link is gone.
     pub(crate) fn link_down(&mut self, conn: Conn) {
         self.links.remove(&conn);
+        self.timers.cancel(&Timer::Confirm(conn));
         if self.parent == Some(conn) {
             self.parent = None;
         }
@@ -194,7 +196,7 @@ impl Rumors {
 
     pub(super) fn tell_wishes(&mut self, turn: &mut Turn<'_>) {
         let orphan = self.parent.is_none() && !self.root;
-        for (conn, link) in &mut self.links {
+        for (conn, link) in self.links.iter_mut().filter(|(_, link)| !link.guest) {
             link.grafted = link.grafted.filter(|until| *until > turn.now);
             let wish = orphan || self.parent == Some(*conn) || link.grafted.is_some();
             if wish == link.wish {
@@ -279,7 +281,7 @@ impl Rumors {
         let mut push = Vec::with_capacity(self.links.len());
         let mut announced = false;
         for (conn, link) in &mut self.links {
-            if Some(*conn) == from || link.known.get(place) {
+            if Some(*conn) == from || link.known.get(place) || link.guest {
                 continue;
             }
             let eager = link.eager || self.parent == Some(*conn);
@@ -292,7 +294,7 @@ impl Rumors {
             } else {
                 link.sent.set(place);
                 link.known.set(place);
-                link.unsettled.set(place);
+                link.exchange.unsettled.set(place);
                 push.push(*conn);
             }
         }
@@ -367,7 +369,7 @@ impl Rumors {
         for link in self.links.values_mut() {
             link.sent.forget_before(first);
             link.known.forget_before(first);
-            link.unsettled.forget_before(first);
+            link.exchange.unsettled.forget_before(first);
         }
         self.timers.set(Timer::Expire, turn.now + EXPIRE_INTERVAL);
     }
@@ -388,6 +390,7 @@ impl Rumors {
                 Timer::Want(tag, number) => self.ask(turn, (tag, number)),
                 Timer::Regraft => self.tell_wishes(turn),
                 Timer::Expire => self.expire(turn),
+                Timer::Confirm(conn) => self.confirm_sync(turn, conn),
             }
         }
     }

@@ -1,168 +1,296 @@
-//! Anti-entropy: what gossip lost is found by comparing what has been seen.
+//! Anti-entropy over a link: what gossip lost is found by comparing what is held.
 //!
-//! A round starts with a digest (count and XOR of the SHA-256 held); equal
-//! digests end it. Otherwise the answer is a summary of the numbers seen of
-//! each origin, in runs, so that the cost follows the number of origins and of
-//! gaps and not of messages, and only what is missing moves.
+//! A round starts with a digest; equal digests end it. Otherwise the two take
+//! the steps of `reconcile` in turn, and each sends what it finds that the other
+//! lacks. What is compared is what is stored, so that nothing can count as seen
+//! without being held.
 //!
 //! What must stay true: a message crosses a link once. A link delivers in
-//! order, so a summary that answers our digest tells of everything that we had
+//! order, so a step that answers our question tells of everything that we had
 //! sent before that: what is then still missing was lost, and may be sent
-//! again. What was sent since then is left alone, and a summary that answers
-//! anything but the last question is not looked at.
+//! again. What was sent since then is left alone, and a step that answers
+//! anything but an open question is not looked at.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::runs::{is_sane, wire_contains};
-use super::spread::{Link, Rumors};
+use rand::RngExt;
+use rand::rngs::SmallRng;
+
+use super::list::MAX_MESSAGES;
+use super::published;
+use super::reconcile::{self, Findings};
+use super::spread::{Rumors, Timer};
 use super::window::Window;
+use crate::proto::event::Severity;
 use crate::proto::machine::Conn;
-use crate::proto::message::{Message, Runs, Tag};
+use crate::proto::message::{Message, Parts, Print, Ranges};
+use crate::proto::time::Time;
 use crate::proto::turn::Turn;
 
 /// A message that came so recently is still on its way by gossip: sending it again would only
-/// double it.
+/// double it. Longer than any peer leaves out of its comparisons what is fresh.
 const SETTLE: Duration = Duration::from_secs(3);
-/// Runs in one frame of a summary, so that it fits a frame whatever the numbers are.
-const RUNS_A_FRAME: usize = 8_192;
-/// Runs in a whole summary, the most that one link may make us hold: some megabytes.
-const MAX_RUNS: usize = 65_536;
+/// A question that is not answered for so long is not waited for any more.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// After this long a question that is not answered, or messages that were sent, are followed by
+/// another digest, so that a round ends only when the digests match or nothing is to be done about
+/// it. Some round trips, and longer than a busy peer takes.
+const CONFIRM: Duration = Duration::from_secs(1);
+/// Digests that follow one round at most: a peer that does not take what it lacks is left alone.
+const MAX_CONFIRMED: u8 = 6;
+/// Bytes of a digest as sent, and of the answer if it matches.
+const DIGEST_BYTES: u64 = 40;
+/// Bytes of a step around what it says: numbers, salt, floor, three lengths.
+const STEP_BYTES: u64 = 16;
+/// Bytes of an identity in a list of all.
+const ID_BYTES: u64 = 32;
 
-impl Rumors {
-    /// Begins a round with a neighbour.
-    pub(crate) fn begin_sync(&mut self, turn: &mut Turn<'_>, conn: Conn) {
-        let start = self.list.first_place();
-        let Some(link) = self.links.get_mut(&conn) else { return };
-        let round = link.ask(start);
-        self.counters.sync_rounds += 1;
-        let (count, digest) = (self.list.len() as u64, self.list.digest());
-        turn.send(conn, Message::SyncDigest { round, count, digest });
+/// Questions open at the same time at most: each side asks one, and answers to it ask again.
+const MAX_OPEN: usize = 8;
+
+/// How it stands with the comparison over one link.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    /// Number of the last question asked.
+    round: u64,
+    /// Questions that nothing has answered yet, and when they were asked.
+    open: Vec<(u64, Time)>,
+    /// Messages sent since the first of them, of which an answer cannot tell.
+    pub unsettled: Window,
+    /// Digests that followed the last round.
+    confirmed: u8,
+    compared: u64,
+    sent: u64,
+    bytes: u64,
+}
+
+impl Exchange {
+    /// Of a link on which nothing before that place matters.
+    pub fn starting(start: u64) -> Self {
+        let unsettled = Window::starting(start);
+        let (round, open, confirmed) = (0, Vec::new(), 0);
+        Self { round, open, unsettled, confirmed, compared: 0, sent: 0, bytes: 0 }
     }
 
+    /// Begins to remember what is sent after a question to the other side; returns its number.
+    /// Questions that are open stay so: both sides may ask at the same time.
+    fn ask(&mut self, now: Time, start: u64) -> u64 {
+        self.round += 1;
+        self.open.retain(|(_, at)| now.since(*at) <= PATIENCE);
+        if self.open.is_empty() {
+            self.unsettled = Window::starting(start);
+        } else if self.open.len() >= MAX_OPEN {
+            self.open.remove(0);
+        }
+        self.open.push((self.round, now));
+        self.round
+    }
+
+    /// Closes a question that is answered, and says when it was asked; none if it is not open.
+    fn answered(&mut self, to: u64) -> Option<Time> {
+        let place = self.open.iter().position(|(round, _)| *round == to)?;
+        Some(self.open.remove(place).1)
+    }
+}
+
+impl Rumors {
+    /// Begins a round with the peer at the other end; with `all`, over what is so fresh, too, that
+    /// gossip is at work on it.
+    pub(crate) fn begin_sync(&mut self, turn: &mut Turn<'_>, conn: Conn, all: bool) {
+        if let Some(link) = self.links.get_mut(&conn) {
+            link.exchange.confirmed = 0;
+        }
+        self.counters.sync_rounds += 1;
+        self.ask_digest(turn, conn, all);
+    }
+
+    /// A round may not have moved all that it found: asks once more.
+    pub(super) fn confirm_sync(&mut self, turn: &mut Turn<'_>, conn: Conn) {
+        let Some(link) = self.links.get_mut(&conn) else { return };
+        if link.exchange.confirmed < MAX_CONFIRMED && !link.congested {
+            link.exchange.confirmed += 1;
+            self.ask_digest(turn, conn, false);
+        }
+    }
+
+    fn ask_digest(&mut self, turn: &mut Turn<'_>, conn: Conn, all: bool) {
+        self.list.settle(turn.now, all);
+        let start = self.list.first_place();
+        let Some(link) = self.links.get_mut(&conn) else { return };
+        let round = link.exchange.ask(turn.now, start);
+        link.exchange.bytes += DIGEST_BYTES;
+        self.counters.sync_bytes += DIGEST_BYTES;
+        let index = self.list.index();
+        let (count, digest) = (index.len() as u64, index.digest());
+        turn.send(conn, Message::SyncDigest { round, count, digest, fresh: all });
+        self.timers.set(Timer::Confirm(conn), turn.now + CONFIRM);
+    }
+
+    /// The other side holds the same.
+    pub(crate) fn on_sync_matched(&mut self, turn: &mut Turn<'_>, conn: Conn, to: u64) {
+        let Some(link) = self.links.get_mut(&conn) else { return };
+        if link.exchange.answered(to).is_some() {
+            self.timers.cancel(&Timer::Confirm(conn));
+            self.close_books(turn, conn);
+        }
+    }
+
+    /// The other side begins a round. False if that makes no sense.
     pub(crate) fn on_sync_digest(
         &mut self,
         turn: &mut Turn<'_>,
         conn: Conn,
-        round: u64,
-        count: u64,
-        digest: [u8; 32],
-    ) {
-        if count == self.list.len() as u64 && digest == self.list.digest() {
-            self.counters.sync_matched += 1;
-        } else {
-            self.send_summary(turn, conn, round, true);
+        rng: &mut SmallRng,
+        (round, count, digest): (u64, u64, [u8; 32]),
+        fresh: bool,
+    ) -> bool {
+        if count > MAX_MESSAGES as u64 {
+            return false;
         }
+        self.list.settle(turn.now, fresh);
+        let Some(link) = self.links.get_mut(&conn) else { return true };
+        link.exchange.bytes += DIGEST_BYTES;
+        self.counters.sync_bytes += DIGEST_BYTES;
+        let index = self.list.index();
+        if count == index.len() as u64 && digest == index.digest() {
+            self.counters.sync_matched += 1;
+            turn.send(conn, Message::SyncMatched(round));
+            self.close_books(turn, conn);
+            return true;
+        }
+        let salt = rng.random();
+        let parts = reconcile::open(index, salt);
+        self.step(turn, conn, Ranges { to: round, round: 0, salt, floor: 0, parts });
+        true
     }
 
-    /// Sends what has been seen, in answer to the other side's round `to`; with `answer` the other
-    /// side is asked for the same.
-    fn send_summary(&mut self, turn: &mut Turn<'_>, conn: Conn, to: u64, answer: bool) {
+    /// Says a step, and asks for the next if there is one to come.
+    fn step(&mut self, turn: &mut Turn<'_>, conn: Conn, mut ranges: Ranges) {
         let start = self.list.first_place();
         let Some(link) = self.links.get_mut(&conn) else { return };
-        let answer = if answer { Some(link.ask(start)) } else { None };
-        let mut seen: Vec<(Tag, Runs)> = Vec::new();
-        let mut runs = 0;
-        for (_, origin) in self.list.origins() {
-            if runs >= RUNS_A_FRAME {
-                let seen = std::mem::take(&mut seen);
-                turn.send(conn, Message::SyncSummary { to, seen, more: true, answer });
-                runs = 0;
-            }
-            let wire = origin.seen.to_wire();
-            runs += 1 + wire.len();
-            seen.push((origin.tag, wire));
+        if ranges.parts.is_question() {
+            ranges.round = link.exchange.ask(turn.now, start);
+            self.timers.set(Timer::Confirm(conn), turn.now + CONFIRM);
         }
-        turn.send(conn, Message::SyncSummary { to, seen, more: false, answer });
+        ranges.floor = self.list.floor().millis();
+        let bytes = bytes(&ranges.parts);
+        link.exchange.bytes += bytes;
+        self.counters.sync_bytes += bytes;
+        turn.send(conn, Message::SyncRanges(Box::new(ranges)));
     }
 
-    /// The other side tells what it has seen. False if that makes no sense.
-    pub(crate) fn on_sync_summary(
+    /// The other side takes a step. False if that makes no sense.
+    pub(crate) fn on_sync_ranges(
         &mut self,
         turn: &mut Turn<'_>,
         conn: Conn,
-        to: u64,
-        seen: Vec<(Tag, Runs)>,
-        more: bool,
-        answer: Option<u64>,
+        ranges: &Ranges,
     ) -> bool {
-        let Some(link) = self.links.get_mut(&conn) else { return true };
-        if to != link.round {
-            // The answer to an older question, or to none: the newer one's is on its way.
-            link.forget_summary();
-            return true;
-        }
-        link.summary_runs += seen.iter().map(|(_, runs)| 1 + runs.len()).sum::<usize>();
-        if link.summary_runs > MAX_RUNS || !seen.iter().all(|(_, runs)| is_sane(runs)) {
+        if !reconcile::is_sane(&ranges.parts) {
             return false;
         }
-        link.summary.extend(seen);
-        if more {
-            return true;
+        let Some(link) = self.links.get_mut(&conn) else { return true };
+        let Some(asked) = link.exchange.answered(ranges.to) else { return true };
+        self.timers.cancel(&Timer::Confirm(conn));
+        let bytes = bytes(&ranges.parts);
+        link.exchange.bytes += bytes;
+        self.counters.sync_bytes += bytes;
+        // What has come since the last step counts: else it would be taken for lost.
+        self.list.settle(turn.now, false);
+        let Findings { lacking, common, compared, reply, cut } =
+            reconcile::answer(self.list.index(), ranges.salt, &ranges.parts);
+        link.exchange.compared += compared as u64;
+        self.counters.sync_compared += compared as u64;
+        for place in common {
+            link.known.set(place);
         }
-        let summary = std::mem::take(&mut link.summary);
-        link.forget_summary();
-        let lacking = self.lacking(turn, conn, &summary);
-        if let Some(round) = answer {
-            self.send_summary(turn, conn, round, false);
+        // Before what follows is said: it is no part of what the next answer tells of.
+        let floor = Time::from_millis(ranges.floor);
+        let lacking = self.sendable(turn.now, conn, lacking, (asked, floor));
+        let is_over = !reply.is_question();
+        if !reply.is_empty() {
+            let (to, salt) = (ranges.round, ranges.salt);
+            self.step(turn, conn, Ranges { to, round: 0, salt, floor: 0, parts: reply });
         }
         let sent = self.send_places(turn, conn, &lacking, true);
         self.counters.sync_sent += sent as u64;
-        if sent > 0 && sent < lacking.len() {
+        if let Some(link) = self.links.get_mut(&conn) {
+            link.exchange.sent += sent as u64;
+        }
+        if is_over {
+            self.close_books(turn, conn);
+        }
+        if sent > 0 && (cut || sent < lacking.len()) {
             // More than one answer may carry: the next round goes on where this one ended.
-            self.begin_sync(turn, conn);
+            self.begin_sync(turn, conn, true);
+        } else if sent > 0 {
+            self.timers.set(Timer::Confirm(conn), turn.now + CONFIRM);
         }
         true
     }
 
-    /// Places of the messages that the other side lacks, in order of arrival here.
-    fn lacking(
+    /// Of the messages that the other side lacks those that may be sent to it, in order of arrival
+    /// here. It said so after `asked`, and takes nothing from before `floor`.
+    fn sendable(
         &mut self,
-        turn: &mut Turn<'_>,
+        now: Time,
         conn: Conn,
-        summary: &BTreeMap<Tag, Runs>,
+        mut lacking: Vec<u64>,
+        (asked, floor): (Time, Time),
     ) -> Vec<u64> {
         let Some(link) = self.links.get(&conn) else { return Vec::new() };
-        let mut lacking = Vec::new();
         let mut resent = 0;
-        for (_, origin) in self.list.origins() {
-            let theirs = summary.get(&origin.tag);
-            for (number, places) in origin.held() {
-                if theirs.is_some_and(|runs| wire_contains(runs, number)) {
-                    continue;
-                }
-                for place in places {
-                    if !link.sent.get(place) {
-                        lacking.push(place);
-                        continue;
-                    }
-                    let settled = self
-                        .list
-                        .entry(place)
-                        .is_some_and(|entry| turn.now.since(entry.received) > SETTLE);
-                    if settled && !link.unsettled.get(place) {
-                        lacking.push(place);
-                        resent += 1;
-                    }
-                }
+        lacking.retain(|place| {
+            let Some(entry) = self.list.entry(*place) else { return false };
+            let published = published(&entry.gossip);
+            let settled = |at: Time| at.since(entry.received.max(published)) > SETTLE;
+            if published <= floor {
+                false
+            } else if link.sent.get(*place) {
+                // Not only now, but when the other side spoke: its answer may have lain here long.
+                let lost = settled(asked) && !link.exchange.unsettled.get(*place);
+                resent += u64::from(lost);
+                lost
+            } else {
+                // What came while this link was up has been announced over it.
+                let settled = now.since(entry.received) > SETTLE;
+                settled || link.guest || entry.received <= link.since
             }
-        }
-        self.counters.resent += resent;
+        });
         lacking.sort_unstable();
+        lacking.dedup();
+        self.counters.resent += resent;
         lacking
+    }
+
+    /// A comparison is over: says what it took.
+    fn close_books(&mut self, turn: &mut Turn<'_>, conn: Conn) {
+        let all = self.list.index().len() as u64 * ID_BYTES;
+        let Some(link) = self.links.get_mut(&conn) else { return };
+        let exchange = &mut link.exchange;
+        let bytes = std::mem::take(&mut exchange.bytes);
+        let saved = all.saturating_sub(bytes);
+        self.counters.sync_saved += saved;
+        let keys = vec![
+            ("with", link.peer.to_string()),
+            ("compared", std::mem::take(&mut exchange.compared).to_string()),
+            ("sent", std::mem::take(&mut exchange.sent).to_string()),
+            ("bytes", bytes.to_string()),
+            ("saved", saved.to_string()),
+            ("rounds", self.counters.sync_rounds.to_string()),
+            ("matched", self.counters.sync_matched.to_string()),
+        ];
+        turn.note(Severity::Debug, "anti-entropy", keys);
     }
 }
 
-impl Link {
-    /// Begins to remember what is sent after a question to the other side; returns its number.
-    fn ask(&mut self, start: u64) -> u64 {
-        self.round += 1;
-        self.unsettled = Window::starting(start);
-        self.round
-    }
-
-    fn forget_summary(&mut self) {
-        self.summary.clear();
-        self.summary_runs = 0;
-    }
+/// Bytes of a step as sent.
+fn bytes(parts: &Parts) -> u64 {
+    let range = 3;
+    let print = size_of::<Print>() as u64;
+    let splits = parts.splits.len() as u64 * (range + 16 * print);
+    let lists = parts.lists.iter().chain(&parts.wants);
+    STEP_BYTES
+        + splits
+        + lists.map(|(_, names)| range + 1 + names.len() as u64 * print).sum::<u64>()
 }

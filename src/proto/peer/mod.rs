@@ -10,6 +10,7 @@ mod overlay;
 mod probe;
 mod report;
 mod seeds;
+mod sync;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -88,6 +89,8 @@ enum Line {
     Errand { to: Addr, suspect: Addr },
     /// Another peer brought a notice here.
     Caller { from: Addr, since: Time },
+    /// With a member that is no neighbour, for one comparison; `mine` if this peer called.
+    Guest { peer: Addr, since: Time, mine: bool },
 }
 
 /// What a connection is being opened for.
@@ -97,6 +100,7 @@ enum Dial {
     Link(Addr),
     Probe(Addr),
     Errand { to: Addr, suspect: Addr },
+    Sync(Addr),
 }
 
 /// A peer.
@@ -248,6 +252,9 @@ impl PeerMachine {
             (Purpose::Probe, _) | (Purpose::Errand, Role::Peer) => None,
             (Purpose::Link, Role::Peer) if self.make_room(turn, hello) => None,
             (Purpose::Link, Role::Peer) => self.objection_to_link(turn.now, hello),
+            (Purpose::Sync, Role::Peer) => {
+                self.objection_to_guest(hello).map(|reason| (reason, Vec::new()))
+            }
             _ => Some((Refused::WrongRole, Vec::new())),
         };
         if let Some((reason, others)) = refused {
@@ -267,6 +274,7 @@ impl PeerMachine {
             Purpose::Errand => {
                 self.lines.insert(conn, Line::Caller { from: hello.from, since: turn.now });
             }
+            Purpose::Sync => self.guest_up(turn, conn, hello.from, false),
             _ => turn.close(conn),
         }
     }
@@ -280,7 +288,9 @@ impl PeerMachine {
         };
         let (to, role) = match dial {
             Dial::Seed(to) => (to, Role::Seed),
-            Dial::Link(to) | Dial::Probe(to) | Dial::Errand { to, .. } => (to, Role::Peer),
+            Dial::Link(to) | Dial::Probe(to) | Dial::Errand { to, .. } | Dial::Sync(to) => {
+                (to, Role::Peer)
+            }
         };
         // Whoever answers under that address must be the one that is meant.
         let result = match result {
@@ -301,6 +311,7 @@ impl PeerMachine {
                 self.probe_answers(turn, conn, peer, result);
             }
             Dial::Errand { to, suspect } => self.errand_answers(turn, conn, to, suspect, result),
+            Dial::Sync(peer) => self.stranger_answers(turn, conn, peer, result),
         }
     }
 
@@ -311,6 +322,7 @@ impl PeerMachine {
             Line::Seed(seed) => (seed, self.hear_seed(turn, seed, message)),
             Line::Errand { to, .. } => (to, self.hear_of_suspect(turn, conn, to, message)),
             Line::Caller { from, .. } => (from, self.hear_of_suspect(turn, conn, from, message)),
+            Line::Guest { peer, .. } => (peer, self.hear_guest(turn, conn, message)),
         };
         if !understood {
             let keys = vec![
@@ -335,22 +347,14 @@ impl PeerMachine {
             neighbour.heard = turn.now;
         }
         match message {
-            Message::Gossip(gossip) => {
-                let members = &self.members;
-                self.rumors.on_gossip(turn, conn, gossip, |peer, life| {
-                    members.get(peer).is_some_and(|record| life <= record.incarnation)
-                });
-            }
+            Message::Gossip(gossip) => self.hear_gossip(turn, conn, gossip),
             Message::Have(have) => return self.rumors.on_have(turn, conn, have),
             Message::Want(want) => return self.rumors.on_want(turn, conn, &want),
             Message::Prune => self.rumors.set_eager(conn, false),
             Message::Graft => self.rumors.set_eager(conn, true),
-            Message::SyncDigest { round, count, digest } => {
-                self.rumors.on_sync_digest(turn, conn, round, count, digest);
-            }
-            Message::SyncSummary { to, seen, more, answer } => {
-                return self.rumors.on_sync_summary(turn, conn, to, seen, more, answer);
-            }
+            message @ (Message::SyncDigest { .. }
+            | Message::SyncMatched(_)
+            | Message::SyncRanges(_)) => return self.hear_sync(turn, conn, message),
             Message::Ping(number) => turn.send(conn, Message::Pong(number)),
             Message::Pong(number) => {
                 let sent = Time::from_micros(number);
@@ -379,6 +383,7 @@ impl PeerMachine {
         match self.lines.remove(&conn) {
             Some(Line::Neighbour(peer)) => self.link_down(turn, conn, peer, unexpected),
             Some(Line::Seed(seed)) => self.seed_lost(turn, conn, seed),
+            Some(Line::Guest { .. }) => self.rumors.link_down(conn),
             Some(Line::Errand { .. } | Line::Caller { .. }) | None => {}
         }
     }
@@ -466,17 +471,6 @@ impl PeerMachine {
         }
     }
 
-    fn begin_sync_round(&mut self, turn: &mut Turn<'_>) {
-        let pause = self.jitter(self.config.sync_interval);
-        self.timers.set(Timer::Sync, turn.now + pause);
-        let links: Vec<Conn> = self.neighbours.values().map(|n| n.conn).collect();
-        for place in sample(&mut self.rng, links.len(), self.config.fanout) {
-            if let Some(conn) = links.get(place) {
-                self.rumors.begin_sync(turn, *conn);
-            }
-        }
-    }
-
     fn leave(&mut self, turn: &mut Turn<'_>) {
         if self.leaving {
             return;
@@ -545,6 +539,7 @@ impl PeerMachine {
                 self.timers.set(Timer::Ping, turn.now + self.config.ping_interval);
                 self.unlink_strangers(turn);
                 self.dismiss_callers(turn);
+                self.dismiss_guests(turn, false);
                 self.ping_neighbours(turn);
                 self.probe_somebody(turn);
             }
@@ -596,7 +591,7 @@ impl Machine for PeerMachine {
             Input::Congested { conn } => self.rumors.set_congested(conn, true),
             Input::Relieved { conn } => {
                 self.rumors.set_congested(conn, false);
-                self.rumors.begin_sync(turn, conn);
+                self.rumors.begin_sync(turn, conn, true);
             }
             Input::Tick | Input::Persisted { .. } => {}
             Input::Command(Command::Publish { token, payload }) => {

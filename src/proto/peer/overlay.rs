@@ -107,14 +107,14 @@ impl PeerMachine {
         self.departing.remove(&peer);
         turn.log(Event::NeighbourUp { peer, degree: self.neighbours.len() });
         turn.effects.push(Effect::Member(MemberEvent::NeighbourUp(peer)));
-        self.rumors.link_up(conn, peer);
+        self.rumors.link_up(turn.now, conn, peer, false);
         self.links_changed(turn);
         self.arrange(turn);
         self.timers.set(Timer::Silence(peer), turn.now + self.config.suspect_timeout);
         turn.send(conn, Message::Ping(turn.now.micros()));
         if picked {
             // What was said before this link was there.
-            self.rumors.begin_sync(turn, conn);
+            self.rumors.begin_sync(turn, conn, true);
         }
         if self.generated == 0 {
             self.generate(turn);

@@ -320,3 +320,59 @@ fn the_tree_runs_to_the_oldest_neighbour() {
     stage.give(Input::Command(Command::Publish { token, payload }));
     assert!(pushed(&stage, next));
 }
+
+/// A link to a member, over which a comparison has begun: the number of the question asked.
+fn compared(stage: &mut Stage) -> (Conn, u64) {
+    let conn = stage.peer.neighbours[&addr(0)].conn;
+    stage.hear(conn, Message::SyncDigest { round: 1, count: 7, digest: [9; 32], fresh: true });
+    let asked = stage.effects.iter().rev().find_map(|effect| match effect {
+        Effect::Send { message: Message::SyncRanges(ranges), .. } => Some(ranges.round),
+        _ => None,
+    });
+    (conn, asked.expect("digests differ"))
+}
+
+fn ranges(to: u64, parts: crate::proto::message::Parts) -> Message {
+    let (round, salt, floor) = (2, [1; 8], 0);
+    Message::SyncRanges(Box::new(crate::proto::message::Ranges { to, round, salt, floor, parts }))
+}
+
+#[test]
+fn a_comparison_that_makes_no_sense_closes_the_link_and_costs_nothing_else() {
+    use crate::proto::message::{Parts, Prefix};
+    let deep = Prefix::new(Prefix::DEEPEST, 0).unwrap();
+    let absurd = [
+        Parts { splits: vec![(deep, [[1; 6]; 16])], ..Parts::default() },
+        Parts { lists: vec![(Prefix::ALL, vec![]), (Prefix::ALL, vec![])], ..Parts::default() },
+        Parts { wants: vec![(Prefix::ALL, vec![[1; 6]; 40_000])], ..Parts::default() },
+    ];
+    for parts in absurd {
+        let mut stage = Stage::new(5, 3);
+        let (conn, asked) = compared(&mut stage);
+        stage.hear(conn, ranges(asked, parts.clone()));
+        assert!(stage.effects.contains(&Effect::Close { conn }), "{parts:?}");
+        assert!(!stage.peer.neighbours.contains_key(&addr(0)));
+        assert_eq!(stage.peer.neighbours.len(), 2, "the others stay");
+    }
+    let mut stage = Stage::new(5, 3);
+    let conn = stage.peer.neighbours[&addr(0)].conn;
+    let digest = Message::SyncDigest { round: 1, count: u64::MAX, digest: [9; 32], fresh: false };
+    stage.hear(conn, digest);
+    assert!(stage.effects.contains(&Effect::Close { conn }), "nobody holds so many");
+}
+
+#[test]
+fn an_answer_to_a_question_that_was_not_asked_is_not_looked_at() {
+    let mut stage = Stage::new(5, 3);
+    let (conn, asked) = compared(&mut stage);
+    let nothing = crate::proto::message::Parts {
+        lists: vec![(crate::proto::message::Prefix::ALL, vec![])],
+        ..Default::default()
+    };
+    stage.give(Input::Command(Command::Publish { token: 1, payload: Bytes::from_static(b"a") }));
+    stage.effects.clear();
+    for to in [0, asked + 1, u64::MAX] {
+        stage.hear(conn, ranges(to, nothing.clone()));
+    }
+    assert!(stage.effects.is_empty(), "{:?}", stage.effects);
+}

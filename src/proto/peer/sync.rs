@@ -1,0 +1,178 @@
+//! With whom a peer compares its messages, and when.
+//!
+//! Each round goes to neighbours, and now and then to a random member instead,
+//! over a connection for that alone: two halves of a network that have lost all
+//! links between them would else never compare (DESIGN.md, section 4). What must
+//! stay true: whoever is let in for a comparison takes part in nothing else, and
+//! finds a bounded number of places.
+
+use std::time::Duration;
+
+use rand::RngExt;
+
+use super::{CALL, Dial, Line, PeerMachine, Timer, sample};
+use crate::proto::machine::{Conn, OpenError};
+use crate::proto::message::{Addr, Gossip, Hello, Message, Purpose, Refused, Welcome};
+use crate::proto::registry::Status;
+use crate::proto::turn::Turn;
+
+/// How often one of the peers of a round is a random member: with the usual interval every 40 s,
+/// and in a network of a hundred somebody does every half a second.
+const STRANGER: f64 = 0.25;
+/// A peer without links that found nobody to compare with tries again after this long.
+const AGAIN: Duration = Duration::from_secs(1);
+/// Connections for a comparison at the same time that others have opened.
+const MAX_GUESTS: usize = 16;
+
+impl PeerMachine {
+    pub(super) fn begin_sync_round(&mut self, turn: &mut Turn<'_>) {
+        let pause = self.jitter(self.config.sync_interval);
+        self.timers.set(Timer::Sync, turn.now + pause);
+        self.dismiss_guests(turn, true);
+        if self.leaving {
+            return;
+        }
+        let links: Vec<Conn> = self.neighbours.values().map(|n| n.conn).collect();
+        let mut many = self.config.fanout;
+        if (links.is_empty() || self.rng.random_bool(STRANGER)) && self.compare_with_stranger(turn)
+        {
+            many = many.saturating_sub(1);
+        }
+        for place in sample(&mut self.rng, links.len(), many) {
+            if let Some(conn) = links.get(place) {
+                self.rumors.begin_sync(turn, *conn, false);
+            }
+        }
+    }
+
+    /// Calls a random member that is no neighbour; false if there is none. One that is suspected is
+    /// as good as any: who was cut off is found again that way.
+    fn compare_with_stranger(&mut self, turn: &mut Turn<'_>) -> bool {
+        let calling = |peer: &Addr| self.dials.values().any(|dial| *dial == Dial::Sync(*peer));
+        let others: Vec<Addr> = self
+            .members
+            .members()
+            .map(|(peer, _)| *peer)
+            .filter(|peer| {
+                *peer != self.config.me
+                    && !self.neighbours.contains_key(peer)
+                    && !self.departing.contains_key(peer)
+                    && !calling(peer)
+            })
+            .collect();
+        let place = self.rng.random_range(0..others.len().max(1));
+        let Some(peer) = others.get(place).copied() else { return false };
+        self.dial(turn, peer, Purpose::Sync, Dial::Sync(peer));
+        true
+    }
+
+    /// Why a comparison that somebody asks for is refused.
+    pub(super) fn objection_to_guest(&self, hello: &Hello) -> Option<Refused> {
+        let record = self.members.get(&hello.from);
+        let gone = |status| status != Status::Alive;
+        let guests =
+            self.lines.values().filter(|line| matches!(line, Line::Guest { mine: false, .. }));
+        if self.leaving {
+            Some(Refused::Leaving)
+        } else if record.is_none_or(|r| gone(r.status) && r.incarnation >= hello.incarnation) {
+            Some(Refused::NotMember)
+        } else if self.neighbours.contains_key(&hello.from) {
+            Some(Refused::AlreadyLinked)
+        } else {
+            (guests.count() >= MAX_GUESTS).then_some(Refused::Full)
+        }
+    }
+
+    /// A connection for a comparison is open, from whichever side.
+    pub(super) fn guest_up(&mut self, turn: &mut Turn<'_>, conn: Conn, peer: Addr, mine: bool) {
+        self.lines.insert(conn, Line::Guest { peer, since: turn.now, mine });
+        self.rumors.link_up(turn.now, conn, peer, true);
+    }
+
+    /// A member that was called for a comparison answers, or does not.
+    pub(super) fn stranger_answers(
+        &mut self,
+        turn: &mut Turn<'_>,
+        conn: Conn,
+        peer: Addr,
+        result: Result<Welcome, OpenError>,
+    ) {
+        match result {
+            Ok(welcome) if self.leaving || welcome.leaving => turn.close(conn),
+            Ok(welcome) => {
+                if self.suspicions.contains_key(&peer) {
+                    self.refuted(turn, peer, peer, welcome.incarnation);
+                }
+                self.guest_up(turn, conn, peer, true);
+                self.rumors.begin_sync(turn, conn, true);
+                self.fill(turn);
+            }
+            Err(error) => {
+                if let OpenError::Refused(refusal) = error
+                    && refusal.reason == Refused::NotMember
+                {
+                    // It has heard of this incarnation's death: only a later one is above that.
+                    self.rise_again(turn);
+                }
+                if self.neighbours.is_empty() {
+                    // Nobody at all was compared with: this peer does not wait for its next round.
+                    let soon = self.jitter(AGAIN);
+                    self.timers.set(Timer::Sync, turn.now + soon);
+                }
+            }
+        }
+    }
+
+    /// What is said over a connection for a comparison. False if it is anything else.
+    pub(super) fn hear_guest(&mut self, turn: &mut Turn<'_>, conn: Conn, message: Message) -> bool {
+        match message {
+            Message::Gossip(gossip) => self.hear_gossip(turn, conn, gossip),
+            other => return self.hear_sync(turn, conn, other),
+        }
+        true
+    }
+
+    /// What is said of a comparison. False if it is anything else, or makes no sense.
+    pub(super) fn hear_sync(&mut self, turn: &mut Turn<'_>, conn: Conn, message: Message) -> bool {
+        match message {
+            Message::SyncDigest { round, count, digest, fresh } => {
+                let question = (round, count, digest);
+                self.rumors.on_sync_digest(turn, conn, &mut self.rng, question, fresh)
+            }
+            Message::SyncMatched(to) => {
+                self.rumors.on_sync_matched(turn, conn, to);
+                true
+            }
+            Message::SyncRanges(ranges) => self.rumors.on_sync_ranges(turn, conn, &ranges),
+            _ => false,
+        }
+    }
+
+    pub(super) fn hear_gossip(&mut self, turn: &mut Turn<'_>, conn: Conn, gossip: Gossip) {
+        let members = &self.members;
+        self.rumors.on_gossip(turn, conn, gossip, |peer, life| {
+            members.get(peer).is_some_and(|record| life <= record.incarnation)
+        });
+    }
+
+    /// Closes connections for comparisons that were over long ago: with `own` those that this peer
+    /// opened, else those that others opened and forgot.
+    pub(super) fn dismiss_guests(&mut self, turn: &mut Turn<'_>, own: bool) {
+        let over = |line: &Line| match line {
+            Line::Guest { mine, since, .. } => {
+                if own {
+                    *mine
+                } else {
+                    turn.now.since(*since) > CALL
+                }
+            }
+            _ => false,
+        };
+        let guests: Vec<Conn> =
+            self.lines.iter().filter(|(_, line)| over(line)).map(|(conn, _)| *conn).collect();
+        for conn in guests {
+            turn.close(conn);
+            self.line_down(turn, conn, false);
+        }
+    }
+}
