@@ -22,7 +22,7 @@ use crate::node;
 use crate::proto::config::{PeerConfig, SeedConfig};
 use crate::proto::event::{Event, Severity};
 use crate::proto::message::{Addr, Role};
-use crate::storage::OpenStore;
+use crate::storage::{OpenReplica, OpenStore};
 
 /// Threads that run the node: one decides, one keeps the sockets going meanwhile.
 const WORKERS: usize = 2;
@@ -111,7 +111,13 @@ async fn peer(
         let keys = vec![("suspect", format!("{suspect:?}")), ("ping", format!("{ping:?}"))];
         warn(role, me, "suspect timeout is not longer than ping interval", keys);
     }
-    let mut peer = node::Peer::start(listener, config);
+    let mut peer = match args.common.state_dir("peer", me) {
+        Some(dir) => {
+            let replica = OpenReplica::open(&dir).map_err(Failure::running)?;
+            node::Peer::start_durable(listener, config, replica).map_err(Failure::running)?
+        }
+        None => node::Peer::start(listener, config),
+    };
     tokio::select! {
         () = signals.stop_requested(&log, role, me) => {}
         () = peer.ended() => return Err(Failure::running(ENDED)),

@@ -4,12 +4,17 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rumormill::node::{Peer, Seed, bind};
 use rumormill::proto::config::{Network, PeerConfig, SeedConfig};
+use rumormill::proto::kv::replica::{Reply, Request};
+use rumormill::proto::kv::value::Value;
 use rumormill::proto::message::{ChangeKind, Standing};
 use rumormill::proto::registry::Status;
+use rumormill::storage::OpenReplica;
+use serde_json::json;
 
 const ANY: ([u8; 4], u16) = ([127, 0, 0, 1], 0);
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -154,4 +159,90 @@ async fn every_seed_tells_why_a_member_is_in_or_out() {
     assert!(status.has_quorum && status.voting && status.standing == Standing::Voting);
     assert_eq!((status.members, status.records), (3, 4));
     assert_eq!(seeds[0].records().await.unwrap().len(), 4);
+}
+
+fn key(name: &str) -> Arc<str> {
+    name.into()
+}
+
+fn put(name: &str, json: serde_json::Value) -> Request {
+    Request::Put(key(name), Value::new(&json).unwrap())
+}
+
+async fn registered(peers: &[Peer]) {
+    for peer in peers {
+        until(
+            "a registered peer",
+            async || peer.status().await.unwrap(),
+            |status| status.registered && !status.neighbours.is_empty(),
+        )
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn what_one_replica_was_told_all_show_and_a_client_never_reads_less_than_it_has_seen() {
+    let (network, _seeds) = start_seeds(1).await;
+    let mut peers = Vec::new();
+    for _ in 0..5 {
+        peers.push(start_peer(&network).await);
+    }
+    registered(&peers).await;
+    let mut seen = None;
+    for round in 0..50 {
+        // A client that writes here and reads there at once: it waits for its own write.
+        let (here, there) = (peers[round % 5].handle(), peers[(round + 1) % 5].handle());
+        let Ok(Reply::Put { seen: now, .. }) = here.store(put("k", json!(round)), seen).await
+        else {
+            panic!("put {round} failed")
+        };
+        let read = there.store(Request::Get(key("k")), Some(now)).await.unwrap();
+        let Reply::Got { versions, seen: now } = read else { panic!("{round}: {read:?}") };
+        let values: Vec<_> = versions.iter().map(|version| version.value.json()).collect();
+        assert_eq!(values, [json!(round)]);
+        seen = Some(now);
+    }
+    let gone = peers[0].handle().store(Request::Delete(key("k")), seen).await.unwrap();
+    let Reply::Deleted(seen) = gone else { panic!("{gone:?}") };
+    for peer in &peers {
+        let read = peer.handle().store(Request::Get(key("k")), Some(seen.clone())).await.unwrap();
+        assert_eq!(read, Reply::NotFound);
+    }
+}
+
+#[tokio::test]
+async fn a_replica_that_comes_late_or_comes_back_gets_all_and_keeps_what_was_answered() {
+    let (network, _seeds) = start_seeds(1).await;
+    let mut peers = vec![start_peer(&network).await, start_peer(&network).await];
+    registered(&peers).await;
+    for number in 0..2_000 {
+        let reply = peers[0].handle().store(put(&format!("k{number}"), json!(number)), None).await;
+        assert!(matches!(reply, Ok(Reply::Put { created: true, .. })), "{reply:?}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let late = async |addr: SocketAddr| {
+        let listener = bind(addr).await.unwrap();
+        let config = PeerConfig::new(listener.local_addr().unwrap(), network.clone());
+        let config = PeerConfig { gossip_count: 0, ..config };
+        Peer::start_durable(listener, config, OpenReplica::open(dir.path()).unwrap()).unwrap()
+    };
+    let third = late(SocketAddr::from(ANY)).await;
+    let keys = async |peer: &Peer| {
+        peer.handle().look(|machine| machine.replica().store().keys().count()).await.unwrap()
+    };
+    until("all keys at a new replica", async || keys(&third).await, |count| *count == 2_000).await;
+    let reply = third.handle().store(put("mine", json!(1)), None).await.unwrap();
+    let Reply::Put { seen, .. } = reply else { panic!("{reply:?}") };
+    let addr = third.address();
+    third.kill();
+    peers[0].handle().store(Request::Delete(key("k7")), None).await.unwrap();
+    // The lock on its disk is free when its writer has ended.
+    let again = until("the disk", async || OpenReplica::open(dir.path()).is_ok(), |free| *free);
+    again.await;
+    let third = late(addr).await;
+    assert_eq!(keys(&third).await, 2_001, "at once, from its disk");
+    until("the delete", async || keys(&third).await, |count| *count == 2_000).await;
+    let read = peers[1].handle().store(Request::Get(key("mine")), Some(seen)).await.unwrap();
+    assert!(matches!(read, Reply::Got { .. }), "{read:?}");
+    peers.push(third);
 }

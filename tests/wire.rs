@@ -1,14 +1,20 @@
 //! The wire format stays what it is, and no bytes from the network panic or allocate beyond limits.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
 use rumormill::net::codec;
+use rumormill::proto::kv::clock::Dot;
+use rumormill::proto::kv::store::Write;
+use rumormill::proto::kv::value::Value;
 use rumormill::proto::message::{
     Addr, Answer, CastVote, Change, ChangeKind, Decision, Gossip, Hello, LinkReport, Message,
     Parts, Prefix, Purpose, Ranges, Refusal, Refused, Role, Standing, Welcome,
 };
 use rumormill::proto::registry::{Record, Status};
+use rumormill::proto::time::Time;
 
 fn addr(port: u16) -> Addr {
     ([127, 0, 0, 1], port).into()
@@ -29,6 +35,19 @@ fn gossip() -> Gossip {
         number: 9,
         offset: 5_000,
         payload: Bytes::from_static(b"hi"),
+    }
+}
+
+fn write() -> Write {
+    let dot = |count| Dot { replica: "127.0.0.1:6001@7".into(), count };
+    Write {
+        dot: dot(2),
+        past: [("127.0.0.1:6001@7".into(), 1)].into_iter().collect(),
+        lamport: 3,
+        at: Time::from_micros(251),
+        key: "k".into(),
+        replaces: vec![dot(1)],
+        value: Some(Value::new(&serde_json::json!(["ü"])).unwrap()),
     }
 }
 
@@ -146,6 +165,29 @@ fn golden() -> Vec<(Message, &'static str)> {
             "00000015_2401007f000001fb7117030101007f000001fb7117",
         ),
         (Message::SyncMatched(4), "00000002_2504"),
+        (
+            Message::Write(Arc::new(write())),
+            "00000067_26103132372e302e302e313a3630303140370201103132372e302e302e313a3630303140370103fbfb00016b01103132372e302e302e313a3630303140370101065b22c3bc225d25430e7ac849b6925886cb691fdcc5b6dcc24bf6b64b1a80b08bf928eb1c2703",
+        ),
+        (
+            Message::StoreContext { context: write().past, answer: true },
+            "00000015_2701103132372e302e302e313a3630303140370101",
+        ),
+        (
+            Message::Writes(vec![Arc::new(write())]),
+            "00000068_2801103132372e302e302e313a3630303140370201103132372e302e302e313a3630303140370103fbfb00016b01103132372e302e302e313a3630303140370101065b22c3bc225d25430e7ac849b6925886cb691fdcc5b6dcc24bf6b64b1a80b08bf928eb1c2703",
+        ),
+        (Message::SnapshotOffer, "00000001_29"),
+        (Message::SnapshotAsk { first: true }, "00000002_2a01"),
+        (
+            Message::SnapshotPart {
+                context: write().past,
+                lamport: 3,
+                entries: vec![("k".into(), write().version().into_iter().collect())],
+                more: false,
+            },
+            "0000006a_2b01103132372e302e302e313a363030314037010301016b01103132372e302e302e313a3630303140370201103132372e302e302e313a3630303140370103fbfb00065b22c3bc225d25430e7ac849b6925886cb691fdcc5b6dcc24bf6b64b1a80b08bf928eb1c270300",
+        ),
     ]
 }
 

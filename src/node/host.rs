@@ -25,12 +25,14 @@ use crate::net::handshake::{self, Opened};
 use crate::proto::config::Network;
 use crate::proto::event::{Event, Severity};
 use crate::proto::gossip::MessageId;
+use crate::proto::kv::clock::Seen;
+use crate::proto::kv::replica::{Reply, Request};
 use crate::proto::machine::{
     Command, Conn, Effect, Input, Machine, MemberEvent, OpenError, PublishError,
 };
 use crate::proto::message::{Addr, Answer, Hello, Message, Role, Welcome};
 use crate::proto::time::Time;
-use crate::storage::{OpenStore, RegistryStore, StorageError};
+use crate::storage::{OpenReplica, OpenStore, RegistryStore, ReplicaStore, StorageError};
 
 /// Batches of input that may wait; beyond, readers wait, and their senders with them.
 const INBOX: usize = 1_024;
@@ -69,6 +71,12 @@ pub(super) enum Inbound {
     Publish {
         payload: Bytes,
         answer: Option<oneshot::Sender<Result<MessageId, PublishError>>>,
+    },
+    /// Asks the store, as a client that has seen this.
+    Store {
+        request: Request,
+        seen: Option<Seen>,
+        answer: oneshot::Sender<Reply>,
     },
     Leave,
     Subscribe(mpsc::Sender<Received>, oneshot::Sender<()>),
@@ -136,11 +144,13 @@ pub(super) struct Host<M> {
     frame: Vec<u8>,
     farewells: JoinSet<()>,
     answers: HashMap<u64, oneshot::Sender<Result<MessageId, PublishError>>>,
+    stored: HashMap<u64, oneshot::Sender<Reply>>,
     tokens_used: u64,
     subscribers: Vec<(mpsc::Sender<Received>, u64)>,
     watchers: Vec<mpsc::UnboundedSender<MemberEvent>>,
     /// Durable state; without it, memory is all there is.
     store: Option<RegistryStore>,
+    replica: Option<ReplicaStore>,
     /// Batches up to this one are on disk.
     durable: u64,
     stopped: bool,
@@ -176,10 +186,12 @@ impl<M: Machine + Send + 'static> Host<M> {
             frame: Vec::new(),
             farewells: JoinSet::new(),
             answers: HashMap::new(),
+            stored: HashMap::new(),
             tokens_used: 0,
             subscribers: Vec::new(),
             watchers: Vec::new(),
             store: None,
+            replica: None,
             durable: 0,
             stopped: false,
         };
@@ -192,16 +204,36 @@ impl<M: Machine + Send + 'static> Host<M> {
     ///
     /// If the writer cannot be started.
     pub fn keep_in(&mut self, store: OpenStore) -> Result<(), StorageError> {
+        let (durable, failed) = self.disk_listeners();
+        self.store = Some(store.start(durable, failed)?);
+        Ok(())
+    }
+
+    /// Has the changes of a peer's replica of the store written to disk before the machine is told
+    /// that they are.
+    ///
+    /// # Errors
+    ///
+    /// If the writer cannot be started.
+    pub fn keep_replica_in(&mut self, replica: OpenReplica) -> Result<(), StorageError> {
+        let (durable, failed) = self.disk_listeners();
+        self.replica = Some(replica.start(durable, failed)?.1);
+        Ok(())
+    }
+
+    /// Brings what a writer says into the inbox.
+    fn disk_listeners(
+        &self,
+    ) -> (impl FnMut(u64) + Send + 'static, impl FnOnce(String) + Send + 'static) {
         let (durable, failed) = (self.sender.clone(), self.sender.clone());
-        self.store = Some(store.start(
+        (
             move |batch| {
                 let _ = durable.blocking_send(Inbound::Durable(batch));
             },
             move |error| {
                 let _ = failed.blocking_send(Inbound::DiskFailed(error));
             },
-        )?);
-        Ok(())
+        )
     }
 
     /// Runs the machine until it has stopped.
@@ -252,9 +284,8 @@ impl<M: Machine + Send + 'static> Host<M> {
         }
         // The writer may be waiting to say that something is durable.
         self.inbox.close();
-        if let Some(store) = self.store.take() {
-            let _ = tokio::task::spawn_blocking(move || drop(store)).await;
-        }
+        let kept = (self.store.take(), self.replica.take());
+        let _ = tokio::task::spawn_blocking(move || drop(kept)).await;
         let all = async { while self.farewells.join_next().await.is_some() {} };
         let _ = timeout(FAREWELL, all).await;
     }
@@ -319,6 +350,12 @@ impl<M: Machine + Send + 'static> Host<M> {
                     self.answers.insert(token, answer);
                 }
                 self.handle(now, Input::Command(Command::Publish { token, payload }));
+            }
+            Inbound::Store { request, seen, answer } => {
+                self.tokens_used += 1;
+                let token = self.tokens_used;
+                self.stored.insert(token, answer);
+                self.handle(now, Input::Command(Command::Store { token, request, seen }));
             }
             Inbound::Durable(last) => {
                 for batch in self.durable + 1..=last {
@@ -425,6 +462,17 @@ impl<M: Machine + Send + 'static> Host<M> {
                 }
                 None => self.follow_up.push_back(Input::Persisted { batch }),
             },
+            Effect::PersistStore { batch, changes } => match &self.replica {
+                Some(replica) => {
+                    replica.submit(batch, changes);
+                }
+                None => self.follow_up.push_back(Input::Persisted { batch }),
+            },
+            Effect::Stored { token, reply } => {
+                if let Some(answer) = self.stored.remove(&token) {
+                    let _ = answer.send(reply);
+                }
+            }
             Effect::Published { token, result } => {
                 if let Some(answer) = self.answers.remove(&token) {
                     let _ = answer.send(result);

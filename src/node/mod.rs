@@ -16,7 +16,9 @@ use rand::TryRng;
 use rand::rngs::SysRng;
 use tokio::net::{TcpListener, TcpSocket};
 
-pub use peer::{MemberEvents, Messages, Peer, PeerGone, PeerStatus, Publisher, Received};
+pub use peer::{
+    MemberEvents, Messages, Peer, PeerGone, PeerHandle, PeerStatus, Publisher, Received,
+};
 pub use seed::{Seed, SeedGone, SeedStatus};
 
 /// Connections that may wait to be accepted.

@@ -10,9 +10,12 @@ use tokio::task::JoinHandle;
 use super::host::{Host, Inbound, Inspection};
 use crate::proto::config::PeerConfig;
 use crate::proto::gossip::{Counters, MAX_PAYLOAD, MessageId};
+use crate::proto::kv::clock::Seen;
+use crate::proto::kv::replica::{Reply, Request};
 use crate::proto::machine::{Delivery, MemberEvent, PublishError};
 use crate::proto::message::{Addr, Incarnation, Role};
 use crate::proto::peer::PeerMachine;
+use crate::storage::{OpenReplica, StorageError};
 
 /// Messages that wait for a program that does not take them; further ones are counted instead.
 const WAITING: usize = 65_536;
@@ -153,6 +156,67 @@ impl Publisher {
     }
 }
 
+/// A peer to ask from anywhere; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct PeerHandle {
+    address: Addr,
+    inbox: mpsc::Sender<Inbound>,
+}
+
+impl PeerHandle {
+    /// Where the peer listens.
+    pub fn address(&self) -> Addr {
+        self.address
+    }
+
+    /// A handle that publishes at this peer.
+    pub fn publisher(&self) -> Publisher {
+        Publisher(self.inbox.clone())
+    }
+
+    /// Asks the peer's replica of the store, as a client that has seen this; nothing said is
+    /// whatever the replica has. What was answered is durable there.
+    ///
+    /// # Errors
+    ///
+    /// If the peer has stopped.
+    pub async fn store(&self, request: Request, seen: Option<Seen>) -> Result<Reply, PeerGone> {
+        let (answer, reply) = oneshot::channel();
+        let ask = Inbound::Store { request, seen, answer };
+        self.inbox.send(ask).await.map_err(|_| PeerGone)?;
+        reply.await.map_err(|_| PeerGone)
+    }
+
+    /// Looks at the machine between two inputs.
+    ///
+    /// # Errors
+    ///
+    /// If the peer has stopped.
+    pub async fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&PeerMachine) -> T + Send + 'static,
+    ) -> Result<T, PeerGone> {
+        let (answer, seen) = oneshot::channel();
+        let look = move |machine: &dyn Any| {
+            if let Some(machine) = machine.downcast_ref::<PeerMachine>() {
+                let _ = answer.send(look(machine));
+            }
+        };
+        let inspect = Inbound::Inspect(Inspection(Box::new(look)));
+        self.inbox.send(inspect).await.map_err(|_| PeerGone)?;
+        seen.await.map_err(|_| PeerGone)
+    }
+
+    /// How it stands with the peer right now.
+    ///
+    /// # Errors
+    ///
+    /// If the peer has stopped.
+    pub async fn status(&self) -> Result<PeerStatus, PeerGone> {
+        self.look(PeerStatus::of).await
+    }
+}
+
 /// A running peer.
 #[derive(Debug)]
 pub struct Peer {
@@ -171,9 +235,32 @@ impl Peer {
         Self { address, inbox, task: tokio::spawn(host.run()) }
     }
 
+    /// Starts a peer that keeps its replica of the store on disk, and begins with what is there.
+    ///
+    /// # Errors
+    ///
+    /// If the writer cannot be started.
+    pub fn start_durable(
+        listener: TcpListener,
+        config: PeerConfig,
+        replica: OpenReplica,
+    ) -> Result<Self, StorageError> {
+        let (address, network) = (config.me, config.network.clone());
+        let machine = PeerMachine::new(config, super::chance());
+        let machine = machine.recovered(replica.store().clone());
+        let (mut host, inbox) = Host::new(machine, listener, Role::Peer, address, network);
+        host.keep_replica_in(replica)?;
+        Ok(Self { address, inbox, task: tokio::spawn(host.run()) })
+    }
+
     /// Where it listens.
     pub fn address(&self) -> Addr {
         self.address
+    }
+
+    /// A handle to ask it from anywhere.
+    pub fn handle(&self) -> PeerHandle {
+        PeerHandle { address: self.address, inbox: self.inbox.clone() }
     }
 
     /// Gossips a payload to everybody, and returns the message's identity.
@@ -223,15 +310,7 @@ impl Peer {
     ///
     /// If the peer has stopped.
     pub async fn status(&self) -> Result<PeerStatus, PeerGone> {
-        let (answer, status) = oneshot::channel();
-        let look = move |machine: &dyn Any| {
-            if let Some(machine) = machine.downcast_ref::<PeerMachine>() {
-                let _ = answer.send(PeerStatus::of(machine));
-            }
-        };
-        let inspect = Inbound::Inspect(Inspection(Box::new(look)));
-        self.inbox.send(inspect).await.map_err(|_| PeerGone)?;
-        status.await.map_err(|_| PeerGone)
+        self.handle().status().await
     }
 
     /// Leaves the network and stops; at most 2 s.

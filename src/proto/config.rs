@@ -125,6 +125,8 @@ pub struct PeerConfig {
     pub links: usize,
     /// Links that a peer accepts before it refuses more.
     pub max_links: usize,
+    /// How long a request may wait for the writes that its metadata names.
+    pub causal_wait: Duration,
     /// Exponent γ of the degree distribution that the choice of neighbours aims at.
     pub exponent: f64,
     #[doc(hidden)]
@@ -146,6 +148,7 @@ impl PeerConfig {
             fanout: 2,
             links: 3,
             max_links: 64,
+            causal_wait: Duration::from_secs(1),
             exponent: 2.5,
             flaw: Flaw::None,
         }

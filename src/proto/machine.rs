@@ -13,6 +13,8 @@ use bytes::Bytes;
 
 use super::event::Event;
 use super::gossip::MessageId;
+use super::kv::clock::Seen;
+use super::kv::replica::{Reply, Request, StoreChange};
 use super::message::{
     Addr, Answer, Gossip, Hello, Incarnation, Message, Refusal, Standing, Welcome,
 };
@@ -108,6 +110,15 @@ pub enum Command {
         /// What to say.
         payload: Bytes,
     },
+    /// Ask the store for something; answered with [`Effect::Stored`].
+    Store {
+        /// Brought back by the answer.
+        token: u64,
+        /// What.
+        request: Request,
+        /// What the client has seen; nothing said is whatever this replica has.
+        seen: Option<Seen>,
+    },
     /// Leave the network and stop; ends in [`Effect::Stopped`].
     Leave,
 }
@@ -159,6 +170,20 @@ pub enum Effect {
         batch: u64,
         /// What to keep, in order.
         changes: Vec<Keep>,
+    },
+    /// Make changes of the store durable, then say `Persisted`.
+    PersistStore {
+        /// Brought back by `Persisted`; ascending.
+        batch: u64,
+        /// What to keep, in order.
+        changes: Vec<StoreChange>,
+    },
+    /// Answer to [`Command::Store`].
+    Stored {
+        /// From the command.
+        token: u64,
+        /// The answer.
+        reply: Reply,
     },
     /// Something to log.
     Log(Event),

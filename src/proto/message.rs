@@ -5,10 +5,13 @@
 //! `net::codec`'s business alone (DESIGN.md, section 6).
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::kv::clock::Clock;
+use super::kv::store::{Version, Write};
 use super::registry::{Record, Status};
 
 /// Where a process listens, and therefore who it is.
@@ -475,6 +478,36 @@ pub enum Message {
 
     /// Peer to peer: the digests match, in answer to that question of the other side.
     SyncMatched(u64),
+
+    /// Peer to peer: a write to the store, pushed.
+    Write(Arc<Write>),
+    /// Peer to peer: what the sender has seen of the store.
+    StoreContext {
+        /// Writes seen.
+        context: Clock,
+        /// The receiver is to tell its own, if the sender lacks nothing that it knows of.
+        answer: bool,
+    },
+    /// Peer to peer: writes that the receiver lacks, in an order in which they can be applied.
+    Writes(Vec<Arc<Write>>),
+    /// Peer to peer: the receiver lacks more than there are single writes of; it may ask for all.
+    SnapshotOffer,
+    /// Peer to peer: send the store, or more of it.
+    SnapshotAsk {
+        /// From its beginning.
+        first: bool,
+    },
+    /// Peer to peer: a part of the store as it was at one moment.
+    SnapshotPart {
+        /// What the sender had seen at that moment.
+        context: Clock,
+        /// Its Lamport time.
+        lamport: u64,
+        /// Keys and their versions.
+        entries: Vec<(Arc<str>, Vec<Version>)>,
+        /// More parts follow.
+        more: bool,
+    },
 }
 
 /// How far a seed can be relied on to know what was answered for. It is durable; a seed whose disk

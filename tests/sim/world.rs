@@ -132,8 +132,10 @@ impl World {
             Action::Wake { node, life, due } => self.wake(node, life, due),
             Action::Persisted { node, life, batch } => {
                 if self.nodes[node].life == life {
-                    self.disks.entry(node).or_default().sync(batch);
-                    self.check_disks();
+                    if self.nodes[node].is_seed() {
+                        self.disks.entry(node).or_default().sync(batch);
+                        self.check_disks();
+                    }
                     self.give(node, Input::Persisted { batch });
                 }
             }
@@ -326,6 +328,11 @@ impl World {
                 disk.busy_until = done;
                 self.schedule(done, Action::Persisted { node: id, life, batch });
             }
+            Effect::PersistStore { batch, .. } => {
+                let life = self.nodes[id].life;
+                self.schedule(self.now, Action::Persisted { node: id, life, batch });
+            }
+            Effect::Stored { .. } => {}
             Effect::Stopped => {
                 self.note(id, || "== has left".to_owned());
                 self.end(id);

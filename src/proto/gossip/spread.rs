@@ -33,6 +33,7 @@ use super::window::Window;
 use super::{Counters, MAX_PAYLOAD, MessageId};
 use crate::proto::config::Flaw;
 use crate::proto::event::{Event, Severity};
+use crate::proto::kv::replica::Paths;
 use crate::proto::machine::{Conn, Delivery, Effect, PublishError};
 use crate::proto::message::{Addr, Gossip, Incarnation, Message, Tag};
 use crate::proto::time::Time;
@@ -235,6 +236,18 @@ impl Rumors {
     pub(crate) fn set_congested(&mut self, conn: Conn, congested: bool) {
         if let Some(link) = self.links.get_mut(&conn) {
             link.congested = congested;
+        }
+    }
+
+    /// The links over which messages are pushed, and all links between neighbours.
+    pub(crate) fn paths(&self) -> Paths {
+        let links = self.links.iter().filter(|(_, link)| !link.guest);
+        let eager = |(conn, link): &(&Conn, &Link)| {
+            (link.eager || self.parent == Some(**conn)) && !link.congested
+        };
+        Paths {
+            eager: links.clone().filter(eager).map(|(conn, _)| *conn).collect(),
+            all: links.map(|(conn, _)| *conn).collect(),
         }
     }
 

@@ -109,7 +109,7 @@ impl FromIterator<(Replica, u64)> for Clock {
 /// What a client has seen: a clock, and single writes beyond it. A client that wrote beside another
 /// one's write at the same replica has seen its own and not the other's, which a count alone could
 /// not say.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Seen {
     /// All that was seen in order.
     pub clock: Clock,

@@ -2,7 +2,7 @@
 //! writes kept side by side until somebody resolves them (DESIGN.md, section 5).
 //!
 //! `clock` says what has been seen, `value` what is kept, `store` holds one
-//! replica. What must stay true: no replica shows a write without its causal
+//! replica, `snapshot` all of it, `replica` keeps it up to date with others. What must stay true: no replica shows a write without its causal
 //! past; replicas that have heard the same writes hold the same store; and what
 //! was overwritten or deleted by somebody who had seen it does not come back.
 //! Deletes leave no tombstone, because the context remembers that a dot was
@@ -10,6 +10,7 @@
 //! Almeida, Baquero et al., 2014).
 
 pub mod clock;
+pub mod replica;
 pub mod snapshot;
 pub mod store;
 pub mod value;

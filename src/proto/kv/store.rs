@@ -62,7 +62,18 @@ pub struct Write {
 }
 
 impl Write {
-    fn size(&self) -> usize {
+    /// The version that it makes; none of a delete.
+    pub fn version(&self) -> Option<Version> {
+        self.value.as_ref().map(|value| Version {
+            dot: self.dot.clone(),
+            past: self.past.clone(),
+            lamport: self.lamport,
+            at: self.at,
+            value: value.clone(),
+        })
+    }
+
+    pub(super) fn size(&self) -> usize {
         let value = self.value.as_ref().map_or(0, |value| value.text().len());
         OVERHEAD + self.key.len() + value + 24 * (self.past.len() + self.replaces.len())
     }
@@ -127,6 +138,7 @@ impl Store {
         for (key, version) in versions {
             of.entry(key).or_default().push(version);
         }
+        of.values_mut().for_each(|versions| sort(versions));
         Self {
             me,
             lamport,
@@ -340,14 +352,7 @@ impl Store {
     fn apply(&mut self, write: &Arc<Write>) {
         let versions = self.versions.entry(write.key.clone()).or_default();
         versions.retain(|version| !write.replaces.contains(&version.dot));
-        if let Some(value) = &write.value {
-            let version = Version {
-                dot: write.dot.clone(),
-                past: write.past.clone(),
-                lamport: write.lamport,
-                at: write.at,
-                value: value.clone(),
-            };
+        if let Some(version) = write.version() {
             versions.push(version);
             sort(versions);
         }

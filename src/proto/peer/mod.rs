@@ -27,6 +27,8 @@ use super::config::PeerConfig;
 use super::event::{Event, Severity};
 use super::gossip::Counters;
 use super::gossip::spread::Rumors;
+use super::kv::replica::Replication;
+use super::kv::store::Store;
 use super::machine::{Command, Conn, Effect, Input, Machine, MemberEvent, OpenError, PublishError};
 use super::message::{Addr, Hello, Incarnation, Message, Purpose, Refused, Role, Welcome};
 use super::registry::{MAX_AHEAD_MILLIS, Merge, Record, Registry, Status};
@@ -143,6 +145,7 @@ pub struct PeerMachine {
     last_refutation: Option<Time>,
 
     rumors: Rumors,
+    replica: Replication,
     generated: u64,
     leaving: bool,
     timers: Timers<Timer>,
@@ -176,6 +179,7 @@ impl PeerMachine {
             awake_since: Time::default(),
             last_refutation: None,
             rumors: Rumors::new(config.me, config.flaw),
+            replica: Replication::new(Store::new("".into()), config.causal_wait),
             generated: 0,
             leaving: false,
             timers: Timers::default(),
@@ -191,6 +195,18 @@ impl PeerMachine {
     /// Whether a quorum of seeds has accepted this incarnation.
     pub fn is_registered(&self) -> bool {
         self.registered
+    }
+
+    /// A peer that had this replica of the store on disk.
+    #[must_use]
+    pub fn recovered(mut self, store: Store) -> Self {
+        self.replica = Replication::new(store, self.config.causal_wait);
+        self
+    }
+
+    /// Its replica of the store.
+    pub fn replica(&self) -> &Replication {
+        &self.replica
     }
 
     /// Its neighbours.
@@ -237,6 +253,8 @@ impl PeerMachine {
     fn start(&mut self, turn: &mut Turn<'_>) {
         self.incarnation = turn.now.millis();
         self.rumors.start(turn.now, self.incarnation);
+        let name = format!("{}@{}", self.config.me, self.incarnation);
+        self.replica.start(turn, name.into());
         self.awake_since = turn.now;
         turn.log(Event::PeerListening { incarnation: self.incarnation });
         let ping = self.jitter(self.config.ping_interval);
@@ -355,6 +373,14 @@ impl PeerMachine {
             message @ (Message::SyncDigest { .. }
             | Message::SyncMatched(_)
             | Message::SyncRanges(_)) => return self.hear_sync(turn, conn, message),
+            message @ (Message::Write(_)
+            | Message::Writes(_)
+            | Message::StoreContext { .. }
+            | Message::SnapshotOffer
+            | Message::SnapshotAsk { .. }
+            | Message::SnapshotPart { .. }) => {
+                return self.replica.hear(turn, conn, message, &self.rumors.paths());
+            }
             Message::Ping(number) => turn.send(conn, Message::Pong(number)),
             Message::Pong(number) => {
                 let sent = Time::from_micros(number);
@@ -592,8 +618,15 @@ impl Machine for PeerMachine {
             Input::Relieved { conn } => {
                 self.rumors.set_congested(conn, false);
                 self.rumors.begin_sync(turn, conn, true);
+                self.replica.begin_sync(turn, conn);
             }
-            Input::Tick | Input::Persisted { .. } => {}
+            Input::Tick => {}
+            Input::Persisted { batch } => {
+                self.replica.persisted(turn, batch, &self.rumors.paths());
+            }
+            Input::Command(Command::Store { token, request, seen }) => {
+                self.replica.ask(turn, token, request, seen, &self.rumors.paths());
+            }
             Input::Command(Command::Publish { token, payload }) => {
                 let result = if self.leaving {
                     Err(PublishError::Leaving)
@@ -608,13 +641,14 @@ impl Machine for PeerMachine {
             self.fire(turn, timer);
         }
         self.rumors.tick(turn, &mut self.rng);
+        if self.replica.wake_at().is_some_and(|at| at <= now) {
+            self.replica.tick(turn, &self.rumors.paths());
+        }
     }
 
     fn wake_at(&self) -> Option<Time> {
-        match (self.timers.next(), self.rumors.wake_at()) {
-            (Some(one), Some(other)) => Some(one.min(other)),
-            (one, other) => one.or(other),
-        }
+        let wishes = [self.timers.next(), self.rumors.wake_at(), self.replica.wake_at()];
+        wishes.into_iter().flatten().min()
     }
 }
 

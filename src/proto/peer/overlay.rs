@@ -99,6 +99,7 @@ impl PeerMachine {
             self.lines.remove(&old.conn);
             turn.close(old.conn);
             self.rumors.link_down(old.conn);
+            self.replica.link_down(old.conn);
             turn.log(Event::NeighbourDown { peer, degree: self.neighbours.len() });
         }
         let neighbour = Neighbour { conn, incarnation, heard: turn.now, since: turn.now, picked };
@@ -115,6 +116,7 @@ impl PeerMachine {
         if picked {
             // What was said before this link was there.
             self.rumors.begin_sync(turn, conn, true);
+            self.replica.begin_sync(turn, conn);
         }
         if self.generated == 0 {
             self.generate(turn);
@@ -139,6 +141,7 @@ impl PeerMachine {
         turn.log(Event::NeighbourDown { peer, degree: self.neighbours.len() });
         turn.effects.push(Effect::Member(MemberEvent::NeighbourDown(peer)));
         self.rumors.link_down(conn);
+        self.replica.link_down(conn);
         self.links_changed(turn);
         self.arrange(turn);
         if self.leaving {

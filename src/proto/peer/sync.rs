@@ -41,6 +41,7 @@ impl PeerMachine {
         for place in sample(&mut self.rng, links.len(), many) {
             if let Some(conn) = links.get(place) {
                 self.rumors.begin_sync(turn, *conn, false);
+                self.replica.begin_sync(turn, *conn);
             }
         }
     }

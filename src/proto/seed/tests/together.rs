@@ -140,6 +140,8 @@ impl Council {
             }
             Effect::Log(event) => self.events.push((id, event)),
             Effect::Close { .. }
+            | Effect::PersistStore { .. }
+            | Effect::Stored { .. }
             | Effect::Deliver(_)
             | Effect::Member(_)
             | Effect::Published { .. }

@@ -1,17 +1,10 @@
-//! Durable state, on redb under `--data-dir`.
-//!
-//! What must stay true: what `submit` was told to keep is on disk before it is
-//! said to be, all that waits shares one commit, and a file that is damaged,
-//! foreign or in use is refused and never overwritten. A writer thread of its
-//! own does the waiting for the disk, so that the protocol's task never does.
+//! A seed's registry on disk.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::sync::mpsc;
-use std::thread::JoinHandle;
+use std::path::Path;
 
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
+use super::{Batch, META, StorageError, VERSION_KEY, Writer, open};
 use crate::proto::machine::Keep;
 use crate::proto::message::{Addr, Standing};
 use crate::proto::registry::{Record, Status};
@@ -20,62 +13,12 @@ use crate::proto::registry::{Record, Status};
 const FILE: &str = "registry.redb";
 /// Version of what the tables hold.
 const FORMAT: u64 = 1;
-const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const RECORDS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("records");
-/// Key of the format's version.
-const VERSION_KEY: &str = "format";
 /// Key of the seed's standing; without it and without records the seed is fresh.
 const STANDING_KEY: &str = "standing";
-/// Bytes of the file kept in memory: the registry itself is, so pages need not be.
-const CACHE: usize = 128 << 10;
-/// Why there is no durable state.
-#[derive(Debug, thiserror::Error)]
-pub enum StorageError {
-    /// The directory cannot be made.
-    #[error("cannot make the data directory {}: {source}; choose another with --data-dir", dir.display())]
-    Directory {
-        /// The directory.
-        dir: PathBuf,
-        /// What the system says.
-        source: std::io::Error,
-    },
-    /// Another process has the file open.
-    #[error("{} is in use by another process; stop it, or choose another --data-dir", .0.display())]
-    InUse(PathBuf),
-    /// The file is damaged, or not ours.
-    #[error("{} is damaged or not a registry ({what}); it was left as it is: move it away, or choose another --data-dir", file.display())]
-    Damaged {
-        /// The file.
-        file: PathBuf,
-        /// What is wrong with it.
-        what: String,
-    },
-    /// The file was written by another version of this program.
-    #[error("{} has format {found}, this version reads {FORMAT}; use the version that wrote it", file.display())]
-    Version {
-        /// The file.
-        file: PathBuf,
-        /// The format's version in it.
-        found: u64,
-    },
-    /// The writer cannot be started.
-    #[error("cannot start the writer of the data directory: {0}")]
-    Thread(std::io::Error),
-}
-
-/// Changes to keep.
-#[derive(Debug)]
-struct Batch {
-    number: u64,
-    changes: Vec<Keep>,
-}
 
 /// The registry on disk.
-#[derive(Debug)]
-pub struct RegistryStore {
-    writer: Option<mpsc::Sender<Batch>>,
-    thread: Option<JoinHandle<()>>,
-}
+pub type RegistryStore = Writer<Keep>;
 
 /// An open registry whose writer does not run yet.
 #[derive(Debug)]
@@ -92,15 +35,7 @@ impl OpenStore {
     ///
     /// If it is in use, damaged, foreign, or of another format; the file is then left as it is.
     pub fn open(dir: &Path) -> Result<Self, StorageError> {
-        let directory = |source| StorageError::Directory { dir: dir.to_owned(), source };
-        fs::create_dir_all(dir).map_err(directory)?;
-        let file = dir.join(FILE);
-        let mut builder = Database::builder();
-        builder.set_cache_size(CACHE);
-        let database = builder.create(&file).map_err(|error| match error {
-            DatabaseError::DatabaseAlreadyOpen => StorageError::InUse(file.clone()),
-            error => StorageError::Damaged { file: file.clone(), what: error.to_string() },
-        })?;
+        let (database, file) = open(dir, FILE)?;
         let (standing, records) = read_all(&database, &file)?;
         Ok(Self { database, standing, records })
     }
@@ -125,70 +60,19 @@ impl OpenStore {
         durable: impl FnMut(u64) + Send + 'static,
         failed: impl FnOnce(String) + Send + 'static,
     ) -> Result<RegistryStore, StorageError> {
-        // Without a bound: a host that waits for its disk, while the writer waits to be heard by the
-        // host, would wait for ever. What may wait is bounded by the ballots that may be open.
-        let (writer, batches) = mpsc::channel();
-        let database = self.database;
-        let thread = std::thread::Builder::new()
-            .name("registry".to_owned())
-            .spawn(move || write(&database, &batches, durable, failed))
-            .map_err(StorageError::Thread)?;
-        Ok(RegistryStore { writer: Some(writer), thread: Some(thread) })
+        Writer::start(self.database, "registry", commit, durable, failed)
     }
 }
 
-impl RegistryStore {
-    /// Has a batch written; numbers ascend. False if the writer has failed.
-    pub fn submit(&self, number: u64, changes: Vec<Keep>) -> bool {
-        let batch = Batch { number, changes };
-        self.writer.as_ref().is_some_and(|writer| writer.send(batch).is_ok())
-    }
-}
-
-impl Drop for RegistryStore {
-    /// Waits until all that was submitted is written, so that the next life finds it and the lock
-    /// free.
-    fn drop(&mut self) {
-        self.writer = None;
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
-fn write(
-    database: &Database,
-    batches: &mpsc::Receiver<Batch>,
-    mut durable: impl FnMut(u64),
-    failed: impl FnOnce(String),
-) {
-    while let Ok(first) = batches.recv() {
-        let mut group = vec![first];
-        group.extend(batches.try_iter());
-        match commit(database, &group) {
-            Ok(()) => {
-                if let Some(last) = group.last() {
-                    durable(last.number);
-                }
-            }
-            // A disk that fails once cannot be trusted with the next answer.
-            Err(error) => {
-                failed(error.to_string());
-                return;
-            }
-        }
-    }
-}
-
-fn commit(database: &Database, group: &[Batch]) -> Result<(), redb::Error> {
-    if group.iter().all(|batch| batch.changes.is_empty()) {
+fn commit(database: &Database, group: &[Batch<Keep>]) -> Result<(), redb::Error> {
+    if group.iter().all(|(_, changes)| changes.is_empty()) {
         return Ok(());
     }
     let transaction = database.begin_write()?;
     {
         let mut meta = transaction.open_table(META)?;
         let mut table = transaction.open_table(RECORDS)?;
-        for change in group.iter().flat_map(|batch| &batch.changes) {
+        for change in group.iter().flat_map(|(_, changes)| changes) {
             match change {
                 Keep::Standing(standing) => {
                     meta.insert(STANDING_KEY, encode_standing(*standing))?;
@@ -228,7 +112,7 @@ fn read_all(database: &Database, file: &Path) -> Result<Kept, StorageError> {
     let broken = |error: redb::Error| damaged(error.to_string());
     let version = prepare(database).map_err(broken)?;
     if version != FORMAT {
-        return Err(StorageError::Version { file: file.to_owned(), found: version });
+        return Err(StorageError::Version { file: file.to_owned(), found: version, reads: FORMAT });
     }
     let transaction = database.begin_read().map_err(|e| damaged(e.to_string()))?;
     let table = transaction.open_table(RECORDS).map_err(|e| damaged(e.to_string()))?;
@@ -324,7 +208,8 @@ fn decode(bytes: &[u8]) -> Option<Record> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::mpsc::channel;
+    use std::fs;
+    use std::sync::mpsc::{self, channel};
 
     fn addr(port: u16) -> Addr {
         ([127, 0, 0, 1], port).into()
@@ -421,6 +306,9 @@ mod tests {
         transaction.open_table(META).unwrap().insert(VERSION_KEY, 2).unwrap();
         transaction.commit().unwrap();
         drop(store);
-        assert!(matches!(OpenStore::open(dir.path()), Err(StorageError::Version { found: 2, .. })));
+        assert!(matches!(
+            OpenStore::open(dir.path()),
+            Err(StorageError::Version { found: 2, reads: 1, .. })
+        ));
     }
 }

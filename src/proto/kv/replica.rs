@@ -1,0 +1,588 @@
+//! How replicas keep each other up to date, and serve their clients.
+//!
+//! A write goes out along the links over which gossip is pushed, and from there
+//! on, as soon as it is durable; whoever misses something finds out by comparing
+//! contexts, and gets just the writes that it lacks, or the whole store. What
+//! must stay true: nothing leaves this replica that is not on its disk, neither
+//! a write of its own nor the answer to a read, so no dot is ever used twice; and
+//! no answer is older than what its client has seen.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::clock::{Clock, Dot, Replica, Seen};
+use super::snapshot::Snapshot;
+use super::store::{Receipt, Store, Version, Write};
+use super::value::Value;
+use crate::proto::event::Severity;
+use crate::proto::machine::{Conn, Effect};
+use crate::proto::message::Message;
+use crate::proto::time::Time;
+use crate::proto::timers::Timers;
+use crate::proto::turn::Turn;
+
+/// Between two questions to one neighbour because something is missing.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
+/// Bytes of writes or versions in one frame, roughly: frames of others get their turn in between.
+const FRAME: usize = 256 << 10;
+/// A snapshot that does not go on for so long is given up.
+const FETCH_PATIENCE: Duration = Duration::from_secs(10);
+/// Snapshots served at the same time: each holds on to the state of its moment.
+const MAX_SERVED: usize = 2;
+/// Requests that may wait for writes at the same time.
+const MAX_WAITING: usize = 1_024;
+/// Replicas in a context from elsewhere, and bytes in a name.
+const MAX_CLOCK: (usize, usize) = (4_096, 128);
+
+/// What a client wants of the store.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Request {
+    /// Write a value.
+    Put(Arc<str>, Value),
+    /// Read a key.
+    Get(Arc<str>),
+    /// Delete a key.
+    Delete(Arc<str>),
+}
+
+/// What a client is answered.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Reply {
+    /// Written.
+    Put {
+        /// There was no such key before.
+        created: bool,
+        /// What the client has seen now.
+        seen: Seen,
+    },
+    /// The versions of the key, the one to show first.
+    Got {
+        /// At least one.
+        versions: Vec<Version>,
+        /// What the client has seen now.
+        seen: Seen,
+    },
+    /// Deleted, with what the client has seen now.
+    Deleted(Seen),
+    /// There is no such key.
+    NotFound,
+    /// Writes that the client has seen have not come here in time.
+    Behind,
+}
+
+/// One change of a replica's durable state.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum StoreChange {
+    /// This replica's name, for all writes from now on.
+    Named(Replica),
+    /// A write was applied.
+    Write(Arc<Write>),
+    /// These are the versions of a key.
+    Versions(Arc<str>, Vec<Version>),
+    /// All of this was seen, at that Lamport time.
+    Seen(Clock, u64),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    /// A request has waited long enough.
+    Waiting(u64),
+    /// A snapshot does not come on.
+    Fetch,
+}
+
+/// Done once what it rests on is durable.
+#[derive(Debug)]
+enum Later {
+    Spread(Arc<Write>),
+    Say(Conn, Message),
+    Answer(u64, Reply),
+}
+
+#[derive(Debug)]
+struct Waiting {
+    request: Request,
+    seen: Seen,
+}
+
+#[derive(Debug)]
+struct Fetching {
+    from: Conn,
+    snapshot: Snapshot,
+}
+
+#[derive(Debug)]
+struct Serving {
+    snapshot: Arc<Snapshot>,
+    next: usize,
+}
+
+/// The links that a replica may use at the moment.
+#[derive(Clone, Debug, Default)]
+pub struct Paths {
+    /// Where gossip is pushed.
+    pub eager: Vec<Conn>,
+    /// All neighbours.
+    pub all: Vec<Conn>,
+}
+
+/// What happened, counted since the start of this life.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StoreCounters {
+    /// Writes of clients of this replica.
+    pub written: u64,
+    /// Writes taken from others.
+    pub received: u64,
+    /// Writes that came again.
+    pub duplicates: u64,
+    /// Writes sent because contexts differed.
+    pub repaired: u64,
+    /// Snapshots taken over.
+    pub snapshots: u64,
+    /// Requests that were answered with [`Reply::Behind`].
+    pub behind: u64,
+    /// Writes refused because they made no sense or their value did not match its `cid`.
+    pub refused: u64,
+}
+
+/// A replica among others.
+#[derive(Debug)]
+pub struct Replication {
+    store: Store,
+    causal_wait: Duration,
+    batches_used: u64,
+    durable: u64,
+    later: VecDeque<(u64, Later)>,
+    waiting: BTreeMap<u64, Waiting>,
+    asked: BTreeMap<Conn, Time>,
+    fetching: Option<Fetching>,
+    serving: BTreeMap<Conn, Serving>,
+    counters: StoreCounters,
+    timers: Timers<Timer>,
+}
+
+impl Replication {
+    /// Of a replica that begins with this store.
+    pub fn new(store: Store, causal_wait: Duration) -> Self {
+        Self {
+            store,
+            causal_wait,
+            batches_used: 0,
+            durable: 0,
+            later: VecDeque::new(),
+            waiting: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            fetching: None,
+            serving: BTreeMap::new(),
+            counters: StoreCounters::default(),
+            timers: Timers::default(),
+        }
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// What happened so far.
+    pub fn counters(&self) -> &StoreCounters {
+        &self.counters
+    }
+
+    /// When a timer is due.
+    pub fn wake_at(&self) -> Option<Time> {
+        self.timers.next()
+    }
+
+    /// Begins a life, under a name of its own unless there is one from the disk.
+    pub(crate) fn start(&mut self, turn: &mut Turn<'_>, fresh_name: Replica) {
+        if self.store.name().is_empty() {
+            self.store.rename(fresh_name);
+            let name = self.store.name().clone();
+            self.persist(turn, vec![StoreChange::Named(name)]);
+        }
+    }
+
+    fn persist(&mut self, turn: &mut Turn<'_>, changes: Vec<StoreChange>) {
+        self.batches_used += 1;
+        turn.effects.push(Effect::PersistStore { batch: self.batches_used, changes });
+    }
+
+    /// All batches up to this one are on disk.
+    pub(crate) fn persisted(&mut self, turn: &mut Turn<'_>, batch: u64, paths: &Paths) {
+        self.durable = self.durable.max(batch);
+        while self.later.front().is_some_and(|(batch, _)| *batch <= self.durable) {
+            if let Some((_, later)) = self.later.pop_front() {
+                Self::perform(turn, later, paths);
+            }
+        }
+    }
+
+    fn perform(turn: &mut Turn<'_>, later: Later, paths: &Paths) {
+        match later {
+            Later::Spread(write) => turn.send_many(paths.eager.clone(), Message::Write(write)),
+            Later::Say(conn, message) => turn.send(conn, message),
+            Later::Answer(token, reply) => {
+                turn.effects.push(Effect::Stored { token, reply });
+            }
+        }
+    }
+
+    /// Does something once all that was said to be written so far is durable.
+    fn when_durable(&mut self, turn: &mut Turn<'_>, later: Later, paths: &Paths) {
+        if self.durable == self.batches_used {
+            Self::perform(turn, later, paths);
+        } else {
+            self.later.push_back((self.batches_used, later));
+        }
+    }
+
+    /// A client asks for something, having seen that.
+    pub(crate) fn ask(
+        &mut self,
+        turn: &mut Turn<'_>,
+        token: u64,
+        request: Request,
+        seen: Option<Seen>,
+        paths: &Paths,
+    ) {
+        match seen {
+            Some(seen) if !self.store.context().covers(&seen.bound()) => {
+                if self.causal_wait.is_zero() || self.waiting.len() >= MAX_WAITING {
+                    self.counters.behind += 1;
+                    self.when_durable(turn, Later::Answer(token, Reply::Behind), paths);
+                    return;
+                }
+                self.waiting.insert(token, Waiting { request, seen });
+                self.timers.set(Timer::Waiting(token), turn.now + self.causal_wait);
+                for conn in paths.all.clone() {
+                    self.compare(turn, conn);
+                }
+            }
+            seen => self.serve(turn, token, request, seen.as_ref(), paths),
+        }
+    }
+
+    fn serve(
+        &mut self,
+        turn: &mut Turn<'_>,
+        token: u64,
+        request: Request,
+        seen: Option<&Seen>,
+        paths: &Paths,
+    ) {
+        let reply = match request {
+            Request::Get(key) => match self.store.get(&key) {
+                [] => Reply::NotFound,
+                versions => {
+                    let versions = versions.to_vec();
+                    Reply::Got { versions, seen: self.store.seen_with(&key, seen) }
+                }
+            },
+            Request::Put(key, value) => {
+                let created = self.store.get(&key).is_empty();
+                let (write, seen) = self.store.put(turn.now, &key, value, seen);
+                self.written(turn, write, paths);
+                Reply::Put { created, seen }
+            }
+            Request::Delete(key) => match self.store.delete(turn.now, &key, seen) {
+                None => Reply::NotFound,
+                Some((write, seen)) => {
+                    self.written(turn, write, paths);
+                    Reply::Deleted(seen)
+                }
+            },
+        };
+        self.when_durable(turn, Later::Answer(token, reply), paths);
+    }
+
+    fn written(&mut self, turn: &mut Turn<'_>, write: Arc<Write>, paths: &Paths) {
+        self.counters.written += 1;
+        self.persist(turn, vec![StoreChange::Write(write.clone())]);
+        self.when_durable(turn, Later::Spread(write), paths);
+    }
+
+    /// Asks a neighbour what it has seen, unless it was asked just now.
+    fn compare(&mut self, turn: &mut Turn<'_>, conn: Conn) {
+        if self.asked.get(&conn).is_some_and(|at| turn.now.since(*at) < ASK_AGAIN) {
+            return;
+        }
+        self.asked.insert(conn, turn.now);
+        self.tell_context(turn, conn, true);
+    }
+
+    /// Only what is durable is told: the context may be ahead of that by writes of this replica.
+    fn tell_context(&mut self, turn: &mut Turn<'_>, conn: Conn, answer: bool) {
+        let context = self.store.context().clone();
+        let message = Message::StoreContext { context, answer };
+        self.when_durable(turn, Later::Say(conn, message), &Paths::default());
+    }
+
+    /// A round of comparison with a neighbour.
+    pub(crate) fn begin_sync(&mut self, turn: &mut Turn<'_>, conn: Conn) {
+        self.asked.insert(conn, turn.now);
+        self.tell_context(turn, conn, true);
+    }
+
+    /// A link is gone.
+    pub(crate) fn link_down(&mut self, conn: Conn) {
+        self.asked.remove(&conn);
+        self.serving.remove(&conn);
+        if self.fetching.as_ref().is_some_and(|fetching| fetching.from == conn) {
+            self.fetching = None;
+            self.timers.cancel(&Timer::Fetch);
+        }
+    }
+
+    /// Something about the store came over a link. False if it makes no sense.
+    pub(crate) fn hear(
+        &mut self,
+        turn: &mut Turn<'_>,
+        conn: Conn,
+        message: Message,
+        paths: &Paths,
+    ) -> bool {
+        match message {
+            Message::Write(write) => self.hear_writes(turn, conn, vec![write], paths),
+            Message::Writes(writes) => self.hear_writes(turn, conn, writes, paths),
+            Message::StoreContext { context, answer } => {
+                let sane = context.is_sane()
+                    && context.len() <= MAX_CLOCK.0
+                    && context.iter().all(|(name, _)| name.len() <= MAX_CLOCK.1);
+                if sane {
+                    self.hear_context(turn, conn, &context, answer);
+                }
+                sane
+            }
+            Message::SnapshotOffer => {
+                if self.fetching.is_none() {
+                    self.fetching = Some(Fetching { from: conn, snapshot: Snapshot::default() });
+                    self.timers.set(Timer::Fetch, turn.now + FETCH_PATIENCE);
+                    turn.send(conn, Message::SnapshotAsk { first: true });
+                }
+                true
+            }
+            Message::SnapshotAsk { first } => {
+                self.serve_snapshot(turn, conn, first);
+                true
+            }
+            Message::SnapshotPart { context, lamport, entries, more } => {
+                let part = Snapshot { context, lamport, versions: entries };
+                self.hear_snapshot(turn, conn, part, more, paths)
+            }
+            _ => false,
+        }
+    }
+
+    fn hear_writes(
+        &mut self,
+        turn: &mut Turn<'_>,
+        conn: Conn,
+        writes: Vec<Arc<Write>>,
+        paths: &Paths,
+    ) -> bool {
+        let mut applied = Vec::new();
+        let mut gap = false;
+        for write in writes {
+            let (dot, key) = (write.dot.clone(), write.key.clone());
+            match self.store.receive(write) {
+                Ok(Receipt::Applied(writes)) => applied.extend(writes),
+                Ok(Receipt::Known) => self.counters.duplicates += 1,
+                Ok(Receipt::Held | Receipt::Dropped) => gap = true,
+                Err(error) => {
+                    self.counters.refused += 1;
+                    let Dot { replica, count } = dot;
+                    let keys = vec![
+                        ("replica", replica.to_string()),
+                        ("number", count.to_string()),
+                        ("key", key.chars().take(super::store::MAX_KEY).collect()),
+                        ("reason", error.to_string()),
+                    ];
+                    turn.note(Severity::Warn, "write refused", keys);
+                    return false;
+                }
+            }
+        }
+        if !applied.is_empty() {
+            self.counters.received += applied.len() as u64;
+            let changes = applied.iter().cloned().map(StoreChange::Write).collect();
+            self.persist(turn, changes);
+            // They are durable where they were written, so they may go on at once. What had been lost
+            // goes on, too: others behind us may lack it as well, and who does not stops it.
+            let onward: Vec<Conn> =
+                paths.eager.iter().copied().filter(|eager| *eager != conn).collect();
+            if let [write] = applied.as_slice() {
+                turn.send_many(onward, Message::Write(write.clone()));
+            } else {
+                for frame in frames(applied, |write| write.size()) {
+                    turn.send_many(onward.clone(), Message::Writes(frame));
+                }
+            }
+            self.serve_waiting(turn, paths);
+        }
+        if gap {
+            self.compare(turn, conn);
+        }
+        true
+    }
+
+    fn serve_waiting(&mut self, turn: &mut Turn<'_>, paths: &Paths) {
+        let context = self.store.context();
+        let ready: Vec<u64> = self
+            .waiting
+            .iter()
+            .filter(|(_, waiting)| context.covers(&waiting.seen.bound()))
+            .map(|(token, _)| *token)
+            .collect();
+        for token in ready {
+            if let Some(Waiting { request, seen }) = self.waiting.remove(&token) {
+                self.timers.cancel(&Timer::Waiting(token));
+                self.serve(turn, token, request, Some(&seen), paths);
+            }
+        }
+    }
+
+    fn hear_context(&mut self, turn: &mut Turn<'_>, conn: Conn, theirs: &Clock, answer: bool) {
+        let mine = self.store.name().clone();
+        if theirs.get(&mine) > self.store.context().get(&mine) {
+            // This disk is an old copy: what it would write next was written before.
+            let (life, number) = (turn.now.millis(), theirs.get(&mine));
+            let base = mine.rsplit_once('@').map_or(&*mine, |(addr, _)| addr);
+            let name: Replica = format!("{base}@{life}").into();
+            let keys = vec![("was", mine.to_string()), ("number", number.to_string())];
+            turn.note(Severity::Warn, "replica renamed", keys);
+            self.store.rename(name.clone());
+            self.persist(turn, vec![StoreChange::Named(name)]);
+        }
+        if !theirs.covers(self.store.context()) {
+            match self.store.since(theirs) {
+                Some(writes) => {
+                    self.counters.repaired += writes.len() as u64;
+                    for frame in frames(writes, |write| write.size()) {
+                        let message = Message::Writes(frame);
+                        self.when_durable(turn, Later::Say(conn, message), &Paths::default());
+                    }
+                }
+                None => turn.send(conn, Message::SnapshotOffer),
+            }
+        }
+        if answer && !self.store.context().covers(theirs) {
+            self.tell_context(turn, conn, false);
+        }
+    }
+
+    fn serve_snapshot(&mut self, turn: &mut Turn<'_>, conn: Conn, first: bool) {
+        if first {
+            if self.serving.len() >= MAX_SERVED && !self.serving.contains_key(&conn) {
+                return; // it asks again with the next comparison
+            }
+            let snapshot = Arc::new(self.store.snapshot());
+            self.serving.insert(conn, Serving { snapshot, next: 0 });
+        }
+        let Some(serving) = self.serving.get_mut(&conn) else { return };
+        let snapshot = serving.snapshot.clone();
+        let mut entries = Vec::new();
+        let mut size = 0;
+        while size < FRAME
+            && let Some((key, versions)) = snapshot.versions.get(serving.next)
+        {
+            let bytes: usize = versions.iter().map(|v| 160 + v.value.text().len()).sum();
+            // A frame holds one value of any length, or many small ones.
+            if !entries.is_empty() && size + bytes > FRAME {
+                break;
+            }
+            size += key.len() + bytes;
+            entries.push((key.clone(), versions.clone()));
+            serving.next += 1;
+        }
+        let more = serving.next < snapshot.versions.len();
+        if !more {
+            self.serving.remove(&conn);
+        }
+        let (context, lamport) = (snapshot.context.clone(), snapshot.lamport);
+        let message = Message::SnapshotPart { context, lamport, entries, more };
+        self.when_durable(turn, Later::Say(conn, message), &Paths::default());
+    }
+
+    fn hear_snapshot(
+        &mut self,
+        turn: &mut Turn<'_>,
+        conn: Conn,
+        part: Snapshot,
+        more: bool,
+        paths: &Paths,
+    ) -> bool {
+        let Some(fetching) = self.fetching.as_mut().filter(|fetching| fetching.from == conn) else {
+            return true; // given up before
+        };
+        let sane = part.context.is_sane()
+            && part.versions.iter().flat_map(|(_, versions)| versions).all(|version| {
+                part.context.contains(&version.dot)
+                    && part.context.covers(&version.past)
+                    && version.value.check().is_ok()
+            });
+        if !sane {
+            return false;
+        }
+        fetching.snapshot.context = part.context;
+        fetching.snapshot.lamport = part.lamport;
+        fetching.snapshot.versions.extend(part.versions);
+        if more {
+            self.timers.set(Timer::Fetch, turn.now + FETCH_PATIENCE);
+            turn.send(conn, Message::SnapshotAsk { first: false });
+            return true;
+        }
+        self.timers.cancel(&Timer::Fetch);
+        let Some(Fetching { snapshot, .. }) = self.fetching.take() else { return true };
+        let merged = self.store.merge(snapshot);
+        self.counters.snapshots += 1;
+        let mut changes: Vec<StoreChange> = merged
+            .changed
+            .into_iter()
+            .map(|key| StoreChange::Versions(key.clone(), self.store.get(&key).to_vec()))
+            .collect();
+        let (context, lamport) = (self.store.context().clone(), self.store.lamport());
+        changes.push(StoreChange::Seen(context, lamport));
+        self.persist(turn, changes);
+        self.serve_waiting(turn, paths);
+        // Others behind us may lack it as well.
+        for other in paths.all.iter().filter(|other| **other != conn) {
+            self.begin_sync(turn, *other);
+        }
+        true
+    }
+
+    /// Fires what is due.
+    pub(crate) fn tick(&mut self, turn: &mut Turn<'_>, paths: &Paths) {
+        while let Some((_, timer)) = self.timers.due(turn.now) {
+            match timer {
+                Timer::Waiting(token) => {
+                    if self.waiting.remove(&token).is_some() {
+                        self.counters.behind += 1;
+                        self.when_durable(turn, Later::Answer(token, Reply::Behind), paths);
+                    }
+                }
+                Timer::Fetch => self.fetching = None,
+            }
+        }
+    }
+}
+
+fn frames<T>(all: Vec<T>, size: impl Fn(&T) -> usize) -> Vec<Vec<T>> {
+    let mut frames = Vec::new();
+    let (mut frame, mut bytes) = (Vec::new(), 0);
+    for item in all {
+        let more = size(&item);
+        if !frame.is_empty() && bytes + more > FRAME {
+            frames.push(std::mem::take(&mut frame));
+            bytes = 0;
+        }
+        bytes += more;
+        frame.push(item);
+    }
+    if !frame.is_empty() {
+        frames.push(frame);
+    }
+    frames
+}

@@ -1,0 +1,221 @@
+//! A peer's replica of the store on disk.
+//!
+//! What must stay true: a write and the context that says it was seen become
+//! durable together, so that after a crash the replica has seen just what it
+//! holds, and its next dot was never used.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+
+use super::{Batch, META, StorageError, VERSION_KEY, Writer, open};
+use crate::proto::kv::clock::{Clock, Dot};
+use crate::proto::kv::replica::StoreChange;
+use crate::proto::kv::store::{Store, Version, Write};
+
+/// Name of the file in the data directory.
+const FILE: &str = "store.redb";
+/// Version of what the tables hold.
+const FORMAT: u64 = 1;
+/// By key: its versions, as JSON.
+const VERSIONS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("versions");
+/// By replica: how many of its writes were seen.
+const CONTEXT: TableDefinition<'_, &str, u64> = TableDefinition::new("context");
+/// The replica's name.
+const NAME: TableDefinition<'_, &str, &str> = TableDefinition::new("name");
+const NAME_KEY: &str = "name";
+const LAMPORT_KEY: &str = "lamport";
+
+/// The replica on disk.
+pub type ReplicaStore = Writer<StoreChange>;
+
+/// An open replica whose writer does not run yet.
+#[derive(Debug)]
+pub struct OpenReplica {
+    database: Database,
+    store: Store,
+}
+
+impl OpenReplica {
+    /// Opens the replica in a directory, which is made if it is not there, and reads all of it.
+    ///
+    /// # Errors
+    ///
+    /// If it is in use, damaged, foreign, or of another format; the file is then left as it is.
+    pub fn open(dir: &Path) -> Result<Self, StorageError> {
+        let (database, file) = open(dir, FILE)?;
+        let damaged = |what: String| StorageError::Damaged { file: file.clone(), what };
+        let version = prepare(&database).map_err(|error| damaged(error.to_string()))?;
+        if version != FORMAT {
+            return Err(StorageError::Version { file, found: version, reads: FORMAT });
+        }
+        let store = read_all(&database).map_err(|error| damaged(error.to_string()))?;
+        let store = store.map_err(|key| damaged(format!("unreadable versions of {key:?}")))?;
+        Ok(Self { database, store })
+    }
+
+    /// What was kept; without a name if nothing was.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Starts the writer, which calls `durable` with the number of the last batch that is on disk.
+    ///
+    /// # Errors
+    ///
+    /// If there can be no more threads.
+    pub fn start(
+        self,
+        durable: impl FnMut(u64) + Send + 'static,
+        failed: impl FnOnce(String) + Send + 'static,
+    ) -> Result<(Store, ReplicaStore), StorageError> {
+        let writer = Writer::start(self.database, "store", commit, durable, failed)?;
+        Ok((self.store, writer))
+    }
+}
+
+fn prepare(database: &Database) -> Result<u64, redb::Error> {
+    let transaction = database.begin_write()?;
+    let version = {
+        let mut meta = transaction.open_table(META)?;
+        let known = meta.get(VERSION_KEY)?.map(|version| version.value());
+        if known.is_none() {
+            meta.insert(VERSION_KEY, FORMAT)?;
+        }
+        transaction.open_table(VERSIONS)?;
+        transaction.open_table(CONTEXT)?;
+        transaction.open_table(NAME)?;
+        known.unwrap_or(FORMAT)
+    };
+    if version == FORMAT {
+        transaction.commit()?;
+    } else {
+        transaction.abort()?;
+    }
+    Ok(version)
+}
+
+/// All that is kept, or the key whose versions cannot be read.
+fn read_all(database: &Database) -> Result<Result<Store, String>, redb::Error> {
+    let transaction = database.begin_read()?;
+    let name = transaction.open_table(NAME)?.get(NAME_KEY)?.map(|name| name.value().to_owned());
+    let lamport = transaction.open_table(META)?.get(LAMPORT_KEY)?.map_or(0, |kept| kept.value());
+    let mut context = Clock::new();
+    for entry in transaction.open_table(CONTEXT)?.iter()? {
+        let (replica, count) = entry?;
+        context.raise(&replica.value().into(), count.value());
+    }
+    let mut versions: Vec<(Arc<str>, Version)> = Vec::new();
+    for entry in transaction.open_table(VERSIONS)?.iter()? {
+        let (key, kept) = entry?;
+        let Ok(of) = serde_json::from_slice::<Vec<Version>>(kept.value()) else {
+            return Ok(Err(key.value().to_owned()));
+        };
+        let key: Arc<str> = key.value().into();
+        versions.extend(of.into_iter().map(|version| (key.clone(), version)));
+    }
+    let name = name.unwrap_or_default().into();
+    Ok(Ok(Store::recovered(name, context, lamport, versions)))
+}
+
+fn commit(database: &Database, group: &[Batch<StoreChange>]) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    {
+        let mut meta = transaction.open_table(META)?;
+        let mut names = transaction.open_table(NAME)?;
+        let mut context = transaction.open_table(CONTEXT)?;
+        let mut table = transaction.open_table(VERSIONS)?;
+        let mut lamport = meta.get(LAMPORT_KEY)?.map_or(0, |kept| kept.value());
+        for change in group.iter().flat_map(|(_, changes)| changes) {
+            match change {
+                StoreChange::Named(name) => {
+                    names.insert(NAME_KEY, &**name)?;
+                }
+                StoreChange::Write(write) => {
+                    let kept = table
+                        .get(&*write.key)?
+                        .and_then(|kept| serde_json::from_slice::<Vec<Version>>(kept.value()).ok());
+                    put(&mut table, &write.key, &replaced(kept.unwrap_or_default(), write))?;
+                    let Dot { replica, count } = &write.dot;
+                    context.insert(&**replica, count)?;
+                    lamport = lamport.max(write.lamport);
+                }
+                StoreChange::Versions(key, versions) => put(&mut table, key, versions)?,
+                StoreChange::Seen(seen, at) => {
+                    for (replica, count) in seen.iter() {
+                        context.insert(&**replica, count)?;
+                    }
+                    lamport = lamport.max(*at);
+                }
+            }
+        }
+        meta.insert(LAMPORT_KEY, lamport)?;
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
+/// The versions of a key after a write.
+fn replaced(mut versions: Vec<Version>, write: &Write) -> Vec<Version> {
+    versions.retain(|version| !write.replaces.contains(&version.dot));
+    versions.extend(write.version());
+    versions
+}
+
+fn put(
+    table: &mut redb::Table<'_, &str, &[u8]>,
+    key: &str,
+    versions: &[Version],
+) -> Result<(), redb::Error> {
+    if versions.is_empty() {
+        table.remove(key)?;
+    } else {
+        // Strings, numbers and bytes: there is nothing in it that could fail to be written.
+        let bytes = serde_json::to_vec(versions).map_err(std::io::Error::other)?;
+        table.insert(key, bytes.as_slice())?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::kv::value::Value;
+    use crate::proto::time::Time;
+    use serde_json::json;
+
+    const NOW: Time = Time::from_millis(1_800_000_000_000);
+
+    #[test]
+    fn a_replica_comes_back_with_what_it_had() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = OpenReplica::open(dir.path()).unwrap();
+        assert_eq!(&**open.store().name(), "");
+        let (mut store, writer) = open.start(|_| {}, |error| panic!("{error}")).unwrap();
+        store.rename("127.0.0.1:6000@7".into());
+        writer.submit(1, vec![StoreChange::Named(store.name().clone())]);
+        for number in 0..100_u64 {
+            let key = format!("key {}", number % 10);
+            let value = Value::new(&json!({"number": number, "ü": [null, 1.5]})).unwrap();
+            let (write, _) = store.put(NOW, &key, value, None);
+            writer.submit(2 + number, vec![StoreChange::Write(write)]);
+        }
+        let (gone, _) = store.delete(NOW, "key 3", None).unwrap();
+        writer.submit(102, vec![StoreChange::Write(gone)]);
+        let mut other = Store::new("127.0.0.1:6001@8".into());
+        other.put(NOW, "theirs", Value::new(&json!("x")).unwrap(), None);
+        let changed = store.merge(other.snapshot()).changed;
+        let mut changes: Vec<StoreChange> = changed
+            .into_iter()
+            .map(|key| StoreChange::Versions(key.clone(), store.get(&key).to_vec()))
+            .collect();
+        changes.push(StoreChange::Seen(store.context().clone(), store.lamport()));
+        writer.submit(103, changes);
+        drop(writer);
+        let again = OpenReplica::open(dir.path()).unwrap();
+        assert_eq!(again.store().name(), store.name());
+        assert_eq!(again.store().snapshot(), store.snapshot());
+        assert_eq!(again.store().keys().count(), 10);
+    }
+}
