@@ -11,12 +11,16 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use axum::Router;
 use clap::Parser;
 use clap::error::ErrorKind;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 use crate::config::{Common, PeerArgs, SeedArgs};
+use crate::http;
 use crate::logging::{self, LogHandle};
 use crate::node;
 use crate::proto::config::{PeerConfig, SeedConfig};
@@ -88,11 +92,19 @@ async fn seed(
         }
         None => node::Seed::start(listener, config),
     };
+    let api = match args.common.http {
+        Some(addr) => {
+            let (listener, handle) = (bind_http(addr, role, me).await?, seed.handle());
+            let events = handle.events().await.map_err(Failure::running)?;
+            Api::start(listener, http::seed_routes(handle, events))
+        }
+        None => Api::default(),
+    };
     tokio::select! {
         () = signals.stop_requested(&log, role, me) => {}
         () = seed.ended() => return Err(Failure::running(ENDED)),
     }
-    signals.stopped(&log, role, me, seed.stop()).await
+    signals.stopped(&log, role, me, api.before(seed.stop())).await
 }
 
 async fn peer(
@@ -118,11 +130,19 @@ async fn peer(
         }
         None => node::Peer::start(listener, config),
     };
+    let api = match args.common.http {
+        Some(addr) => {
+            let (listener, handle) = (bind_http(addr, role, me).await?, peer.handle());
+            let events = handle.events().await.map_err(Failure::running)?;
+            Api::start(listener, http::peer_routes(handle, events))
+        }
+        None => Api::default(),
+    };
     tokio::select! {
         () = signals.stop_requested(&log, role, me) => {}
         () = peer.ended() => return Err(Failure::running(ENDED)),
     }
-    signals.stopped(&log, role, me, peer.leave()).await
+    signals.stopped(&log, role, me, api.before(peer.leave())).await
 }
 
 /// With port 0, any free port but that of a seed that happens to be down.
@@ -135,6 +155,39 @@ async fn bind_peer(common: &Common, config: &PeerConfig) -> Result<TcpListener, 
             return Ok(listener);
         }
         of_seeds.push(listener);
+    }
+}
+
+/// Listens for HTTP, and says where: the port may be any free one.
+async fn bind_http(listen: SocketAddr, role: Role, me: Addr) -> Result<TcpListener, Failure> {
+    let listener = bind(listen).await?;
+    let at = listener.local_addr().map_err(Failure::running)?;
+    let keys = vec![("http", at.to_string())];
+    let event = Event::Note { severity: Severity::Info, what: "http listening", keys };
+    logging::event(role, me, &event);
+    Ok(listener)
+}
+
+/// The HTTP API beside a node, if there is one.
+#[derive(Default)]
+struct Api(Option<(oneshot::Sender<()>, JoinHandle<()>)>);
+
+impl Api {
+    fn start(listener: TcpListener, routes: Router) -> Self {
+        let (stop, stopped) = oneshot::channel::<()>();
+        let stopped = async {
+            let _ = stopped.await;
+        };
+        Self(Some((stop, tokio::spawn(http::serve(listener, routes, stopped)))))
+    }
+
+    /// Stops: what is under way is answered while the node still runs.
+    async fn before(self, node: impl Future<Output = ()>) {
+        if let Some((stop, task)) = self.0 {
+            let _ = stop.send(());
+            let _ = task.await;
+        }
+        node.await;
     }
 }
 

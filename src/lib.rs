@@ -41,12 +41,14 @@
 //! | [`proto`] | the state machines: all decisions, no I/O |
 //! | [`net`] | bytes in, messages out |
 //! | [`node`] | the tokio hosts that run a machine: [`node::Peer`], [`node::Seed`] |
+//! | [`http`] | the API: members, topology, gossip, the store, events, metrics |
 //! | [`config`], [`logging`], [`cli`] | what the programs add: arguments, the shared log, exit codes |
 
 #![forbid(unsafe_code)]
 
 pub mod cli;
 pub mod config;
+pub mod http;
 pub mod logging;
 pub mod net;
 pub mod node;

@@ -23,6 +23,11 @@ pub enum ArgsError {
         "{0} is not a loopback address, and links are not encrypted; listen on 127.0.0.1, or add --insecure if everybody on that network is trusted"
     )]
     Insecure(IpAddr),
+    /// Others could ask a process that asks nobody who they are.
+    #[error(
+        "--http on {0}, which is not a loopback address, would let anybody ask and write; listen on 127.0.0.1, or add --insecure if everybody on that network is trusted"
+    )]
+    InsecureHttp(IpAddr),
     /// Nobody can be told to connect to `0.0.0.0`.
     #[error(
         "{0} is no address that others can reach; add --advertise IP with the one to tell them"
@@ -114,8 +119,8 @@ pub struct Common {
     )]
     pub log_level: LogLevel,
 
-    /// Directory of the durable state: a seed keeps its registry in DIR/seed-IP-PORT/; a peer has
-    /// nothing to keep yet
+    /// Directory of the durable state: a seed keeps its registry in DIR/seed-IP-PORT/, a peer its
+    /// replica of the store in DIR/peer-IP-PORT/
     #[arg(long, env = "RUMORMILL_DATA_DIR", value_name = "DIR", default_value = "data")]
     pub data_dir: PathBuf,
 
@@ -134,6 +139,10 @@ pub struct Common {
           default_value_t = false, default_missing_value = "true", hide_default_value = true,
           hide_possible_values = true, value_parser = BoolishValueParser::new())]
     pub insecure: bool,
+
+    /// HTTP API and metrics on this address, as IP:PORT
+    #[arg(long, env = "RUMORMILL_HTTP", value_name = "ADDR")]
+    pub http: Option<SocketAddr>,
 
     /// How long a direct liveness probe may take
     #[arg(long, env = "RUMORMILL_PROBE_TIMEOUT", value_name = "DUR", default_value = "1s", value_parser = values::duration)]
@@ -166,6 +175,9 @@ impl Common {
     fn network(&self) -> Result<Network, ArgsError> {
         if !self.ip.is_loopback() && !self.insecure {
             return Err(ArgsError::Insecure(self.ip));
+        }
+        if let Some(http) = self.http.filter(|http| !http.ip().is_loopback() && !self.insecure) {
+            return Err(ArgsError::InsecureHttp(http.ip()));
         }
         if let Some(advertise) =
             self.advertise.filter(|ip| ip.is_unspecified() || ip.is_multicast())
@@ -240,6 +252,10 @@ pub struct PeerArgs {
     #[arg(long, env = "RUMORMILL_FANOUT", value_name = "K", default_value = "2", value_parser = few())]
     pub fanout: usize,
 
+    /// How long a request may wait for the writes that its metadata names; 0s answers 503 at once
+    #[arg(long, env = "RUMORMILL_CAUSAL_WAIT", value_name = "DUR", default_value = "1s", value_parser = values::duration_or_zero)]
+    pub causal_wait: Duration,
+
     /// Neighbours that a joining peer picks
     #[arg(long, env = "RUMORMILL_LINKS", value_name = "M", default_value = "3", value_parser = few())]
     pub links: usize,
@@ -280,6 +296,7 @@ impl PeerArgs {
             links,
             max_links,
             exponent: self.exponent,
+            causal_wait: self.causal_wait,
             ..PeerConfig::new(me, network)
         })
     }

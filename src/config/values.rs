@@ -34,6 +34,14 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
+/// A time that may be none at all.
+pub(super) fn duration_or_zero(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text.trim()) {
+        Ok(none) if none.is_zero() => Ok(none),
+        _ => duration(text),
+    }
+}
+
 /// The exponent γ of the degree distribution.
 pub(super) fn exponent(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {

@@ -16,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep_until, timeout};
 
+use super::events::EventLog;
 use super::link::{Flushed, Link};
 use super::listener::{self, Place};
 use super::peer::Received;
@@ -78,6 +79,8 @@ pub(super) enum Inbound {
         seen: Option<Seen>,
         answer: oneshot::Sender<Reply>,
     },
+    /// Brings the lines of the log there, too.
+    LogTo(EventLog),
     Leave,
     Subscribe(mpsc::Sender<Received>, oneshot::Sender<()>),
     Watch(mpsc::UnboundedSender<MemberEvent>, oneshot::Sender<()>),
@@ -151,6 +154,8 @@ pub(super) struct Host<M> {
     /// Durable state; without it, memory is all there is.
     store: Option<RegistryStore>,
     replica: Option<ReplicaStore>,
+    /// Whoever follows the log.
+    events: Option<EventLog>,
     /// Batches up to this one are on disk.
     durable: u64,
     stopped: bool,
@@ -192,6 +197,7 @@ impl<M: Machine + Send + 'static> Host<M> {
             watchers: Vec::new(),
             store: None,
             replica: None,
+            events: None,
             durable: 0,
             stopped: false,
         };
@@ -368,6 +374,7 @@ impl<M: Machine + Send + 'static> Host<M> {
                 self.note(Severity::Warn, "disk failed", &error);
                 self.stopped = true;
             }
+            Inbound::LogTo(events) => self.events = Some(events),
             Inbound::Leave => self.handle(now, Input::Command(Command::Leave)),
             Inbound::Subscribe(subscriber, done) => {
                 self.subscribers.push((subscriber, 0));
@@ -430,7 +437,12 @@ impl<M: Machine + Send + 'static> Host<M> {
                     }
                 }
             }
-            Effect::Log(event) => logging::event(self.role, self.me, &event),
+            Effect::Log(event) => {
+                logging::event(self.role, self.me, &event);
+                if let Some(events) = &self.events {
+                    events.add(self.role, self.me, &event);
+                }
+            }
             Effect::Deliver(delivery) => {
                 self.subscribers.retain_mut(|(subscriber, missed)| {
                     Received::offer(subscriber, missed, &delivery)

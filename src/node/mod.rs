@@ -3,6 +3,7 @@
 //! `host` runs either machine, `link` is one connection, `listener` takes
 //! connections in; [`Peer`] and [`Seed`] are what programs hold.
 
+mod events;
 mod host;
 mod link;
 mod listener;
@@ -16,10 +17,11 @@ use rand::TryRng;
 use rand::rngs::SysRng;
 use tokio::net::{TcpListener, TcpSocket};
 
+pub use events::EventLog;
 pub use peer::{
     MemberEvents, Messages, Peer, PeerGone, PeerHandle, PeerStatus, Publisher, Received,
 };
-pub use seed::{Seed, SeedGone, SeedStatus};
+pub use seed::{Seed, SeedGone, SeedHandle, SeedStatus};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1_024;

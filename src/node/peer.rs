@@ -7,6 +7,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+use super::events::EventLog;
 use super::host::{Host, Inbound, Inspection};
 use crate::proto::config::PeerConfig;
 use crate::proto::gossip::{Counters, MAX_PAYLOAD, MessageId};
@@ -185,6 +186,17 @@ impl PeerHandle {
         let ask = Inbound::Store { request, seen, answer };
         self.inbox.send(ask).await.map_err(|_| PeerGone)?;
         reply.await.map_err(|_| PeerGone)
+    }
+
+    /// The lines of its log from now on.
+    ///
+    /// # Errors
+    ///
+    /// If the peer has stopped.
+    pub async fn events(&self) -> Result<EventLog, PeerGone> {
+        let events = EventLog::default();
+        self.inbox.send(Inbound::LogTo(events.clone())).await.map_err(|_| PeerGone)?;
+        Ok(events)
     }
 
     /// Looks at the machine between two inputs.

@@ -6,6 +6,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+use super::events::EventLog;
 use super::host::{Host, Inbound, Inspection};
 use crate::proto::config::SeedConfig;
 use crate::proto::message::{Addr, Decision, Role, Standing};
@@ -32,6 +33,45 @@ pub struct SeedStatus {
     pub members: usize,
     /// Records, of the living and the gone.
     pub records: usize,
+}
+
+/// A seed to ask from anywhere; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct SeedHandle {
+    inbox: mpsc::Sender<Inbound>,
+}
+
+impl SeedHandle {
+    /// The lines of its log from now on.
+    ///
+    /// # Errors
+    ///
+    /// If the seed has stopped.
+    pub async fn events(&self) -> Result<EventLog, SeedGone> {
+        let events = EventLog::default();
+        self.inbox.send(Inbound::LogTo(events.clone())).await.map_err(|_| SeedGone)?;
+        Ok(events)
+    }
+
+    /// Looks at the machine between two inputs.
+    ///
+    /// # Errors
+    ///
+    /// If the seed has stopped.
+    pub async fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&SeedMachine) -> T + Send + 'static,
+    ) -> Result<T, SeedGone> {
+        let (answer, seen) = oneshot::channel();
+        let look = move |machine: &dyn Any| {
+            if let Some(machine) = machine.downcast_ref::<SeedMachine>() {
+                let _ = answer.send(look(machine));
+            }
+        };
+        let inspect = Inbound::Inspect(Inspection(Box::new(look)));
+        self.inbox.send(inspect).await.map_err(|_| SeedGone)?;
+        seen.await.map_err(|_| SeedGone)
+    }
 }
 
 /// A running seed.
@@ -75,20 +115,26 @@ impl Seed {
         self.address
     }
 
+    /// A handle to ask it from anywhere.
+    pub fn handle(&self) -> SeedHandle {
+        SeedHandle { inbox: self.inbox.clone() }
+    }
+
     /// How it stands with the seed right now.
     ///
     /// # Errors
     ///
     /// If the seed has stopped.
     pub async fn status(&self) -> Result<SeedStatus, SeedGone> {
-        self.look(|machine| SeedStatus {
-            has_quorum: machine.has_quorum(),
-            standing: machine.standing(),
-            voting: machine.is_voting(),
-            members: machine.registry().size(),
-            records: machine.registry().len(),
-        })
-        .await
+        self.handle()
+            .look(|machine| SeedStatus {
+                has_quorum: machine.has_quorum(),
+                standing: machine.standing(),
+                voting: machine.is_voting(),
+                members: machine.registry().size(),
+                records: machine.registry().len(),
+            })
+            .await
     }
 
     /// All that it knows, the gone included, by address.
@@ -97,10 +143,11 @@ impl Seed {
     ///
     /// If the seed has stopped.
     pub async fn records(&self) -> Result<Vec<(Addr, Record)>, SeedGone> {
-        self.look(|machine| {
-            machine.registry().iter().map(|(peer, record)| (*peer, record.clone())).collect()
-        })
-        .await
+        self.handle()
+            .look(|machine| {
+                machine.registry().iter().map(|(peer, record)| (*peer, record.clone())).collect()
+            })
+            .await
     }
 
     /// The record of one peer, and what was decided about it while this seed ran: who proposed, who
@@ -110,11 +157,12 @@ impl Seed {
     ///
     /// If the seed has stopped.
     pub async fn member(&self, peer: Addr) -> Result<Option<(Record, Vec<Decision>)>, SeedGone> {
-        self.look(move |machine| {
-            let record = machine.registry().get(&peer)?.clone();
-            Some((record, machine.history(&peer).cloned().collect()))
-        })
-        .await
+        self.handle()
+            .look(move |machine| {
+                let record = machine.registry().get(&peer)?.clone();
+                Some((record, machine.history(&peer).cloned().collect()))
+            })
+            .await
     }
 
     /// The overlay, as both ends of each link reported it.
@@ -123,23 +171,7 @@ impl Seed {
     ///
     /// If the seed has stopped.
     pub async fn topology(&self) -> Result<Topology, SeedGone> {
-        self.look(SeedMachine::topology).await
-    }
-
-    /// Looks at the machine between two inputs.
-    async fn look<T: Send + 'static>(
-        &self,
-        look: impl FnOnce(&SeedMachine) -> T + Send + 'static,
-    ) -> Result<T, SeedGone> {
-        let (answer, seen) = oneshot::channel();
-        let look = move |machine: &dyn Any| {
-            if let Some(machine) = machine.downcast_ref::<SeedMachine>() {
-                let _ = answer.send(look(machine));
-            }
-        };
-        let inspect = Inbound::Inspect(Inspection(Box::new(look)));
-        self.inbox.send(inspect).await.map_err(|_| SeedGone)?;
-        seen.await.map_err(|_| SeedGone)
+        self.handle().look(SeedMachine::topology).await
     }
 
     /// Stops it: what is queued goes out, then the connections close.

@@ -44,6 +44,8 @@ pub enum Request {
     Get(Arc<str>),
     /// Delete a key.
     Delete(Arc<str>),
+    /// A write or delete that a replica of another make relays, with its own clock.
+    Relayed(Arc<str>, Option<Value>, Clock),
 }
 
 /// What a client is answered.
@@ -65,6 +67,8 @@ pub enum Reply {
     },
     /// Deleted, with what the client has seen now.
     Deleted(Seen),
+    /// The relayed write is applied, or was before.
+    Relayed,
     /// There is no such key.
     NotFound,
     /// Writes that the client has seen have not come here in time.
@@ -247,6 +251,14 @@ impl Replication {
         seen: Option<Seen>,
         paths: &Paths,
     ) {
+        let seen = match &request {
+            // All but the write itself has to be here.
+            Request::Relayed(_, _, clock) => {
+                let past = self.store.past_of(clock).unwrap_or_else(|| clock.clone());
+                Some(Seen { clock: past, extra: Vec::new() })
+            }
+            _ => seen,
+        };
         match seen {
             Some(seen) if !self.store.context().covers(&seen.bound()) => {
                 if self.causal_wait.is_zero() || self.waiting.len() >= MAX_WAITING {
@@ -280,6 +292,12 @@ impl Replication {
                     Reply::Got { versions, seen: self.store.seen_with(&key, seen) }
                 }
             },
+            Request::Relayed(key, value, clock) => {
+                if let Some(write) = self.store.relayed(turn.now, &key, value, &clock) {
+                    self.written(turn, write, paths);
+                }
+                Reply::Relayed
+            }
             Request::Put(key, value) => {
                 let created = self.store.get(&key).is_empty();
                 let (write, seen) = self.store.put(turn.now, &key, value, seen);

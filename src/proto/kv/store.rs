@@ -249,6 +249,49 @@ impl Store {
         self.versions.contains_key(key).then(|| self.write(now, key, None, seen))
     }
 
+    /// Of the clock of a relayed write: what must have been seen before it, if the write is the next
+    /// one of just one replica, or has been seen.
+    pub(super) fn past_of(&self, clock: &Clock) -> Option<Clock> {
+        let mut ahead = clock.iter().filter(|(name, count)| self.context.get(name) < *count);
+        match (ahead.next(), ahead.next()) {
+            (None, _) => Some(clock.clone()),
+            (Some((name, count)), None) if self.context.get(name) + 1 == count => {
+                let others = clock.iter().filter(|(other, _)| *other != name);
+                let mut past: Clock = others.map(|(name, count)| (name.clone(), count)).collect();
+                past.raise(name, count - 1);
+                Some(past)
+            }
+            _ => None,
+        }
+    }
+
+    /// Takes a write that a replica of another make relays with its own clock; none if it was here
+    /// before. Such a write has no Lamport time: the sum of its clock grows with causality as one
+    /// does, and is the same at every replica.
+    pub(super) fn relayed(
+        &mut self,
+        now: Time,
+        key: &str,
+        value: Option<Value>,
+        clock: &Clock,
+    ) -> Option<Arc<Write>> {
+        let (replica, count) =
+            clock.iter().find(|(name, count)| self.context.get(name) < *count)?;
+        let past = self.past_of(clock)?;
+        let stands = self.get(key).iter().filter(|version| past.contains(&version.dot));
+        let write = Arc::new(Write {
+            dot: Dot { replica: replica.clone(), count },
+            replaces: stands.map(|version| version.dot.clone()).collect(),
+            past,
+            lamport: clock.iter().map(|(_, count)| count).fold(0, u64::saturating_add),
+            at: now,
+            key: key.into(),
+            value,
+        });
+        self.apply(&write);
+        Some(write)
+    }
+
     fn write(
         &mut self,
         now: Time,

@@ -214,6 +214,11 @@ impl PeerMachine {
         self.neighbours.keys().copied().collect()
     }
 
+    /// Whether it suspects a member right now.
+    pub fn suspects(&self, peer: &Addr) -> bool {
+        self.suspicions.contains_key(peer)
+    }
+
     /// What it knows of the registry.
     pub fn members(&self) -> &Registry {
         &self.members

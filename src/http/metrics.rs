@@ -1,0 +1,87 @@
+//! What is counted, in OpenMetrics text. No address is a label: there would be as many series as
+//! peers that ever were.
+
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+
+use crate::proto::peer::PeerMachine;
+use crate::proto::registry::Status;
+use crate::proto::seed::SeedMachine;
+
+/// What a node counts at the moment.
+#[derive(Debug, Default)]
+pub struct Sample {
+    gauges: Vec<(&'static str, &'static str, u64)>,
+    counters: Vec<(&'static str, &'static str, u64)>,
+}
+
+/// What a peer counts.
+pub fn of_peer(peer: &PeerMachine) -> Sample {
+    let (gossip, store) = (peer.counters(), peer.replica().counters());
+    let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+    Sample {
+        gauges: vec![
+            (
+                "registered",
+                "Whether a quorum of seeds has accepted it",
+                peer.is_registered().into(),
+            ),
+            ("members", "Members as this peer knows them", count(peer.members().size())),
+            ("neighbours", "Links of the overlay", count(peer.neighbours().len())),
+            ("messages", "Gossip messages held", count(peer.rumors().list().len())),
+            ("store_keys", "Keys of the store", count(peer.replica().store().keys().count())),
+        ],
+        counters: vec![
+            ("gossip_received", "Messages accepted from others", gossip.received),
+            ("gossip_duplicates", "Payloads that came again", gossip.duplicates),
+            ("gossip_payloads_sent", "Payloads pushed or sent on request", gossip.payloads_sent),
+            ("gossip_wanted", "Messages asked for", gossip.wants),
+            ("gossip_refused", "Messages refused", gossip.refused),
+            ("sync_rounds", "Anti-entropy rounds begun", gossip.sync_rounds),
+            ("sync_digests_matched", "Digests that matched", gossip.sync_matched),
+            ("sync_messages_sent", "Messages sent because of anti-entropy", gossip.sync_sent),
+            ("store_writes", "Writes of clients of this replica", store.written),
+            ("store_writes_received", "Writes taken from others", store.received),
+            ("store_writes_repaired", "Writes sent because contexts differed", store.repaired),
+            ("store_writes_refused", "Writes refused", store.refused),
+            ("store_snapshots", "Snapshots of the store taken over", store.snapshots),
+            ("store_requests_behind", "Requests whose past did not come in time", store.behind),
+        ],
+    }
+}
+
+/// What a seed counts.
+pub fn of_seed(seed: &SeedMachine) -> Sample {
+    let of = |status| seed.registry().iter().filter(|(_, record)| record.status == status).count();
+    let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+    Sample {
+        gauges: vec![
+            ("voting", "Whether this seed votes", seed.is_voting().into()),
+            ("quorum", "Whether a quorum of seeds is connected", seed.has_quorum().into()),
+            ("members", "Members", count(seed.registry().size())),
+            ("members_dead", "Records of members voted dead", count(of(Status::Dead))),
+            ("members_left", "Records of members that left", count(of(Status::Left))),
+        ],
+        counters: Vec::new(),
+    }
+}
+
+/// The answer to a scrape.
+pub fn answer(sample: &Sample) -> Response {
+    let mut registry = Registry::with_prefix("rumormill");
+    for (name, help, value) in &sample.gauges {
+        registry.register(*name, *help, ConstGauge::new(*value));
+    }
+    for (name, help, value) in &sample.counters {
+        registry.register(*name, *help, ConstCounter::new(*value));
+    }
+    let mut text = String::new();
+    // Writing into a string does not fail.
+    let _ = encode(&mut text, &registry);
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], text).into_response()
+}

@@ -1,0 +1,124 @@
+//! What a seed answers.
+
+use std::collections::HashMap;
+
+use axum::Router;
+use axum::extract::{Path, Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use serde_json::{Value, json};
+
+use super::answer::{Answer, Failure, ok, rfc3339};
+use super::{events, metrics};
+use crate::node::{EventLog, SeedHandle};
+use crate::proto::message::{Addr, Decision};
+use crate::proto::registry::{Record, Status};
+use crate::proto::seed::SeedMachine;
+
+/// The routes of a seed.
+pub fn routes(seed: SeedHandle, log: EventLog) -> Router {
+    Router::new()
+        .route("/health", get(async || "OK"))
+        .route("/ready", get(ready))
+        .route("/metrics", get(measure))
+        .route("/members", get(members))
+        .route("/members/{address}", get(member))
+        .route("/topology", get(topology))
+        .with_state(seed)
+        .merge(events::routes(log))
+}
+
+async fn look<T: Send + 'static>(
+    seed: &SeedHandle,
+    look: impl FnOnce(&SeedMachine) -> T + Send + 'static,
+) -> Result<T, Failure> {
+    seed.look(look).await.map_err(|_| Failure::stopped())
+}
+
+async fn ready(State(seed): State<SeedHandle>) -> Answer {
+    if look(&seed, SeedMachine::has_quorum).await? {
+        return Ok("OK".into_response());
+    }
+    let what = "not connected to a quorum of seeds";
+    Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, what))
+}
+
+async fn measure(State(seed): State<SeedHandle>) -> Answer {
+    Ok(metrics::answer(&look(&seed, metrics::of_seed).await?))
+}
+
+/// A member as both programs show it.
+pub fn member_json(address: &Addr, record: &Record) -> Value {
+    // Of one that is gone it is not known any more when it joined.
+    let joined = (record.status == Status::Alive)
+        .then(|| rfc3339(record.at.saturating_mul(1_000)))
+        .flatten();
+    json!({
+        "address": address,
+        "status": record.status,
+        "incarnation": record.incarnation,
+        "joined": joined,
+    })
+}
+
+async fn members(State(seed): State<SeedHandle>) -> Answer {
+    let body = look(&seed, |machine| {
+        let members: Vec<Value> = machine
+            .registry()
+            .iter()
+            .map(|(address, record)| member_json(address, record))
+            .collect();
+        json!({ "members": members })
+    });
+    Ok(ok(&body.await?))
+}
+
+async fn member(State(seed): State<SeedHandle>, Path(address): Path<String>) -> Answer {
+    let Ok(address) = address.parse::<Addr>() else {
+        return Err(Failure::new(StatusCode::BAD_REQUEST, "that is no IP:PORT"));
+    };
+    let found = look(&seed, move |machine| {
+        let record = machine.registry().get(&address)?;
+        let mut member = member_json(&address, record);
+        member["history"] = machine.history(&address).map(decision_json).collect();
+        Some(member)
+    });
+    match found.await? {
+        Some(member) => Ok(ok(&member)),
+        None => Err(Failure::new(StatusCode::NOT_FOUND, "no such member")),
+    }
+}
+
+fn decision_json(decision: &Decision) -> Value {
+    let votes: Vec<Value> = decision
+        .votes
+        .iter()
+        .map(|vote| json!({ "seed": vote.seed, "accept": vote.accept, "reason": vote.reason }))
+        .collect();
+    json!({
+        "change": decision.change.kind.words(),
+        "incarnation": decision.change.incarnation,
+        "proposer": decision.proposer,
+        "reporters": decision.change.reporters,
+        "votes": votes,
+        "committed": decision.committed,
+        "time": rfc3339(decision.decided.saturating_mul(1_000)),
+    })
+}
+
+async fn topology(
+    State(seed): State<SeedHandle>,
+    Query(options): Query<HashMap<String, String>>,
+) -> Answer {
+    let topology = look(&seed, SeedMachine::topology).await?;
+    match options.get("format").map(String::as_str) {
+        None | Some("json") => {
+            Ok(([(header::CONTENT_TYPE, "application/json")], topology.to_json()).into_response())
+        }
+        Some("dot") => {
+            Ok(([(header::CONTENT_TYPE, "text/vnd.graphviz")], topology.to_dot()).into_response())
+        }
+        Some(_) => Err(Failure::new(StatusCode::BAD_REQUEST, "format is json or dot")),
+    }
+}

@@ -1,0 +1,76 @@
+//! Connections, within limits: how many, how slow, how long.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::answer::{MAX_BODY, no_such_path, wrong_method};
+
+/// Connections at the same time; more wait to be accepted.
+const MAX_CONNECTIONS: usize = 1_024;
+/// A client that does not send its request within this is hung up on.
+const HEADER_PATIENCE: Duration = Duration::from_secs(10);
+/// Requests under way have this long to end when the node stops.
+const LAST_REQUESTS: Duration = Duration::from_millis(500);
+/// Between two attempts to accept when the process is out of descriptors.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
+
+/// Serves until `stop`, then lets what is under way end, for a moment.
+pub async fn serve(listener: TcpListener, routes: Router, stop: impl Future<Output = ()>) {
+    let routes = routes
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(DefaultBodyLimit::max(MAX_BODY));
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let stopping = CancellationToken::new();
+    let connections = TaskTracker::new();
+    let accept = async {
+        loop {
+            // The semaphore is never closed, so there is always a place some time.
+            let Ok(place) = places.clone().acquire_owned().await else { return };
+            let Ok((stream, _)) = listener.accept().await else {
+                tokio::time::sleep(ACCEPT_AGAIN).await;
+                continue;
+            };
+            let (routes, stopping) = (routes.clone(), stopping.clone());
+            connections.spawn(async move {
+                serve_one(stream, routes, stopping).await;
+                drop(place);
+            });
+        }
+    };
+    tokio::select! {
+        () = accept => {}
+        () = stop => {}
+    }
+    stopping.cancel();
+    connections.close();
+    let _ = tokio::time::timeout(LAST_REQUESTS, connections.wait()).await;
+}
+
+async fn serve_one(stream: TcpStream, routes: Router, stopping: CancellationToken) {
+    let _ = stream.set_nodelay(true);
+    let service = TowerToHyperService::new(routes.into_service());
+    let mut server = http1::Builder::new();
+    server.timer(TokioTimer::new()).header_read_timeout(HEADER_PATIENCE);
+    let connection = server.serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    tokio::select! {
+        // What went wrong on it is the client's business.
+        _ = connection.as_mut() => {}
+        () = stopping.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            let _ = connection.await;
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! The key-value store over HTTP.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::routing::{get, put};
+use serde_json::{Map, Value, json};
+
+use super::answer::{Answer, Failure, body_of, json_of, ok};
+use crate::node::PeerHandle;
+use crate::proto::kv::clock::{Clock, Seen};
+use crate::proto::kv::replica::{Reply, Request};
+use crate::proto::kv::store::{MAX_KEY, Version};
+use crate::proto::kv::value;
+use crate::proto::message::Addr;
+use crate::proto::peer::PeerMachine;
+
+type Body = Result<Bytes, BytesRejection>;
+
+/// The name under which clients send and get metadata.
+const METADATA: &str = "causal-metadata";
+
+pub fn routes() -> Router<PeerHandle> {
+    Router::new()
+        .route("/kvs", get(keys))
+        .route("/kvs/sync", get(whole))
+        .route("/kvs/{key}", put(write).get(read).delete(delete))
+        .route("/replica/kvs/{key}", put(relayed_write).delete(relayed_delete))
+}
+
+fn bad(what: impl Into<String>) -> Failure {
+    Failure::new(StatusCode::BAD_REQUEST, what)
+}
+
+/// What a client says that it has seen.
+async fn seen_of(peer: &PeerHandle, body: &Value) -> Result<Option<Seen>, Failure> {
+    let metadata = match body {
+        Value::Null => return Ok(None),
+        Value::Object(body) => body.get(METADATA).cloned().unwrap_or_default(),
+        _ => return Err(bad("the body has to be a JSON object")),
+    };
+    if metadata.is_null() {
+        return Ok(None);
+    }
+    peer.look(move |machine| Seen::from_json(&metadata, |name| is_replica(machine, name)))
+        .await
+        .map_err(|_| Failure::stopped())?
+        .map_err(|error| bad(error.to_string()))
+}
+
+/// Whether a name is one of a replica: it wrote something that is here, or its address is one of a
+/// peer that the seeds know, whose writes may still be on their way.
+fn is_replica(machine: &PeerMachine, name: &str) -> bool {
+    let address = name.rsplit_once('@').and_then(|(address, _)| address.parse::<Addr>().ok());
+    machine.replica().store().context().get(name) > 0
+        || address.is_some_and(|address| machine.members().get(&address).is_some())
+}
+
+async fn ask(peer: &PeerHandle, request: Request, seen: Option<Seen>) -> Result<Reply, Failure> {
+    match peer.store(request, seen).await.map_err(|_| Failure::stopped())? {
+        Reply::Behind => Err(Failure::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "Causal dependencies not satisfied; try again later",
+        )),
+        Reply::NotFound => Err(Failure::new(StatusCode::NOT_FOUND, "Key does not exist")),
+        reply => Ok(reply),
+    }
+}
+
+fn key_of(key: &str) -> Result<Arc<str>, Failure> {
+    if key.chars().count() > MAX_KEY { Err(bad("Key is too long")) } else { Ok(key.into()) }
+}
+
+fn value_of(body: &Value) -> Result<value::Value, Failure> {
+    match body.get("value") {
+        None | Some(Value::Null) => Err(bad("PUT request does not specify a value")),
+        Some(json) => value::Value::new(json).map_err(|error| bad(error.to_string())),
+    }
+}
+
+async fn write(State(peer): State<PeerHandle>, Path(key): Path<String>, body: Body) -> Answer {
+    let body = body_of(body)?;
+    let value = value_of(&body)?;
+    let key = key_of(&key)?;
+    let seen = seen_of(&peer, &body).await?;
+    match ask(&peer, Request::Put(key, value), seen).await? {
+        Reply::Put { created, seen } => {
+            let (status, result) = match created {
+                true => (StatusCode::CREATED, "created"),
+                false => (StatusCode::OK, "replaced"),
+            };
+            Ok(json_of(status, &json!({ "result": result, METADATA: seen.to_json() })))
+        }
+        _ => Err(Failure::stopped()),
+    }
+}
+
+async fn read(State(peer): State<PeerHandle>, Path(key): Path<String>, body: Body) -> Answer {
+    let seen = seen_of(&peer, &body_of(body)?).await?;
+    match ask(&peer, Request::Get(key.as_str().into()), seen).await? {
+        Reply::Got { versions, seen } => {
+            let values: Vec<Value> = versions.iter().map(|version| version.value.json()).collect();
+            let mut answer = json!({
+                "result": "found",
+                "value": values.first(),
+                METADATA: seen.to_json(),
+            });
+            if values.len() > 1 {
+                answer["siblings"] = Value::Array(values);
+            }
+            Ok(ok(&answer))
+        }
+        _ => Err(Failure::stopped()),
+    }
+}
+
+async fn delete(State(peer): State<PeerHandle>, Path(key): Path<String>, body: Body) -> Answer {
+    let seen = seen_of(&peer, &body_of(body)?).await?;
+    match ask(&peer, Request::Delete(key.as_str().into()), seen).await? {
+        Reply::Deleted(seen) => Ok(ok(&json!({ "result": "deleted", METADATA: seen.to_json() }))),
+        _ => Err(Failure::stopped()),
+    }
+}
+
+/// The clock of a write that another replica relays.
+fn clock_of(body: &Value) -> Result<Clock, Failure> {
+    // A replica of another make may have any name.
+    match Seen::from_json(body.get(METADATA).unwrap_or(&Value::Null), |_| true) {
+        Ok(Some(seen)) if seen.extra.is_empty() && !seen.clock.is_empty() => Ok(seen.clock),
+        Ok(_) => Err(bad("a relayed write carries its own clock as causal-metadata")),
+        Err(error) => Err(bad(error.to_string())),
+    }
+}
+
+async fn relayed_write(
+    State(peer): State<PeerHandle>,
+    Path(key): Path<String>,
+    body: Body,
+) -> Answer {
+    let body = body_of(body)?;
+    let (value, key, clock) = (value_of(&body)?, key_of(&key)?, clock_of(&body)?);
+    match ask(&peer, Request::Relayed(key, Some(value), clock), None).await? {
+        Reply::Relayed => Ok(ok(&json!({ "result": "updated" }))),
+        _ => Err(Failure::stopped()),
+    }
+}
+
+async fn relayed_delete(
+    State(peer): State<PeerHandle>,
+    Path(key): Path<String>,
+    body: Body,
+) -> Answer {
+    let body = body_of(body)?;
+    let (key, clock) = (key_of(&key)?, clock_of(&body)?);
+    match ask(&peer, Request::Relayed(key, None, clock), None).await? {
+        Reply::Relayed => Ok(ok(&json!({ "result": "deleted" }))),
+        _ => Err(Failure::stopped()),
+    }
+}
+
+async fn keys(State(peer): State<PeerHandle>) -> Answer {
+    let keys: Vec<Arc<str>> = peer
+        .look(|machine| machine.replica().store().keys().cloned().collect())
+        .await
+        .map_err(|_| Failure::stopped())?;
+    Ok(ok(&json!({ "keys": keys })))
+}
+
+/// A version with its metadata (CONTRACT.md, section 4).
+fn version_json(version: &Version) -> Value {
+    let mut clock = version.past.clone();
+    clock.add(&version.dot);
+    json!({
+        "value": version.value.json(),
+        "vc": clock_json(&clock),
+        "lamport": version.lamport,
+        "node_id": version.dot.replica,
+        "ts": version.at.to_string(),
+        "cid": version.value.cid().to_string(),
+    })
+}
+
+fn clock_json(clock: &Clock) -> Value {
+    Value::Object(clock.iter().map(|(name, count)| (name.to_string(), count.into())).collect())
+}
+
+async fn whole(State(peer): State<PeerHandle>) -> Answer {
+    let snapshot = peer
+        .look(|machine| machine.replica().store().snapshot())
+        .await
+        .map_err(|_| Failure::stopped())?;
+    let mut store = Map::new();
+    let mut versions: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    for (key, of) in &snapshot.versions {
+        if let Some(first) = of.first() {
+            store.insert(key.to_string(), first.value.json());
+        }
+        versions.insert(key.to_string(), of.iter().map(version_json).collect());
+    }
+    let clock = clock_json(&snapshot.context);
+    Ok(ok(&json!({ "store": store, "vector_clock": clock, "versions": versions })))
+}

@@ -1,0 +1,161 @@
+//! The newest lines of one node's log, for those who follow it.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use serde_json::{Map, Value};
+use tokio::sync::watch;
+
+use crate::proto::event::Event;
+use crate::proto::message::{Addr, Role};
+
+/// Lines kept for whoever resumes.
+const KEPT: usize = 1_024;
+
+/// The newest lines as JSON, numbered from 1; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct EventLog {
+    lines: Arc<Mutex<VecDeque<(u64, Arc<str>)>>>,
+    newest: watch::Sender<u64>,
+}
+
+impl Default for EventLog {
+    fn default() -> Self {
+        Self { lines: Arc::default(), newest: watch::Sender::new(0) }
+    }
+}
+
+impl EventLog {
+    fn lines(&self) -> MutexGuard<'_, VecDeque<(u64, Arc<str>)>> {
+        // Nothing that holds it can panic half way through a change.
+        self.lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Adds a line.
+    pub(super) fn add(&self, role: Role, me: Addr, event: &Event) {
+        let line = to_json(role, me, event);
+        let mut lines = self.lines();
+        let id = *self.newest.borrow() + 1;
+        if lines.len() >= KEPT {
+            lines.pop_front();
+        }
+        lines.push_back((id, line.to_string().into()));
+        drop(lines);
+        self.newest.send_replace(id);
+    }
+
+    /// The number of the next line.
+    pub fn next(&self) -> u64 {
+        *self.newest.borrow() + 1
+    }
+
+    /// The lines from that number on that are still kept.
+    pub fn from(&self, first: u64) -> Vec<(u64, Arc<str>)> {
+        self.lines().iter().filter(|(id, _)| *id >= first).cloned().collect()
+    }
+
+    /// Waits until there is a line of that number.
+    pub async fn after(&self, number: u64) {
+        // The sender lives as long as this does.
+        let _ = self.newest.subscribe().wait_for(|newest| *newest >= number).await;
+    }
+}
+
+/// A line of the log as JSON: the words of the event, and each key with its value as text.
+fn to_json(role: Role, me: Addr, event: &Event) -> Value {
+    let mut object = Map::new();
+    let now = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Micros, true);
+    object.insert("time".to_owned(), now.into());
+    object.insert("level".to_owned(), format!("{:?}", event.severity()).to_uppercase().into());
+    object.insert("who".to_owned(), if role == Role::Seed { "seed" } else { "peer" }.into());
+    object.insert("address".to_owned(), me.to_string().into());
+    let text = event.to_string();
+    let (words, keys) = split(&text);
+    object.insert("event".to_owned(), words.into());
+    for (key, value) in keys {
+        object.insert(key, value.into());
+    }
+    Value::Object(object)
+}
+
+/// The words of an event, and its keys with their values, unquoted.
+fn split(line: &str) -> (String, Vec<(String, String)>) {
+    let mut words = Vec::new();
+    let mut keys = Vec::new();
+    let mut rest = line;
+    while !rest.is_empty() {
+        let end = rest.find(' ').unwrap_or(rest.len());
+        let (Some((key, _)), false) = (rest[..end].split_once('='), rest.starts_with('"')) else {
+            words.push(&rest[..end]);
+            rest = rest[end..].trim_start();
+            continue;
+        };
+        let value = &rest[key.len() + 1..];
+        let (text, used) = unquote(value);
+        keys.push((key.to_owned(), text));
+        rest = value[used..].trim_start();
+    }
+    (words.join(" "), keys)
+}
+
+/// A value as it was before it was quoted, and the bytes that it took.
+fn unquote(value: &str) -> (String, usize) {
+    let end = value.find(' ').unwrap_or(value.len());
+    let Some(quoted) = value.strip_prefix('"') else { return (value[..end].to_owned(), end) };
+    let mut text = String::new();
+    let mut letters = quoted.char_indices();
+    while let Some((at, letter)) = letters.next() {
+        match letter {
+            '"' => return (text, at + 2),
+            '\\' => match letters.next() {
+                Some((_, 'n')) => text.push('\n'),
+                Some((_, 't')) => text.push('\t'),
+                Some((_, 'r')) => text.push('\r'),
+                Some((_, other)) => text.push(other),
+                None => {}
+            },
+            other => text.push(other),
+        }
+    }
+    (text, value.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::event::Severity;
+
+    #[test]
+    fn a_line_becomes_words_and_keys() {
+        let event = Event::Note {
+            severity: Severity::Warn,
+            what: "link refused",
+            keys: vec![
+                ("from", "127.0.0.1:1".to_owned()),
+                ("reason", "it says \"a=b\" twice".to_owned()),
+                ("n", "1".to_owned()),
+            ],
+        };
+        let json = to_json(Role::Seed, ([127, 0, 0, 1], 5000).into(), &event);
+        assert_eq!(json["event"], "link refused");
+        assert_eq!(json["reason"], "it says \"a=b\" twice");
+        assert_eq!((json["n"].as_str(), json["who"].as_str()), (Some("1"), Some("seed")));
+        assert_eq!(json["level"], "WARN");
+    }
+
+    #[tokio::test]
+    async fn whoever_resumes_gets_what_is_still_kept() {
+        let log = EventLog::default();
+        let event = Event::PeerList { size: 1 };
+        let me = ([127, 0, 0, 1], 5000).into();
+        (0..KEPT + 10).for_each(|_| log.add(Role::Seed, me, &event));
+        assert_eq!(log.from(1).len(), KEPT);
+        assert_eq!(log.from(log.next() - 2).len(), 2);
+        let waiting = tokio::spawn({
+            let log = log.clone();
+            async move { log.after(log.next()).await }
+        });
+        log.add(Role::Seed, me, &event);
+        waiting.await.unwrap();
+    }
+}
