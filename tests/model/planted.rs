@@ -3,7 +3,8 @@
 use rumormill::proto::config::Flaw;
 
 use super::council::{HEALED, KEPT, LINEARIZABLE, LIVING, SAME, VOTED};
-use super::scenario::{Deed, Fault, Scenario, faults, line, then};
+use super::dying::two_lives;
+use super::scenario::{Deed, Fault, Scenario, faults, line};
 use super::verdict::{breaks, holds};
 
 #[test]
@@ -14,10 +15,13 @@ fn a_seed_that_always_says_yes_is_seen() {
         script: vec![
             line(Deed::Report { accused: 0, incarnation: 7, seed: 0 }),
             line(Deed::Register { peer: 1, incarnation: 6, seed: 1 }),
+            line(Deed::Starts { peer: 1, incarnation: 6 }),
         ],
+        slow_probes: false,
         ..Scenario::default()
     };
-    breaks(accused.with(Flaw::AlwaysYes), &[VOTED, LIVING]);
+    breaks(accused.clone().with(Flaw::AlwaysYes), &[VOTED, LIVING]);
+    holds(accused, 1_000);
 }
 
 #[test]
@@ -26,25 +30,16 @@ fn a_quorum_of_reachable_seeds_only_is_seen() {
         name: "cut off",
         peers: [Some((7, false)), None],
         script: vec![line(Deed::Register { peer: 0, incarnation: 7, seed: 0 })],
-        faults: faults(2, &[(Fault::Break, 2)]),
+        slow_probes: false,
+        faults: faults(2, &[(Fault::Cut, 2)]),
         ..Scenario::default()
     };
     breaks(cut.clone().with(Flaw::ReachableQuorum), &[VOTED, KEPT]);
-    holds(cut, 10);
+    holds(Scenario { faults: faults(1, &[(Fault::Cut, 1)]), ..cut }, 5_000);
 }
 
 #[test]
 fn a_registry_without_versions_is_seen() {
-    let race = Scenario {
-        name: "two lives and a death",
-        peers: [Some((7, true)), Some((5, true))],
-        script: vec![
-            line(Deed::Dies { peer: 0 }),
-            then(&[0], Deed::Report { accused: 0, incarnation: 7, seed: 1 }),
-            then(&[0], Deed::Starts { peer: 0, incarnation: 8 }),
-            then(&[2], Deed::Register { peer: 0, incarnation: 8, seed: 0 }),
-        ],
-        ..Scenario::default()
-    };
-    breaks(race.with(Flaw::UnversionedRegistry), &[SAME, HEALED, LINEARIZABLE]);
+    breaks(two_lives().with(Flaw::UnversionedRegistry), &[SAME, HEALED, LINEARIZABLE]);
+    holds(two_lives(), 5_000);
 }

@@ -8,6 +8,8 @@
 use rumormill::proto::config::Flaw;
 use rumormill::proto::message::Incarnation;
 
+use super::world::World;
+
 pub const SEEDS: usize = 3;
 pub const PEERS: usize = 2;
 
@@ -50,8 +52,11 @@ pub const fn then(after: &'static [usize], deed: Deed) -> Line {
 /// lost; duplicates and overtaking are more than TCP would do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Fault {
-    /// A connection between two seeds breaks, and what was under way on it is lost.
-    Break,
+    /// A connection between two seeds breaks with what is under way on it, and is dialled again at
+    /// once.
+    Lose,
+    /// It breaks, and is dialled again at any later time.
+    Cut,
     /// A message between seeds arrives, and later once more.
     Twice,
     /// A message between seeds is overtaken by the next.
@@ -66,7 +71,13 @@ pub enum Fault {
     DiskLost,
 }
 
-pub const FAULTS: usize = 7;
+pub const FAULTS: usize = 8;
+
+/// What may happen to messages under way.
+pub const ANY_ORDER: [(Fault, u8); 3] =
+    [(Fault::Lose, 1), (Fault::Twice, 1), (Fault::Overtaken, 1)];
+/// The same without what costs most states.
+pub const SHUFFLED: [(Fault, u8); 2] = [(Fault::Twice, 1), (Fault::Overtaken, 1)];
 
 /// How often each kind of fault may occur, and how many faults in all.
 #[derive(Clone, Copy, Debug, Default)]
@@ -94,6 +105,12 @@ pub struct Scenario {
     pub script: Vec<Line>,
     /// Lists of the first peer that are asked for, one after another, each from a quorum of seeds.
     pub lists: u8,
+    /// A reader asks its seeds one after another, not all at the same moment.
+    pub slow_lists: bool,
+    /// Seeds that may crash or lose their disk.
+    pub frail: &'static [usize],
+    /// What has happened before the model begins, beyond that its peers are registered.
+    pub before: fn(&mut World, &Scenario),
     pub faults: Faults,
     /// Writes become durable at any later time, not at once.
     pub slow_disks: bool,
@@ -109,6 +126,9 @@ impl Default for Scenario {
             peers: [None; PEERS],
             script: Vec::new(),
             lists: 0,
+            slow_lists: false,
+            frail: &[0, 1, 2],
+            before: |_, _| (),
             faults: Faults::default(),
             slow_disks: false,
             slow_probes: true,
@@ -117,7 +137,7 @@ impl Default for Scenario {
 }
 
 /// How deep to look: 1, or what RUMORMILL_MODEL_DEPTH says. Each step more allows one more fault of
-/// each kind that a scenario has, and one more in all.
+/// each kind that a scenario has, one more in all, and messages are lost where they were not.
 pub fn depth() -> u8 {
     std::env::var("RUMORMILL_MODEL_DEPTH").ok().and_then(|it| it.parse().ok()).unwrap_or(1)
 }
@@ -129,8 +149,10 @@ impl Scenario {
         for bound in self.faults.each.iter_mut().filter(|bound| **bound > 0) {
             *bound += more;
         }
-        if self.faults.all > 0 {
+        if self.faults.all > 0 && more > 0 {
             self.faults.all += more;
+            let lost = &mut self.faults.each[Fault::Lose as usize];
+            *lost = more.max(*lost);
         }
         self
     }
@@ -144,7 +166,8 @@ impl Scenario {
 impl std::fmt::Display for Faults {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let kinds = [
-            Fault::Break,
+            Fault::Lose,
+            Fault::Cut,
             Fault::Twice,
             Fault::Overtaken,
             Fault::Blind,

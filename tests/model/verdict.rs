@@ -28,7 +28,7 @@ pub fn holds(scenario: Scenario, states: usize) {
             panic!("{name}: not true: {property}\n{}", story(path.into_actions()));
         }
     }
-    assert!(checker.discovery(DECIDED).is_some(), "{name}: nothing is ever decided");
+    assert!(checker.discovery(DECIDED).is_some(), "{name}: the seeds never agree on anything new");
     let found = checker.unique_state_count();
     assert!(found >= states, "{name}: {found} states, where there should be {states}");
 }

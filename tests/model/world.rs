@@ -98,6 +98,7 @@ impl World {
             }
         }
         Arc::make_mut(&mut world.ledger).begin(granted);
+        (scenario.before)(&mut world, scenario);
         world.seal();
         world
     }
@@ -186,7 +187,12 @@ impl World {
             }
             Effect::Close { conn } => self.hang_up(place, conn, todo),
             Effect::Persist { batch, changes } => {
-                self.seat(place).disk.unsynced.push_back((batch, changes));
+                let unsynced = &mut self.seat(place).disk.unsynced;
+                let nothing = changes.is_empty() && unsynced.is_empty();
+                unsynced.push_back((batch, changes));
+                if nothing {
+                    todo.extend(self.seat(place).sync().map(|input| (place, input)));
+                }
             }
             Effect::Log(event) => self.hear_log(place, &event, sight),
             Effect::Stopped | Effect::Deliver(_) | Effect::Member(_) | Effect::Published { .. } => {
@@ -392,13 +398,22 @@ impl World {
         }
     }
 
+    /// The reader asks two seeds for their lists at the same moment.
+    pub fn ask_both_for_lists(&mut self, scenario: &Scenario, seeds: [usize; 2]) {
+        let number = self.reading.number;
+        for seed in seeds {
+            self.ask_for_list(scenario, seed);
+        }
+        self.reading = Reading { number: number + 1, ..Reading::default() };
+    }
+
     /// The reader asks one more seed for its list.
     pub fn ask_for_list(&mut self, scenario: &Scenario, seed: usize) {
         let request = LISTS_FROM + u64::from(self.reading.number);
         Arc::make_mut(&mut self.ledger).histories[0].ask(request, Op::List);
         self.reading.asked |= 1 << seed;
         self.say(scenario, seed, 1, Message::Refresh { request, digest: NO_DIGEST });
-        if self.reading.agreed || self.reading.asked == (1 << SEEDS) - 1 {
+        if scenario.slow_lists && (self.reading.agreed || self.reading.asked == (1 << SEEDS) - 1) {
             self.reading = Reading { number: self.reading.number + 1, ..Reading::default() };
         }
     }
