@@ -18,6 +18,7 @@
 #![allow(missing_docs)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test that stops has said why
 
+mod calm;
 mod checks;
 mod council;
 mod crashing;
@@ -27,6 +28,7 @@ mod gossip;
 mod history;
 mod joining;
 mod ledger;
+mod peers;
 mod planted;
 mod scenario;
 mod seat;

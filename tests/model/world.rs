@@ -7,16 +7,15 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
 use rumormill::proto::event::Event;
 use rumormill::proto::machine::{Conn, Effect, Input, Machine, OpenError};
-use rumormill::proto::message::{Answer, Hello, Incarnation, Message, Purpose, Role, Welcome};
+use rumormill::proto::message::{Answer, Hello, Incarnation, Message, Role, Welcome};
 use rumormill::proto::time::Time;
 
-use super::history::{Entry, Op, Ret};
-use super::ledger::{LISTS_FROM, Ledger, Sight, entry};
-use super::scenario::{Deed, FAULTS, PEERS, SEEDS, Scenario};
+use super::history::Entry;
+use super::ledger::{Ledger, Sight};
+use super::scenario::{FAULTS, PEERS, SEEDS, Scenario};
 use super::seat::{Seat, network, peer_addr, peer_at, seed_addr, seed_at};
 
 /// A connection between two seeds, by who dialled and who was called. A seed speaks only on those
@@ -43,7 +42,7 @@ pub struct Reading {
     pub number: u8,
     /// Seeds that were asked, as bits.
     pub asked: u8,
-    answers: Vec<Entry>,
+    pub answers: Vec<Entry>,
     pub agreed: bool,
 }
 
@@ -63,12 +62,8 @@ pub struct World {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Noticed(pub bool);
 
-/// The digest that no registry has, so that a list is what is answered.
-const NO_DIGEST: [u8; 32] = [0xff; 32];
 /// Timers that may pass at a tick before one of them does anything.
 const IDLE_TIMERS: usize = 12;
-/// Longer than three comparisons of registries, and than any ballot.
-const SETTLING: Duration = Duration::from_secs(8);
 
 impl World {
     /// Three seeds that have founded the network, and the scenario's members in it.
@@ -265,30 +260,6 @@ impl World {
         false
     }
 
-    /// A peer hears from a seed; false if that is only news.
-    fn hear_answer(&mut self, scenario: &Scenario, message: Message) -> bool {
-        match message {
-            Message::Granted { request, .. } if request > 0 => {
-                Arc::make_mut(&mut self.ledger).grants(scenario, request);
-            }
-            Message::List { request, records, more: false } if request >= LISTS_FROM => {
-                self.reading.answers.push(entry(&records, peer_addr(0)));
-                let agreeing = |one: &Entry| {
-                    self.reading.answers.iter().filter(|other| *other == one).count() >= quorum()
-                };
-                // Where they disagree, something is under way, and the reader asks on.
-                if let Some(agreed) = self.reading.answers.iter().copied().find(agreeing) {
-                    let ledger = Arc::make_mut(&mut self.ledger);
-                    ledger.histories[0].answer(request, Ret::Is(agreed));
-                    self.reading.agreed = true;
-                }
-            }
-            Message::Update(_) => return false,
-            _ => {}
-        }
-        true
-    }
-
     fn hang_up(&mut self, place: usize, conn: Conn, todo: &mut VecDeque<(usize, Input)>) {
         let at = |(dialled, called): &LinkName, link: &Link| {
             (*dialled == place && link.conns.0 == conn)
@@ -327,12 +298,12 @@ impl World {
         }
     }
 
-    fn wait_until(&mut self, place: usize, due: Time) {
+    pub fn wait_until(&mut self, place: usize, due: Time) {
         let seat = self.seat(place);
         seat.now = seat.now.max(due);
     }
 
-    fn due(&self, place: usize) -> Option<Time> {
+    pub fn due(&self, place: usize) -> Option<Time> {
         self.seats[place].machine.as_ref().and_then(Machine::wake_at)
     }
 
@@ -345,76 +316,6 @@ impl World {
             let Some(due) = self.due(name.0) else { return };
             self.wait_until(name.0, due);
             self.give(scenario, name.0, Input::Tick);
-        }
-    }
-
-    /// A peer says something to a seed, on a connection that it opens first if it has none.
-    pub fn say(&mut self, scenario: &Scenario, place: usize, peer: usize, message: Message) {
-        if self.seats[place].machine.is_none() {
-            return;
-        }
-        let conn = match self.seats[place].clients[peer] {
-            Some(conn) => conn,
-            None => {
-                let conn = self.seat(place).next_incoming();
-                self.seat(place).clients[peer] = Some(conn);
-                let from = peer_addr(peer);
-                let hello = network().hello(Role::Peer, from, 1, Purpose::Membership);
-                self.give(scenario, place, Input::Incoming { conn, hello });
-                conn
-            }
-        };
-        self.give(scenario, place, Input::Received { conn, message });
-    }
-
-    /// A peer does what a line of the script says.
-    pub fn perform(&mut self, scenario: &Scenario, line: usize) {
-        self.said |= 1 << line;
-        let deed = scenario.script[line].deed;
-        let request = super::ledger::request_of(line);
-        match deed {
-            Deed::Register { peer, incarnation, seed } => {
-                Arc::make_mut(&mut self.ledger).asks(line, &deed);
-                self.say(scenario, seed, peer, Message::Register { request, incarnation });
-            }
-            Deed::Leave { peer, incarnation, seed } => {
-                Arc::make_mut(&mut self.ledger).asks(line, &deed);
-                self.say(scenario, seed, peer, Message::Leave { request, incarnation });
-            }
-            Deed::Report { accused, incarnation, seed } => {
-                let (peer, text) = (peer_addr(accused), String::new());
-                let message = Message::DeadNode { peer, incarnation, text };
-                self.say(scenario, seed, 1 - accused, message);
-            }
-            Deed::Dies { peer } => self.peers[peer] = None,
-            Deed::Starts { peer, incarnation } => {
-                self.peers[peer] = Some(Life { incarnation, leaving: false });
-            }
-            Deed::Departs { peer } => {
-                if let Some(life) = &mut self.peers[peer] {
-                    life.leaving = true;
-                }
-            }
-        }
-    }
-
-    /// The reader asks two seeds for their lists at the same moment.
-    pub fn ask_both_for_lists(&mut self, scenario: &Scenario, seeds: [usize; 2]) {
-        let number = self.reading.number;
-        for seed in seeds {
-            self.ask_for_list(scenario, seed);
-        }
-        self.reading = Reading { number: number + 1, ..Reading::default() };
-    }
-
-    /// The reader asks one more seed for its list.
-    pub fn ask_for_list(&mut self, scenario: &Scenario, seed: usize) {
-        let request = LISTS_FROM + u64::from(self.reading.number);
-        Arc::make_mut(&mut self.ledger).histories[0].ask(request, Op::List);
-        self.reading.asked |= 1 << seed;
-        self.say(scenario, seed, 1, Message::Refresh { request, digest: NO_DIGEST });
-        if scenario.slow_lists && (self.reading.agreed || self.reading.asked == (1 << SEEDS) - 1) {
-            self.reading = Reading { number: self.reading.number + 1, ..Reading::default() };
         }
     }
 
@@ -439,50 +340,6 @@ impl World {
     pub fn start(&mut self, scenario: &Scenario, place: usize) {
         self.seat(place).boot();
         self.give(scenario, place, Input::Start);
-    }
-
-    /// Nothing is under way anywhere, and nothing is broken.
-    pub fn is_quiet(&self) -> bool {
-        self.seats.iter().all(|seat| seat.is_quiet())
-            && self.links.len() == SEEDS * (SEEDS - 1)
-            && self.links.values().all(|link| link.queue.is_empty())
-    }
-
-    /// Lets everything arrive, and some time pass, without any fault.
-    pub fn settle(&mut self, scenario: &Scenario) {
-        let calm = Scenario { slow_disks: false, slow_probes: false, ..scenario.clone() };
-        let ends: Vec<Time> = self.seats.iter().map(|seat| seat.now + SETTLING).collect();
-        loop {
-            self.calm_down(&calm);
-            let next = (0..SEEDS)
-                .filter_map(|place| Some((place, self.due(place)?)))
-                .filter(|(place, due)| *due <= ends[*place])
-                .max_by_key(|(place, due)| ends[*place].since(*due));
-            let Some((place, due)) = next else { break };
-            self.wait_until(place, due);
-            self.give(&calm, place, Input::Tick);
-        }
-        for (place, end) in ends.into_iter().enumerate() {
-            self.wait_until(place, end);
-        }
-    }
-
-    /// Lets all that is under way arrive, in order.
-    fn calm_down(&mut self, calm: &Scenario) {
-        loop {
-            for place in 0..SEEDS {
-                while let Some(input) = self.seat(place).sync() {
-                    self.give(calm, place, input);
-                }
-                while let Some((conn, peer)) = self.seats[place].probes.first_key_value() {
-                    let input = self.dial_back(*conn, *peer);
-                    self.give(calm, place, input);
-                }
-            }
-            let busy = self.links.iter().find(|(_, link)| !link.queue.is_empty());
-            let Some(name) = busy.map(|(name, _)| *name) else { return };
-            self.deliver(calm, name, 0);
-        }
     }
 
     /// The message at that place in a connection's queue arrives.
