@@ -175,6 +175,8 @@ impl Circle {
                 }
             }
             Effect::Persist { .. }
+            | Effect::PersistStore { .. }
+            | Effect::Stored { .. }
             | Effect::Log(_)
             | Effect::Deliver(_)
             | Effect::Member(_)

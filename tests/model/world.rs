@@ -190,7 +190,12 @@ impl World {
                 }
             }
             Effect::Log(event) => self.hear_log(place, &event, sight),
-            Effect::Stopped | Effect::Deliver(_) | Effect::Member(_) | Effect::Published { .. } => {
+            Effect::PersistStore { .. }
+            | Effect::Stored { .. }
+            | Effect::Stopped
+            | Effect::Deliver(_)
+            | Effect::Member(_)
+            | Effect::Published { .. } => {
                 return false;
             }
         }
