@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use super::probe::Why;
 use super::{Dial, Line, PeerMachine, Timer, sample};
+use crate::proto::config::Overlay;
 use crate::proto::event::{Event, Severity};
 use crate::proto::machine::{Conn, Effect, MemberEvent, OpenError};
 use crate::proto::message::{Addr, Incarnation, Message, Purpose, Welcome};
@@ -40,6 +41,19 @@ pub(super) struct Suspicion {
 impl PeerMachine {
     pub(super) fn ping_neighbours(&mut self, turn: &mut Turn<'_>) {
         let links: Vec<Conn> = self.neighbours.values().map(|n| n.conn).collect();
+        self.ping(turn, links);
+    }
+
+    /// Pings those from which nothing has come for a while: any traffic counts as life, and where
+    /// each message counts it is the only sign that costs none.
+    pub(super) fn ping_the_silent(&mut self, turn: &mut Turn<'_>) {
+        let silent = |heard| turn.now.since(heard) >= self.config.ping_interval;
+        let links = self.neighbours.values().filter(|n| silent(n.heard)).map(|n| n.conn);
+        let links = links.collect();
+        self.ping(turn, links);
+    }
+
+    fn ping(&mut self, turn: &mut Turn<'_>, links: Vec<Conn>) {
         turn.send_many(links, Message::Ping(turn.now.micros()));
     }
 
@@ -54,6 +68,10 @@ impl PeerMachine {
             let reason = "silent for the suspect timeout";
             if self.suspect(turn, peer, incarnation, false, reason) {
                 self.spread_notice(turn, peer);
+            }
+            if self.config.overlay != Overlay::ScaleFree {
+                // Nobody is going to remove it, and another path must serve meanwhile.
+                self.unlink(turn, peer);
             }
         }
     }
@@ -112,6 +130,9 @@ impl PeerMachine {
     }
 
     pub(super) fn spread_notice(&mut self, turn: &mut Turn<'_>, peer: Addr) {
+        if self.config.overlay != Overlay::ScaleFree {
+            return;
+        }
         let Some(suspicion) = self.suspicions.get(&peer) else { return };
         let (incarnation, hard) = (suspicion.incarnation, suspicion.hard);
         let heard = suspicion.witnesses.clone();

@@ -22,7 +22,7 @@ use rand::{RngExt, SeedableRng};
 use self::liveness::Suspicion;
 use self::overlay::Neighbour;
 use self::seeds::{Desk, Request};
-use super::config::PeerConfig;
+use super::config::{Overlay, PeerConfig};
 use super::event::{Event, Severity};
 use super::gossip::Counters;
 use super::gossip::spread::Rumors;
@@ -172,7 +172,7 @@ impl PeerMachine {
             ghosts: BTreeSet::new(),
             awake_since: Time::default(),
             last_refutation: None,
-            rumors: Rumors::new(config.me, config.flaw),
+            rumors: Rumors::new(&config),
             generated: 0,
             leaving: false,
             timers: Timers::default(),
@@ -240,7 +240,11 @@ impl PeerMachine {
         self.timers.set(Timer::Ping, turn.now + ping);
         let sync = self.jitter(self.config.sync_interval);
         self.timers.set(Timer::Sync, turn.now + sync);
-        self.begin_registration(turn);
+        if self.config.network.has_seeds() {
+            self.begin_registration(turn);
+        } else {
+            self.begin_without_seeds(turn);
+        }
     }
 
     fn incoming(&mut self, turn: &mut Turn<'_>, conn: Conn, hello: &Hello) {
@@ -440,9 +444,23 @@ impl PeerMachine {
     /// Takes an incarnation above `known` and registers it.
     fn rise_above(&mut self, turn: &mut Turn<'_>, known: Incarnation) {
         self.incarnation = self.incarnation.max(known.saturating_add(1));
-        self.accepted.clear();
-        self.registered = false;
-        self.begin_registration(turn);
+        if self.config.network.has_seeds() {
+            self.accepted.clear();
+            self.registered = false;
+            self.begin_registration(turn);
+        }
+    }
+
+    /// Who belongs to the network was said beforehand, in order of age.
+    fn begin_without_seeds(&mut self, turn: &mut Turn<'_>) {
+        for (at, peer) in (0..).zip(self.config.members.clone()) {
+            let (incarnation, status, voters) = (0, Status::Alive, Vec::new());
+            self.members.merge(peer, Record { incarnation, status, at, voters });
+        }
+        self.registered = true;
+        turn.effects.push(Effect::Member(MemberEvent::Registered));
+        self.arrange(turn);
+        self.fill(turn);
     }
 
     fn generate(&mut self, turn: &mut Turn<'_>) {
@@ -537,8 +555,13 @@ impl PeerMachine {
                 self.unlink_strangers(turn);
                 self.dismiss_callers(turn);
                 self.dismiss_guests(turn, false);
-                self.ping_neighbours(turn);
-                self.probe_somebody(turn);
+                if self.config.overlay == Overlay::ScaleFree {
+                    self.ping_neighbours(turn);
+                    self.probe_somebody(turn);
+                } else {
+                    self.ping_the_silent(turn);
+                }
+                self.probe_a_suspect(turn);
             }
             Timer::Silence(peer) => self.check_silence(turn, peer),
             Timer::Suspicion(peer) => self.press_on(turn, peer),
