@@ -48,6 +48,7 @@
 pub mod cli;
 pub mod config;
 pub mod logging;
+pub mod maelstrom;
 pub mod net;
 pub mod node;
 pub mod proto;
