@@ -41,6 +41,7 @@
 //! | [`proto`] | the state machines: all decisions, no I/O |
 //! | [`net`] | bytes in, messages out |
 //! | [`node`] | the tokio hosts that run a machine: [`node::Peer`], [`node::Seed`] |
+//! | [`maelstrom`] | the same machine as a Maelstrom node on stdin and stdout |
 //! | [`config`], [`logging`], [`cli`] | what the programs add: arguments, the shared log, exit codes |
 
 #![forbid(unsafe_code)]
