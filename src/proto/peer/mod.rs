@@ -427,20 +427,6 @@ impl PeerMachine {
         }
     }
 
-    /// The registry says something of this peer itself: if it is dead or gone there, or known in a
-    /// later life, it comes back above that.
-    fn learn_of_myself(&mut self, turn: &mut Turn<'_>, record: &Record) {
-        let over = match record.status {
-            Status::Alive => record.incarnation > self.incarnation,
-            Status::Left | Status::Dead => record.incarnation >= self.incarnation,
-        };
-        if over && !self.leaving && is_believable(record.incarnation, turn.now) {
-            let status = format!("{:?}", record.status).to_lowercase();
-            turn.note(Severity::Warn, "rejoining", vec![("registry", status)]);
-            self.rise_above(turn, record.incarnation);
-        }
-    }
-
     /// Takes an incarnation above `known` and registers it.
     fn rise_above(&mut self, turn: &mut Turn<'_>, known: Incarnation) {
         self.incarnation = self.incarnation.max(known.saturating_add(1));
@@ -449,18 +435,6 @@ impl PeerMachine {
             self.registered = false;
             self.begin_registration(turn);
         }
-    }
-
-    /// Who belongs to the network was said beforehand, in order of age.
-    fn begin_without_seeds(&mut self, turn: &mut Turn<'_>) {
-        for (at, peer) in (0..).zip(self.config.members.clone()) {
-            let (incarnation, status, voters) = (0, Status::Alive, Vec::new());
-            self.members.merge(peer, Record { incarnation, status, at, voters });
-        }
-        self.registered = true;
-        turn.effects.push(Effect::Member(MemberEvent::Registered));
-        self.arrange(turn);
-        self.fill(turn);
     }
 
     fn generate(&mut self, turn: &mut Turn<'_>) {
@@ -516,30 +490,6 @@ impl PeerMachine {
         self.departing.get(peer).is_some_and(|(incarnation, since)| {
             *incarnation >= known && now.since(*since) < DEPARTURE
         })
-    }
-
-    /// After a sleep nobody else's silence proves anything: everybody gets a fresh chance.
-    fn wake_up(&mut self, turn: &mut Turn<'_>, late: Duration) {
-        let keys = vec![("for", format!("{}ms", late.as_millis()))];
-        turn.note(Severity::Warn, "was asleep", keys);
-        self.awake_since = turn.now;
-        for neighbour in self.neighbours.values_mut() {
-            neighbour.heard = turn.now;
-        }
-        self.ping_neighbours(turn);
-        self.timers.set(Timer::Refresh, turn.now);
-    }
-
-    /// Whoever brought a notice has had its answer long since.
-    fn dismiss_callers(&mut self, turn: &mut Turn<'_>) {
-        let over = |since: Time| turn.now.since(since) > CALL;
-        let late = |line: &Line| matches!(line, Line::Caller { since, .. } if over(*since));
-        let calls: Vec<Conn> =
-            self.lines.iter().filter(|(_, line)| late(line)).map(|(conn, _)| *conn).collect();
-        for conn in calls {
-            self.lines.remove(&conn);
-            turn.close(conn);
-        }
     }
 
     fn fire(&mut self, turn: &mut Turn<'_>, timer: Timer) {

@@ -18,7 +18,7 @@ use crate::proto::config::Overlay;
 use crate::proto::event::{Event, Severity};
 use crate::proto::machine::{Conn, Effect, MemberEvent, OpenError};
 use crate::proto::message::{Addr, Hello, Incarnation, Message, Purpose, Refused, Welcome};
-use crate::proto::registry::Status;
+use crate::proto::registry::{Record, Status};
 use crate::proto::time::Time;
 use crate::proto::turn::Turn;
 
@@ -48,6 +48,18 @@ pub(super) struct Neighbour {
 }
 
 impl PeerMachine {
+    /// Who belongs to the network was said beforehand, in order of age.
+    pub(super) fn begin_without_seeds(&mut self, turn: &mut Turn<'_>) {
+        for (at, peer) in (0..).zip(self.config.members.clone()) {
+            let (incarnation, status, voters) = (0, Status::Alive, Vec::new());
+            self.members.merge(peer, Record { incarnation, status, at, voters });
+        }
+        self.registered = true;
+        turn.effects.push(Effect::Member(MemberEvent::Registered));
+        self.arrange(turn);
+        self.fill(turn);
+    }
+
     /// Why a link that somebody asks for is refused, and whom to ask instead.
     pub(super) fn objection_to_link(
         &mut self,
