@@ -19,9 +19,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::config::{Common, PeerArgs, SeedArgs};
+use crate::config::{Common, LogLevel, PeerArgs, SeedArgs};
 use crate::http;
 use crate::logging::{self, LogHandle};
+use crate::maelstrom;
 use crate::node;
 use crate::proto::config::{PeerConfig, SeedConfig};
 use crate::proto::event::{Event, Severity};
@@ -65,6 +66,10 @@ pub fn seed_main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 /// The program `peer` with these arguments, the first of which is the program's name. Once in a
 /// process, because the log is the process's.
 pub fn peer_main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args: Vec<OsString> = args.into_iter().collect();
+    if wants_maelstrom(&args) {
+        return finish("peer", maelstrom_node(args));
+    }
     finish(
         "peer",
         parse(args).and_then(|args: PeerArgs| {
@@ -72,6 +77,32 @@ pub fn peer_main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             run(&args.common, |signals, log| peer(&args, config, signals, log))
         }),
     )
+}
+
+/// Whether IP, PORT and CONFIG are to be left out: that has to be known before the arguments are
+/// read.
+fn wants_maelstrom(args: &[OsString]) -> bool {
+    let is_yes = |text: &str| {
+        matches!(text.to_lowercase().as_str(), "true" | "t" | "yes" | "y" | "on" | "1")
+    };
+    let said = args.iter().rev().filter_map(|arg| arg.to_str()).find_map(|arg| {
+        let value = arg.strip_prefix("--maelstrom")?;
+        if value.is_empty() { Some(true) } else { value.strip_prefix('=').map(is_yes) }
+    });
+    said.unwrap_or_else(|| std::env::var("RUMORMILL_MAELSTROM").is_ok_and(|text| is_yes(&text)))
+}
+
+/// One Maelstrom node: stdout is for its messages alone, so what it logs goes to stderr, and only
+/// warnings unless `--log-level` asks for details.
+fn maelstrom_node(args: Vec<OsString>) -> Result<(), Failure> {
+    let (args, options) = PeerArgs::parse_maelstrom(args).map_err(told::<PeerArgs>)?;
+    let least = match args.common.log_level {
+        LogLevel::Debug | LogLevel::Trace => Severity::Debug,
+        LogLevel::Error | LogLevel::Warn | LogLevel::Info => Severity::Warn,
+    };
+    maelstrom::run(options, node::chance(), least).map_err(|error| {
+        Failure::running(format!("cannot go on: {error}; is Maelstrom still there?"))
+    })
 }
 
 /// A node ends by itself only if it fails.
@@ -325,19 +356,24 @@ fn finish(program: &str, outcome: Result<(), Failure>) -> ExitCode {
 }
 
 fn parse<A: Parser>(args: impl IntoIterator<Item = OsString>) -> Result<A, Failure> {
-    let parsed = A::try_parse_from(args).map_err(|error| match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Failure::Told(error),
-        _ => {
-            let name = A::command().get_name().to_owned();
-            Failure::Usage(format!("{}; see {name} --help", condensed(&error.to_string())))
-        }
-    })?;
+    let parsed = A::try_parse_from(args).map_err(told::<A>)?;
     if std::env::var_os(KEY_FILE).is_some() {
         return Err(Failure::usage(format!(
             "{KEY_FILE} is set, but encrypted links are not implemented yet; unset it"
         )));
     }
     Ok(parsed)
+}
+
+/// What clap has to say: help that was asked for, or a mistake.
+fn told<A: Parser>(error: clap::Error) -> Failure {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Failure::Told(error),
+        _ => {
+            let name = A::command().get_name().to_owned();
+            Failure::Usage(format!("{}; see {name} --help", condensed(&error.to_string())))
+        }
+    }
 }
 
 /// Whoever sets it believes that links are encrypted: that it is not offered yet must not be

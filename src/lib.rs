@@ -42,6 +42,7 @@
 //! | [`net`] | bytes in, messages out |
 //! | [`node`] | the tokio hosts that run a machine: [`node::Peer`], [`node::Seed`] |
 //! | [`http`] | the API: members, topology, gossip, the store, events, metrics |
+//! | [`maelstrom`] | the same machine as a Maelstrom node on stdin and stdout |
 //! | [`config`], [`logging`], [`cli`] | what the programs add: arguments, the shared log, exit codes |
 
 #![forbid(unsafe_code)]
@@ -50,6 +51,7 @@ pub mod cli;
 pub mod config;
 pub mod http;
 pub mod logging;
+pub mod maelstrom;
 pub mod net;
 pub mod node;
 pub mod proto;

@@ -1,14 +1,18 @@
 //! The options of `seed` and `peer`, and what must hold between them.
 
+use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{BoolishValueParser, RangedU64ValueParser};
-use clap::{Args, Parser, ValueEnum};
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, ValueEnum};
 
 use super::{ConfigError, read_seeds, values};
 use crate::logging::LogOptions;
+use crate::maelstrom;
 use crate::proto::config::{DEFAULT_NETWORK, Network, PeerConfig, SeedConfig};
 use crate::proto::message::Addr;
 
@@ -253,7 +257,7 @@ pub struct PeerArgs {
     pub fanout: usize,
 
     /// How long a request may wait for the writes that its metadata names; 0s answers 503 at once
-    #[arg(long, env = "RUMORMILL_CAUSAL_WAIT", value_name = "DUR", default_value = "1s", value_parser = values::duration_or_zero)]
+    #[arg(long, env = "RUMORMILL_CAUSAL_WAIT", value_name = "DUR", default_value = "1s", value_parser = values::wait)]
     pub causal_wait: Duration,
 
     /// Neighbours that a joining peer picks
@@ -267,9 +271,60 @@ pub struct PeerArgs {
     /// Exponent of the degree distribution that the choice of neighbours aims at, over 2 and at most 3
     #[arg(long, env = "RUMORMILL_EXPONENT", value_name = "G", default_value = "2.5", allow_negative_numbers = true, value_parser = values::exponent)]
     pub exponent: f64,
+
+    /// Be one Maelstrom node on stdin and stdout; takes no IP, PORT and CONFIG. Maelstrom's links are
+    /// slow and its partitions short, so unless they are given, --ping-interval is 2s,
+    /// --suspect-timeout 5s, --sync-interval 3s and --probe-timeout 700ms
+    #[arg(long, env = "RUMORMILL_MAELSTROM", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_value_t = false, default_missing_value = "true", hide_default_value = true,
+          hide_possible_values = true, value_parser = BoolishValueParser::new())]
+    pub maelstrom: bool,
+
+    /// With --maelstrom: how long a node may gather broadcasts before it forwards them; with 0ms each
+    /// goes straight to all
+    #[arg(long, env = "RUMORMILL_BATCH", value_name = "DUR", default_value = "160ms", value_parser = values::wait)]
+    pub batch: Duration,
 }
 
 impl PeerArgs {
+    /// Reads the arguments of a command line that asks for `--maelstrom`, or whose environment does.
+    ///
+    /// # Errors
+    ///
+    /// What clap has to say about them: also that IP, PORT or CONFIG was given.
+    pub fn parse_maelstrom(
+        args: impl IntoIterator<Item = OsString>,
+    ) -> Result<(Self, maelstrom::Options), clap::Error> {
+        let positional = |arg: clap::Arg, value| arg.required(false).default_value(value);
+        let mut command = Self::command()
+            .mut_arg("ip", |arg| positional(arg, "127.0.0.1"))
+            .mut_arg("port", |arg| positional(arg, "0"))
+            .mut_arg("config", |arg| positional(arg, "-"));
+        let matches = command.try_get_matches_from_mut(args)?;
+        let is_given = |id: &str| {
+            matches.value_source(id).is_some_and(|source| source != ValueSource::DefaultValue)
+        };
+        if ["ip", "port", "config"].into_iter().any(is_given) {
+            let text = "--maelstrom takes no IP, PORT and CONFIG; leave them out";
+            return Err(command.error(ErrorKind::ArgumentConflict, text));
+        }
+        let args = Self::from_arg_matches(&matches)?;
+        let mut options = maelstrom::Options::new(args.batch);
+        let peer = &mut options.peer;
+        let set = |id, to: &mut Duration, value| {
+            if is_given(id) {
+                *to = value;
+            }
+        };
+        set("ping_interval", &mut peer.ping_interval, args.ping_interval);
+        set("suspect_timeout", &mut peer.suspect_timeout, args.suspect_timeout);
+        set("sync_interval", &mut peer.sync_interval, args.sync_interval);
+        set("probe_timeout", &mut peer.probe_timeout, args.common.probe_timeout);
+        peer.fanout = args.fanout;
+        peer.links = args.links;
+        Ok((args, options))
+    }
+
     /// The peer's settings; with port 0, `me` is to be replaced by what was bound.
     ///
     /// # Errors
@@ -317,7 +372,6 @@ Exit codes: 0 after a clean stop, 1 for a failure while running, 2 for a mistake
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_definitions_are_sound() {
@@ -334,6 +388,21 @@ mod tests {
                 assert_eq!(option.get_env().and_then(|env| env.to_str()), Some(name.as_str()));
             }
         }
+    }
+
+    #[test]
+    fn a_maelstrom_node_has_its_own_defaults_and_takes_what_is_given() {
+        let parse = |args: &[&str]| {
+            let args = ["peer", "--maelstrom"].iter().chain(args).map(OsString::from);
+            PeerArgs::parse_maelstrom(args).map(|(_, options)| options)
+        };
+        let options = parse(&[]).unwrap();
+        assert_eq!(options.batch, maelstrom::DEFAULT_BATCH);
+        assert_eq!(options.peer.ping_interval, Duration::from_secs(2));
+        let options = parse(&["--batch", "0ms", "--ping-interval", "5s", "--fanout", "4"]).unwrap();
+        assert_eq!((options.batch, options.peer.fanout), (Duration::ZERO, 4));
+        assert_eq!(options.peer.ping_interval, Duration::from_secs(5));
+        assert!(parse(&["127.0.0.1", "6000", "c"]).is_err());
     }
 
     #[test]

@@ -34,10 +34,10 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
-/// A time that may be none at all.
-pub(super) fn duration_or_zero(text: &str) -> Result<Duration, String> {
+/// A time to wait, which may be zero.
+pub(super) fn wait(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text.trim()) {
-        Ok(none) if none.is_zero() => Ok(none),
+        Ok(Duration::ZERO) if text.trim() != "0" => Ok(Duration::ZERO),
         _ => duration(text),
     }
 }
@@ -74,6 +74,16 @@ mod tests {
         ] {
             let error = duration(text).unwrap_err();
             assert!(error.contains(says), "{text:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_wait_may_be_zero_and_needs_a_unit_all_the_same() {
+        assert_eq!(wait("0ms"), Ok(Duration::ZERO));
+        assert_eq!(wait("0s"), Ok(Duration::ZERO));
+        assert_eq!(wait("160ms"), Ok(Duration::from_millis(160)));
+        for text in ["0", "160", "-1s", "", "31d"] {
+            assert!(wait(text).is_err(), "{text:?}");
         }
     }
 

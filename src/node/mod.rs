@@ -41,7 +41,7 @@ pub async fn bind(listen: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// The number that decides everything a machine leaves to chance.
-fn chance() -> u64 {
+pub(crate) fn chance() -> u64 {
     // Without the system's randomness any number will do: what depends on it is jitter and choice,
     // not secrecy.
     SysRng.try_next_u64().unwrap_or_else(|_| u64::from(std::process::id()))

@@ -33,6 +33,16 @@ impl Network {
         Self { name: name.into(), seeds, digest: hash.finalize().into() }
     }
 
+    /// A network without seeds: who belongs to it is said beforehand ([`PeerConfig::members`]).
+    pub fn without_seeds(name: impl Into<String>) -> Self {
+        Self::new(name, [])
+    }
+
+    /// Whether seeds decide who belongs to it.
+    pub fn has_seeds(&self) -> bool {
+        !self.seeds.is_empty()
+    }
+
     /// The seeds in sorted order: a seed's place here is its number in votes.
     pub fn seeds(&self) -> &[Addr] {
         &self.seeds
@@ -58,6 +68,19 @@ impl Network {
     ) -> Hello {
         Hello { network: self.name.clone(), seeds: self.digest, role, from, incarnation, purpose }
     }
+}
+
+/// Which links peers keep, and so which way messages go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Overlay {
+    /// Drawn so that few peers have many links and many have few, as large networks need it.
+    #[default]
+    ScaleFree,
+    /// Everybody is linked with the oldest member that can be reached: the fewest messages.
+    Hub,
+    /// Everybody is linked with everybody, and nobody forwards what another one says: the shortest
+    /// way. Of anti-entropy alone comes what was lost on it.
+    Full,
 }
 
 /// A defect planted on purpose, for the self-tests of the checkers: a checker that cannot find it
@@ -125,10 +148,19 @@ pub struct PeerConfig {
     pub links: usize,
     /// Links that a peer accepts before it refuses more.
     pub max_links: usize,
+    /// Whether it holds a replica of the store.
+    pub replicates: bool,
     /// How long a request may wait for the writes that its metadata names.
     pub causal_wait: Duration,
     /// Exponent γ of the degree distribution that the choice of neighbours aims at.
     pub exponent: f64,
+    /// Which links are kept.
+    pub overlay: Overlay,
+    /// How long messages may be gathered before they are pushed to anybody but the parent in the
+    /// tree; zero pushes each at once.
+    pub gather: Duration,
+    /// In a network without seeds: its members, this peer among them, the oldest first.
+    pub members: Vec<Addr>,
     #[doc(hidden)]
     pub flaw: Flaw,
 }
@@ -148,8 +180,12 @@ impl PeerConfig {
             fanout: 2,
             links: 3,
             max_links: 64,
+            replicates: true,
             causal_wait: Duration::from_secs(1),
             exponent: 2.5,
+            overlay: Overlay::ScaleFree,
+            gather: Duration::ZERO,
+            members: Vec::new(),
             flaw: Flaw::None,
         }
     }

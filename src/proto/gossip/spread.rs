@@ -31,7 +31,7 @@ use super::list::{MessageList, Offer, Refusal};
 use super::sync::Exchange;
 use super::window::Window;
 use super::{Counters, MAX_PAYLOAD, MessageId};
-use crate::proto::config::Flaw;
+use crate::proto::config::{Flaw, Overlay, PeerConfig};
 use crate::proto::event::{Event, Severity};
 use crate::proto::kv::replica::Paths;
 use crate::proto::machine::{Conn, Delivery, Effect, PublishError};
@@ -57,6 +57,8 @@ pub(super) enum Timer {
     Want(Tag, u64),
     /// Links that helped out for the parent may be lazy again.
     Regraft,
+    /// Push what has been gathered.
+    Push,
     /// Drop what is too old.
     Expire,
     /// Ask whether a comparison has ended well.
@@ -85,6 +87,8 @@ pub(super) struct Link {
     pub grafted: Option<Time>,
     /// When it last pushed something.
     pub pushed: Time,
+    /// Messages gathered for it, by place.
+    gathered: Vec<u64>,
     /// Messages to announce.
     pub announce: Vec<Announcement>,
     pub congested: bool,
@@ -106,6 +110,10 @@ pub struct Rumors {
     life: Incarnation,
     numbers_used: u64,
     flaw: Flaw,
+    /// How long messages are gathered before they are pushed to others than the parent.
+    gather: Duration,
+    /// Everybody says what it has to say to everybody itself.
+    direct: bool,
     pub(super) list: MessageList,
     pub(super) links: BTreeMap<Conn, Link>,
     pub(super) parent: Option<Conn>,
@@ -117,13 +125,15 @@ pub struct Rumors {
 }
 
 impl Rumors {
-    /// Of a peer that listens at `me`; not started.
-    pub fn new(me: Addr, flaw: Flaw) -> Self {
+    /// Of a peer with these settings; not started.
+    pub fn new(config: &PeerConfig) -> Self {
         Self {
-            me,
+            me: config.me,
             life: 0,
             numbers_used: 0,
-            flaw,
+            flaw: config.flaw,
+            gather: config.gather,
+            direct: config.overlay == Overlay::Full,
             list: MessageList::default(),
             links: BTreeMap::new(),
             parent: None,
@@ -171,6 +181,7 @@ impl Rumors {
                 wish: true,
                 grafted: None,
                 pushed: Time::default(),
+                gathered: Vec::new(),
                 announce: Vec::new(),
                 congested: false,
                 round_trip: None,
@@ -293,7 +304,8 @@ impl Rumors {
         let announcement = Announcement { origin, number: gossip.number, place };
         let mut push = Vec::with_capacity(self.links.len());
         let mut announced = false;
-        for (conn, link) in &mut self.links {
+        let is_said = self.direct && from.is_some();
+        for (conn, link) in self.links.iter_mut().filter(|_| !is_said) {
             if Some(*conn) == from || link.known.get(place) || link.guest {
                 continue;
             }
@@ -304,6 +316,9 @@ impl Rumors {
                 if link.announce.len() >= HAVE_BATCH {
                     self.timers.set(Timer::Have, turn.now);
                 }
+            } else if !self.gather.is_zero() && self.parent != Some(*conn) {
+                link.gathered.push(place);
+                self.timers.set_if_unset(Timer::Push, turn.now + self.gather);
             } else {
                 link.sent.set(place);
                 link.known.set(place);
@@ -376,6 +391,27 @@ impl Rumors {
         }
     }
 
+    fn push_gathered(&mut self, turn: &mut Turn<'_>) {
+        for (conn, link) in &mut self.links {
+            for place in std::mem::take(&mut link.gathered) {
+                // What was told or sent meanwhile is left out.
+                let Some(entry) = self.list.entry(place).filter(|_| !link.known.get(place)) else {
+                    continue;
+                };
+                link.sent.set(place);
+                link.known.set(place);
+                link.exchange.unsettled.set(place);
+                self.counters.payloads_sent += 1;
+                turn.send(*conn, Message::Gossip(entry.gossip.clone()));
+            }
+        }
+    }
+
+    /// Whether messages wait to be pushed.
+    pub fn is_gathering(&self) -> bool {
+        self.links.values().any(|link| !link.gathered.is_empty())
+    }
+
     fn expire(&mut self, turn: &mut Turn<'_>) {
         self.list.expire(turn.now);
         let first = self.list.first_place();
@@ -402,6 +438,7 @@ impl Rumors {
                 }
                 Timer::Want(tag, number) => self.ask(turn, (tag, number)),
                 Timer::Regraft => self.tell_wishes(turn),
+                Timer::Push => self.push_gathered(turn),
                 Timer::Expire => self.expire(turn),
                 Timer::Confirm(conn) => self.confirm_sync(turn, conn),
             }

@@ -332,6 +332,9 @@ impl Replication {
 
     /// Only what is durable is told: the context may be ahead of that by writes of this replica.
     fn tell_context(&mut self, turn: &mut Turn<'_>, conn: Conn, answer: bool) {
+        if self.store.name().is_empty() {
+            return; // this peer holds no replica
+        }
         let context = self.store.context().clone();
         let message = Message::StoreContext { context, answer };
         self.when_durable(turn, Later::Say(conn, message), &Paths::default());

@@ -12,11 +12,13 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::probe::Why;
-use super::{Dial, Line, PeerMachine, Timer, sample};
+use super::{CALL, Dial, Line, PeerMachine, Timer, sample};
+use crate::proto::config::Overlay;
 use crate::proto::event::{Event, Severity};
 use crate::proto::machine::{Conn, Effect, MemberEvent, OpenError};
 use crate::proto::message::{Addr, Incarnation, Message, Purpose, Welcome};
-use crate::proto::registry::Record;
+use crate::proto::registry::{Record, Status};
+use crate::proto::time::Time;
 use crate::proto::turn::Turn;
 
 /// Random members asked to look for themselves. Neighbours of the suspect are rarely neighbours of
@@ -38,8 +40,45 @@ pub(super) struct Suspicion {
 }
 
 impl PeerMachine {
+    /// After a sleep nobody else's silence proves anything: everybody gets a fresh chance.
+    pub(super) fn wake_up(&mut self, turn: &mut Turn<'_>, late: Duration) {
+        let keys = vec![("for", format!("{}ms", late.as_millis()))];
+        turn.note(Severity::Warn, "was asleep", keys);
+        self.awake_since = turn.now;
+        for neighbour in self.neighbours.values_mut() {
+            neighbour.heard = turn.now;
+        }
+        self.ping_neighbours(turn);
+        self.timers.set(Timer::Refresh, turn.now);
+    }
+
+    /// Whoever brought a notice has had its answer long since.
+    pub(super) fn dismiss_callers(&mut self, turn: &mut Turn<'_>) {
+        let over = |since: Time| turn.now.since(since) > CALL;
+        let late = |line: &Line| matches!(line, Line::Caller { since, .. } if over(*since));
+        let calls: Vec<Conn> =
+            self.lines.iter().filter(|(_, line)| late(line)).map(|(conn, _)| *conn).collect();
+        for conn in calls {
+            self.lines.remove(&conn);
+            turn.close(conn);
+        }
+    }
+
     pub(super) fn ping_neighbours(&mut self, turn: &mut Turn<'_>) {
         let links: Vec<Conn> = self.neighbours.values().map(|n| n.conn).collect();
+        self.ping(turn, links);
+    }
+
+    /// Pings those from which nothing has come for a while: any traffic counts as life, and where
+    /// each message counts it is the only sign that costs none.
+    pub(super) fn ping_the_silent(&mut self, turn: &mut Turn<'_>) {
+        let silent = |heard| turn.now.since(heard) >= self.config.ping_interval;
+        let links = self.neighbours.values().filter(|n| silent(n.heard)).map(|n| n.conn);
+        let links = links.collect();
+        self.ping(turn, links);
+    }
+
+    fn ping(&mut self, turn: &mut Turn<'_>, links: Vec<Conn>) {
         turn.send_many(links, Message::Ping(turn.now.micros()));
     }
 
@@ -54,6 +93,10 @@ impl PeerMachine {
             let reason = "silent for the suspect timeout";
             if self.suspect(turn, peer, incarnation, false, reason) {
                 self.spread_notice(turn, peer);
+            }
+            if self.config.overlay != Overlay::ScaleFree {
+                // Nobody is going to remove it, and another path must serve meanwhile.
+                self.unlink(turn, peer);
             }
         }
     }
@@ -112,6 +155,9 @@ impl PeerMachine {
     }
 
     pub(super) fn spread_notice(&mut self, turn: &mut Turn<'_>, peer: Addr) {
+        if self.config.overlay != Overlay::ScaleFree {
+            return;
+        }
         let Some(suspicion) = self.suspicions.get(&peer) else { return };
         let (incarnation, hard) = (suspicion.incarnation, suspicion.hard);
         let heard = suspicion.witnesses.clone();
@@ -298,6 +344,20 @@ impl PeerMachine {
         turn.note(Severity::Warn, "refuting suspicion", keys);
         self.rise_above(turn, incarnation);
         true
+    }
+
+    /// The registry says something of this peer itself: if it is dead or gone there, or known in a
+    /// later life, it comes back above that.
+    pub(super) fn learn_of_myself(&mut self, turn: &mut Turn<'_>, record: &Record) {
+        let over = match record.status {
+            Status::Alive => record.incarnation > self.incarnation,
+            Status::Left | Status::Dead => record.incarnation >= self.incarnation,
+        };
+        if over && !self.leaving && super::is_believable(record.incarnation, turn.now) {
+            let status = format!("{:?}", record.status).to_lowercase();
+            turn.note(Severity::Warn, "rejoining", vec![("registry", status)]);
+            self.rise_above(turn, record.incarnation);
+        }
     }
 
     /// A suspect is alive after all.

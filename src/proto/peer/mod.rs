@@ -23,7 +23,7 @@ use rand::{RngExt, SeedableRng};
 use self::liveness::Suspicion;
 use self::overlay::Neighbour;
 use self::seeds::{Desk, Request};
-use super::config::PeerConfig;
+use super::config::{Overlay, PeerConfig};
 use super::event::{Event, Severity};
 use super::gossip::Counters;
 use super::gossip::spread::Rumors;
@@ -178,7 +178,7 @@ impl PeerMachine {
             ghosts: BTreeSet::new(),
             awake_since: Time::default(),
             last_refutation: None,
-            rumors: Rumors::new(config.me, config.flaw),
+            rumors: Rumors::new(&config),
             replica: Replication::new(Store::new("".into()), config.causal_wait),
             generated: 0,
             leaving: false,
@@ -259,14 +259,20 @@ impl PeerMachine {
         self.incarnation = turn.now.millis();
         self.rumors.start(turn.now, self.incarnation);
         let name = format!("{}@{}", self.config.me, self.incarnation);
-        self.replica.start(turn, name.into());
+        if self.config.replicates {
+            self.replica.start(turn, name.into());
+        }
         self.awake_since = turn.now;
         turn.log(Event::PeerListening { incarnation: self.incarnation });
         let ping = self.jitter(self.config.ping_interval);
         self.timers.set(Timer::Ping, turn.now + ping);
         let sync = self.jitter(self.config.sync_interval);
         self.timers.set(Timer::Sync, turn.now + sync);
-        self.begin_registration(turn);
+        if self.config.network.has_seeds() {
+            self.begin_registration(turn);
+        } else {
+            self.begin_without_seeds(turn);
+        }
     }
 
     fn incoming(&mut self, turn: &mut Turn<'_>, conn: Conn, hello: &Hello) {
@@ -457,26 +463,14 @@ impl PeerMachine {
         }
     }
 
-    /// The registry says something of this peer itself: if it is dead or gone there, or known in a
-    /// later life, it comes back above that.
-    fn learn_of_myself(&mut self, turn: &mut Turn<'_>, record: &Record) {
-        let over = match record.status {
-            Status::Alive => record.incarnation > self.incarnation,
-            Status::Left | Status::Dead => record.incarnation >= self.incarnation,
-        };
-        if over && !self.leaving && is_believable(record.incarnation, turn.now) {
-            let status = format!("{:?}", record.status).to_lowercase();
-            turn.note(Severity::Warn, "rejoining", vec![("registry", status)]);
-            self.rise_above(turn, record.incarnation);
-        }
-    }
-
     /// Takes an incarnation above `known` and registers it.
     fn rise_above(&mut self, turn: &mut Turn<'_>, known: Incarnation) {
         self.incarnation = self.incarnation.max(known.saturating_add(1));
-        self.accepted.clear();
-        self.registered = false;
-        self.begin_registration(turn);
+        if self.config.network.has_seeds() {
+            self.accepted.clear();
+            self.registered = false;
+            self.begin_registration(turn);
+        }
     }
 
     fn generate(&mut self, turn: &mut Turn<'_>) {
@@ -534,30 +528,6 @@ impl PeerMachine {
         })
     }
 
-    /// After a sleep nobody else's silence proves anything: everybody gets a fresh chance.
-    fn wake_up(&mut self, turn: &mut Turn<'_>, late: Duration) {
-        let keys = vec![("for", format!("{}ms", late.as_millis()))];
-        turn.note(Severity::Warn, "was asleep", keys);
-        self.awake_since = turn.now;
-        for neighbour in self.neighbours.values_mut() {
-            neighbour.heard = turn.now;
-        }
-        self.ping_neighbours(turn);
-        self.timers.set(Timer::Refresh, turn.now);
-    }
-
-    /// Whoever brought a notice has had its answer long since.
-    fn dismiss_callers(&mut self, turn: &mut Turn<'_>) {
-        let over = |since: Time| turn.now.since(since) > CALL;
-        let late = |line: &Line| matches!(line, Line::Caller { since, .. } if over(*since));
-        let calls: Vec<Conn> =
-            self.lines.iter().filter(|(_, line)| late(line)).map(|(conn, _)| *conn).collect();
-        for conn in calls {
-            self.lines.remove(&conn);
-            turn.close(conn);
-        }
-    }
-
     fn fire(&mut self, turn: &mut Turn<'_>, timer: Timer) {
         match timer {
             Timer::Register => self.begin_registration(turn),
@@ -571,8 +541,13 @@ impl PeerMachine {
                 self.unlink_strangers(turn);
                 self.dismiss_callers(turn);
                 self.dismiss_guests(turn, false);
-                self.ping_neighbours(turn);
-                self.probe_somebody(turn);
+                if self.config.overlay == Overlay::ScaleFree {
+                    self.ping_neighbours(turn);
+                    self.probe_somebody(turn);
+                } else {
+                    self.ping_the_silent(turn);
+                }
+                self.probe_a_suspect(turn);
             }
             Timer::Silence(peer) => self.check_silence(turn, peer),
             Timer::Suspicion(peer) => self.press_on(turn, peer),

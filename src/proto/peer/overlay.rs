@@ -14,10 +14,11 @@ use rand::RngExt;
 use rand_distr::{Distribution, Zipf};
 
 use super::{Dial, Line, PeerMachine, Timer, sample};
+use crate::proto::config::Overlay;
 use crate::proto::event::{Event, Severity};
 use crate::proto::machine::{Conn, Effect, MemberEvent, OpenError};
 use crate::proto::message::{Addr, Hello, Incarnation, Message, Purpose, Refused, Welcome};
-use crate::proto::registry::Status;
+use crate::proto::registry::{Record, Status};
 use crate::proto::time::Time;
 use crate::proto::turn::Turn;
 
@@ -47,6 +48,18 @@ pub(super) struct Neighbour {
 }
 
 impl PeerMachine {
+    /// Who belongs to the network was said beforehand, in order of age.
+    pub(super) fn begin_without_seeds(&mut self, turn: &mut Turn<'_>) {
+        for (at, peer) in (0..).zip(self.config.members.clone()) {
+            let (incarnation, status, voters) = (0, Status::Alive, Vec::new());
+            self.members.merge(peer, Record { incarnation, status, at, voters });
+        }
+        self.registered = true;
+        turn.effects.push(Effect::Member(MemberEvent::Registered));
+        self.arrange(turn);
+        self.fill(turn);
+    }
+
     /// Why a link that somebody asks for is refused, and whom to ask instead.
     pub(super) fn objection_to_link(
         &mut self,
@@ -175,6 +188,11 @@ impl PeerMachine {
     /// Tells the gossip half where the tree runs: to the oldest neighbour. By age alone the links
     /// to older peers can make no circle, and they end at the oldest member of all.
     pub(super) fn arrange(&mut self, turn: &mut Turn<'_>) {
+        if self.config.overlay == Overlay::Full {
+            // There is no tree: each says what it has to say to all.
+            self.rumors.set_parent(turn, None, false);
+            return;
+        }
         let parent = self.senior().map(|(_, conn)| conn);
         let root = parent.is_none() && self.is_oldest();
         self.rumors.set_parent(turn, parent, root);
@@ -348,6 +366,10 @@ impl PeerMachine {
             return;
         }
         self.avoid.retain(|_, until| *until > turn.now);
+        if self.config.overlay != Overlay::ScaleFree {
+            self.fill_in_order(turn);
+            return;
+        }
         let mut wanted = self.links_wanted();
         // A peer that has lost all its links may have had them from one place: one uniform choice
         // keeps the overlay connected when hubs die.
@@ -362,6 +384,48 @@ impl PeerMachine {
             let again = self.jitter(FILL_AGAIN);
             self.timers.set_if_unset(Timer::Fill, turn.now + again);
         }
+    }
+
+    /// Keeps the links of an overlay that is not drawn: to the oldest member that can be reached, or
+    /// to all.
+    fn fill_in_order(&mut self, turn: &mut Turn<'_>) {
+        let (me, hub) = (self.config.me, self.config.overlay == Overlay::Hub);
+        let mut older: Vec<Addr> = self.ranking().to_vec();
+        if let Some(mine) = older.iter().position(|member| *member == me) {
+            // Younger ones link with this peer; who is in the middle need not do both.
+            older.truncate(mine);
+        }
+        // The first is tried alone; when it cannot be reached, several at a time, because nobody
+        // knows where the cut is.
+        let first = older.first().copied();
+        let mut at_once = usize::MAX;
+        if hub {
+            let linked = |peer: &Addr| self.neighbours.contains_key(peer);
+            let best = older.iter().position(linked).unwrap_or(older.len());
+            older.truncate(best);
+            let is_first = first.is_some_and(|first| self.may_link(turn.now, &first));
+            at_once = if is_first { 1 } else { self.config.links };
+        }
+        at_once = at_once.saturating_sub(if hub { self.links_under_way() } else { 0 });
+        let wanted: Vec<Addr> = older.into_iter().filter(|p| self.may_link(turn.now, p)).collect();
+        for peer in wanted.into_iter().take(at_once) {
+            self.dial(turn, peer, Purpose::Link, Dial::Link(peer));
+        }
+        let parent = self.senior().map(|(peer, _)| peer);
+        if hub && let Some(parent) = parent {
+            let spare: Vec<Addr> = self
+                .neighbours
+                .iter()
+                .filter(|(peer, neighbour)| neighbour.picked && **peer != parent)
+                .map(|(peer, _)| *peer)
+                .collect();
+            for peer in spare {
+                self.unlink(turn, peer);
+            }
+        }
+        // Also while one is up: an older one may be back.
+        let again = self.jitter(FILL_AGAIN);
+        self.timers.set_if_unset(Timer::Fill, turn.now + again);
     }
 
     /// Draws a member to link with.

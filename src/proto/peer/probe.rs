@@ -69,6 +69,19 @@ impl PeerMachine {
         }
     }
 
+    /// Probes one suspect at random, beside what its suspicion does by itself ever more rarely: after
+    /// a long cut the first who answers brings the sides together.
+    pub(super) fn probe_a_suspect(&mut self, turn: &mut Turn<'_>) {
+        if self.leaving || self.suspicions.is_empty() {
+            return;
+        }
+        let place = self.rng.random_range(0..self.suspicions.len());
+        let suspect = self.suspicions.iter().nth(place);
+        if let Some((peer, incarnation)) = suspect.map(|(peer, s)| (*peer, s.incarnation)) {
+            self.look_at(turn, peer, incarnation, Why::Again);
+        }
+    }
+
     /// Probes a member; several reasons share one probe.
     pub(super) fn look_at(
         &mut self,

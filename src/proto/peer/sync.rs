@@ -11,6 +11,7 @@ use std::time::Duration;
 use rand::RngExt;
 
 use super::{CALL, Dial, Line, PeerMachine, Timer, sample};
+use crate::proto::config::Overlay;
 use crate::proto::machine::{Conn, OpenError};
 use crate::proto::message::{Addr, Gossip, Hello, Message, Purpose, Refused, Welcome};
 use crate::proto::registry::Status;
@@ -34,8 +35,10 @@ impl PeerMachine {
         }
         let links: Vec<Conn> = self.neighbours.values().map(|n| n.conn).collect();
         let mut many = self.config.fanout;
-        if (links.is_empty() || self.rng.random_bool(STRANGER)) && self.compare_with_stranger(turn)
-        {
+        // Where everybody is linked with the same one, strangers have nothing to add while all is well.
+        let is_quiet = self.config.overlay != Overlay::ScaleFree && self.suspicions.is_empty();
+        let curious = links.is_empty() || (!is_quiet && self.rng.random_bool(STRANGER));
+        if curious && self.compare_with_stranger(turn) {
             many = many.saturating_sub(1);
         }
         for place in sample(&mut self.rng, links.len(), many) {
@@ -151,8 +154,10 @@ impl PeerMachine {
 
     pub(super) fn hear_gossip(&mut self, turn: &mut Turn<'_>, conn: Conn, gossip: Gossip) {
         let members = &self.members;
+        // Without seeds nobody says which lives of a member there were.
+        let any_life = !self.config.network.has_seeds();
         self.rumors.on_gossip(turn, conn, gossip, |peer, life| {
-            members.get(peer).is_some_and(|record| life <= record.incarnation)
+            members.get(peer).is_some_and(|record| any_life || life <= record.incarnation)
         });
     }
 

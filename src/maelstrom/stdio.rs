@@ -1,0 +1,103 @@
+//! A node on stdin and stdout: a thread that reads lines, and one that owns the node.
+
+use std::io::{self, BufRead, Write};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::{Node, Options, Out};
+use crate::proto::event::Severity;
+use crate::proto::time::Time;
+
+/// Lines that may wait; beyond, the reader waits, and Maelstrom with it.
+const WAITING: usize = 4_096;
+/// Bytes of a line at most: a message and what is around it, in hex.
+const MAX_LINE: u64 = 64 << 20;
+/// How long a node without any timer sleeps.
+const IDLE: Duration = Duration::from_secs(3_600);
+
+/// Runs a node until its input ends, and it has written what it owes.
+///
+/// # Errors
+///
+/// If stdin cannot be read or stdout cannot be written.
+pub fn run(options: Options, rng_seed: u64, least: Severity) -> io::Result<()> {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let wall = Time::from_micros(u64::try_from(wall.as_micros()).unwrap_or(u64::MAX));
+    let start = Instant::now();
+    let now = || wall + start.elapsed();
+    let patience = options.batch;
+    let mut node = Node::new(options, rng_seed);
+    let lines = read_lines()?;
+    let mut out = Vec::new();
+    loop {
+        let wait = node.wake_at().map_or(IDLE, |at| at.since(now()));
+        match lines.recv_timeout(wait) {
+            Ok(line) => node.line(now(), &line?, &mut out),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+        let time = now();
+        if node.wake_at().is_some_and(|at| at <= time) {
+            node.tick(time, &mut out);
+        }
+        write(&mut out, least)?;
+    }
+    // What is being gathered goes out when its time has come, and that is the end.
+    let last = now() + patience;
+    while !node.end(now(), &mut out) && now() < last {
+        write(&mut out, least)?;
+        std::thread::sleep(
+            node.wake_at().map_or(IDLE, |at| at.since(now())).min(last.since(now())),
+        );
+        node.tick(now(), &mut out);
+    }
+    node.tick(now(), &mut out);
+    node.end(now(), &mut out);
+    write(&mut out, least)
+}
+
+fn read_lines() -> io::Result<mpsc::Receiver<io::Result<String>>> {
+    let (sender, lines) = mpsc::sync_channel(WAITING);
+    std::thread::Builder::new().name("stdin".to_owned()).spawn(move || {
+        let mut stdin = io::stdin().lock();
+        loop {
+            let mut line = Vec::new();
+            let read = io::Read::take(&mut stdin, MAX_LINE).read_until(b'\n', &mut line);
+            let line = match read {
+                Ok(0) => return,
+                // Whatever is no text is no JSON either, and is complained about.
+                Ok(_) => Ok(String::from_utf8_lossy(&line).into_owned()),
+                Err(error) => Err(error),
+            };
+            let failed = line.is_err();
+            if sender.send(line).is_err() || failed {
+                return;
+            }
+        }
+    })?;
+    Ok(lines)
+}
+
+fn write(out: &mut Vec<Out>, least: Severity) -> io::Result<()> {
+    let (mut messages, mut words) = (String::new(), String::new());
+    for out in out.drain(..) {
+        let (to, line) = match out {
+            Out::Message(message) => (&mut messages, message),
+            Out::Complaint(complaint) => (&mut words, complaint),
+            Out::Event(event) if event.severity() <= least => (&mut words, event.to_string()),
+            Out::Event(_) => continue,
+        };
+        to.push_str(&line);
+        to.push('\n');
+    }
+    if !words.is_empty() {
+        // Nobody may be there to read it.
+        let _ = io::stderr().write_all(words.as_bytes());
+    }
+    if !messages.is_empty() {
+        let mut stdout = io::stdout().lock();
+        stdout.write_all(messages.as_bytes())?;
+        stdout.flush()?;
+    }
+    Ok(())
+}
