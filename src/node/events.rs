@@ -151,10 +151,8 @@ mod tests {
         (0..KEPT + 10).for_each(|_| log.add(Role::Seed, me, &event));
         assert_eq!(log.from(1).len(), KEPT);
         assert_eq!(log.from(log.next() - 2).len(), 2);
-        let waiting = tokio::spawn({
-            let log = log.clone();
-            async move { log.after(log.next()).await }
-        });
+        let (follower, next) = (log.clone(), log.next());
+        let waiting = tokio::spawn(async move { follower.after(next).await });
         log.add(Role::Seed, me, &event);
         waiting.await.unwrap();
     }

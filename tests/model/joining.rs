@@ -1,8 +1,7 @@
 //! Registration: once, at two seeds at once, and once more at the same seed.
 
-use super::council::{KEPT, LINEARIZABLE};
 use super::scenario::{ANY_ORDER, Deed, Fault, SHUFFLED, Scenario, faults, line, then};
-use super::verdict::{breaks, holds};
+use super::verdict::holds;
 
 fn register(seed: usize) -> Deed {
     Deed::Register { peer: 0, incarnation: 7, seed }
@@ -39,11 +38,6 @@ fn two_seeds_asked_at_once_agree() {
     holds(Scenario { faults: faults(1, &SHUFFLED), ..twice }, 50_000);
 }
 
-/// A seed answers at once for a record that it holds, although it may be the only one that has it on
-/// disk: a peer that asks the same seed twice may be told more than is true, and only the quorum of
-/// seeds that a peer waits for makes up for it. Once no seed does, this is to be true.
-const ASKED_AGAIN_HOLDS: bool = false;
-
 #[test]
 fn who_asks_the_same_seed_again_is_told_no_more_than_is_true() {
     let again = Scenario {
@@ -54,9 +48,5 @@ fn who_asks_the_same_seed_again_is_told_no_more_than_is_true() {
         slow_probes: false,
         ..registration()
     };
-    if ASKED_AGAIN_HOLDS {
-        holds(again, 1_000);
-    } else {
-        breaks(again, &[KEPT, LINEARIZABLE]);
-    }
+    holds(again, 1_000);
 }

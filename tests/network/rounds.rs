@@ -15,7 +15,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
 use crate::harness::{Network, wait_until};
-use crate::stub::{Failure, Line, Stub};
+use crate::stub::Stub;
 
 /// Rounds of the first test unless RUMORMILL_ROUNDS says otherwise.
 const ROUNDS: u64 = 50;
@@ -41,13 +41,6 @@ async fn lists(stub: &Stub, seeds: &[SocketAddr]) -> Option<Vec<BTreeMap<Addr, R
         all.push(stub.call(*seed).await.ok()?.list().await.ok()?.into_iter().collect());
     }
     Some(all)
-}
-
-/// Registers at one seed; whether that was answered for.
-async fn register(stub: &Stub, seed: SocketAddr) -> Result<Line, Failure> {
-    let mut line = stub.call(seed).await?;
-    line.register(stub.incarnation).await?;
-    Ok(line)
 }
 
 #[test]

@@ -43,6 +43,7 @@ impl SeedMachine {
             colleague.standing = Some(standing);
         }
         if (count, digest) == (self.registry.len() as u64, root) {
+            self.agrees(seed);
             self.compared(turn, seed, standing);
             return;
         }

@@ -226,7 +226,11 @@ impl SeedMachine {
                 let tell = Some(Waiter { proposer: seed, ballot });
                 let decision = (decision.change.peer == peer && decision.proposer == seed)
                     .then(|| Box::new(decision));
-                // What is known already needs no disk; but the proposer still waits for our word.
+                let waiter = Waiter { proposer: seed, ballot };
+                if self.is_authorised(&record) && self.hear_old_commit(turn, waiter, peer, &record)
+                {
+                    return true;
+                }
                 let records = self.authorised(turn, seed, vec![(peer, record)]);
                 let pending: Vec<Pending> = records
                     .into_iter()

@@ -78,24 +78,29 @@ impl SeedMachine {
             }),
             ChangeKind::Leave => {}
         }
-        self.ballots_used += 1;
-        let number = self.ballots_used;
         let mut ballot = Ballot::new(change.clone());
         ballot.askers.extend(asker);
-        let patience = if self.reachable() < self.quorum() {
-            NO_QUORUM_PATIENCE
-        } else {
-            let probe = self.config.probe_timeout;
-            VOTE_MARGIN
-                + if change.kind == ChangeKind::Dead { probe * 2 + WAVE_PAUSE } else { probe }
-        };
-        self.timers.set(Timer::Ballot(number), turn.now + patience);
-        self.ballots.insert(number, ballot);
-        self.ballot_of.insert(key, number);
+        let number = self.open_ballot(turn, ballot);
         // To all at once: asked one after another, a single dead seed uses up the asker's patience.
         let proposal = Message::Propose { ballot: number, change: change.clone() };
         self.tell_all(turn, proposal);
         self.judge(turn, change, Waiter { proposer: self.config.me, ballot: number });
+    }
+
+    /// Opens a ballot and sets its deadline; returns its number.
+    pub(super) fn open_ballot(&mut self, turn: &Turn<'_>, ballot: Ballot) -> u64 {
+        self.ballots_used += 1;
+        let number = self.ballots_used;
+        let patience = if self.reachable() < self.quorum() {
+            NO_QUORUM_PATIENCE
+        } else {
+            let (kind, probe) = (ballot.change.kind, self.config.probe_timeout);
+            VOTE_MARGIN + if kind == ChangeKind::Dead { probe * 2 + WAVE_PAUSE } else { probe }
+        };
+        self.timers.set(Timer::Ballot(number), turn.now + patience);
+        self.ballot_of.insert(key(&ballot.change), number);
+        self.ballots.insert(number, ballot);
+        number
     }
 
     /// Gives a verdict to whoever waits for it.
@@ -198,21 +203,23 @@ impl SeedMachine {
             return;
         }
         let Some(ballot) = self.close_ballot(number) else { return };
+        self.unsettled.peers.remove(&ballot.change.peer);
         for Asker { conn, request } in &ballot.askers {
             self.grant(turn, *conn, *request, ballot.change.kind, ballot.accepts.len());
         }
     }
 
     /// A change was committed: if there is a ballot on it here that is still voting, another
-    /// proposer was faster, and those who wait for it have what they want.
-    pub(super) fn settle(&mut self, turn: &mut Turn<'_>, key: ChangeKey, votes: usize) {
+    /// proposer was faster, and those who wait for it are answered by that.
+    pub(super) fn settle(&mut self, turn: &mut Turn<'_>, key: ChangeKey) {
         let Some(number) = self.ballot_of.get(&key).copied() else { return };
         if self.ballots.get(&number).is_none_or(|ballot| ballot.stage != Stage::Voting) {
             return;
         }
         let Some(ballot) = self.close_ballot(number) else { return };
-        for Asker { conn, request } in ballot.askers {
-            self.grant(turn, conn, request, key.0, votes);
+        let Some(record) = self.registry.get(&key.1).cloned() else { return };
+        for asker in ballot.askers {
+            self.answer_for(turn, asker, key.0, key.1, &record);
         }
     }
 

@@ -99,8 +99,8 @@ impl SeedMachine {
                     && known.status == Status::Alive
                     && self.standing == Standing::Voting =>
             {
-                let votes = known.voters.len();
-                self.grant(turn, conn, request, ChangeKind::Join, votes);
+                let known = known.clone();
+                self.answer_for(turn, asker, ChangeKind::Join, peer, &known);
             }
             Some(known) if (known.incarnation, known.status) > (incarnation, Status::Alive) => {
                 let reason = format!("known in incarnation {}", known.incarnation);
@@ -125,11 +125,10 @@ impl SeedMachine {
         peer: Addr,
         incarnation: Incarnation,
     ) {
-        let Asker { conn, request } = asker;
         match self.registry.get(&peer) {
             Some(known) if known.incarnation >= incarnation && known.status != Status::Alive => {
-                let votes = known.voters.len();
-                self.grant(turn, conn, request, ChangeKind::Leave, votes);
+                let known = known.clone();
+                self.answer_for(turn, asker, ChangeKind::Leave, peer, &known);
             }
             _ => {
                 let change = self.change(turn, ChangeKind::Leave, peer, incarnation);

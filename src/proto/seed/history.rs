@@ -28,8 +28,11 @@ impl History {
     pub fn add(&mut self, mut decision: Decision) {
         for vote in &mut decision.votes {
             if vote.reason.len() > MAX_REASON {
-                let end = vote.reason.floor_char_boundary(MAX_REASON);
-                vote.reason.truncate(end);
+                vote.reason = vote.reason.chars().take(MAX_REASON).collect();
+                // Letters may be longer than a byte.
+                while vote.reason.len() > MAX_REASON {
+                    vote.reason.pop();
+                }
             }
         }
         let peer = decision.change.peer;

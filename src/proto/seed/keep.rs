@@ -70,7 +70,9 @@ impl SeedMachine {
         if let Some(decision) = &decision {
             self.history.add(Decision::clone(decision));
         }
-        self.take_in(turn, peer, record.clone());
+        // Whoever tells of a record has it on disk, and now this seed does.
+        let own = tell.is_some_and(|waiter| waiter.proposer == self.config.me);
+        self.take_in(turn, peer, record.clone(), if own { 1 } else { 2 });
         match (tell, decision) {
             (Some(Waiter { proposer, ballot }), Some(decision)) if proposer == self.config.me => {
                 // Only now: nothing is committed to others before it is durable here.
@@ -86,7 +88,7 @@ impl SeedMachine {
     }
 
     /// Takes a durable record into the registry, and logs the transition that it is.
-    fn take_in(&mut self, turn: &mut Turn<'_>, peer: Addr, record: Record) {
+    fn take_in(&mut self, turn: &mut Turn<'_>, peer: Addr, record: Record, at_seeds: usize) {
         let (votes, of) = (record.voters.len(), self.seeds());
         let (incarnation, status) = (record.incarnation, record.status);
         // What was dropped as long gone, and comes once more from a seed that had not dropped it
@@ -103,6 +105,7 @@ impl SeedMachine {
         if merge != Merge::Nothing {
             self.status_digest = None;
             self.tree.touch(&peer);
+            self.record_is_at(peer, at_seeds);
         }
         if merge != Merge::Transition || stale {
             return;
@@ -138,7 +141,7 @@ impl SeedMachine {
             Status::Dead => ChangeKind::Dead,
         };
         let key: ChangeKey = (kind, peer, incarnation);
-        self.settle(turn, key, votes);
+        self.settle(turn, key);
     }
 
     fn forget(&mut self, peer: Addr, incarnation: Incarnation) {

@@ -6,7 +6,8 @@
 //! answered before it is durable; every committed transition is logged once.
 //!
 //! `decide` takes a change from the asking to the answer, `ballot` counts its
-//! votes, `judge` gives this seed's own, `keep` makes things durable. `council`
+//! votes, `judge` gives this seed's own, `keep` makes things durable, `settled` knows what is durable
+//! at a quorum. `council`
 //! talks to the other seeds, `compare` (with `tree`) finds what differs,
 //! `standing` says when this seed may vote, `recovery` looks at members after a
 //! restart, `expiry` drops those long gone. `desk` talks to the peers, `links`
@@ -23,6 +24,7 @@ mod judge;
 mod keep;
 mod links;
 mod recovery;
+mod settled;
 mod standing;
 mod tree;
 
@@ -40,6 +42,7 @@ use self::judge::{Judgement, Verdict};
 use self::keep::Pending;
 use self::links::Links;
 use self::recovery::Look;
+use self::settled::Unsettled;
 use self::standing::Held;
 use self::tree::Tree;
 use super::config::SeedConfig;
@@ -124,6 +127,7 @@ pub struct SeedMachine {
     /// What is durable, and what is being written.
     standing: Standing,
     wants_standing: Standing,
+    unsettled: Unsettled,
     /// Whether this seed votes yet.
     votes: bool,
     /// Proposals that wait until it does.
@@ -178,6 +182,7 @@ impl SeedMachine {
             tree: Tree::default(),
             standing: Standing::Fresh,
             wants_standing: Standing::Fresh,
+            unsettled: Unsettled::default(),
             votes: false,
             held: VecDeque::new(),
             status_digest: None,

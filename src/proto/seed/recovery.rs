@@ -45,6 +45,7 @@ impl SeedMachine {
             self.registry.merge(peer, record);
             self.tree.touch(&peer);
         }
+        self.unsettled.recovered = !self.registry.is_empty();
         self.standing = standing;
         self.wants_standing = standing;
         self
