@@ -8,8 +8,12 @@ mod crowd;
 mod death;
 mod durable;
 mod harness;
+#[allow(dead_code)] // the model checker uses the rest
+#[path = "../model/history.rs"]
+mod history;
 mod joining;
 mod leaving;
+mod linear;
 mod log;
 mod rounds;
 mod strangers;

@@ -11,7 +11,7 @@ use rumormill::proto::config::Network;
 use rumormill::proto::message::{Addr, Answer, Message, Purpose, Role, Welcome};
 use rumormill::proto::registry::Record;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 /// How long a connection may take to open.
@@ -41,7 +41,7 @@ impl Stub {
     }
 
     pub async fn start_on(network: &Network, addr: Addr) -> Self {
-        let listener = TcpListener::bind(addr).await.unwrap();
+        let listener = rumormill::node::bind(addr).await.unwrap();
         let addr = listener.local_addr().unwrap();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         let incarnation = u64::try_from(now.as_millis()).unwrap();
