@@ -9,6 +9,7 @@
 mod etcd;
 mod large;
 mod seeds;
+#[allow(dead_code)] // the tests use the rest
 #[path = "../../tests/network/stub.rs"]
 mod stub;
 

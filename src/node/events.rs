@@ -12,10 +12,13 @@ use crate::proto::message::{Addr, Role};
 /// Lines kept for whoever resumes.
 const KEPT: usize = 1_024;
 
+/// A line's number, and the line.
+type Line = (u64, Arc<str>);
+
 /// The newest lines as JSON, numbered from 1; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct EventLog {
-    lines: Arc<Mutex<VecDeque<(u64, Arc<str>)>>>,
+    lines: Arc<Mutex<VecDeque<Line>>>,
     newest: watch::Sender<u64>,
 }
 
@@ -26,7 +29,7 @@ impl Default for EventLog {
 }
 
 impl EventLog {
-    fn lines(&self) -> MutexGuard<'_, VecDeque<(u64, Arc<str>)>> {
+    fn lines(&self) -> MutexGuard<'_, VecDeque<Line>> {
         // Nothing that holds it can panic half way through a change.
         self.lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
