@@ -3,6 +3,7 @@
 //!
 //! `proto` imports nothing of the rest of the crate.
 
+pub mod change;
 pub mod config;
 pub mod event;
 pub mod gossip;

@@ -11,6 +11,7 @@
 
 pub mod clock;
 pub mod replica;
+pub mod request;
 pub mod snapshot;
 pub mod store;
 pub mod value;

@@ -12,9 +12,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::clock::{Clock, Dot, Replica, Seen};
+pub use super::request::{Reply, Request, StoreChange, StoreCounters};
 use super::snapshot::Snapshot;
-use super::store::{Receipt, Store, Version, Write};
-use super::value::Value;
+use super::store::{Receipt, Store, Write};
 use crate::proto::event::Severity;
 use crate::proto::machine::{Conn, Effect};
 use crate::proto::message::Message;
@@ -34,59 +34,6 @@ const MAX_SERVED: usize = 2;
 const MAX_WAITING: usize = 1_024;
 /// Replicas in a context from elsewhere, and bytes in a name.
 const MAX_CLOCK: (usize, usize) = (4_096, 128);
-
-/// What a client wants of the store.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Request {
-    /// Write a value.
-    Put(Arc<str>, Value),
-    /// Read a key.
-    Get(Arc<str>),
-    /// Delete a key.
-    Delete(Arc<str>),
-    /// A write or delete that a replica of another make relays, with its own clock.
-    Relayed(Arc<str>, Option<Value>, Clock),
-}
-
-/// What a client is answered.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Reply {
-    /// Written.
-    Put {
-        /// There was no such key before.
-        created: bool,
-        /// What the client has seen now.
-        seen: Seen,
-    },
-    /// The versions of the key, the one to show first.
-    Got {
-        /// At least one.
-        versions: Vec<Version>,
-        /// What the client has seen now.
-        seen: Seen,
-    },
-    /// Deleted, with what the client has seen now.
-    Deleted(Seen),
-    /// The relayed write is applied, or was before.
-    Relayed,
-    /// There is no such key.
-    NotFound,
-    /// Writes that the client has seen have not come here in time.
-    Behind,
-}
-
-/// One change of a replica's durable state.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum StoreChange {
-    /// This replica's name, for all writes from now on.
-    Named(Replica),
-    /// A write was applied.
-    Write(Arc<Write>),
-    /// These are the versions of a key.
-    Versions(Arc<str>, Vec<Version>),
-    /// All of this was seen, at that Lamport time.
-    Seen(Clock, u64),
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
@@ -129,25 +76,6 @@ pub struct Paths {
     pub eager: Vec<Conn>,
     /// All neighbours.
     pub all: Vec<Conn>,
-}
-
-/// What happened, counted since the start of this life.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct StoreCounters {
-    /// Writes of clients of this replica.
-    pub written: u64,
-    /// Writes taken from others.
-    pub received: u64,
-    /// Writes that came again.
-    pub duplicates: u64,
-    /// Writes sent because contexts differed.
-    pub repaired: u64,
-    /// Snapshots taken over.
-    pub snapshots: u64,
-    /// Requests that were answered with [`Reply::Behind`].
-    pub behind: u64,
-    /// Writes refused because they made no sense or their value did not match its `cid`.
-    pub refused: u64,
 }
 
 /// A replica among others.

@@ -6,6 +6,7 @@
 //! them together.
 
 mod liveness;
+mod membership;
 mod overlay;
 mod probe;
 mod report;
@@ -29,9 +30,9 @@ use super::gossip::Counters;
 use super::gossip::spread::Rumors;
 use super::kv::replica::Replication;
 use super::kv::store::Store;
-use super::machine::{Command, Conn, Effect, Input, Machine, MemberEvent, OpenError, PublishError};
+use super::machine::{Command, Conn, Effect, Input, Machine, OpenError, PublishError};
 use super::message::{Addr, Hello, Incarnation, Message, Purpose, Refused, Role, Welcome};
-use super::registry::{MAX_AHEAD_MILLIS, Merge, Record, Registry, Status};
+use super::registry::{MAX_AHEAD_MILLIS, Registry};
 use super::time::Time;
 use super::timers::Timers;
 use super::turn::Turn;
@@ -422,54 +423,6 @@ impl PeerMachine {
             Some(Line::Seed(seed)) => self.seed_lost(turn, conn, seed),
             Some(Line::Guest { .. }) => self.rumors.link_down(conn),
             Some(Line::Errand { .. } | Line::Caller { .. }) | None => {}
-        }
-    }
-
-    /// Takes records from a seed in, and acts on what is new.
-    fn learn(&mut self, turn: &mut Turn<'_>, seed: Addr, records: Vec<(Addr, Record)>) {
-        let mut changed = false;
-        for (peer, record) in records {
-            let merge = self.members.merge(peer, record.clone());
-            changed |= merge != Merge::Nothing;
-            if merge != Merge::Transition {
-                continue;
-            }
-            if peer == self.config.me {
-                self.learn_of_myself(turn, &record);
-                continue;
-            }
-            match record.status {
-                Status::Alive => {
-                    self.member_renewed(turn, peer, record.incarnation);
-                    let event = MemberEvent::Joined(peer, record.incarnation);
-                    turn.effects.push(Effect::Member(event));
-                }
-                Status::Left => {
-                    self.member_gone(turn, peer, record.incarnation);
-                    turn.effects.push(Effect::Member(MemberEvent::Left(peer)));
-                }
-                Status::Dead => {
-                    self.confirm_dead(turn, seed, peer, &record);
-                    self.member_gone(turn, peer, record.incarnation);
-                    turn.effects.push(Effect::Member(MemberEvent::Dead(peer)));
-                }
-            }
-        }
-        if changed {
-            self.ranking = None;
-            self.arrange(turn);
-            self.check_all(turn);
-            self.fill(turn);
-        }
-    }
-
-    /// Takes an incarnation above `known` and registers it.
-    fn rise_above(&mut self, turn: &mut Turn<'_>, known: Incarnation) {
-        self.incarnation = self.incarnation.max(known.saturating_add(1));
-        if self.config.network.has_seeds() {
-            self.accepted.clear();
-            self.registered = false;
-            self.begin_registration(turn);
         }
     }
 

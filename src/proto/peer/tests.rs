@@ -3,6 +3,7 @@
 use super::*;
 use crate::proto::config::Network;
 use crate::proto::message::{Gossip, Refusal};
+use crate::proto::registry::{Record, Status};
 
 const NOW: Time = Time::from_millis(1_800_000_000_000);
 
