@@ -24,6 +24,9 @@ use crate::proto::turn::Turn;
 
 /// Between two questions to one neighbour because something is missing.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
+/// After a write all neighbours are told what has been seen, so late: a push that was lost, because
+/// the tree changed under it, is then asked for.
+const ANNOUNCE_AFTER: Duration = Duration::from_millis(100);
 /// Bytes of writes or versions in one frame, roughly: frames of others get their turn in between.
 const FRAME: usize = 256 << 10;
 /// A snapshot that does not go on for so long is given up.
@@ -41,6 +44,8 @@ enum Timer {
     Waiting(u64),
     /// A snapshot does not come on.
     Fetch,
+    /// Tell all neighbours what has been seen.
+    Announce,
 }
 
 /// Done once what it rests on is durable.
@@ -245,6 +250,7 @@ impl Replication {
 
     fn written(&mut self, turn: &mut Turn<'_>, write: Arc<Write>, paths: &Paths) {
         self.counters.written += 1;
+        self.timers.set_if_unset(Timer::Announce, turn.now + ANNOUNCE_AFTER);
         self.persist(turn, vec![StoreChange::Write(write.clone())]);
         self.when_durable(turn, Later::Spread(write), paths);
     }
@@ -355,6 +361,7 @@ impl Replication {
         }
         if !applied.is_empty() {
             self.counters.received += applied.len() as u64;
+            self.timers.set_if_unset(Timer::Announce, turn.now + ANNOUNCE_AFTER);
             let changes = applied.iter().cloned().map(StoreChange::Write).collect();
             self.persist(turn, changes);
             // They are durable where they were written, so they may go on at once. What had been lost
@@ -416,7 +423,10 @@ impl Replication {
                 None => turn.send(conn, Message::SnapshotOffer),
             }
         }
-        if answer && !self.store.context().covers(theirs) {
+        let asked_just_now =
+            self.asked.get(&conn).is_some_and(|at| turn.now.since(*at) < ASK_AGAIN);
+        if !self.store.context().covers(theirs) && (answer || !asked_just_now) {
+            self.asked.insert(conn, turn.now);
             self.tell_context(turn, conn, false);
         }
     }
@@ -513,6 +523,11 @@ impl Replication {
                     }
                 }
                 Timer::Fetch => self.fetching = None,
+                Timer::Announce => {
+                    for conn in paths.all.clone() {
+                        self.tell_context(turn, conn, false);
+                    }
+                }
             }
         }
     }
