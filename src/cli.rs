@@ -20,10 +20,11 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::config::{Common, LogLevel, PeerArgs, SeedArgs};
-use crate::http;
-use crate::logging::{self, LogHandle};
+use crate::console::{self, Commands, Console};
+use crate::http::{self, Source};
+use crate::logging::{self, LogHandle, Screen};
 use crate::maelstrom;
-use crate::node;
+use crate::node::{self, Port};
 use crate::proto::config::{PeerConfig, SeedConfig};
 use crate::proto::event::{Event, Severity};
 use crate::proto::message::{Addr, Role};
@@ -58,7 +59,7 @@ pub fn seed_main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         "seed",
         parse(args).and_then(|args: SeedArgs| {
             let config = args.resolve().map_err(Failure::usage)?;
-            run(&args.common, |signals, log| seed(&args, config, signals, log))
+            run(&args.common, Screen::Stdout, |signals, log| seed(&args, config, signals, log))
         }),
     )
 }
@@ -66,17 +67,47 @@ pub fn seed_main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 /// The program `peer` with these arguments, the first of which is the program's name. Once in a
 /// process, because the log is the process's.
 pub fn peer_main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let args: Vec<OsString> = args.into_iter().collect();
+    let mut args: Vec<OsString> = args.into_iter().collect();
     if wants_maelstrom(&args) {
         return finish("peer", maelstrom_node(args));
+    }
+    if args.len() <= 1
+        && let Some(implied) = implied_by_environment()
+    {
+        args.extend(implied);
     }
     finish(
         "peer",
         parse(args).and_then(|args: PeerArgs| {
             let config = args.resolve().map_err(Failure::usage)?;
-            run(&args.common, |signals, log| peer(&args, config, signals, log))
+            let (commands, screen) = console::prepare(args.console);
+            run(&args.common, screen, |signals, log| peer(&args, config, commands, signals, log))
         }),
     )
+}
+
+/// The arguments of a replica that is told by `SOCKET_ADDRESS` and `VIEW` alone who it is and whom it
+/// is to find: one port for links and HTTP, and no seeds.
+fn implied_by_environment() -> Option<Vec<OsString>> {
+    let address = std::env::var("SOCKET_ADDRESS").ok()?;
+    let view = std::env::var("VIEW").ok()?;
+    // What is no address is told as the argument that it would be.
+    let (ip, port) = address.trim().rsplit_once(':').unwrap_or((address.trim(), ""));
+    let named: Vec<&str> = view.split(',').map(str::trim).filter(|peer| !peer.is_empty()).collect();
+    // A view of nobody is one of this replica alone.
+    let peers = if named.is_empty() { address.trim().to_owned() } else { named.join(",") };
+    let implied = [
+        ip,
+        port,
+        "--peers",
+        &peers,
+        "--http",
+        address.trim(),
+        "--gossip-count=0",
+        "--ephemeral",
+        "--insecure",
+    ];
+    Some(implied.iter().map(OsString::from).collect())
 }
 
 /// Whether IP, PORT and CONFIG are to be left out: that has to be known before the arguments are
@@ -115,19 +146,19 @@ async fn seed(
     log: LogHandle,
 ) -> Result<(), Failure> {
     let (role, me) = (Role::Seed, config.me);
-    let listener = bind(args.common.listen()).await?;
+    let (port, source) = ports(&args.common, bind(args.common.listen()).await?, role, me).await?;
     let mut seed = match args.common.state_dir("seed", me) {
         Some(dir) => {
             let store = OpenStore::open(&dir).map_err(Failure::running)?;
-            node::Seed::start_durable(listener, config, store).map_err(Failure::running)?
+            node::Seed::start_durable(port, config, store).map_err(Failure::running)?
         }
-        None => node::Seed::start(listener, config),
+        None => node::Seed::start(port, config),
     };
-    let api = match args.common.http {
-        Some(addr) => {
-            let (listener, handle) = (bind_http(addr, role, me).await?, seed.handle());
+    let api = match source {
+        Some(source) => {
+            let handle = seed.handle();
             let events = handle.events().await.map_err(Failure::running)?;
-            Api::start(listener, http::seed_routes(handle, events))
+            Api::start(source, http::seed_routes(handle, events))
         }
         None => Api::default(),
     };
@@ -141,6 +172,7 @@ async fn seed(
 async fn peer(
     args: &PeerArgs,
     mut config: PeerConfig,
+    commands: Option<Commands>,
     mut signals: Signals,
     log: LogHandle,
 ) -> Result<(), Failure> {
@@ -154,23 +186,33 @@ async fn peer(
         let keys = vec![("suspect", format!("{suspect:?}")), ("ping", format!("{ping:?}"))];
         warn(role, me, "suspect timeout is not longer than ping interval", keys);
     }
+    let (port, source) = ports(&args.common, listener, role, me).await?;
     let mut peer = match args.common.state_dir("peer", me) {
         Some(dir) => {
             let replica = OpenReplica::open(&dir).map_err(Failure::running)?;
-            node::Peer::start_durable(listener, config, replica).map_err(Failure::running)?
+            node::Peer::start_durable(port, config, replica).map_err(Failure::running)?
         }
-        None => node::Peer::start(listener, config),
+        None => node::Peer::start(port, config),
     };
-    let api = match args.common.http {
-        Some(addr) => {
-            let (listener, handle) = (bind_http(addr, role, me).await?, peer.handle());
+    let api = match source {
+        Some(source) => {
+            let handle = peer.handle();
             let events = handle.events().await.map_err(Failure::running)?;
-            Api::start(listener, http::peer_routes(handle, events))
+            Api::start(source, http::peer_routes(handle, events))
         }
         None => Api::default(),
     };
+    let start = |commands| Console::start(commands, peer.handle());
+    let mut console = commands.map(start).transpose().map_err(Failure::running)?;
+    let quit = async {
+        match &mut console {
+            Some(console) => console.ended().await,
+            None => std::future::pending().await,
+        }
+    };
     tokio::select! {
         () = signals.stop_requested(&log, role, me) => {}
+        () = quit => {}
         () = peer.ended() => return Err(Failure::running(ENDED)),
     }
     signals.stopped(&log, role, me, api.before(peer.leave())).await
@@ -189,14 +231,37 @@ async fn bind_peer(common: &Common, config: &PeerConfig) -> Result<TcpListener, 
     }
 }
 
+/// The port of a node, and where HTTP comes in, if it is wanted: at the same port, or at one of its
+/// own.
+async fn ports(
+    common: &Common,
+    listener: TcpListener,
+    role: Role,
+    me: Addr,
+) -> Result<(Port, Option<Source>), Failure> {
+    if common.shares_port() {
+        note_http(role, me, common.listen());
+        let (port, streams) = Port::shared(listener);
+        return Ok((port, Some(Source::Shared(streams))));
+    }
+    let source = match common.http {
+        Some(addr) => Some(Source::Own(bind_http(addr, role, me).await?)),
+        None => None,
+    };
+    Ok((listener.into(), source))
+}
+
 /// Listens for HTTP, and says where: the port may be any free one.
 async fn bind_http(listen: SocketAddr, role: Role, me: Addr) -> Result<TcpListener, Failure> {
     let listener = bind(listen).await?;
-    let at = listener.local_addr().map_err(Failure::running)?;
+    note_http(role, me, listener.local_addr().map_err(Failure::running)?);
+    Ok(listener)
+}
+
+fn note_http(role: Role, me: Addr, at: SocketAddr) {
     let keys = vec![("http", at.to_string())];
     let event = Event::Note { severity: Severity::Info, what: "http listening", keys };
     logging::event(role, me, &event);
-    Ok(listener)
 }
 
 /// The HTTP API beside a node, if there is one.
@@ -204,12 +269,12 @@ async fn bind_http(listen: SocketAddr, role: Role, me: Addr) -> Result<TcpListen
 struct Api(Option<(oneshot::Sender<()>, JoinHandle<()>)>);
 
 impl Api {
-    fn start(listener: TcpListener, routes: Router) -> Self {
+    fn start(source: Source, routes: Router) -> Self {
         let (stop, stopped) = oneshot::channel::<()>();
         let stopped = async {
             let _ = stopped.await;
         };
-        Self(Some((stop, tokio::spawn(http::serve(listener, routes, stopped)))))
+        Self(Some((stop, tokio::spawn(http::serve(source, routes, stopped)))))
     }
 
     /// Stops: what is under way is answered while the node still runs.
@@ -239,12 +304,12 @@ fn warn(role: Role, me: Addr, what: &'static str, keys: Vec<(&'static str, Strin
 }
 
 /// Starts log and runtime, and runs a node in them to its end.
-fn run<N, F>(common: &Common, node: N) -> Result<(), Failure>
+fn run<N, F>(common: &Common, screen: Screen, node: N) -> Result<(), Failure>
 where
     N: FnOnce(Signals, LogHandle) -> F,
     F: Future<Output = Result<(), Failure>>,
 {
-    let log = logging::init(common.log_options()).map_err(Failure::running)?;
+    let log = logging::init(common.log_options(screen)).map_err(Failure::running)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .max_blocking_threads(WORKERS)

@@ -104,7 +104,7 @@ pub fn parse_seeds(path: &Path, text: &str) -> Result<Vec<SocketAddr>, ConfigErr
         if entry.is_empty() {
             continue;
         }
-        let seed = parse_seed(entry).map_err(|why| ConfigError::BadLine {
+        let seed = parse_address(entry).map_err(|why| ConfigError::BadLine {
             path: path.to_owned(),
             line,
             text: shown(entry),
@@ -121,7 +121,8 @@ pub fn parse_seeds(path: &Path, text: &str) -> Result<Vec<SocketAddr>, ConfigErr
     Ok(seeds)
 }
 
-fn parse_seed(entry: &str) -> Result<SocketAddr, &'static str> {
+/// An address that others can reach.
+fn parse_address(entry: &str) -> Result<SocketAddr, &'static str> {
     let Ok(seed) = entry.parse::<SocketAddr>() else {
         return Err(match entry.parse::<IpAddr>() {
             Ok(_) => "has no port; write ip:port, such as 127.0.0.1:5000 or [::1]:5000",
@@ -130,13 +131,13 @@ fn parse_seed(entry: &str) -> Result<SocketAddr, &'static str> {
     };
     let seed = canonical(seed);
     if seed.port() == 0 {
-        return Err("has port 0; name the port that the seed listens on");
+        return Err("has port 0; name the port that it listens on");
     }
     if seed.ip().is_unspecified() {
-        return Err("is no address that others can reach; name the seed's own IP");
+        return Err("is no address that others can reach; name its own IP");
     }
     if seed.ip().is_multicast() {
-        return Err("is a multicast address; name the seed's own IP");
+        return Err("is a multicast address; name its own IP");
     }
     Ok(seed)
 }

@@ -42,6 +42,7 @@
 //! | [`net`] | bytes in, messages out |
 //! | [`node`] | the tokio hosts that run a machine: [`node::Peer`], [`node::Seed`] |
 //! | [`http`] | the API: members, topology, gossip, the store, events, metrics |
+//! | [`console`] | the commands of a peer, and their answers |
 //! | [`maelstrom`] | the same machine as a Maelstrom node on stdin and stdout |
 //! | [`config`], [`logging`], [`cli`] | what the programs add: arguments, the shared log, exit codes |
 
@@ -49,7 +50,9 @@
 
 pub mod cli;
 pub mod config;
+pub mod console;
 pub mod http;
+pub mod json;
 pub mod logging;
 pub mod maelstrom;
 pub mod net;

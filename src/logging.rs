@@ -32,15 +32,26 @@ pub const FILE_LINE_LIMIT: usize = 8_000;
 /// one piece.
 pub const CONSOLE_LINE_LIMIT: usize = 1_000;
 
+/// Where the lines of the log go beside the file.
+#[derive(Default)]
+pub enum Screen {
+    /// To stdout.
+    #[default]
+    Stdout,
+    /// To stderr: stdout is for answers.
+    Stderr,
+    /// To whatever shows them above a line that is being edited.
+    Prompt(Box<dyn io::Write + Send>),
+}
+
 /// Where the log goes, and how much of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogOptions {
     /// The file that is appended to, and created if it does not exist.
     pub file: PathBuf,
     /// What matters less than this is not logged.
     pub level: log::LevelFilter,
-    /// Whether the same lines go to stdout.
-    pub console: bool,
+    /// Where the same lines go for people to read.
+    pub screen: Screen,
 }
 
 /// Why there is no log.
@@ -54,7 +65,7 @@ pub enum LogError {
         /// What the system says.
         source: io::Error,
     },
-    /// The console's thread cannot be started, or stdout cannot be used.
+    /// The console's thread cannot be started, or its descriptor cannot be used.
     #[error("cannot log to the console: {0}; free some memory, processes or file descriptors")]
     Console(io::Error),
     /// The process has a logger already.
@@ -66,7 +77,7 @@ pub enum LogError {
 #[derive(Clone, Debug)]
 pub struct LogHandle {
     file: Arc<LogFile>,
-    console: Option<Arc<Console>>,
+    console: Arc<Console>,
 }
 
 impl LogHandle {
@@ -82,7 +93,7 @@ impl LogHandle {
     /// Waits until the console has taken all lines, at most `timeout`; whether it has. The file
     /// never lags.
     pub fn flush(&self, timeout: Duration) -> bool {
-        self.console.as_ref().is_none_or(|console| console.flush(timeout))
+        self.console.flush(timeout)
     }
 }
 
@@ -93,12 +104,9 @@ impl LogHandle {
 /// The file cannot be opened, the console cannot be used, or the process has a logger already.
 pub fn init(options: LogOptions) -> Result<LogHandle, LogError> {
     let file = Arc::new(LogFile::open(options.file)?);
-    let console = match options.console {
-        true => Some(Console::stdout().map_err(LogError::Console)?),
-        false => None,
-    };
+    let console = Console::on(options.screen).map_err(LogError::Console)?;
     let file_writer = file::Lines::new(Arc::clone(&file));
-    let console_writer = console.as_ref().map(|console| console::Lines::new(Arc::clone(console)));
+    let console_writer = console::Lines::new(Arc::clone(&console));
     let (level, logger) = dispatch(options.level, file_writer, console_writer).into_log();
     log::set_boxed_logger(logger).map_err(|_| LogError::Twice)?;
     log::set_max_level(level);
@@ -106,13 +114,14 @@ pub fn init(options: LogOptions) -> Result<LogHandle, LogError> {
 }
 
 /// Level, target and time; the writers see to the rest of a line.
-fn dispatch<F, C>(level: log::LevelFilter, file: F, console: Option<C>) -> fern::Dispatch
+fn dispatch<F, C>(level: log::LevelFilter, file: F, console: C) -> fern::Dispatch
 where
     F: io::Write + Send + 'static,
     C: io::Write + Send + 'static,
 {
     let to_file: Box<dyn io::Write + Send> = Box::new(file);
-    let mut dispatch = fern::Dispatch::new()
+    let to_console: Box<dyn io::Write + Send> = Box::new(console);
+    fern::Dispatch::new()
         .level(log::LevelFilter::Off)
         .level_for(TARGET, level)
         .filter(|metadata| metadata.target() == TARGET)
@@ -120,12 +129,8 @@ where
             let time = chrono::Utc::now().format("%Y-%m-%dT%H:%M:%S%.6fZ");
             out.finish(format_args!("{time} {} {message}", record.level()));
         })
-        .chain(fern::Output::writer(to_file, "\n"));
-    if let Some(console) = console {
-        let to_console: Box<dyn io::Write + Send> = Box::new(console);
-        dispatch = dispatch.chain(fern::Output::writer(to_console, "\n"));
-    }
-    dispatch
+        .chain(fern::Output::writer(to_file, "\n"))
+        .chain(fern::Output::writer(to_console, "\n"))
 }
 
 /// Logs what happened to `me`; nothing is formatted if nobody wants to read it.
@@ -165,7 +170,7 @@ mod tests {
     }
 
     fn log_to(captured: &Captured, target: &str, level: log::Level, text: &str) {
-        let console = Some(captured.clone());
+        let console = captured.clone();
         let (_, logger) = dispatch(log::LevelFilter::Info, io::sink(), console).into_log();
         let metadata = log::Metadata::builder().target(target).level(level).build();
         if logger.enabled(&metadata) {

@@ -24,7 +24,7 @@ use serde_json::{Map, Value, json};
 use self::body::{Mistake, Request, envelope};
 use self::elements::{Elements, Kind};
 use self::links::Links;
-use crate::proto::config::{Network, Overlay, PeerConfig};
+use crate::proto::config::{Membership, Network, Overlay, PeerConfig};
 use crate::proto::event::Event;
 use crate::proto::machine::{Command, Effect, Input, Machine};
 use crate::proto::message::Addr;
@@ -229,7 +229,7 @@ impl Node {
             me: *me,
             overlay: if batch.is_zero() { Overlay::Full } else { Overlay::Hub },
             gather: batch,
-            members: addresses.clone(),
+            membership: Membership::Fixed(addresses.clone()),
             max_links: all.len().max(self.options.peer.max_links),
             ..self.options.peer.clone()
         };
@@ -341,7 +341,10 @@ impl Node {
                     Effect::Published { result: Err(error), .. } => {
                         self.out.push(Out::Complaint(format!("not gossiped: {error}")));
                     }
-                    Effect::Published { .. } | Effect::Member(_) | Effect::Stopped => {}
+                    Effect::Published { .. }
+                    | Effect::Operated { .. }
+                    | Effect::Member(_)
+                    | Effect::Stopped => {}
                     other => node.inputs.extend(node.links.perform(now, other)),
                 }
             }

@@ -188,6 +188,32 @@ fn golden() -> Vec<(Message, &'static str)> {
             },
             "0000006a_2b01103132372e302e302e313a363030314037010301016b01103132372e302e302e313a3630303140370201103132372e302e302e313a3630303140370103fbfb00065b22c3bc225d25430e7ac849b6925886cb691fdcc5b6dcc24bf6b64b1a80b08bf928eb1c270300",
         ),
+        (
+            Message::Handshake(vec![(peer, record())]),
+            "00000012_2c01007f000001fb7117fb2c010207020002",
+        ),
+        (
+            Message::Peers { records: vec![(peer, record())], context: write().past },
+            "00000025_2d01007f000001fb7117fb2c01020702000201103132372e302e302e313a36303031403701",
+        ),
+        (
+            Message::PeersChanged(vec![(peer, record())]),
+            "00000012_2e01007f000001fb7117fb2c010207020002",
+        ),
+        (
+            Message::PeersDigest([5; 32]),
+            "00000021_2f0505050505050505050505050505050505050505050505050505050505050505",
+        ),
+        (Message::StoreAsk(Some("k".into())), "00000004_3001016b"),
+        (Message::StoreAsk(None), "00000002_3000"),
+        (
+            Message::StoreVersions(write().version().into_iter().collect()),
+            "00000052_3101103132372e302e302e313a3630303140370201103132372e302e302e313a3630303140370103fbfb00065b22c3bc225d25430e7ac849b6925886cb691fdcc5b6dcc24bf6b64b1a80b08bf928eb1c2703",
+        ),
+        (
+            Message::StoreKeys { keys: vec!["k".into(), "l".into()], more: true },
+            "00000007_3202016b016c01",
+        ),
     ]
 }
 

@@ -11,9 +11,9 @@ use clap::parser::ValueSource;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, ValueEnum};
 
 use super::{ConfigError, read_seeds, values};
-use crate::logging::LogOptions;
+use crate::logging::{LogOptions, Screen};
 use crate::maelstrom;
-use crate::proto::config::{DEFAULT_NETWORK, Network, PeerConfig, SeedConfig};
+use crate::proto::config::{DEFAULT_NETWORK, Membership, Network, PeerConfig, SeedConfig};
 use crate::proto::message::Addr;
 
 /// A mistake in the arguments, each in its own right acceptable to the parser, or in CONFIG.
@@ -59,6 +59,14 @@ pub enum ArgsError {
         /// The peer's address as others are told.
         me: SocketAddr,
     },
+    /// Seeds decide who belongs to a network, or its peers do.
+    #[error(
+        "CONFIG and --peers (or RUMORMILL_PEERS) are two kinds of network; leave one of them out"
+    )]
+    SeedsAndPeers,
+    /// A peer has to know somebody.
+    #[error("name CONFIG, the list of seeds, or --peers IP:PORT,... for a network without seeds")]
+    NobodyNamed,
     /// A peer may not open more links than it keeps.
     #[error(
         "--max-links {max_links} is less than --links {links}; raise the one or lower the other"
@@ -105,10 +113,6 @@ pub struct Common {
     #[arg(value_name = "PORT")]
     pub port: u16,
 
-    /// File that lists the seeds, one ip:port a line; # starts a comment
-    #[arg(value_name = "CONFIG")]
-    pub config: PathBuf,
-
     /// The shared log that every process appends to
     #[arg(long, env = "RUMORMILL_LOG_FILE", value_name = "PATH", default_value = "outputfile.txt")]
     pub log_file: PathBuf,
@@ -144,7 +148,7 @@ pub struct Common {
           hide_possible_values = true, value_parser = BoolishValueParser::new())]
     pub insecure: bool,
 
-    /// HTTP API and metrics on this address, as IP:PORT
+    /// HTTP API and metrics on this address, as IP:PORT; may be the one that is listened on anyway
     #[arg(long, env = "RUMORMILL_HTTP", value_name = "ADDR")]
     pub http: Option<SocketAddr>,
 
@@ -164,9 +168,14 @@ impl Common {
         SocketAddr::new(self.advertise.unwrap_or(self.ip), port)
     }
 
-    /// Where the log goes.
-    pub fn log_options(&self) -> LogOptions {
-        LogOptions { file: self.log_file.clone(), level: self.log_level.into(), console: true }
+    /// Where the log goes, beside the file.
+    pub fn log_options(&self, screen: Screen) -> LogOptions {
+        LogOptions { file: self.log_file.clone(), level: self.log_level.into(), screen }
+    }
+
+    /// Whether links and HTTP share one port.
+    pub fn shares_port(&self) -> bool {
+        self.port != 0 && self.http == Some(self.listen())
     }
 
     /// Where this process keeps its durable state; nowhere with `--ephemeral`.
@@ -175,8 +184,8 @@ impl Common {
         (!self.ephemeral).then(|| self.data_dir.join(name))
     }
 
-    /// Reads CONFIG, and checks what does not depend on the program.
-    fn network(&self) -> Result<Network, ArgsError> {
+    /// Checks what does not depend on the program.
+    fn check(&self) -> Result<(), ArgsError> {
         if !self.ip.is_loopback() && !self.insecure {
             return Err(ArgsError::Insecure(self.ip));
         }
@@ -191,7 +200,7 @@ impl Common {
         if self.ip.is_unspecified() && self.advertise.is_none() {
             return Err(ArgsError::NoAdvertise(self.ip));
         }
-        Ok(Network::new(DEFAULT_NETWORK, read_seeds(&self.config)?))
+        Ok(())
     }
 }
 
@@ -202,6 +211,10 @@ pub struct SeedArgs {
     /// What both programs are told.
     #[command(flatten)]
     pub common: Common,
+
+    /// File that lists the seeds, one ip:port a line; # starts a comment
+    #[arg(value_name = "CONFIG", index = 3)]
+    pub config: PathBuf,
 }
 
 impl SeedArgs {
@@ -211,11 +224,12 @@ impl SeedArgs {
     ///
     /// Arguments that do not go together, and whatever is wrong with CONFIG.
     pub fn resolve(&self) -> Result<SeedConfig, ArgsError> {
-        let config = || self.common.config.clone();
+        let config = || self.config.clone();
         if self.common.port == 0 {
             return Err(ArgsError::SeedPort(config()));
         }
-        let network = self.common.network()?;
+        self.common.check()?;
+        let network = Network::new(DEFAULT_NETWORK, read_seeds(&self.config)?);
         let me = self.common.me(self.common.port);
         if !network.seeds().contains(&me) {
             return Err(ArgsError::NotListed { config: config(), me });
@@ -231,6 +245,15 @@ pub struct PeerArgs {
     /// What both programs are told.
     #[command(flatten)]
     pub common: Common,
+
+    /// File that lists the seeds, one ip:port a line; # starts a comment
+    #[arg(value_name = "CONFIG", index = 3)]
+    pub config: Option<PathBuf>,
+
+    /// Instead of CONFIG: a network without seeds, which these peers are the start of; the first of
+    /// all names itself
+    #[arg(long, env = "RUMORMILL_PEERS", value_name = "IP:PORT,...", value_delimiter = ',', value_parser = values::peer)]
+    pub peers: Option<Vec<Addr>>,
 
     /// One generated message each interval
     #[arg(long, env = "RUMORMILL_GOSSIP_INTERVAL", value_name = "DUR", default_value = "5s", value_parser = values::duration)]
@@ -272,6 +295,11 @@ pub struct PeerArgs {
     #[arg(long, env = "RUMORMILL_EXPONENT", value_name = "G", default_value = "2.5", allow_negative_numbers = true, value_parser = values::exponent)]
     pub exponent: f64,
 
+    /// Read commands from stdin; on if stdin is a terminal
+    #[arg(long, env = "RUMORMILL_CONSOLE", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", hide_possible_values = true, value_parser = BoolishValueParser::new())]
+    pub console: Option<bool>,
+
     /// Be one Maelstrom node on stdin and stdout; takes no IP, PORT and CONFIG. Maelstrom's links are
     /// slow and its partitions short, so unless they are given, --ping-interval is 2s,
     /// --suspect-timeout 5s, --sync-interval 3s and --probe-timeout 700ms
@@ -298,8 +326,7 @@ impl PeerArgs {
         let positional = |arg: clap::Arg, value| arg.required(false).default_value(value);
         let mut command = Self::command()
             .mut_arg("ip", |arg| positional(arg, "127.0.0.1"))
-            .mut_arg("port", |arg| positional(arg, "0"))
-            .mut_arg("config", |arg| positional(arg, "-"));
+            .mut_arg("port", |arg| positional(arg, "0"));
         let matches = command.try_get_matches_from_mut(args)?;
         let is_given = |id: &str| {
             matches.value_source(id).is_some_and(|source| source != ValueSource::DefaultValue)
@@ -335,12 +362,24 @@ impl PeerArgs {
         if max_links < links {
             return Err(ArgsError::Links { links, max_links });
         }
-        let network = self.common.network()?;
+        self.common.check()?;
         let me = self.common.me(self.common.port);
-        if network.seeds().contains(&me) {
-            return Err(ArgsError::IsSeed { config: self.common.config.clone(), me });
-        }
+        let (network, membership) = match (&self.config, &self.peers) {
+            (Some(config), None) => {
+                let network = Network::new(DEFAULT_NETWORK, read_seeds(config)?);
+                if network.seeds().contains(&me) {
+                    return Err(ArgsError::IsSeed { config: config.clone(), me });
+                }
+                (network, Membership::Voted)
+            }
+            (None, Some(peers)) => {
+                (Network::without_seeds(DEFAULT_NETWORK), Membership::Open(peers.clone()))
+            }
+            (Some(_), Some(_)) => return Err(ArgsError::SeedsAndPeers),
+            (None, None) => return Err(ArgsError::NobodyNamed),
+        };
         Ok(PeerConfig {
+            membership,
             probe_timeout: self.common.probe_timeout,
             gossip_interval: self.gossip_interval,
             gossip_count: self.gossip_count,

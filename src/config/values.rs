@@ -1,6 +1,6 @@
 //! How the values of single arguments are read.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// The shortest interval or timeout: below, a timer would do nothing but fire.
@@ -15,6 +15,11 @@ pub(super) fn ip(text: &str) -> Result<IpAddr, String> {
     let parsed = bare.parse::<IpAddr>();
     let ip = parsed.map_err(|_| "not an IP address; write one such as 127.0.0.1 or ::1")?;
     Ok(ip.to_canonical())
+}
+
+/// The address of another process.
+pub(super) fn peer(text: &str) -> Result<SocketAddr, String> {
+    super::parse_address(text.trim()).map_err(|why| format!("it {why}"))
 }
 
 /// An interval or timeout, never zero.

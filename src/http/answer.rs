@@ -79,9 +79,3 @@ pub fn body_of(body: Result<Bytes, BytesRejection>) -> Result<Value, Failure> {
         Failure::new(StatusCode::BAD_REQUEST, format!("the body is not JSON: {error}"))
     })
 }
-
-/// A time in microseconds since the Unix epoch as RFC 3339.
-pub fn rfc3339(micros: u64) -> Option<String> {
-    let time = chrono::DateTime::from_timestamp_micros(i64::try_from(micros).ok()?)?;
-    Some(time.to_rfc3339_opts(chrono::SecondsFormat::Micros, true))
-}

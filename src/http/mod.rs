@@ -15,4 +15,4 @@ mod store;
 
 pub use peer::routes as peer_routes;
 pub use seed::routes as seed_routes;
-pub use server::serve;
+pub use server::{Source, serve};

@@ -9,14 +9,17 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use serde_json::{Value, json};
 
-use super::answer::{Answer, Failure, body_of, json_of, ok, rfc3339};
+use super::answer::{Answer, Failure, body_of, json_of, ok};
 use super::{events, metrics, store};
+use crate::json;
 use crate::node::{EventLog, PeerHandle};
+use crate::proto::message::Addr;
+use crate::proto::order::{Order, Outcome};
 use crate::proto::peer::PeerMachine;
 
 /// The routes of a peer.
 pub fn routes(peer: PeerHandle, log: EventLog) -> Router {
-    let view = get(view).put(refuse_view).delete(refuse_view);
+    let view = get(view).put(admit).delete(remove);
     Router::new()
         .route("/health", get(async || "OK"))
         .route("/ready", get(ready))
@@ -37,10 +40,13 @@ async fn look<T: Send + 'static>(
 }
 
 async fn ready(State(peer): State<PeerHandle>) -> Answer {
-    if look(&peer, PeerMachine::is_registered).await? {
-        return Ok("OK".into_response());
-    }
-    let what = "not registered with a quorum of seeds";
+    let (is_ready, is_voted) =
+        look(&peer, |machine| (machine.is_ready(), machine.has_seeds())).await?;
+    let what = match (is_ready, is_voted) {
+        (true, _) => return Ok("OK".into_response()),
+        (false, true) => "not registered with a quorum of seeds",
+        (false, false) => "no existing replica has told all that it has yet",
+    };
     Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, what))
 }
 
@@ -49,39 +55,15 @@ async fn measure(State(peer): State<PeerHandle>) -> Answer {
 }
 
 async fn members(State(peer): State<PeerHandle>) -> Answer {
-    let body = look(&peer, |machine| {
-        let members: Vec<Value> = machine
-            .members()
-            .iter()
-            .map(|(address, record)| {
-                let mut member = super::seed::member_json(address, record);
-                if machine.suspects(address) {
-                    member["status"] = "suspect".into();
-                }
-                member
-            })
-            .collect();
-        json!({ "members": members, "neighbours": machine.neighbours() })
-    });
+    let body = look(
+        &peer,
+        |machine| json!({ "members": json::members(machine), "neighbours": machine.neighbours() }),
+    );
     Ok(ok(&body.await?))
 }
 
 async fn messages(State(peer): State<PeerHandle>) -> Answer {
-    let body = look(&peer, |machine| {
-        let list = machine.rumors().list();
-        let messages: Vec<Value> = list
-            .iter()
-            .map(|(_, entry)| {
-                json!({
-                    "id": entry.id.to_string(),
-                    "message": String::from_utf8_lossy(&entry.gossip.payload),
-                    "origin": entry.gossip.origin,
-                    "received": rfc3339(entry.received.micros()),
-                })
-            })
-            .collect();
-        json!({ "messages": messages })
-    });
+    let body = look(&peer, |machine| json!({ "messages": json::messages(machine) }));
     Ok(ok(&body.await?))
 }
 
@@ -104,6 +86,42 @@ async fn view(State(peer): State<PeerHandle>) -> Answer {
     Ok(ok(&body.await?))
 }
 
-async fn refuse_view() -> Failure {
-    Failure::new(StatusCode::CONFLICT, "the seeds decide who is a member")
+/// The replica that a request is about.
+fn replica_of(body: Result<Bytes, BytesRejection>) -> Result<Addr, Failure> {
+    let body = body_of(body)?;
+    let address = body.get("socket-address").and_then(Value::as_str);
+    let address = address.and_then(|text| text.trim().parse::<Addr>().ok());
+    let usable = |addr: &Addr| addr.port() != 0 && !addr.ip().is_unspecified();
+    address
+        .filter(usable)
+        .ok_or_else(|| Failure::new(StatusCode::BAD_REQUEST, "socket-address has to be an IP:PORT"))
+}
+
+async fn order(peer: &PeerHandle, order: Order) -> Answer {
+    let done = |status, what: &str| Ok(json_of(status, &json!({ "result": what })));
+    match peer.operate(order).await.map_err(|_| Failure::stopped())? {
+        Outcome::Admitted => done(StatusCode::CREATED, "added"),
+        Outcome::AlreadyMember => done(StatusCode::OK, "already present"),
+        Outcome::Removed => done(StatusCode::OK, "deleted"),
+        Outcome::NoMember => Err(Failure::new(StatusCode::NOT_FOUND, "View has no such replica")),
+        _ => Err(Failure::new(StatusCode::CONFLICT, "the seeds decide who is a member")),
+    }
+}
+
+async fn admit(State(peer): State<PeerHandle>, body: Result<Bytes, BytesRejection>) -> Answer {
+    refuse_where_seeds_decide(&peer).await?;
+    order(&peer, Order::Admit(replica_of(body)?)).await
+}
+
+async fn remove(State(peer): State<PeerHandle>, body: Result<Bytes, BytesRejection>) -> Answer {
+    refuse_where_seeds_decide(&peer).await?;
+    order(&peer, Order::Remove(replica_of(body)?)).await
+}
+
+/// Whatever is asked: that is what is wrong with it in the first place.
+async fn refuse_where_seeds_decide(peer: &PeerHandle) -> Result<(), Failure> {
+    match look(peer, PeerMachine::has_seeds).await? {
+        true => Err(Failure::new(StatusCode::CONFLICT, "the seeds decide who is a member")),
+        false => Ok(()),
+    }
 }

@@ -9,11 +9,11 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use serde_json::{Value, json};
 
-use super::answer::{Answer, Failure, ok, rfc3339};
+use super::answer::{Answer, Failure, ok};
 use super::{events, metrics};
+use crate::json;
 use crate::node::{EventLog, SeedHandle};
 use crate::proto::message::{Addr, Decision};
-use crate::proto::registry::{Record, Status};
 use crate::proto::seed::SeedMachine;
 
 /// The routes of a seed.
@@ -48,26 +48,12 @@ async fn measure(State(seed): State<SeedHandle>) -> Answer {
     Ok(metrics::answer(&look(&seed, metrics::of_seed).await?))
 }
 
-/// A member as both programs show it.
-pub fn member_json(address: &Addr, record: &Record) -> Value {
-    // Of one that is gone it is not known any more when it joined.
-    let joined = (record.status == Status::Alive)
-        .then(|| rfc3339(record.at.saturating_mul(1_000)))
-        .flatten();
-    json!({
-        "address": address,
-        "status": record.status,
-        "incarnation": record.incarnation,
-        "joined": joined,
-    })
-}
-
 async fn members(State(seed): State<SeedHandle>) -> Answer {
     let body = look(&seed, |machine| {
         let members: Vec<Value> = machine
             .registry()
             .iter()
-            .map(|(address, record)| member_json(address, record))
+            .map(|(address, record)| json::member(address, record))
             .collect();
         json!({ "members": members })
     });
@@ -80,7 +66,7 @@ async fn member(State(seed): State<SeedHandle>, Path(address): Path<String>) -> 
     };
     let found = look(&seed, move |machine| {
         let record = machine.registry().get(&address)?;
-        let mut member = member_json(&address, record);
+        let mut member = json::member(&address, record);
         member["history"] = machine.history(&address).map(decision_json).collect();
         Some(member)
     });
@@ -103,7 +89,7 @@ fn decision_json(decision: &Decision) -> Value {
         "reporters": decision.change.reporters,
         "votes": votes,
         "committed": decision.committed,
-        "time": rfc3339(decision.decided.saturating_mul(1_000)),
+        "time": json::rfc3339(decision.decided.saturating_mul(1_000)),
     })
 }
 

@@ -10,7 +10,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -25,8 +25,33 @@ const LAST_REQUESTS: Duration = Duration::from_millis(500);
 /// Between two attempts to accept when the process is out of descriptors.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 
+/// Where connections come from.
+#[derive(Debug)]
+pub enum Source {
+    /// A port of its own.
+    Own(TcpListener),
+    /// A port that a node listens on, too.
+    Shared(mpsc::Receiver<TcpStream>),
+}
+
+impl Source {
+    /// The next connection; none if there are no more.
+    async fn next(&mut self) -> Option<TcpStream> {
+        match self {
+            Source::Shared(streams) => streams.recv().await,
+            Source::Own(listener) => loop {
+                match listener.accept().await {
+                    Ok((stream, _)) => return Some(stream),
+                    // The event "a descriptor is free" is not to be had from the system.
+                    Err(_) => tokio::time::sleep(ACCEPT_AGAIN).await,
+                }
+            },
+        }
+    }
+}
+
 /// Serves until `stop`, then lets what is under way end, for a moment.
-pub async fn serve(listener: TcpListener, routes: Router, stop: impl Future<Output = ()>) {
+pub async fn serve(mut source: Source, routes: Router, stop: impl Future<Output = ()>) {
     let routes = routes
         .fallback(no_such_path)
         .method_not_allowed_fallback(wrong_method)
@@ -38,10 +63,7 @@ pub async fn serve(listener: TcpListener, routes: Router, stop: impl Future<Outp
         loop {
             // The semaphore is never closed, so there is always a place some time.
             let Ok(place) = places.clone().acquire_owned().await else { return };
-            let Ok((stream, _)) = listener.accept().await else {
-                tokio::time::sleep(ACCEPT_AGAIN).await;
-                continue;
-            };
+            let Some(stream) = source.next().await else { return };
             let (routes, stopping) = (routes.clone(), stopping.clone());
             connections.spawn(async move {
                 serve_one(stream, routes, stopping).await;

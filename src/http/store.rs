@@ -12,10 +12,11 @@ use axum::routing::{get, put};
 use serde_json::{Map, Value, json};
 
 use super::answer::{Answer, Failure, body_of, json_of, ok};
+use crate::json;
 use crate::node::PeerHandle;
 use crate::proto::kv::clock::{Clock, Seen};
 use crate::proto::kv::replica::{Reply, Request};
-use crate::proto::kv::store::{MAX_KEY, Version};
+use crate::proto::kv::store::MAX_KEY;
 use crate::proto::kv::value;
 use crate::proto::message::Addr;
 use crate::proto::peer::PeerMachine;
@@ -171,24 +172,6 @@ async fn keys(State(peer): State<PeerHandle>) -> Answer {
     Ok(ok(&json!({ "keys": keys })))
 }
 
-/// A version with its metadata (CONTRACT.md, section 4).
-fn version_json(version: &Version) -> Value {
-    let mut clock = version.past.clone();
-    clock.add(&version.dot);
-    json!({
-        "value": version.value.json(),
-        "vc": clock_json(&clock),
-        "lamport": version.lamport,
-        "node_id": version.dot.replica,
-        "ts": version.at.to_string(),
-        "cid": version.value.cid().to_string(),
-    })
-}
-
-fn clock_json(clock: &Clock) -> Value {
-    Value::Object(clock.iter().map(|(name, count)| (name.to_string(), count.into())).collect())
-}
-
 async fn whole(State(peer): State<PeerHandle>) -> Answer {
     let snapshot = peer
         .look(|machine| machine.replica().store().snapshot())
@@ -200,8 +183,8 @@ async fn whole(State(peer): State<PeerHandle>) -> Answer {
         if let Some(first) = of.first() {
             store.insert(key.to_string(), first.value.json());
         }
-        versions.insert(key.to_string(), of.iter().map(version_json).collect());
+        versions.insert(key.to_string(), of.iter().map(json::version).collect());
     }
-    let clock = clock_json(&snapshot.context);
+    let clock = json::clock(&snapshot.context);
     Ok(ok(&json!({ "store": store, "vector_clock": clock, "versions": versions })))
 }

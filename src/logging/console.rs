@@ -1,4 +1,4 @@
-//! The console side of the log: stdout, which may be a pipe that nobody reads.
+//! The console side of the log: a terminal, or a pipe that perhaps nobody reads.
 //!
 //! A thread of its own writes, behind a bounded queue, because a write to a pipe whose reader is
 //! stuck never returns. Then lines are dropped from the console (the file has them all), and when
@@ -7,12 +7,12 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{CONSOLE_LINE_LIMIT, cut};
+use super::{CONSOLE_LINE_LIMIT, Screen, cut};
 
 /// Lines that wait for the console at most: 1 MB if all are as long as they may be.
 const QUEUE: usize = 1_024;
@@ -41,13 +41,22 @@ struct State {
 }
 
 impl Console {
-    /// The console on stdout; coloured if that is a terminal and NO_COLOR does not forbid it.
-    pub(super) fn stdout() -> io::Result<Arc<Self>> {
-        let stdout = io::stdout();
-        let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        let colour = stdout.is_terminal() && !no_color;
+    /// The console there; coloured if that is a terminal and NO_COLOR does not forbid it.
+    pub(super) fn on(screen: Screen) -> io::Result<Arc<Self>> {
+        let may_colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         // A copy of the descriptor: std's own stdout is locked while a write is stuck.
-        Self::start(File::from(stdout.as_fd().try_clone_to_owned()?), colour)
+        let copy = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().map(File::from);
+        match screen {
+            Screen::Stdout => {
+                let stdout = io::stdout();
+                Self::start(copy(stdout.as_fd())?, stdout.is_terminal() && may_colour)
+            }
+            Screen::Stderr => {
+                let stderr = io::stderr();
+                Self::start(copy(stderr.as_fd())?, stderr.is_terminal() && may_colour)
+            }
+            Screen::Prompt(prompt) => Self::start(prompt, may_colour),
+        }
     }
 
     fn start(to: impl Write + Send + 'static, colour: bool) -> io::Result<Arc<Self>> {

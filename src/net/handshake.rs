@@ -134,6 +134,16 @@ async fn read_opening(
     }
 }
 
+/// Whether what comes in is a link: the first byte of its hello's length is 0, since a hello is short.
+/// One that says nothing counts as one, and [`accept`] finds out what is the matter with it.
+pub async fn is_link(stream: &TcpStream) -> bool {
+    let mut first = [0; 1];
+    match timeout(HELLO_PATIENCE, stream.peek(&mut first)).await {
+        Ok(Ok(1)) => first == [0],
+        _ => true,
+    }
+}
+
 /// Hears the hello of an incoming connection. One of another version or network is told why.
 ///
 /// # Errors

@@ -10,7 +10,6 @@ use std::fmt;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use tokio::net::TcpListener;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
@@ -18,7 +17,7 @@ use tokio::time::{sleep_until, timeout};
 
 use super::events::EventLog;
 use super::link::{Flushed, Link};
-use super::listener::{self, Place};
+use super::listener::{self, Place, Port};
 use super::peer::Received;
 use crate::logging;
 use crate::net::codec;
@@ -32,6 +31,7 @@ use crate::proto::machine::{
     Command, Conn, Effect, Input, Machine, MemberEvent, OpenError, PublishError,
 };
 use crate::proto::message::{Addr, Answer, Hello, Message, Role, Welcome};
+use crate::proto::order::{Order, Outcome};
 use crate::proto::time::Time;
 use crate::storage::{OpenReplica, OpenStore, RegistryStore, ReplicaStore, StorageError};
 
@@ -78,6 +78,11 @@ pub(super) enum Inbound {
         request: Request,
         seen: Option<Seen>,
         answer: oneshot::Sender<Reply>,
+    },
+    /// Something else that an operator wants.
+    Operate {
+        order: Order,
+        answer: oneshot::Sender<Outcome>,
     },
     /// Brings the lines of the log there, too.
     LogTo(EventLog),
@@ -148,6 +153,7 @@ pub(super) struct Host<M> {
     farewells: JoinSet<()>,
     answers: HashMap<u64, oneshot::Sender<Result<MessageId, PublishError>>>,
     stored: HashMap<u64, oneshot::Sender<Reply>>,
+    operated: HashMap<u64, oneshot::Sender<Outcome>>,
     tokens_used: u64,
     subscribers: Vec<(mpsc::Sender<Received>, u64)>,
     watchers: Vec<mpsc::UnboundedSender<MemberEvent>>,
@@ -165,13 +171,13 @@ impl<M: Machine + Send + 'static> Host<M> {
     /// Starts listening, and readies the machine; it runs once [`Host::run`] is awaited.
     pub fn new(
         machine: M,
-        listener: TcpListener,
+        port: Port,
         role: Role,
         me: Addr,
         network: Network,
     ) -> (Self, mpsc::Sender<Inbound>) {
         let (sender, inbox) = mpsc::channel(INBOX);
-        let listener = tokio::spawn(listener::run(listener, role, me, network, sender.clone()));
+        let listener = tokio::spawn(listener::run(port, role, me, network, sender.clone()));
         let host = Self {
             machine,
             role,
@@ -192,6 +198,7 @@ impl<M: Machine + Send + 'static> Host<M> {
             farewells: JoinSet::new(),
             answers: HashMap::new(),
             stored: HashMap::new(),
+            operated: HashMap::new(),
             tokens_used: 0,
             subscribers: Vec::new(),
             watchers: Vec::new(),
@@ -363,6 +370,12 @@ impl<M: Machine + Send + 'static> Host<M> {
                 self.stored.insert(token, answer);
                 self.handle(now, Input::Command(Command::Store { token, request, seen }));
             }
+            Inbound::Operate { order, answer } => {
+                self.tokens_used += 1;
+                let token = self.tokens_used;
+                self.operated.insert(token, answer);
+                self.handle(now, Input::Command(Command::Operate { token, order }));
+            }
             Inbound::Durable(last) => {
                 for batch in self.durable + 1..=last {
                     self.handle(now, Input::Persisted { batch });
@@ -483,6 +496,11 @@ impl<M: Machine + Send + 'static> Host<M> {
             Effect::Stored { token, reply } => {
                 if let Some(answer) = self.stored.remove(&token) {
                     let _ = answer.send(reply);
+                }
+            }
+            Effect::Operated { token, outcome } => {
+                if let Some(answer) = self.operated.remove(&token) {
+                    let _ = answer.send(outcome);
                 }
             }
             Effect::Published { token, result } => {

@@ -4,13 +4,16 @@
 //! number of places, and keeps nobody else out: when they are all taken, the
 //! one that has been silent longest goes. A probe that finds no place would be
 //! a peer voted dead.
+//!
+//! One port may serve links and something else: a link begins with the length of
+//! its hello, whose first byte is 0, and nothing that people type does.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
@@ -30,6 +33,32 @@ const MAX_LINKS_PER_ADDRESS: usize = 4_096;
 const OUT_OF_FILES: Duration = Duration::from_millis(50);
 /// Lines about connections that came to nothing, in a second; further ones are only counted.
 const LINES_A_SECOND: u32 = 500;
+
+/// Connections that are no links and wait to be taken by whoever shares the port.
+const MAX_OTHERS: usize = 1_024;
+
+/// Where a node listens.
+#[derive(Debug)]
+pub struct Port {
+    listener: TcpListener,
+    other: Option<mpsc::Sender<TcpStream>>,
+}
+
+impl From<TcpListener> for Port {
+    /// For links alone.
+    fn from(listener: TcpListener) -> Self {
+        Self { listener, other: None }
+    }
+}
+
+impl Port {
+    /// For links and something else, told apart by their first bytes; what is no link comes out of
+    /// the receiver.
+    pub fn shared(listener: TcpListener) -> (Self, mpsc::Receiver<TcpStream>) {
+        let (other, streams) = mpsc::channel(MAX_OTHERS);
+        (Self { listener, other: Some(other) }, streams)
+    }
+}
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -125,7 +154,7 @@ impl Notes {
 
 /// Runs until the host is gone or the task is aborted.
 pub(super) async fn run(
-    listener: TcpListener,
+    Port { listener, other }: Port,
     role: Role,
     me: Addr,
     network: Network,
@@ -154,9 +183,21 @@ pub(super) async fn run(
         let waiting = silent.clone();
         let (inbox, network, open, notes) =
             (inbox.clone(), network.clone(), open.clone(), notes.clone());
+        let other = other.clone();
         // Held until the task is listed, so that it cannot be done before it is.
         let mut list = lock(&silent.0);
         let task = tokio::spawn(async move {
+            if let Some(other) = other
+                && !handshake::is_link(&stream).await
+            {
+                lock(&waiting.0).remove(&number);
+                // Whoever takes them has more waiting than it can serve, or has ended.
+                if other.try_send(stream).is_err() {
+                    let reason = "too many connections wait to be served".to_owned();
+                    notes.note(Severity::Warn, "link closed", Some(from), reason);
+                }
+                return;
+            }
             let result = handshake::accept(stream, &network).await;
             lock(&waiting.0).remove(&number);
             match result {

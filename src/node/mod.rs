@@ -18,6 +18,7 @@ use rand::rngs::SysRng;
 use tokio::net::{TcpListener, TcpSocket};
 
 pub use events::EventLog;
+pub use listener::Port;
 pub use peer::{
     MemberEvents, Messages, Peer, PeerGone, PeerHandle, PeerStatus, Publisher, Received,
 };

@@ -3,18 +3,19 @@
 use std::any::Any;
 
 use bytes::Bytes;
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::events::EventLog;
 use super::host::{Host, Inbound, Inspection};
+use super::listener::Port;
 use crate::proto::config::PeerConfig;
 use crate::proto::gossip::{Counters, MAX_PAYLOAD, MessageId};
 use crate::proto::kv::clock::Seen;
 use crate::proto::kv::replica::{Reply, Request};
 use crate::proto::machine::{Delivery, MemberEvent, PublishError};
 use crate::proto::message::{Addr, Incarnation, Role};
+use crate::proto::order::{Order, Outcome};
 use crate::proto::peer::PeerMachine;
 use crate::storage::{OpenReplica, StorageError};
 
@@ -188,6 +189,43 @@ impl PeerHandle {
         reply.await.map_err(|_| PeerGone)
     }
 
+    /// Membership events from now on.
+    ///
+    /// # Errors
+    ///
+    /// If the peer has stopped.
+    pub async fn member_events(&self) -> Result<MemberEvents, PeerGone> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let (done, ready) = oneshot::channel();
+        self.inbox.send(Inbound::Watch(sender, done)).await.map_err(|_| PeerGone)?;
+        ready.await.map_err(|_| PeerGone)?;
+        Ok(MemberEvents(receiver))
+    }
+
+    /// Waits until the peer is ready: [`PeerMachine::is_ready`].
+    ///
+    /// # Errors
+    ///
+    /// If the peer has stopped.
+    pub async fn ready(&self) -> Result<(), PeerGone> {
+        let mut events = self.member_events().await?;
+        while !self.look(PeerMachine::is_ready).await? {
+            events.next().await.ok_or(PeerGone)?;
+        }
+        Ok(())
+    }
+
+    /// Has the peer do something else that an operator may want.
+    ///
+    /// # Errors
+    ///
+    /// If the peer has stopped.
+    pub async fn operate(&self, order: Order) -> Result<Outcome, PeerGone> {
+        let (answer, outcome) = oneshot::channel();
+        self.inbox.send(Inbound::Operate { order, answer }).await.map_err(|_| PeerGone)?;
+        outcome.await.map_err(|_| PeerGone)
+    }
+
     /// The lines of its log from now on.
     ///
     /// # Errors
@@ -239,11 +277,11 @@ pub struct Peer {
 
 impl Peer {
     /// Starts a peer on the current tokio runtime. `config.me` is the address that others are
-    /// told; the listener's own, unless it listens on all addresses.
-    pub fn start(listener: TcpListener, config: PeerConfig) -> Self {
+    /// told; the port's own, unless it listens on all addresses.
+    pub fn start(port: impl Into<Port>, config: PeerConfig) -> Self {
         let (address, network) = (config.me, config.network.clone());
         let machine = PeerMachine::new(config, super::chance());
-        let (host, inbox) = Host::new(machine, listener, Role::Peer, address, network);
+        let (host, inbox) = Host::new(machine, port.into(), Role::Peer, address, network);
         Self { address, inbox, task: tokio::spawn(host.run()) }
     }
 
@@ -253,14 +291,14 @@ impl Peer {
     ///
     /// If the writer cannot be started.
     pub fn start_durable(
-        listener: TcpListener,
+        port: impl Into<Port>,
         config: PeerConfig,
         replica: OpenReplica,
     ) -> Result<Self, StorageError> {
         let (address, network) = (config.me, config.network.clone());
         let machine = PeerMachine::new(config, super::chance());
         let machine = machine.recovered(replica.store().clone());
-        let (mut host, inbox) = Host::new(machine, listener, Role::Peer, address, network);
+        let (mut host, inbox) = Host::new(machine, port.into(), Role::Peer, address, network);
         host.keep_replica_in(replica)?;
         Ok(Self { address, inbox, task: tokio::spawn(host.run()) })
     }
@@ -309,11 +347,7 @@ impl Peer {
     ///
     /// If the peer has stopped.
     pub async fn events(&self) -> Result<MemberEvents, PeerGone> {
-        let (sender, receiver) = mpsc::unbounded_channel();
-        let (done, ready) = oneshot::channel();
-        self.inbox.send(Inbound::Watch(sender, done)).await.map_err(|_| PeerGone)?;
-        ready.await.map_err(|_| PeerGone)?;
-        Ok(MemberEvents(receiver))
+        self.handle().member_events().await
     }
 
     /// How it stands with the peer right now.

@@ -2,12 +2,12 @@
 
 use std::any::Any;
 
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::events::EventLog;
 use super::host::{Host, Inbound, Inspection};
+use super::listener::Port;
 use crate::proto::config::SeedConfig;
 use crate::proto::message::{Addr, Decision, Role, Standing};
 use crate::proto::registry::Record;
@@ -85,10 +85,10 @@ pub struct Seed {
 impl Seed {
     /// Starts a seed on the current tokio runtime. `config.me` is the address that others know,
     /// and one of the network's seeds.
-    pub fn start(listener: TcpListener, config: SeedConfig) -> Self {
+    pub fn start(port: impl Into<Port>, config: SeedConfig) -> Self {
         let (address, network) = (config.me, config.network.clone());
         let machine = SeedMachine::new(config, super::chance());
-        let (host, inbox) = Host::new(machine, listener, Role::Seed, address, network);
+        let (host, inbox) = Host::new(machine, port.into(), Role::Seed, address, network);
         Self { address, inbox, task: tokio::spawn(host.run()) }
     }
 
@@ -98,14 +98,14 @@ impl Seed {
     ///
     /// If the writer cannot be started.
     pub fn start_durable(
-        listener: TcpListener,
+        port: impl Into<Port>,
         config: SeedConfig,
         store: OpenStore,
     ) -> Result<Self, StorageError> {
         let (address, network) = (config.me, config.network.clone());
         let machine = SeedMachine::new(config, super::chance());
         let machine = machine.recovered(store.standing(), store.records().iter().cloned());
-        let (mut host, inbox) = Host::new(machine, listener, Role::Seed, address, network);
+        let (mut host, inbox) = Host::new(machine, port.into(), Role::Seed, address, network);
         host.keep_in(store)?;
         Ok(Self { address, inbox, task: tokio::spawn(host.run()) })
     }

@@ -33,7 +33,8 @@ impl Network {
         Self { name: name.into(), seeds, digest: hash.finalize().into() }
     }
 
-    /// A network without seeds: who belongs to it is said beforehand ([`PeerConfig::members`]).
+    /// A network without seeds: who belongs to it is said beforehand, or peers tell each other
+    /// ([`PeerConfig::membership`]).
     pub fn without_seeds(name: impl Into<String>) -> Self {
         Self::new(name, [])
     }
@@ -81,6 +82,19 @@ pub enum Overlay {
     /// Everybody is linked with everybody, and nobody forwards what another one says: the shortest
     /// way. Of anti-entropy alone comes what was lost on it.
     Full,
+}
+
+/// How a peer knows who belongs to its network.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Membership {
+    /// The seeds decide, and tell.
+    #[default]
+    Voted,
+    /// Without seeds: these belong to it for good, this peer among them, the oldest first.
+    Fixed(Vec<Addr>),
+    /// Without seeds: whoever says hello belongs to it, and peers tell each other; these are where
+    /// this peer begins.
+    Open(Vec<Addr>),
 }
 
 /// A defect planted on purpose, for the self-tests of the checkers: a checker that cannot find it
@@ -159,8 +173,8 @@ pub struct PeerConfig {
     /// How long messages may be gathered before they are pushed to anybody but the parent in the
     /// tree; zero pushes each at once.
     pub gather: Duration,
-    /// In a network without seeds: its members, this peer among them, the oldest first.
-    pub members: Vec<Addr>,
+    /// Who belongs to the network; anything but [`Membership::Voted`] if it has no seeds.
+    pub membership: Membership,
     #[doc(hidden)]
     pub flaw: Flaw,
 }
@@ -185,7 +199,7 @@ impl PeerConfig {
             exponent: 2.5,
             overlay: Overlay::ScaleFree,
             gather: Duration::ZERO,
-            members: Vec::new(),
+            membership: Membership::Voted,
             flaw: Flaw::None,
         }
     }

@@ -129,7 +129,8 @@ pub enum Event {
     },
     DeadNodeConfirmed {
         peer: Addr,
-        seed: Addr,
+        /// Which seed told; none where peers decide alone.
+        seed: Option<Addr>,
         votes: usize,
         of: usize,
     },
@@ -290,6 +291,7 @@ impl fmt::Display for Event {
             }
             Event::DeadNodeMessage { text } => f.write_str(text),
             Event::DeadNodeConfirmed { peer, seed, votes, of } => {
+                let seed = seed.map_or_else(|| "none".to_owned(), |seed| seed.to_string());
                 write!(f, "dead node confirmed peer={peer} seed={seed} votes={votes}/{of}")
             }
             Event::Note { what, keys, .. } => {

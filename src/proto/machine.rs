@@ -18,6 +18,7 @@ use super::kv::replica::{Reply, Request, StoreChange};
 use super::message::{
     Addr, Answer, Gossip, Hello, Incarnation, Message, Refusal, Standing, Welcome,
 };
+use super::order::{Order, Outcome};
 use super::registry::Record;
 use super::time::Time;
 
@@ -119,6 +120,13 @@ pub enum Command {
         /// What the client has seen; nothing said is whatever this replica has.
         seen: Option<Seen>,
     },
+    /// Anything else that an operator wants; answered with [`Effect::Operated`].
+    Operate {
+        /// Brought back by the answer.
+        token: u64,
+        /// What.
+        order: Order,
+    },
     /// Leave the network and stop; ends in [`Effect::Stopped`].
     Leave,
 }
@@ -198,6 +206,13 @@ pub enum Effect {
         /// The message's identity, or why not.
         result: Result<MessageId, PublishError>,
     },
+    /// Answer to [`Command::Operate`].
+    Operated {
+        /// From the command.
+        token: u64,
+        /// What came of it.
+        outcome: Outcome,
+    },
     /// The machine has nothing more to do: the process may end.
     Stopped,
 }
@@ -246,7 +261,8 @@ pub struct Delivery {
 /// What an embedding program hears of the network.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum MemberEvent {
-    /// A quorum of seeds has this peer in its registry.
+    /// A quorum of seeds has this peer in its registry; without seeds, its replica has what an
+    /// existing one had.
     Registered,
     /// A member joined, or came back in a later incarnation.
     Joined(Addr, Incarnation),

@@ -48,6 +48,8 @@ pub enum Purpose {
     Errand,
     /// A peer compares its messages with those of a peer that is not its neighbour.
     Sync,
+    /// Somebody asks a peer what its replica of the store holds.
+    Ask,
 }
 
 /// The first words on a connection, said by the side that opened it.
@@ -509,6 +511,33 @@ pub enum Message {
         /// Keys and their versions.
         entries: Vec<(Arc<str>, Vec<Version>)>,
         /// More parts follow.
+        more: bool,
+    },
+
+    /// Peer to peer, without seeds: opens a link. Who I am, and whom I know, the gone included.
+    Handshake(Vec<(Addr, Record)>),
+    /// Peer to peer, without seeds: whom I know, in answer to a handshake.
+    Peers {
+        /// All that the sender knows, itself and the gone included.
+        records: Vec<(Addr, Record)>,
+        /// What it has seen of the store: whoever is new has caught up once it has seen that.
+        context: Clock,
+    },
+    /// Peer to peer, without seeds: records that changed.
+    PeersChanged(Vec<(Addr, Record)>),
+    /// Peer to peer, without seeds: digest of the records that the sender knows. Answered with a
+    /// handshake if the receiver knows others.
+    PeersDigest([u8; 32]),
+
+    /// What do you hold under this key, or which keys?
+    StoreAsk(Option<Arc<str>>),
+    /// The versions of the key that was asked for, the one to show first.
+    StoreVersions(Vec<Version>),
+    /// The keys, in frames.
+    StoreKeys {
+        /// In order.
+        keys: Vec<Arc<str>>,
+        /// More follow.
         more: bool,
     },
 }

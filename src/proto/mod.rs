@@ -10,6 +10,7 @@ pub mod gossip;
 pub mod kv;
 pub mod machine;
 pub mod message;
+pub mod order;
 pub mod peer;
 pub mod registry;
 pub mod seed;

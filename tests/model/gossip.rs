@@ -177,6 +177,7 @@ impl Circle {
             Effect::Persist { .. }
             | Effect::PersistStore { .. }
             | Effect::Stored { .. }
+            | Effect::Operated { .. }
             | Effect::Log(_)
             | Effect::Deliver(_)
             | Effect::Member(_)

@@ -192,6 +192,7 @@ impl World {
             Effect::Log(event) => self.hear_log(place, &event, sight),
             Effect::PersistStore { .. }
             | Effect::Stored { .. }
+            | Effect::Operated { .. }
             | Effect::Stopped
             | Effect::Deliver(_)
             | Effect::Member(_)

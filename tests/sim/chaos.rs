@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
-use rumormill::proto::config::{Flaw, Network, PeerConfig, SeedConfig};
+use rumormill::proto::config::{Flaw, Membership, Network, PeerConfig, SeedConfig};
 use rumormill::proto::message::Addr;
 use rumormill::proto::time::Time;
 
@@ -28,6 +28,13 @@ const STAYS_HEALED: Duration = Duration::from_secs(3);
 
 /// Numbers that a run of the test suite takes, unless RUMORMILL_SIM_RUNS says otherwise.
 const RUNS: u64 = 1_000;
+
+/// Who decides who belongs to the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    Seeds,
+    Peers,
+}
 
 /// What came of a run.
 pub struct Outcome {
@@ -81,19 +88,37 @@ pub fn with_seeds(number: u64, seeds: u8, flaw: Flaw) -> (World, Network, Vec<No
 }
 
 /// One run: trouble for 20 to 30 s, then calm until it has healed or has had its time.
-fn run(number: u64, flaw: Flaw, in_words: bool) -> Outcome {
+fn run(number: u64, rule: Rule, flaw: Flaw, in_words: bool) -> Outcome {
     let mut rng = SmallRng::seed_from_u64(number);
-    let seeds = if rng.random_bool(0.8) { 3 } else { 5 };
+    let seeds = match rule {
+        Rule::Seeds if rng.random_bool(0.8) => 3,
+        Rule::Seeds => 5,
+        Rule::Peers => 0,
+    };
     let (mut world, network, seeds) = with_seeds(rng.random(), seeds, flaw);
+    if let (Rule::Peers, Some(checks)) = (rule, &mut world.checks) {
+        checks.open = true;
+    }
     if in_words {
         world.trace.in_words();
     }
     world.disks_survive = rng.random_bool(0.6);
     let all_at_once = rng.random_bool(0.3);
     let mut starts: Vec<(Time, NodeId)> = Vec::new();
-    for place in 0..rng.random_range(4..=10) {
+    let peers = rng.random_range(4..=10);
+    for place in 0..peers {
         let addr = peer_addr(place);
+        // Everybody names the first, and some others; the first, which may not be there when it
+        // is called, calls them.
+        let contacts = match rule {
+            Rule::Seeds => Membership::Voted,
+            Rule::Peers => {
+                let named = (0..peers).filter(|other| *other == 0 || rng.random_bool(0.3));
+                Membership::Open(named.map(peer_addr).collect())
+            }
+        };
         let config = PeerConfig {
+            membership: contacts,
             gossip_count: rng.random_range(0..=6),
             fanout: rng.random_range(1..=2),
             links: rng.random_range(2..=3),
@@ -103,12 +128,13 @@ fn run(number: u64, flaw: Flaw, in_words: bool) -> Outcome {
         };
         let id = world.add(addr, Kind::Peer(config));
         let delay = if all_at_once { 0 } else { rng.random_range(0..8_000) };
-        if rng.random_bool(0.9) {
+        if rng.random_bool(0.9) || place == 0 && rule == Rule::Peers {
             starts.push((START + Duration::from_millis(delay), id));
         }
     }
-    starts.sort();
     let mut trouble = Trouble::new(number, seeds);
+    trouble.anchor = starts.first().map(|(_, id)| *id).filter(|_| rule == Rule::Peers);
+    starts.sort();
     let trouble_ends = START + Duration::from_millis(rng.random_range(20_000..30_000));
     for (at, id) in starts {
         trouble.rage(&mut world, at);
@@ -163,8 +189,9 @@ pub fn finish(mut world: World, number: u64, healed_after: Option<Duration>) -> 
 }
 
 /// A run whose panics are violations, too: no input may cause one.
-pub fn examine(number: u64, flaw: Flaw, in_words: bool) -> Outcome {
-    catch_unwind(AssertUnwindSafe(|| run(number, flaw, in_words))).unwrap_or_else(|panic| Outcome {
+pub fn examine(number: u64, rule: Rule, flaw: Flaw, in_words: bool) -> Outcome {
+    let outcome = catch_unwind(AssertUnwindSafe(|| run(number, rule, flaw, in_words)));
+    outcome.unwrap_or_else(|panic| Outcome {
         number,
         hash: 0,
         tally: Tally::default(),
@@ -205,9 +232,9 @@ pub fn for_all<T: Send>(numbers: std::ops::Range<u64>, work: impl Fn(u64) -> T +
 }
 
 /// Runs a number again, in words, and says where to read all of it.
-fn story(number: u64) -> String {
-    let outcome = examine(number, Flaw::None, true);
-    let path = format!("{}/sim-{number}.log", env!("CARGO_TARGET_TMPDIR"));
+fn story(number: u64, rule: Rule) -> String {
+    let outcome = examine(number, rule, Flaw::None, true);
+    let path = format!("{}/sim-{rule:?}-{number}.log", env!("CARGO_TARGET_TMPDIR"));
     let written = std::fs::write(&path, &outcome.words).map_or_else(|e| e.to_string(), |()| path);
     // Of each line the time, who, and then a mark that says what it is.
     let told = |line: &&str| {
@@ -229,7 +256,7 @@ pub fn from_env(name: &str) -> Option<u64> {
 }
 
 /// Kinds of events that the runs together must have seen.
-const COVERED: [&str; 29] = [
+const COVERED: [&str; 34] = [
     "registrations",
     "rejected registrations",
     "deaths",
@@ -259,15 +286,42 @@ const COVERED: [&str; 29] = [
     "grafts",
     "wants",
     "sync repairs",
+    "store answers",
+    "writes",
+    "writes repaired",
+    "snapshots",
+    "requests behind",
+];
+
+/// Of those, what happens where there are seeds alone.
+const OF_SEEDS: [&str; 9] = [
+    "registrations",
+    "rejected registrations",
+    "deaths",
+    "rejected deaths",
+    "leaves",
+    "votes against",
+    "seed crashes",
+    "all seeds crashed",
+    "disks lost",
 ];
 
 #[test]
 fn networks_in_trouble_break_no_invariant_and_heal() {
+    survey(Rule::Seeds, RUNS);
+}
+
+#[test]
+fn networks_without_seeds_in_trouble_break_no_invariant_and_heal() {
+    survey(Rule::Peers, RUNS / 2);
+}
+
+fn survey(rule: Rule, by_default: u64) {
     let (first, runs) = match from_env("RUMORMILL_SIM_SEED") {
         Some(number) => (number, 1),
-        None => (0, from_env("RUMORMILL_SIM_RUNS").unwrap_or(RUNS)),
+        None => (0, from_env("RUMORMILL_SIM_RUNS").unwrap_or(by_default)),
     };
-    let outcomes = for_all(first..first + runs, |number| examine(number, Flaw::None, false));
+    let outcomes = for_all(first..first + runs, |number| examine(number, rule, Flaw::None, false));
     let mut tally = Tally::default();
     let mut healing: Vec<Duration> = Vec::new();
     for outcome in &outcomes {
@@ -282,7 +336,7 @@ fn networks_in_trouble_break_no_invariant_and_heal() {
     let bad: Vec<u64> =
         outcomes.iter().filter(|o| !o.violations.is_empty()).map(|o| o.number).collect();
     if runs == 1 {
-        println!("{}", story(first));
+        println!("{}", story(first, rule));
     }
     let mut broken: BTreeMap<u8, u64> = BTreeMap::new();
     for violation in outcomes.iter().flat_map(|outcome| &outcome.violations) {
@@ -292,15 +346,17 @@ fn networks_in_trouble_break_no_invariant_and_heal() {
         bad.is_empty(),
         "{} of {runs} runs broke an invariant: {bad:?}\nviolations by invariant: {broken:?}\n\n{}",
         bad.len(),
-        bad.iter().take(3).map(|number| story(*number)).collect::<String>()
+        bad.iter().take(3).map(|number| story(*number, rule)).collect::<String>()
     );
-    let missing: Vec<_> = COVERED.iter().filter(|what| tally.get(what) == 0).collect();
-    assert!(runs < RUNS || missing.is_empty(), "never happened in {runs} runs: {missing:?}");
+    let possible = |what: &&&str| rule == Rule::Seeds || !OF_SEEDS.contains(what);
+    let covered = COVERED.iter().filter(possible);
+    let missing: Vec<_> = covered.filter(|what| tally.get(what) == 0).collect();
+    assert!(runs < by_default || missing.is_empty(), "never happened in {runs} runs: {missing:?}");
 }
 
 #[test]
 fn one_number_replays_one_run() {
-    let hashes = |_| for_all(0..10, |number| examine(number, Flaw::None, false).hash);
+    let hashes = |_| for_all(0..10, |number| examine(number, Rule::Seeds, Flaw::None, false).hash);
     let [first, second] = [0, 1].map(hashes);
     assert_eq!(first, second, "two runs of one number differ");
     let distinct: BTreeSet<u64> = first.iter().copied().collect();

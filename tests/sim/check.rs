@@ -10,12 +10,14 @@ use std::time::Duration;
 
 use rumormill::proto::event::Event;
 use rumormill::proto::gossip::{MessageId, message_id};
+use rumormill::proto::kv::clock::Clock;
 use rumormill::proto::machine::{Conn, Delivery, Effect, Input, MemberEvent, OpenError};
 use rumormill::proto::message::{Addr, ChangeKind, Incarnation, Message, Standing};
 use rumormill::proto::time::Time;
 
-use super::disk::Disk;
+use super::disk::{Disk, SeedState};
 use super::node::{Node, NodeId};
+use super::stores::Stores;
 use super::tally::Tally;
 
 /// Something that must never be.
@@ -72,6 +74,8 @@ pub struct Publication {
 /// What is remembered of a run in order to judge it.
 pub struct Checks {
     quorum: usize,
+    /// There are no seeds: peers drop each other.
+    pub open: bool,
     pub violations: Vec<Violation>,
     seen: usize,
     /// From when on nothing disturbs the network any more.
@@ -93,12 +97,15 @@ pub struct Checks {
     pub delivered: HashMap<Life, BTreeSet<MessageId>>,
     /// When each life was first registered.
     pub registered: HashMap<Life, Time>,
+    /// What was written to the store.
+    pub stores: Stores,
 }
 
 impl Checks {
     pub fn new(quorum: usize) -> Self {
         Self {
             quorum,
+            open: false,
             violations: Vec::new(),
             seen: 0,
             calm_since: None,
@@ -114,6 +121,7 @@ impl Checks {
             published: BTreeMap::new(),
             delivered: HashMap::new(),
             registered: HashMap::new(),
+            stores: Stores::default(),
         }
     }
 
@@ -168,6 +176,7 @@ impl Checks {
         id: NodeId,
         node: &Node,
         effects: &[Effect],
+        disk: Option<&Clock>,
         tally: &mut Tally,
     ) {
         if let Some(incarnation) = node.incarnation()
@@ -193,6 +202,28 @@ impl Checks {
                     let incarnation = node.incarnation().unwrap_or_default();
                     self.answered.insert(node.addr, incarnation);
                 }
+                Effect::Member(MemberEvent::Dead(peer)) => {
+                    let is_calm = self.calm_since.is_some_and(|since| now > since + AFTERMATH);
+                    if is_calm && self.open && self.running.contains_key(peer) {
+                        let what = format!("drops {peer}, which runs and can be reached");
+                        self.violate(4, node.addr, what);
+                    }
+                }
+                Effect::PersistStore { changes, .. } => {
+                    let store = node.peer().map(|peer| peer.replica().store());
+                    if let Some(what) = store.and_then(|store| self.stores.keeps(store, changes)) {
+                        self.violate(7, node.addr, what);
+                    }
+                }
+                Effect::Stored { token, reply } => {
+                    if let (Some(peer), Some(disk)) = (node.peer(), disk) {
+                        let store = peer.replica().store();
+                        let wrong = self.stores.answers(*token, reply, store, disk);
+                        if let Some(what) = wrong.or_else(|| self.stores.judge(store)) {
+                            self.violate(7, node.addr, what);
+                        }
+                    }
+                }
                 _ => {}
             }
         }
@@ -200,12 +231,15 @@ impl Checks {
 
     /// What was answered for is known to whoever asks any quorum of the seeds that may answer, also
     /// after the loss of a minority of disks (invariant 2).
-    pub fn disks(&mut self, disks: &BTreeMap<NodeId, Disk>) {
+    pub fn disks(&mut self, disks: &BTreeMap<NodeId, Disk<SeedState>>) {
         let mut forgotten = Vec::new();
         for (peer, incarnation) in &self.answered {
-            let voting = disks.values().filter(|disk| disk.standing == Standing::Voting);
-            let ignorant = voting.filter(|disk| !disk.knows(peer, *incarnation)).count();
-            let known = disks.values().any(|disk| disk.knows(peer, *incarnation));
+            let voting = disks
+                .values()
+                .map(|disk| &disk.kept)
+                .filter(|kept| kept.standing == Standing::Voting);
+            let ignorant = voting.filter(|kept| !kept.knows(peer, *incarnation)).count();
+            let known = disks.values().any(|disk| disk.kept.knows(peer, *incarnation));
             if ignorant >= self.quorum || !known {
                 forgotten.push((*peer, *incarnation, ignorant));
             }

@@ -7,8 +7,9 @@
 //! - [`world`] holds time, the nodes and the queue of what happens next; [`wire`] is its network.
 //! - [`check`] watches every step, and [`settle`] looks at a network that had time to heal: the
 //!   invariants of DESIGN.md, section 7.
-//! - [`chaos`] makes trouble and lets it heal; [`planted`] shows that the checkers see planted
-//!   bugs; [`heal`] cuts a network in two for a minute, or loses a fifth of what is sent;
+//! - [`stores`] knows what each replica of the store must show.
+//! - [`chaos`] makes trouble and lets it heal, [`open`] in networks without seeds; [`planted`] shows
+//!   that the checkers see planted bugs; [`heal`] cuts a network in two for a minute, or loses a fifth of what is sent;
 //!   [`forged`] lies to good machines; [`degree`] looks at the shape of large overlays.
 
 mod chaos;
@@ -19,9 +20,11 @@ mod fit;
 mod forged;
 mod heal;
 mod node;
+mod open;
 mod overlay;
 mod planted;
 mod settle;
+mod stores;
 mod tally;
 mod trace;
 mod trouble;

@@ -9,7 +9,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use rumormill::proto::config::{Flaw, Network};
 
-use super::chaos::{Outcome, brisk, examine, finish, for_all, peer_addr, with_seeds};
+use super::chaos::{Outcome, Rule, brisk, examine, finish, for_all, peer_addr, with_seeds};
 use super::forged::{Guise, slandered};
 use super::node::{Kind, NodeId};
 use super::wire::Weather;
@@ -93,29 +93,31 @@ fn quick_restarts(number: u64, flaw: Flaw) -> Outcome {
 
 #[test]
 fn a_seed_that_always_says_yes_is_seen() {
-    caught(Flaw::AlwaysYes, &[1], |number, flaw| examine(number, flaw, false));
+    caught(Flaw::AlwaysYes, &[1], |number, flaw| examine(number, Rule::Seeds, flaw, false));
     let liars = [Guise::Member, Guise::Member];
     caught(Flaw::AlwaysYes, &[4], |number, flaw| slandered(number, flaw, &liars).0);
 }
 
 #[test]
 fn a_quorum_of_reachable_seeds_only_is_seen() {
-    caught(Flaw::ReachableQuorum, &[1], |number, flaw| examine(number, flaw, false));
+    caught(Flaw::ReachableQuorum, &[1], |number, flaw| examine(number, Rule::Seeds, flaw, false));
     caught(Flaw::ReachableQuorum, &[1], lonely_seed);
 }
 
 #[test]
 fn a_registry_without_versions_is_seen() {
-    caught(Flaw::UnversionedRegistry, &[3], |number, flaw| examine(number, flaw, false));
+    caught(Flaw::UnversionedRegistry, &[3], |number, flaw| {
+        examine(number, Rule::Seeds, flaw, false)
+    });
     caught(Flaw::UnversionedRegistry, &[3], quick_restarts);
 }
 
 #[test]
 fn a_seed_that_votes_with_an_empty_disk_is_seen() {
-    caught(Flaw::EmptyVoter, &[2], |number, flaw| examine(number, flaw, false));
+    caught(Flaw::EmptyVoter, &[2], |number, flaw| examine(number, Rule::Seeds, flaw, false));
 }
 
 #[test]
 fn a_peer_that_forwards_twice_is_seen() {
-    caught(Flaw::ForwardTwice, &[6], |number, flaw| examine(number, flaw, false));
+    caught(Flaw::ForwardTwice, &[6], |number, flaw| examine(number, Rule::Seeds, flaw, false));
 }

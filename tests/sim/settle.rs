@@ -1,6 +1,9 @@
 //! What must hold in a network that had time to heal: invariants 3, 4 and 5 of DESIGN.md,
 //! section 7, and an overlay that is in one piece.
 
+use std::collections::BTreeMap;
+
+use rumormill::proto::kv::store::Store;
 use rumormill::proto::message::{Addr, Incarnation};
 use rumormill::proto::peer::PeerMachine;
 use rumormill::proto::seed::SeedMachine;
@@ -14,7 +17,9 @@ use super::world::World;
 pub fn unsettled(world: &World) -> Vec<Violation> {
     let mut found = Vec::new();
     registries(world, &mut found);
+    lists(world, &mut found);
     messages(world, &mut found);
+    stores(world, &mut found);
     shape(world, &mut found);
     found
 }
@@ -54,6 +59,46 @@ fn registries(world: &World, found: &mut Vec<Violation>) {
             (member, runs) => (3, format!("runs in {runs:?}, and is a member in {member:?}")),
         };
         found.push(Violation { invariant, whose: node.addr, what });
+    }
+}
+
+/// Without seeds: each peer's list holds just the peers that run, as they are now.
+fn lists(world: &World, found: &mut Vec<Violation>) {
+    if world.checks.as_ref().is_none_or(|checks| !checks.open) {
+        return;
+    }
+    let running = world.nodes.iter().filter(|node| node.is_peer());
+    let running: BTreeMap<Addr, Incarnation> =
+        running.filter_map(|node| Some((node.addr, node.incarnation()?))).collect();
+    for peer in world.nodes.iter().filter_map(|node| node.peer().map(|peer| (node.addr, peer))) {
+        let (addr, peer) = peer;
+        let members: BTreeMap<Addr, Incarnation> =
+            peer.members().members().map(|(addr, record)| (*addr, record.incarnation)).collect();
+        if members != running {
+            let what = format!("knows {members:?}, and there are {running:?}");
+            found.push(Violation { invariant: 3, whose: addr, what });
+        }
+    }
+}
+
+/// All replicas have seen the same, and show what follows from it.
+fn stores(world: &World, found: &mut Vec<Violation>) {
+    let Some(checks) = &world.checks else { return };
+    let replicas: Vec<(Addr, &Store)> = world
+        .nodes
+        .iter()
+        .filter_map(|node| Some((node.addr, node.peer()?.replica().store())))
+        .collect();
+    for (addr, store) in &replicas {
+        if let Some(what) = checks.stores.judge(store) {
+            found.push(Violation { invariant: 7, whose: *addr, what });
+        }
+        let (first, other) = replicas[0];
+        if store.context() != other.context() {
+            let (ours, theirs) = (store.context(), other.context());
+            let what = format!("has seen {ours}, and {first} {theirs}");
+            found.push(Violation { invariant: 7, whose: *addr, what });
+        }
     }
 }
 

@@ -5,12 +5,15 @@
 //! votes again. Nothing could be promised then.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
+use rumormill::proto::kv::replica::Request;
+use rumormill::proto::kv::value::Value;
 use rumormill::proto::machine::Command;
 use rumormill::proto::message::Standing;
 use rumormill::proto::time::Time;
@@ -43,16 +46,35 @@ pub struct Trouble {
     seeds: Vec<NodeId>,
     leaving: BTreeSet<NodeId>,
     tokens: u64,
+    /// Clients of the store: the token of each one's last question.
+    clients: [u64; CLIENTS],
+    /// Started at the end whatever happened, because others count on it.
+    pub anchor: Option<NodeId>,
 }
 
-const KINDS: usize = 11;
+const KINDS: usize = 12;
+
+/// Keys of the store that are written: few, so that writes meet.
+const KEYS: [&str; 4] = ["a", "b", "c", "d"];
+
+/// Clients of the store, each of which goes on with what it has seen.
+const CLIENTS: usize = 4;
 
 impl Trouble {
     pub fn new(number: u64, seeds: Vec<NodeId>) -> Self {
         let mut rng = SmallRng::seed_from_u64(number ^ 0x7472_6f75_626c_6521);
         // Each run has its own mixture, in which some kinds are missing.
         let weights = (0..KINDS).map(|_| *[0, 1, 1, 2, 5].choose(&mut rng).unwrap_or(&1)).collect();
-        Self { rng, weights, undo: Vec::new(), seeds, leaving: BTreeSet::new(), tokens: 0 }
+        Self {
+            rng,
+            weights,
+            undo: Vec::new(),
+            seeds,
+            leaving: BTreeSet::new(),
+            tokens: 0,
+            clients: [0; CLIENTS],
+            anchor: None,
+        }
     }
 
     /// Makes trouble until `until`.
@@ -86,6 +108,7 @@ impl Trouble {
         for id in 0..world.nodes.len() {
             let due =
                 self.undo.iter().any(|(_, undo)| matches!(undo, Undo::Start(up) if *up == id));
+            let due = due || self.anchor == Some(id);
             if world.nodes[id].is_peer() && (due || self.running(world).len() < FEWEST) {
                 self.start(world, id);
             }
@@ -97,6 +120,7 @@ impl Trouble {
     pub fn speak_all(&mut self, world: &mut World) {
         for id in world.peers_up() {
             self.publish(world, id);
+            self.ask_store(world, id);
         }
     }
 
@@ -163,6 +187,9 @@ impl Trouble {
                 let Some(id) = self.a_spare_peer(world) else { return };
                 world.tally.one("crashes");
                 world.crash(id);
+                if self.rng.random_bool(0.2) {
+                    world.lose_shelf(id);
+                }
                 if self.rng.random_bool(0.7) {
                     self.later(world, 1..8_000, Undo::Start(id));
                 }
@@ -207,6 +234,12 @@ impl Trouble {
                     world.start(*id);
                 }
             }
+            Some(10) => {
+                for _ in 0..self.rng.random_range(1..=5) {
+                    let Some(id) = self.a_peer(world) else { return };
+                    self.ask_store(world, id);
+                }
+            }
             _ => {
                 // A restart so quick that nobody may have noticed; but no process starts within a
                 // millisecond, which is what an incarnation counts.
@@ -222,6 +255,32 @@ impl Trouble {
         self.tokens += 1;
         let payload = Bytes::from(format!("payload {}", self.tokens));
         world.command(id, Command::Publish { token: self.tokens, payload });
+    }
+
+    /// A client reads or writes somewhere, mostly with what it has seen elsewhere.
+    fn ask_store(&mut self, world: &mut World, id: NodeId) {
+        self.tokens += 1;
+        let token = self.tokens;
+        let key: Arc<str> = (*KEYS.choose(&mut self.rng).unwrap_or(&"a")).into();
+        let number = serde_json::json!(token);
+        let request = match self.rng.random_range(0..10) {
+            0..=2 => Request::Get(key),
+            3..=4 => Request::Delete(key),
+            _ => match Value::new(&number) {
+                Ok(value) => Request::Put(key, value),
+                Err(error) => panic!("{number} is a value: {error}"),
+            },
+        };
+        let client = self.rng.random_range(0..CLIENTS);
+        let seen = match self.rng.random_bool(0.8) {
+            true => world.sessions.get(&self.clients[client]).cloned(),
+            false => None,
+        };
+        self.clients[client] = token;
+        if let Some(checks) = &mut world.checks {
+            checks.stores.asks(token, seen.clone());
+        }
+        world.command(id, Command::Store { token, request, seen });
     }
 
     fn change_weather(&mut self, world: &mut World) {
@@ -276,7 +335,7 @@ impl Trouble {
     fn may_lose_disk(&self, world: &World, id: NodeId) -> bool {
         let lost = |seed: &&NodeId| {
             **seed == id
-                || world.disks.get(seed).is_none_or(|disk| disk.standing != Standing::Voting)
+                || world.disks.get(seed).is_none_or(|disk| disk.kept.standing != Standing::Voting)
         };
         self.seeds.iter().filter(lost).count() <= (self.seeds.len() - 1) / 2
     }

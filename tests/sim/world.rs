@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
+use rumormill::proto::kv::clock::Seen;
 use rumormill::proto::machine::{Command, Conn, Effect, Input, Machine};
 use rumormill::proto::message::{Addr, Answer, Hello, Message};
 use rumormill::proto::peer::PeerMachine;
@@ -12,8 +13,9 @@ use rumormill::proto::seed::SeedMachine;
 use rumormill::proto::time::Time;
 
 use super::check::Checks;
-use super::disk::Disk;
+use super::disk::{Disk, SeedState};
 use super::node::{Body, Kind, Node, NodeId, State};
+use super::stores::Shelf;
 use super::tally::Tally;
 use super::trace::Trace;
 use super::wire::{Link, Weather};
@@ -55,7 +57,9 @@ pub struct World {
     sequence: u64,
     pub nodes: Vec<Node>,
     /// What seeds have on disk.
-    pub disks: BTreeMap<NodeId, Disk>,
+    pub disks: BTreeMap<NodeId, Disk<SeedState>>,
+    /// What peers have on disk.
+    pub shelves: BTreeMap<NodeId, Disk<Shelf>>,
     /// Whether a disk is there after a crash.
     pub disks_survive: bool,
     pub(super) places: HashMap<Addr, NodeId>,
@@ -66,6 +70,8 @@ pub struct World {
     pub checks: Option<Box<Checks>>,
     pub trace: Trace,
     pub tally: Tally,
+    /// What clients of the store have seen, by the token of their last question.
+    pub sessions: BTreeMap<u64, Seen>,
     effects: Vec<Effect>,
 }
 
@@ -78,6 +84,7 @@ impl World {
             sequence: 0,
             nodes: Vec::new(),
             disks: BTreeMap::new(),
+            shelves: BTreeMap::new(),
             disks_survive: false,
             places: HashMap::new(),
             links: Vec::new(),
@@ -86,6 +93,7 @@ impl World {
             checks: None,
             trace: Trace::new(START),
             tally: Tally::default(),
+            sessions: BTreeMap::new(),
             effects: Vec::new(),
         }
     }
@@ -135,6 +143,8 @@ impl World {
                     if self.nodes[node].is_seed() {
                         self.disks.entry(node).or_default().sync(batch);
                         self.check_disks();
+                    } else {
+                        self.shelves.entry(node).or_default().sync(batch);
                     }
                     self.give(node, Input::Persisted { batch });
                 }
@@ -160,11 +170,15 @@ impl World {
         let body = match &self.nodes[id].kind {
             Kind::Seed(config) => {
                 let disk = self.disks.entry(id).or_default();
-                let kept = disk.registry.iter().map(|(peer, record)| (*peer, record.clone()));
+                let kept = disk.kept.registry.iter().map(|(peer, record)| (*peer, record.clone()));
                 let seed = SeedMachine::new(config.clone(), rng_seed);
-                Body::Seed(Box::new(seed.recovered(disk.standing, kept)))
+                Body::Seed(Box::new(seed.recovered(disk.kept.standing, kept)))
             }
-            Kind::Peer(config) => Body::Peer(Box::new(PeerMachine::new(config.clone(), rng_seed))),
+            Kind::Peer(config) => {
+                let store = self.shelves.entry(id).or_default().kept.store();
+                let peer = PeerMachine::new(config.clone(), rng_seed);
+                Body::Peer(Box::new(peer.recovered(store)))
+            }
             Kind::Script => return,
         };
         self.launch(id, body);
@@ -207,10 +221,24 @@ impl World {
         self.check_disks();
     }
 
+    /// A peer's disk is replaced by an empty one; the peer must be down.
+    pub fn lose_shelf(&mut self, id: NodeId) {
+        assert!(self.nodes[id].state == State::Down, "nobody takes the disk out of a running peer");
+        self.note(id, || "== loses its disk".to_owned());
+        self.tally.one("replicas lost");
+        self.shelves.entry(id).or_default().lose();
+    }
+
     fn end(&mut self, id: NodeId) {
         self.harvest(id);
         if self.nodes[id].is_seed() {
             self.disks.entry(id).or_default().crash(&mut self.rng);
+        } else if self.nodes[id].is_peer() {
+            let shelf = self.shelves.entry(id).or_default();
+            shelf.crash(&mut self.rng);
+            if let (Some(checks), Some(name)) = (&mut self.checks, shelf.kept.name()) {
+                checks.stores.ends(name, shelf.kept.context.get(name));
+            }
         }
         if let Some(checks) = &mut self.checks {
             checks.ended(&self.nodes[id].addr);
@@ -287,7 +315,8 @@ impl World {
         let mut effects = std::mem::take(&mut self.effects);
         body.handle(now, input, &mut effects);
         if let Some(checks) = &mut self.checks {
-            checks.after(now, id, node, &effects, &mut self.tally);
+            let disk = self.shelves.get(&id).map(|shelf| &shelf.kept.context);
+            checks.after(now, id, node, &effects, disk, &mut self.tally);
         }
         self.trace_violations();
         for effect in effects.drain(..) {
@@ -328,11 +357,22 @@ impl World {
                 disk.busy_until = done;
                 self.schedule(done, Action::Persisted { node: id, life, batch });
             }
-            Effect::PersistStore { batch, .. } => {
+            Effect::PersistStore { batch, changes } => {
                 let life = self.nodes[id].life;
-                self.schedule(self.now, Action::Persisted { node: id, life, batch });
+                let done = self.now + self.between(self.weather.disk);
+                let shelf = self.shelves.entry(id).or_default();
+                shelf.write(batch, changes);
+                let done = done.max(shelf.busy_until);
+                shelf.busy_until = done;
+                self.schedule(done, Action::Persisted { node: id, life, batch });
             }
-            Effect::Stored { .. } => {}
+            Effect::Stored { token, reply } => {
+                self.tally.one("store answers");
+                if let Some(seen) = reply.seen() {
+                    self.sessions.insert(token, seen.clone());
+                }
+            }
+            Effect::Operated { .. } => {}
             Effect::Stopped => {
                 self.note(id, || "== has left".to_owned());
                 self.end(id);
@@ -410,6 +450,12 @@ impl World {
         self.tally.add("sync rounds", counters.sync_rounds);
         let repairs = counters.sync_rounds.saturating_sub(counters.sync_matched);
         self.tally.add("sync repairs", repairs);
+        if let Some(store) = self.nodes[id].peer().map(|peer| peer.replica().counters().clone()) {
+            self.tally.add("writes", store.written);
+            self.tally.add("writes repaired", store.repaired);
+            self.tally.add("snapshots", store.snapshots);
+            self.tally.add("requests behind", store.behind);
+        }
     }
 
     /// Nodes that run peers.

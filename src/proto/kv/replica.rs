@@ -18,6 +18,7 @@ use super::store::{Receipt, Store, Write};
 use crate::proto::event::Severity;
 use crate::proto::machine::{Conn, Effect};
 use crate::proto::message::Message;
+use crate::proto::order::{Holding, Outcome};
 use crate::proto::time::Time;
 use crate::proto::timers::Timers;
 use crate::proto::turn::Turn;
@@ -54,6 +55,7 @@ enum Later {
     Spread(Arc<Write>),
     Say(Conn, Message),
     Answer(u64, Reply),
+    Operated(u64, Outcome),
 }
 
 #[derive(Debug)]
@@ -162,6 +164,9 @@ impl Replication {
             Later::Say(conn, message) => turn.send(conn, message),
             Later::Answer(token, reply) => {
                 turn.effects.push(Effect::Stored { token, reply });
+            }
+            Later::Operated(token, outcome) => {
+                turn.effects.push(Effect::Operated { token, outcome });
             }
         }
     }
@@ -272,6 +277,36 @@ impl Replication {
         let context = self.store.context().clone();
         let message = Message::StoreContext { context, answer };
         self.when_durable(turn, Later::Say(conn, message), &Paths::default());
+    }
+
+    /// What is held under a key, or the keys.
+    pub(crate) fn holding(&self, key: Option<&str>) -> Holding {
+        match key {
+            Some(key) => Holding::Versions(self.store.get(key).to_vec()),
+            None => Holding::Keys(self.store.keys().cloned().collect()),
+        }
+    }
+
+    /// Tells somebody who asked what is held.
+    pub(crate) fn tell_holding(&mut self, turn: &mut Turn<'_>, conn: Conn, key: Option<&str>) {
+        let messages = match self.holding(key) {
+            Holding::Versions(versions) => vec![Message::StoreVersions(versions)],
+            Holding::Keys(keys) => {
+                let mut frames = frames(keys, |key| key.len());
+                let last = frames.pop().unwrap_or_default();
+                let part = |keys, more| Message::StoreKeys { keys, more };
+                let frames = frames.into_iter().map(|keys| part(keys, true));
+                frames.chain([part(last, false)]).collect()
+            }
+        };
+        for message in messages {
+            self.when_durable(turn, Later::Say(conn, message), &Paths::default());
+        }
+    }
+
+    /// Answers an operator once what the answer rests on is durable.
+    pub(crate) fn operated(&mut self, turn: &mut Turn<'_>, token: u64, outcome: Outcome) {
+        self.when_durable(turn, Later::Operated(token, outcome), &Paths::default());
     }
 
     /// A round of comparison with a neighbour.

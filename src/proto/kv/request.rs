@@ -46,6 +46,16 @@ pub enum Reply {
     Behind,
 }
 
+impl Reply {
+    /// What the client has seen now, if it was shown or did anything.
+    pub fn seen(&self) -> Option<&Seen> {
+        match self {
+            Reply::Put { seen, .. } | Reply::Got { seen, .. } | Reply::Deleted(seen) => Some(seen),
+            Reply::Relayed | Reply::NotFound | Reply::Behind => None,
+        }
+    }
+}
+
 /// One change of a replica's durable state.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum StoreChange {

@@ -68,7 +68,11 @@ impl Store {
         self.context.merge(&snapshot.context);
         self.raise_lamport(snapshot.lamport);
         self.forget_log();
-        self.release();
+        // What had waited for a part of it changes keys, too, and has to be kept with the rest.
+        let released = self.release();
+        merged.changed.extend(released.iter().map(|write| write.key.clone()));
+        merged.changed.sort();
+        merged.changed.dedup();
         merged
     }
 }

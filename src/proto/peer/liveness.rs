@@ -125,6 +125,11 @@ impl PeerMachine {
         if self.is_departing(turn.now, &peer) {
             return false;
         }
+        if self.is_awaited(turn.now, record) {
+            let since = record.at;
+            self.look_when_due(peer, since);
+            return false;
+        }
         if record.incarnation > incarnation && hard {
             // What was found dead is an earlier life; the present one gets its own probe.
             let present = record.incarnation;
@@ -290,7 +295,7 @@ impl PeerMachine {
         true
     }
 
-    fn noticed(
+    pub(super) fn noticed(
         &mut self,
         turn: &mut Turn<'_>,
         conn: Conn,
@@ -301,6 +306,14 @@ impl PeerMachine {
         turn.log(Event::SuspectNotice { peer, from });
         if peer == self.config.me {
             self.refute(turn, conn, incarnation);
+            return;
+        }
+        let known = self.members.get(&peer);
+        if self.is_open()
+            && known.is_some_and(|r| r.status == Status::Dead && r.incarnation >= incarnation)
+        {
+            // This peer has looked, found nothing, and forgotten the suspicion since.
+            turn.send(conn, Message::Witness { peer, incarnation });
             return;
         }
         let of_use = from != peer && self.is_peer(&from) && self.members.alive(&peer).is_some();
@@ -409,6 +422,7 @@ impl PeerMachine {
         if witnesses.is_empty() && others() {
             return;
         }
+        let (seen_by, incarnation) = (witnesses.len(), suspicion.incarnation);
         turn.log(Event::PeerLevelConsensus { peer, witnesses });
         let bracketed = |addr: &Addr| match addr {
             Addr::V4(addr) => addr.ip().to_string(),
@@ -425,7 +439,11 @@ impl PeerMachine {
         if let Some(suspicion) = self.suspicions.get_mut(&peer) {
             suspicion.reported = Some(text);
         }
-        self.report(turn, peer);
+        if self.is_open() {
+            self.commit_dead(turn, peer, incarnation, seen_by);
+        } else {
+            self.report(turn, peer);
+        }
     }
 
     /// A member, or a neighbour: the news of its registration may still be on its way.
@@ -479,7 +497,8 @@ impl PeerMachine {
         let suspected = self.suspicions.get(&peer);
         if suspected.is_some_and(|suspicion| suspicion.incarnation <= record.incarnation) {
             let of = self.config.network.seeds().len();
-            turn.log(Event::DeadNodeConfirmed { peer, seed, votes: record.voters.len(), of });
+            let votes = record.voters.len();
+            turn.log(Event::DeadNodeConfirmed { peer, seed: Some(seed), votes, of });
         }
     }
 }

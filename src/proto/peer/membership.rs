@@ -41,11 +41,16 @@ impl PeerMachine {
             }
         }
         if changed {
-            self.ranking = None;
-            self.arrange(turn);
-            self.check_all(turn);
-            self.fill(turn);
+            self.members_changed(turn);
         }
+    }
+
+    /// What follows from a list that has changed.
+    pub(super) fn members_changed(&mut self, turn: &mut Turn<'_>) {
+        self.ranking = None;
+        self.arrange(turn);
+        self.check_all(turn);
+        self.fill(turn);
     }
 
     /// Takes an incarnation above `known` and registers it.
@@ -55,6 +60,8 @@ impl PeerMachine {
             self.accepted.clear();
             self.registered = false;
             self.begin_registration(turn);
+        } else if self.is_open() {
+            self.tell_of_myself(turn);
         }
     }
 }

@@ -1,12 +1,15 @@
 //! The peer: registers with the seeds, links up, gossips, watches its
 //! neighbours (DESIGN.md, section 4).
 //!
-//! `seeds` talks to the seeds, `overlay` keeps the links, `probe` and `liveness`
-//! find out who is dead, `gossip` (beside this module) spreads messages; this file holds
-//! them together.
+//! `seeds` talks to the seeds, `open` does without them, `overlay` keeps the links,
+//! `probe` and `liveness` find out who is dead, `sync` compares, `ask` serves the
+//! operator, `gossip` (beside this module) spreads messages; this file holds them
+//! together.
 
+mod ask;
 mod liveness;
 mod membership;
+mod open;
 mod overlay;
 mod probe;
 mod report;
@@ -21,7 +24,9 @@ use bytes::Bytes;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
+use self::ask::Question;
 use self::liveness::Suspicion;
+use self::open::Open;
 use self::overlay::Neighbour;
 use self::seeds::{Desk, Request};
 use super::config::{Overlay, PeerConfig};
@@ -77,6 +82,8 @@ enum Timer {
     Doubt(Addr),
     /// Begin an anti-entropy round.
     Sync,
+    /// A peer that was asked something has had long enough.
+    Question(u64),
     /// The leave has taken long enough.
     Leave,
 }
@@ -94,6 +101,10 @@ enum Line {
     Caller { from: Addr, since: Time },
     /// With a member that is no neighbour, for one comparison; `mine` if this peer called.
     Guest { peer: Addr, since: Time, mine: bool },
+    /// To a peer that is asked something.
+    Asking { to: Addr, token: u64 },
+    /// Somebody asks something.
+    Inquirer { since: Time },
 }
 
 /// What a connection is being opened for.
@@ -104,6 +115,7 @@ enum Dial {
     Probe(Addr),
     Errand { to: Addr, suspect: Addr },
     Sync(Addr),
+    Ask { to: Addr, token: u64 },
 }
 
 /// A peer.
@@ -145,6 +157,9 @@ pub struct PeerMachine {
     awake_since: Time,
     last_refutation: Option<Time>,
 
+    open: Open,
+    questions: BTreeMap<u64, Question>,
+
     rumors: Rumors,
     replica: Replication,
     generated: u64,
@@ -179,6 +194,8 @@ impl PeerMachine {
             ghosts: BTreeSet::new(),
             awake_since: Time::default(),
             last_refutation: None,
+            open: Open::default(),
+            questions: BTreeMap::new(),
             rumors: Rumors::new(&config),
             replica: Replication::new(Store::new("".into()), config.causal_wait),
             generated: 0,
@@ -196,6 +213,17 @@ impl PeerMachine {
     /// Whether a quorum of seeds has accepted this incarnation.
     pub fn is_registered(&self) -> bool {
         self.registered
+    }
+
+    /// Whether it can be relied on: a quorum of seeds has accepted it or, where peers tell each other
+    /// who belongs to the network, its replica has what an existing one had.
+    pub fn is_ready(&self) -> bool {
+        if self.is_open() { self.has_caught_up() } else { self.registered }
+    }
+
+    /// Whether seeds decide who belongs to its network.
+    pub fn has_seeds(&self) -> bool {
+        self.config.network.has_seeds()
     }
 
     /// A peer that had this replica of the store on disk.
@@ -285,6 +313,9 @@ impl PeerMachine {
             (Purpose::Sync, Role::Peer) => {
                 self.objection_to_guest(hello).map(|reason| (reason, Vec::new()))
             }
+            (Purpose::Ask, Role::Peer) => {
+                self.objection_to_inquirer().map(|reason| (reason, Vec::new()))
+            }
             _ => Some((Refused::WrongRole, Vec::new())),
         };
         if let Some((reason, others)) = refused {
@@ -305,6 +336,9 @@ impl PeerMachine {
                 self.lines.insert(conn, Line::Caller { from: hello.from, since: turn.now });
             }
             Purpose::Sync => self.guest_up(turn, conn, hello.from, false),
+            Purpose::Ask => {
+                self.lines.insert(conn, Line::Inquirer { since: turn.now });
+            }
             _ => turn.close(conn),
         }
     }
@@ -318,9 +352,11 @@ impl PeerMachine {
         };
         let (to, role) = match dial {
             Dial::Seed(to) => (to, Role::Seed),
-            Dial::Link(to) | Dial::Probe(to) | Dial::Errand { to, .. } | Dial::Sync(to) => {
-                (to, Role::Peer)
-            }
+            Dial::Link(to)
+            | Dial::Probe(to)
+            | Dial::Errand { to, .. }
+            | Dial::Sync(to)
+            | Dial::Ask { to, .. } => (to, Role::Peer),
         };
         // Whoever answers under that address must be the one that is meant.
         let result = match result {
@@ -342,23 +378,28 @@ impl PeerMachine {
             }
             Dial::Errand { to, suspect } => self.errand_answers(turn, conn, to, suspect, result),
             Dial::Sync(peer) => self.stranger_answers(turn, conn, peer, result),
+            Dial::Ask { to, token } => self.asked_answers(turn, conn, (to, token), result),
         }
     }
 
     fn received(&mut self, turn: &mut Turn<'_>, conn: Conn, message: Message) {
         let Some(line) = self.lines.get(&conn).copied() else { return };
         let (from, understood) = match line {
-            Line::Neighbour(peer) => (peer, self.hear_neighbour(turn, conn, peer, message)),
-            Line::Seed(seed) => (seed, self.hear_seed(turn, seed, message)),
-            Line::Errand { to, .. } => (to, self.hear_of_suspect(turn, conn, to, message)),
-            Line::Caller { from, .. } => (from, self.hear_of_suspect(turn, conn, from, message)),
-            Line::Guest { peer, .. } => (peer, self.hear_guest(turn, conn, message)),
+            Line::Neighbour(peer) => (Some(peer), self.hear_neighbour(turn, conn, peer, message)),
+            Line::Seed(seed) => (Some(seed), self.hear_seed(turn, seed, message)),
+            Line::Errand { to, .. } => (Some(to), self.hear_of_suspect(turn, conn, to, message)),
+            Line::Caller { from, .. } => {
+                (Some(from), self.hear_of_suspect(turn, conn, from, message))
+            }
+            Line::Guest { peer, .. } => (Some(peer), self.hear_guest(turn, conn, message)),
+            Line::Asking { to, token } => (Some(to), self.hear_answer(turn, token, message)),
+            Line::Inquirer { .. } => (None, self.hear_inquirer(turn, conn, message)),
         };
         if !understood {
-            let keys = vec![
-                ("from", from.to_string()),
-                ("reason", "message not allowed on this link".to_owned()),
-            ];
+            let mut keys = vec![("reason", "message not allowed on this link".to_owned())];
+            if let Some(from) = from {
+                keys.insert(0, ("from", from.to_string()));
+            }
             turn.note(Severity::Warn, "link closed", keys);
             turn.close(conn);
             self.line_down(turn, conn, false);
@@ -391,8 +432,14 @@ impl PeerMachine {
             | Message::SnapshotOffer
             | Message::SnapshotAsk { .. }
             | Message::SnapshotPart { .. }) => {
-                return self.replica.hear(turn, conn, message, &self.rumors.paths());
+                let understood = self.replica.hear(turn, conn, message, &self.rumors.paths());
+                self.check_caught_up(turn);
+                return understood;
             }
+            message @ (Message::Handshake(_)
+            | Message::Peers { .. }
+            | Message::PeersChanged(_)
+            | Message::PeersDigest(_)) => return self.hear_of_members(turn, conn, peer, message),
             Message::Ping(number) => turn.send(conn, Message::Pong(number)),
             Message::Pong(number) => {
                 let sent = Time::from_micros(number);
@@ -422,7 +469,10 @@ impl PeerMachine {
             Some(Line::Neighbour(peer)) => self.link_down(turn, conn, peer, unexpected),
             Some(Line::Seed(seed)) => self.seed_lost(turn, conn, seed),
             Some(Line::Guest { .. }) => self.rumors.link_down(conn),
-            Some(Line::Errand { .. } | Line::Caller { .. }) | None => {}
+            Some(Line::Asking { token, .. }) => {
+                self.question_failed(turn, token, "it hung up without an answer");
+            }
+            Some(Line::Errand { .. } | Line::Caller { .. } | Line::Inquirer { .. }) | None => {}
         }
     }
 
@@ -457,7 +507,8 @@ impl PeerMachine {
         for timer in [Timer::Register, Timer::Hedge, Timer::Refresh, Timer::Fill, Timer::Gossip] {
             self.timers.cancel(&timer);
         }
-        let links = self.neighbours.values().map(|n| n.conn).collect();
+        let links: Vec<Conn> = self.neighbours.values().map(|n| n.conn).collect();
+        self.tell_that_i_leave(turn, links.clone());
         turn.send_many(links, Message::Leaving);
         if self.requests_used == 0 {
             self.stop(turn);
@@ -494,6 +545,8 @@ impl PeerMachine {
                 self.unlink_strangers(turn);
                 self.dismiss_callers(turn);
                 self.dismiss_guests(turn, false);
+                self.dismiss_inquirers(turn);
+                self.call_the_lost(turn);
                 if self.config.overlay == Overlay::ScaleFree {
                     self.ping_neighbours(turn);
                     self.probe_somebody(turn);
@@ -506,7 +559,10 @@ impl PeerMachine {
             Timer::Suspicion(peer) => self.press_on(turn, peer),
             Timer::Doubt(peer) => self.look_again(turn, peer),
             Timer::Report => self.report_links(turn),
-            Timer::Sync => self.begin_sync_round(turn),
+            Timer::Sync => {
+                self.begin_sync_round(turn);
+            }
+            Timer::Question(token) => self.question_failed(turn, token, "no answer in time"),
             Timer::Leave => self.stop(turn),
         }
     }
@@ -568,6 +624,7 @@ impl Machine for PeerMachine {
                 };
                 turn.effects.push(Effect::Published { token, result });
             }
+            Input::Command(Command::Operate { token, order }) => self.operate(turn, token, order),
             Input::Command(Command::Leave) => self.leave(turn),
         }
         while let Some((_, timer)) = self.timers.due(now) {

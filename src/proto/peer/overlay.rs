@@ -14,7 +14,7 @@ use rand::RngExt;
 use rand_distr::{Distribution, Zipf};
 
 use super::{Dial, Line, PeerMachine, Timer, sample};
-use crate::proto::config::Overlay;
+use crate::proto::config::{Membership, Overlay};
 use crate::proto::event::{Event, Severity};
 use crate::proto::machine::{Conn, Effect, MemberEvent, OpenError};
 use crate::proto::message::{Addr, Hello, Incarnation, Message, Purpose, Refused, Welcome};
@@ -48,14 +48,22 @@ pub(super) struct Neighbour {
 }
 
 impl PeerMachine {
-    /// Who belongs to the network was said beforehand, in order of age.
+    /// No seed is asked who belongs to the network.
     pub(super) fn begin_without_seeds(&mut self, turn: &mut Turn<'_>) {
-        for (at, peer) in (0..).zip(self.config.members.clone()) {
-            let (incarnation, status, voters) = (0, Status::Alive, Vec::new());
-            self.members.merge(peer, Record { incarnation, status, at, voters });
+        match self.config.membership.clone() {
+            Membership::Voted => {}
+            Membership::Fixed(members) => {
+                for (at, peer) in (0..).zip(members) {
+                    let (incarnation, status, voters) = (0, Status::Alive, Vec::new());
+                    self.members.merge(peer, Record { incarnation, status, at, voters });
+                }
+            }
+            Membership::Open(contacts) => self.begin_open(turn, contacts),
         }
         self.registered = true;
-        turn.effects.push(Effect::Member(MemberEvent::Registered));
+        if !self.is_open() {
+            turn.effects.push(Effect::Member(MemberEvent::Registered));
+        }
         self.arrange(turn);
         self.fill(turn);
     }
@@ -70,9 +78,11 @@ impl PeerMachine {
         if self.leaving {
             return plain(Refused::Leaving);
         }
-        if self.members.get(&hello.from).is_some_and(|record| {
+        let is_gone = self.members.get(&hello.from).is_some_and(|record| {
             record.status != Status::Alive && record.incarnation >= hello.incarnation
-        }) {
+        });
+        // Without seeds it hears so over the link, and rises above that.
+        if is_gone && !self.is_open() {
             return plain(Refused::NotMember);
         }
         // Both dial at once: the link that the smaller address opened is the one that stays.
@@ -126,6 +136,7 @@ impl PeerMachine {
         self.arrange(turn);
         self.timers.set(Timer::Silence(peer), turn.now + self.config.suspect_timeout);
         turn.send(conn, Message::Ping(turn.now.micros()));
+        self.greet(turn, conn, picked);
         if picked {
             // What was said before this link was there.
             self.rumors.begin_sync(turn, conn, true);
@@ -155,6 +166,7 @@ impl PeerMachine {
         turn.effects.push(Effect::Member(MemberEvent::NeighbourDown(peer)));
         self.rumors.link_down(conn);
         self.replica.link_down(conn);
+        self.lost_sight_of(turn, conn);
         self.links_changed(turn);
         self.arrange(turn);
         if self.leaving {
@@ -269,15 +281,14 @@ impl PeerMachine {
                 if !self.neighbours.contains_key(&peer) {
                     self.avoid.insert(peer, turn.now + AVOID);
                 }
+                self.contact_failed(turn, peer, &error);
                 match error {
                     OpenError::Refused(refusal) => {
                         match refusal.reason {
                             Refused::Leaving => self.departs(turn.now, peer),
                             // It has heard of this incarnation's death, from a seed that then lost
                             // its memory: only a later one is above that for everybody.
-                            Refused::NotMember => {
-                                self.rise_again(turn);
-                            }
+                            Refused::NotMember => self.is_taken_for_gone(turn, peer),
                             _ => {}
                         }
                         let named: Vec<Addr> = refusal

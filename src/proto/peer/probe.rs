@@ -185,6 +185,7 @@ impl PeerMachine {
         let peer = probe.peer;
         self.avoid.remove(&peer);
         self.doubts.remove(&peer);
+        self.link_if_back(turn, peer, incarnation);
         if self.suspicions.contains_key(&peer) {
             self.refuted(turn, peer, peer, incarnation);
         }

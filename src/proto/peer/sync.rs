@@ -26,27 +26,33 @@ const AGAIN: Duration = Duration::from_secs(1);
 const MAX_GUESTS: usize = 16;
 
 impl PeerMachine {
-    pub(super) fn begin_sync_round(&mut self, turn: &mut Turn<'_>) {
+    /// Begins a round; with how many it is.
+    pub(super) fn begin_sync_round(&mut self, turn: &mut Turn<'_>) -> usize {
         let pause = self.jitter(self.config.sync_interval);
         self.timers.set(Timer::Sync, turn.now + pause);
         self.dismiss_guests(turn, true);
         if self.leaving {
-            return;
+            return 0;
         }
         let links: Vec<Conn> = self.neighbours.values().map(|n| n.conn).collect();
         let mut many = self.config.fanout;
         // Where everybody is linked with the same one, strangers have nothing to add while all is well.
         let is_quiet = self.config.overlay != Overlay::ScaleFree && self.suspicions.is_empty();
         let curious = links.is_empty() || (!is_quiet && self.rng.random_bool(STRANGER));
-        if curious && self.compare_with_stranger(turn) {
+        let called = curious && self.compare_with_stranger(turn);
+        if called {
             many = many.saturating_sub(1);
         }
-        for place in sample(&mut self.rng, links.len(), many) {
-            if let Some(conn) = links.get(place) {
-                self.rumors.begin_sync(turn, *conn, false);
-                self.replica.begin_sync(turn, *conn);
-            }
+        let places = sample(&mut self.rng, links.len(), many);
+        let partners: Vec<Conn> =
+            places.into_iter().filter_map(|place| links.get(place).copied()).collect();
+        for conn in &partners {
+            self.rumors.begin_sync(turn, *conn, false);
+            self.replica.begin_sync(turn, *conn);
         }
+        let contacted = partners.len() + usize::from(called);
+        self.compare_members(turn, partners);
+        contacted
     }
 
     /// Calls a random member that is no neighbour; false if there is none. One that is suspected is
@@ -116,7 +122,7 @@ impl PeerMachine {
                     && refusal.reason == Refused::NotMember
                 {
                     // It has heard of this incarnation's death: only a later one is above that.
-                    self.rise_again(turn);
+                    self.is_taken_for_gone(turn, peer);
                 }
                 if self.neighbours.is_empty() {
                     // Nobody at all was compared with: this peer does not wait for its next round.

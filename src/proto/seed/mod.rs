@@ -369,7 +369,9 @@ impl Machine for SeedMachine {
             Input::Tick => {}
             Input::Persisted { batch } => self.persisted(turn, batch),
             Input::Command(Command::Leave) => turn.effects.push(Effect::Stopped),
-            Input::Command(Command::Publish { .. } | Command::Store { .. }) => {}
+            Input::Command(
+                Command::Publish { .. } | Command::Store { .. } | Command::Operate { .. },
+            ) => {}
         }
         while let Some((_, timer)) = self.timers.due(now) {
             self.fire(turn, timer);

@@ -331,3 +331,20 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_waited_for_a_snapshot_is_among_what_it_changed() {
+    let (mut a, mut b) = (replica(1), replica(2));
+    a.put(NOW, "first", value(json!(1)), None);
+    let (second, _) = a.put(NOW, "second", value(json!(2)), None);
+    let before = {
+        let mut before = replica(1);
+        before.put(NOW, "first", value(json!(1)), None);
+        before.snapshot()
+    };
+    assert_eq!(b.receive(second), Ok(Receipt::Held));
+    // Whoever keeps what has changed would else keep the context without this value.
+    let changed = b.merge(before).changed;
+    assert_eq!(changed, ["first".into(), "second".into()]);
+    assert_eq!(b.snapshot(), a.snapshot());
+}

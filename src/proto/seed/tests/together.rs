@@ -142,6 +142,7 @@ impl Council {
             Effect::Close { .. }
             | Effect::PersistStore { .. }
             | Effect::Stored { .. }
+            | Effect::Operated { .. }
             | Effect::Deliver(_)
             | Effect::Member(_)
             | Effect::Published { .. }

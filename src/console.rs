@@ -1,0 +1,400 @@
+//! The console of a peer (CONTRACT.md, section 4): one command a line, one answer each.
+//!
+//! On a terminal lines are edited and remembered, and the log appears above the
+//! line that is being written; through a pipe, commands come in and answers go
+//! out as plain lines, the log going elsewhere. What must stay true: each command
+//! gets just one answer, data is JSON on one line (an element a line where
+//! somebody looks at it), and whatever is shown cannot trick the terminal.
+
+use std::io::{self, BufRead, IsTerminal, Write};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::termios::{self, SetArg, Termios};
+use nix::unistd::{getpgrp, tcgetpgrp};
+use rustyline::error::ReadlineError;
+use rustyline::history::MemHistory;
+use rustyline::{Config, Editor, ExternalPrinter};
+use serde_json::{Value, json};
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use crate::json;
+use crate::logging::Screen;
+use crate::node::PeerHandle;
+use crate::proto::kv::replica::{Reply, Request};
+use crate::proto::kv::store::MAX_KEY;
+use crate::proto::kv::value;
+use crate::proto::message::Addr;
+use crate::proto::order::{Holding, Order, Outcome};
+
+/// What is shown before a command, on a terminal.
+const PROMPT: &str = "> ";
+/// Commands that can be called back.
+const REMEMBERED: usize = 1_000;
+/// The first command waits this long for the peer to be ready, at most: it is always writable.
+const JOINING: Duration = Duration::from_secs(2);
+/// Longest command, bytes: a value of the greatest length and what is around it.
+const MAX_LINE: u64 = 2 << 20;
+
+const HELP: &str = "\
+put KEY JSON          write a value; a KEY with spaces is quoted as JSON is
+get KEY               read it; concurrent values are listed as siblings
+delete KEY            delete it
+keys                  the keys of this replica
+getpeer IP:PORT KEY   ask that peer: its versions with value, vc, lamport, node_id, ts, cid
+getpeer IP:PORT       ask that peer for its keys
+peers                 the members, and which of them are neighbours
+publish TEXT          gossip a text to everybody
+messages              the messages held
+sync                  one anti-entropy round now
+help, quit";
+
+/// Where commands come from.
+pub enum Commands {
+    /// A terminal, with a line editor, and what puts it back as it was.
+    Terminal(Box<Editor<(), MemHistory>>, Termios),
+    /// Plain lines.
+    Lines,
+}
+
+/// Whether this process may read from the terminal it was started at: one in the background would
+/// be stopped for it.
+fn is_at_terminal() -> bool {
+    let stdin = io::stdin();
+    stdin.is_terminal() && tcgetpgrp(&stdin).is_ok_and(|front| front == getpgrp())
+}
+
+/// Decides whether there is a console, `wanted` or not said, and where the log then goes.
+pub fn prepare(wanted: Option<bool>) -> (Option<Commands>, Screen) {
+    let at_terminal = is_at_terminal();
+    if !wanted.unwrap_or(at_terminal) {
+        return (None, Screen::Stdout);
+    }
+    if at_terminal
+        && io::stdout().is_terminal()
+        && let Ok((editor, modes, log)) = edited()
+    {
+        return (Some(Commands::Terminal(Box::new(editor), modes)), Screen::Prompt(log));
+    }
+    // Who asked for a console reads answers from stdout; who did not may be writing the log to a file.
+    let screen = if wanted == Some(true) { Screen::Stderr } else { Screen::Stdout };
+    (Some(Commands::Lines), screen)
+}
+
+type Edited = (Editor<(), MemHistory>, Termios, Box<dyn Write + Send>);
+
+fn edited() -> rustyline::Result<Edited> {
+    let modes = termios::tcgetattr(io::stdin()).map_err(io::Error::from)?;
+    let config = Config::builder().max_history_size(REMEMBERED)?.auto_add_history(true).build();
+    let history = MemHistory::with_config(&config);
+    let mut editor = Editor::with_history(config, history)?;
+    let printer = editor.create_external_printer()?;
+    Ok((editor, modes, Box::new(Above(printer))))
+}
+
+/// Writes lines above the one that is being edited.
+struct Above<P>(P);
+
+impl<P: ExternalPrinter> Write for Above<P> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(line).into_owned();
+        self.0.print(text).map_err(io::Error::other)?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A console at work.
+pub struct Console {
+    ended: oneshot::Receiver<()>,
+    modes: Option<Termios>,
+}
+
+impl Console {
+    /// Serves commands on a thread of its own, because reading a terminal cannot be given up.
+    ///
+    /// # Errors
+    ///
+    /// If there can be no more threads.
+    pub fn start(commands: Commands, peer: PeerHandle) -> io::Result<Self> {
+        let (end, ended) = oneshot::channel();
+        let runtime = Handle::current();
+        let modes = match &commands {
+            Commands::Terminal(_, modes) => Some(modes.clone()),
+            Commands::Lines => None,
+        };
+        std::thread::Builder::new().name("commands".to_owned()).spawn(move || {
+            // A stdin or stdout that fails ends the console as its end does.
+            let _ = serve(commands, &runtime, &peer);
+            let _ = end.send(());
+        })?;
+        Ok(Self { ended, modes })
+    }
+
+    /// Waits for `quit`, or the end of the input.
+    pub async fn ended(&mut self) {
+        let _ = (&mut self.ended).await;
+    }
+}
+
+impl Drop for Console {
+    /// The thread may be in the middle of a line, with the terminal in its hands.
+    fn drop(&mut self) {
+        if let Some(modes) = &self.modes {
+            let _ = termios::tcsetattr(io::stdin(), SetArg::TCSANOW, modes);
+        }
+    }
+}
+
+fn serve(commands: Commands, runtime: &Handle, peer: &PeerHandle) -> io::Result<()> {
+    let mut stdout = io::stdout();
+    let mut has_waited = false;
+    let mut answer = |line: &str, is_seen: bool| -> io::Result<bool> {
+        if !has_waited && !matches!(line.trim(), "" | "help" | "quit" | "exit") {
+            // Whoever starts a peer and asks it at once means the network, not an empty replica.
+            let _ = runtime.block_on(async { timeout(JOINING, peer.ready()).await });
+            has_waited = true;
+        }
+        match runtime.block_on(execute(peer, line)) {
+            Answer::Quit => return Ok(false),
+            Answer::Nothing => {}
+            Answer::Text(text) => writeln!(stdout, "{text}")?,
+            Answer::Data(data) => writeln!(stdout, "{}", shown(&data, is_seen))?,
+        }
+        stdout.flush()?;
+        Ok(true)
+    };
+    match commands {
+        Commands::Terminal(mut editor, _) => loop {
+            match editor.readline(PROMPT) {
+                Ok(line) if answer(&line, true)? => {}
+                Ok(_) | Err(ReadlineError::Eof | ReadlineError::Interrupted) => return Ok(()),
+                // Such as a byte that is no UTF-8: the line is lost, and that is all.
+                Err(error) => writeln!(io::stdout(), "error: {error}")?,
+            }
+        },
+        Commands::Lines => {
+            let mut stdin = io::stdin().lock();
+            let is_seen = io::stdout().is_terminal();
+            let mut bytes = Vec::new();
+            loop {
+                bytes.clear();
+                let read = io::Read::take(&mut stdin, MAX_LINE).read_until(b'\n', &mut bytes)?;
+                if read == 0 || !answer(&String::from_utf8_lossy(&bytes), is_seen)? {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+/// What a command comes to.
+enum Answer {
+    /// An empty line asks for nothing.
+    Nothing,
+    /// Words.
+    Text(String),
+    /// Data.
+    Data(Value),
+    /// The end.
+    Quit,
+}
+
+impl Answer {
+    /// Why nothing was done, in words that may quote anything.
+    fn error(what: impl AsRef<str>) -> Self {
+        Answer::Text(json::printable(&format!("error: {}", what.as_ref())))
+    }
+}
+
+/// Data on one line, or an element a line where somebody looks at it.
+fn shown(data: &Value, is_seen: bool) -> String {
+    let line = |value: &Value| json::printable(&value.to_string());
+    match data {
+        Value::Array(items) if is_seen && items.len() > 1 => {
+            items.iter().map(line).collect::<Vec<_>>().join("\n")
+        }
+        other => line(other),
+    }
+}
+
+/// Splits the first word off, which may be a JSON text in quotes.
+fn word(text: &str) -> Result<(String, &str), String> {
+    let text = text.trim_start();
+    if text.starts_with('"') {
+        let mut words = serde_json::Deserializer::from_str(text).into_iter::<String>();
+        return match words.next() {
+            Some(Ok(word)) => Ok((word, text[words.byte_offset()..].trim_start())),
+            _ => Err("the quotes do not end, or what is in them is no JSON text".to_owned()),
+        };
+    }
+    let (word, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
+    Ok((word.to_owned(), rest.trim_start()))
+}
+
+/// A key, and what follows it.
+fn key_of(text: &str) -> Result<(Arc<str>, &str), String> {
+    let (key, rest) = word(text)?;
+    match key.chars().count() {
+        0 => Err("a KEY is missing; try help".to_owned()),
+        length if length > MAX_KEY => Err("Key is too long".to_owned()),
+        _ => Ok((key.into(), rest)),
+    }
+}
+
+/// A key, and nothing after it.
+fn only_key(text: &str) -> Result<Arc<str>, String> {
+    let (key, rest) = key_of(text)?;
+    if rest.is_empty() { Ok(key) } else { Err(format!("what is {rest:?} after the key?")) }
+}
+
+async fn execute(peer: &PeerHandle, line: &str) -> Answer {
+    let line = line.trim();
+    let (command, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+    let rest = rest.trim();
+    let done = match command {
+        "" => return Answer::Nothing,
+        "quit" | "exit" => return Answer::Quit,
+        "help" => return Answer::Text(HELP.to_owned()),
+        "put" => put(peer, rest).await,
+        "get" => get(peer, rest).await,
+        "delete" => delete(peer, rest).await,
+        "getpeer" => get_peer(peer, rest).await,
+        "publish" => publish(peer, rest).await,
+        "keys" => {
+            look(peer, |machine| json!(machine.replica().store().keys().collect::<Vec<_>>())).await
+        }
+        "peers" => look(peer, peers).await,
+        "messages" => look(peer, |machine| json::messages(machine).into()).await,
+        "sync" => operate(peer, Order::Sync).await,
+        other => Err(format!("there is no command {other:?}; try help")),
+    };
+    done.unwrap_or_else(Answer::error)
+}
+
+type Done = Result<Answer, String>;
+
+fn stopped<E>(_: E) -> String {
+    "the peer has stopped".to_owned()
+}
+
+async fn look(
+    peer: &PeerHandle,
+    look: impl FnOnce(&crate::proto::peer::PeerMachine) -> Value + Send + 'static,
+) -> Done {
+    peer.look(look).await.map(Answer::Data).map_err(stopped)
+}
+
+fn peers(machine: &crate::proto::peer::PeerMachine) -> Value {
+    let neighbours: Vec<Value> = machine.neighbours().iter().map(|addr| json!(addr)).collect();
+    let members = json::members(machine).into_iter().map(|mut member| {
+        member["neighbour"] = neighbours.contains(&member["address"]).into();
+        member
+    });
+    members.collect()
+}
+
+async fn store(peer: &PeerHandle, request: Request) -> Result<Reply, String> {
+    match peer.store(request, None).await.map_err(stopped)? {
+        Reply::NotFound => Err("Key does not exist".to_owned()),
+        Reply::Behind => Err("Causal dependencies not satisfied; try again later".to_owned()),
+        reply => Ok(reply),
+    }
+}
+
+async fn put(peer: &PeerHandle, rest: &str) -> Done {
+    let (key, text) = key_of(rest)?;
+    if text.is_empty() {
+        return Err("a value is missing: put KEY JSON".to_owned());
+    }
+    let json: Value = serde_json::from_str(text).map_err(|error| {
+        format!("that is no JSON ({error}); a text is written in quotes, as \"blue\"")
+    })?;
+    if json.is_null() {
+        return Err("null is no value; delete KEY deletes".to_owned());
+    }
+    let value = value::Value::new(&json).map_err(|error| error.to_string())?;
+    match store(peer, Request::Put(key, value)).await? {
+        Reply::Put { created: true, .. } => Ok(Answer::Text("created".to_owned())),
+        _ => Ok(Answer::Text("replaced".to_owned())),
+    }
+}
+
+async fn get(peer: &PeerHandle, rest: &str) -> Done {
+    let Reply::Got { versions, .. } = store(peer, Request::Get(only_key(rest)?)).await? else {
+        return Err(stopped(()));
+    };
+    let mut values = versions.iter().map(|version| version.value.json());
+    let first = values.next().unwrap_or_default();
+    if versions.len() == 1 {
+        return Ok(Answer::Data(first));
+    }
+    let siblings: Value = [first.clone()].into_iter().chain(values).collect();
+    Ok(Answer::Text(json::printable(&format!("{first} siblings={siblings}"))))
+}
+
+async fn delete(peer: &PeerHandle, rest: &str) -> Done {
+    store(peer, Request::Delete(only_key(rest)?)).await?;
+    Ok(Answer::Text("deleted".to_owned()))
+}
+
+async fn get_peer(peer: &PeerHandle, rest: &str) -> Done {
+    let (address, rest) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+    let asked: Addr = address
+        .parse()
+        .map_err(|_| format!("{address:?} is no IP:PORT; such as getpeer 127.0.0.1:6000 KEY"))?;
+    let key = if rest.trim().is_empty() { None } else { Some(only_key(rest)?) };
+    operate(peer, Order::Ask { peer: asked, key }).await
+}
+
+async fn publish(peer: &PeerHandle, text: &str) -> Done {
+    if text.is_empty() {
+        return Err("a TEXT is missing: publish TEXT".to_owned());
+    }
+    let id = peer.publisher().publish(text.to_owned()).await.map_err(|error| error.to_string())?;
+    Ok(Answer::Text(format!("published id={id}")))
+}
+
+async fn operate(peer: &PeerHandle, order: Order) -> Done {
+    match peer.operate(order).await.map_err(stopped)? {
+        Outcome::Asked(Ok(Holding::Versions(versions))) if versions.is_empty() => {
+            Err("Key does not exist".to_owned())
+        }
+        Outcome::Asked(Ok(Holding::Versions(versions))) => {
+            Ok(Answer::Data(versions.iter().map(json::version).collect()))
+        }
+        Outcome::Asked(Ok(Holding::Keys(keys))) => Ok(Answer::Data(json!(keys))),
+        Outcome::Asked(Err(why)) => Err(format!("it was not answered: {why}")),
+        Outcome::Synced(peers) => Ok(Answer::Text(format!("synced peers={peers}"))),
+        other => Err(format!("that was not asked for: {other:?}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_words_or_quoted_texts() {
+        assert_eq!(key_of("a {\"b\": 1}"), Ok(("a".into(), "{\"b\": 1}")));
+        assert_eq!(key_of(r#""two words\u00fc" 7"#), Ok(("two wordsü".into(), "7")));
+        assert_eq!(key_of("ü"), Ok(("ü".into(), "")));
+        for wrong in ["", "\"open", "\"\" 1"] {
+            assert!(key_of(wrong).is_err(), "{wrong:?}");
+        }
+        assert_eq!(key_of(&"x".repeat(51)), Err("Key is too long".to_owned()));
+        assert!(only_key("a b").is_err());
+    }
+
+    #[test]
+    fn a_list_is_one_line_unless_somebody_looks() {
+        let list = json!(["a\u{1b}", 2]);
+        assert_eq!(shown(&list, false), "[\"a\\u001b\",2]");
+        assert_eq!(shown(&list, true), "\"a\\u001b\"\n2");
+    }
+}

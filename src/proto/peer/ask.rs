@@ -1,0 +1,168 @@
+//! What an operator orders, and one peer asking another what its replica holds.
+//!
+//! Each question goes over a connection of its own, so that it waits behind
+//! nothing and ends with it. What must stay true: whoever asks takes part in
+//! nothing else, and finds a bounded number of places.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::seeds::open_error_words;
+use super::{CALL, Dial, Line, PeerMachine, Timer};
+use crate::proto::machine::{Conn, Effect, OpenError};
+use crate::proto::message::{Addr, Message, Purpose, Refused, Welcome};
+use crate::proto::order::{Holding, Order, Outcome};
+use crate::proto::turn::Turn;
+
+/// A peer that has not answered a question by then is not going to.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Connections for questions that others have opened, at the same time.
+const MAX_INQUIRERS: usize = 64;
+/// Questions of this peer under way at the same time.
+const MAX_QUESTIONS: usize = 256;
+/// Keys taken in an answer.
+const MAX_KEYS: usize = 1 << 20;
+
+/// A question to another peer.
+#[derive(Debug)]
+pub(super) struct Question {
+    conn: Conn,
+    key: Option<Arc<str>>,
+    keys: Vec<Arc<str>>,
+}
+
+fn operated(turn: &mut Turn<'_>, token: u64, outcome: Outcome) {
+    turn.effects.push(Effect::Operated { token, outcome });
+}
+
+impl PeerMachine {
+    /// Does what an operator orders.
+    pub(super) fn operate(&mut self, turn: &mut Turn<'_>, token: u64, order: Order) {
+        let outcome = match order {
+            Order::Ask { peer, key } if peer == self.config.me => {
+                let holding = self.replica.holding(key.as_deref());
+                self.replica.operated(turn, token, Outcome::Asked(Ok(holding)));
+                return;
+            }
+            Order::Ask { .. } if self.questions.len() >= MAX_QUESTIONS => {
+                Outcome::Asked(Err("too many questions are under way".to_owned()))
+            }
+            Order::Ask { peer, key } => {
+                let conn = self.dial(turn, peer, Purpose::Ask, Dial::Ask { to: peer, token });
+                self.questions.insert(token, Question { conn, key, keys: Vec::new() });
+                self.timers.set(Timer::Question(token), turn.now + PATIENCE);
+                return;
+            }
+            Order::Sync => Outcome::Synced(self.begin_sync_round(turn)),
+            Order::Admit(peer) => self.admit(turn, peer),
+            Order::Remove(peer) => self.remove(turn, peer),
+        };
+        operated(turn, token, outcome);
+    }
+
+    /// A peer that is to be asked something answers the call, or does not.
+    pub(super) fn asked_answers(
+        &mut self,
+        turn: &mut Turn<'_>,
+        conn: Conn,
+        (to, token): (Addr, u64),
+        result: Result<Welcome, OpenError>,
+    ) {
+        let question = self.questions.get(&token).map(|question| question.key.clone());
+        match (result, question) {
+            (Ok(_), Some(key)) => {
+                self.lines.insert(conn, Line::Asking { to, token });
+                turn.send(conn, Message::StoreAsk(key));
+            }
+            (Ok(_), None) => turn.close(conn),
+            (Err(error), _) => self.end_question(turn, token, Err(open_error_words(&error))),
+        }
+    }
+
+    /// What a peer that was asked says. False if it is no answer.
+    pub(super) fn hear_answer(
+        &mut self,
+        turn: &mut Turn<'_>,
+        token: u64,
+        message: Message,
+    ) -> bool {
+        let Some(question) = self.questions.get_mut(&token) else { return false };
+        match (message, &question.key) {
+            (Message::StoreVersions(versions), Some(_)) => {
+                if versions.iter().any(|version| version.value.check().is_err()) {
+                    let what = "it showed a version whose cid does not match its value";
+                    self.end_question(turn, token, Err(what.to_owned()));
+                } else {
+                    self.end_question(turn, token, Ok(Holding::Versions(versions)));
+                }
+            }
+            (Message::StoreKeys { keys, more }, None) => {
+                if question.keys.len() + keys.len() > MAX_KEYS {
+                    return false;
+                }
+                question.keys.extend(keys);
+                if !more {
+                    let keys = std::mem::take(&mut question.keys);
+                    self.end_question(turn, token, Ok(Holding::Keys(keys)));
+                }
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    /// A question has its answer, or gets none.
+    pub(super) fn end_question(
+        &mut self,
+        turn: &mut Turn<'_>,
+        token: u64,
+        answer: Result<Holding, String>,
+    ) {
+        self.timers.cancel(&Timer::Question(token));
+        if let Some(question) = self.questions.remove(&token) {
+            self.lines.remove(&question.conn);
+            self.dials.remove(&question.conn);
+            turn.close(question.conn);
+            operated(turn, token, Outcome::Asked(answer));
+        }
+    }
+
+    /// A peer that was asked is gone, or too late.
+    pub(super) fn question_failed(&mut self, turn: &mut Turn<'_>, token: u64, why: &str) {
+        self.end_question(turn, token, Err(why.to_owned()));
+    }
+
+    /// Why somebody who wants to ask is refused.
+    pub(super) fn objection_to_inquirer(&self) -> Option<Refused> {
+        let inquirers = self.lines.values().filter(|l| matches!(l, Line::Inquirer { .. })).count();
+        if self.leaving {
+            Some(Refused::Leaving)
+        } else {
+            (inquirers >= MAX_INQUIRERS).then_some(Refused::Full)
+        }
+    }
+
+    /// Somebody asks what this replica holds. False if it asks anything else.
+    pub(super) fn hear_inquirer(
+        &mut self,
+        turn: &mut Turn<'_>,
+        conn: Conn,
+        message: Message,
+    ) -> bool {
+        let Message::StoreAsk(key) = message else { return false };
+        self.replica.tell_holding(turn, conn, key.as_deref());
+        true
+    }
+
+    /// Whoever asked has had its answer long since.
+    pub(super) fn dismiss_inquirers(&mut self, turn: &mut Turn<'_>) {
+        let late =
+            |line: &Line| matches!(line, Line::Inquirer { since } if turn.now.since(*since) > CALL);
+        let late: Vec<Conn> =
+            self.lines.iter().filter(|(_, line)| late(line)).map(|(conn, _)| *conn).collect();
+        for conn in late {
+            self.lines.remove(&conn);
+            turn.close(conn);
+        }
+    }
+}

@@ -1,0 +1,451 @@
+//! Membership without seeds: peers tell each other who belongs to the network.
+//!
+//! Whoever opens a link says who it is and whom it knows (HANDSHAKE), and is
+//! answered in kind (PEERS); what is new goes on over all other links, and each
+//! round of anti-entropy compares digests of the lists. Records are ordered as
+//! the seeds order theirs ([`Registry`]), so lists converge whatever is lost.
+//!
+//! What must stay true: nobody is dropped on hearsay. A peer drops a member when
+//! it has found it dead itself and another peer has, too; whoever is told of a
+//! death looks first, and a member that answers rises above it. Whoever was
+//! dropped, or named at the start and never seen, is called again and again, so
+//! that two halves of a network that took each other for dead become one.
+//!
+//! [`Registry`]: crate::proto::registry::Registry
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rand::RngExt;
+
+use super::probe::Why;
+use super::{Dial, Line, PeerMachine, Timer};
+use crate::proto::config::Membership;
+use crate::proto::event::{Event, Severity};
+use crate::proto::gossip::MAX_SKEW;
+use crate::proto::kv::clock::Clock;
+use crate::proto::machine::{Conn, Effect, MemberEvent, OpenError};
+use crate::proto::message::{Addr, Incarnation, Message, Purpose, Refused};
+use crate::proto::order::Outcome;
+use crate::proto::registry::{Merge, Record, Status};
+use crate::proto::time::Time;
+use crate::proto::turn::Turn;
+
+/// Records of a network without seeds, the gone included: a handshake with all of them is one frame
+/// of half a megabyte.
+const MAX_RECORDS: usize = 16_384;
+
+/// What a peer without seeds keeps beside its list.
+#[derive(Debug, Default)]
+pub(super) struct Open {
+    /// Who was named at the start, or let in by an operator here: called for as long as it is no
+    /// member.
+    contacts: BTreeSet<Addr>,
+    /// Contacts that have neither answered nor failed to.
+    untried: BTreeSet<Addr>,
+    /// What neighbours had seen of the store when they answered a handshake.
+    ahead: BTreeMap<Conn, Clock>,
+    /// This replica has had what an existing one had, or there was none.
+    caught_up: bool,
+    /// An operator has removed this peer from the network.
+    removed: bool,
+}
+
+impl PeerMachine {
+    /// Whether peers tell each other who belongs to the network.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.config.membership, Membership::Open(_))
+    }
+
+    /// Whether this replica has all that an existing one had.
+    pub(super) fn has_caught_up(&self) -> bool {
+        self.open.caught_up && !self.open.removed
+    }
+
+    /// Begins with those that were named.
+    pub(super) fn begin_open(&mut self, turn: &mut Turn<'_>, contacts: Vec<Addr>) {
+        let me = self.config.me;
+        let record = |incarnation| Record {
+            incarnation,
+            status: Status::Alive,
+            at: turn.now.millis(),
+            voters: Vec::new(),
+        };
+        self.members.merge(me, record(self.incarnation));
+        for peer in contacts.into_iter().filter(|peer| *peer != me) {
+            // Its first own words are of a later life than 0.
+            self.members.merge(peer, record(0));
+            self.open.contacts.insert(peer);
+            self.open.untried.insert(peer);
+        }
+        self.check_caught_up(turn);
+    }
+
+    /// What is said when a link is up.
+    pub(super) fn greet(&mut self, turn: &mut Turn<'_>, conn: Conn, picked: bool) {
+        if self.is_open() && (picked || !self.open.caught_up) {
+            turn.send(conn, Message::Handshake(self.all_records()));
+            if !picked {
+                self.replica.begin_sync(turn, conn);
+            }
+        }
+    }
+
+    fn all_records(&self) -> Vec<(Addr, Record)> {
+        self.members.iter().map(|(peer, record)| (*peer, record.clone())).collect()
+    }
+
+    /// Whether a neighbour knows the same.
+    pub(super) fn compare_members(&self, turn: &mut Turn<'_>, conns: Vec<Conn>) {
+        if self.is_open() {
+            turn.send_many(conns, Message::PeersDigest(self.members.status_digest()));
+        }
+    }
+
+    /// A neighbour speaks of the membership. False if it may not.
+    pub(super) fn hear_of_members(
+        &mut self,
+        turn: &mut Turn<'_>,
+        conn: Conn,
+        from: Addr,
+        message: Message,
+    ) -> bool {
+        if !self.is_open() {
+            return false;
+        }
+        match message {
+            Message::Handshake(records) => {
+                self.learn_told(turn, conn, from, records);
+                if self.is_neighbour(conn) {
+                    let context = self.replica.store().context().clone();
+                    turn.send(conn, Message::Peers { records: self.all_records(), context });
+                }
+            }
+            Message::Peers { records, context } => {
+                self.learn_told(turn, conn, from, records);
+                self.open.untried.remove(&from);
+                if !self.open.caught_up && context.is_sane() {
+                    self.open.ahead.insert(conn, context);
+                }
+                self.check_caught_up(turn);
+            }
+            Message::PeersChanged(records) => self.learn_told(turn, conn, from, records),
+            Message::PeersDigest(theirs) => {
+                if theirs != self.members.status_digest() {
+                    turn.send(conn, Message::Handshake(self.all_records()));
+                }
+            }
+            _ => return false,
+        }
+        let is_out = |record: &Record| record.status == Status::Left;
+        if self.open.removed || self.members.get(&from).is_some_and(is_out) {
+            // It has been told who is out, which is all that this link is good for.
+            self.unlink(turn, from);
+        }
+        true
+    }
+
+    /// A neighbour tells what it knows.
+    fn learn_told(
+        &mut self,
+        turn: &mut Turn<'_>,
+        conn: Conn,
+        from: Addr,
+        records: Vec<(Addr, Record)>,
+    ) {
+        let (mut news, mut deaths) = (Vec::new(), Vec::new());
+        for (peer, mut record) in records {
+            record.voters.clear();
+            if !self.is_acceptable(turn.now, &peer, &record) {
+                continue;
+            }
+            if peer == self.config.me {
+                self.told_of_myself(turn, &record);
+                continue;
+            }
+            let alive = self.members.alive(&peer).filter(|r| r.incarnation <= record.incarnation);
+            if let (Status::Dead, Some(known)) = (record.status, alive) {
+                // That life there was; whether it is over is to be seen.
+                record = Record { status: Status::Alive, at: known.at, ..record };
+                deaths.push((peer, record.incarnation));
+            }
+            match self.members.merge(peer, record.clone()) {
+                Merge::Nothing => {}
+                Merge::Detail => self.ranking = None,
+                Merge::Transition => news.push((peer, record)),
+            }
+        }
+        self.spread(turn, news, Some(conn));
+        for (peer, incarnation) in deaths {
+            self.noticed(turn, conn, from, peer, incarnation);
+        }
+    }
+
+    /// Whether a record that somebody tells can be true, and has room.
+    fn is_acceptable(&self, now: Time, peer: &Addr, record: &Record) -> bool {
+        let known = self.members.get(peer).is_some();
+        super::is_believable(record.incarnation, now)
+            && Time::from_millis(record.at) <= now + MAX_SKEW
+            && !peer.ip().is_unspecified()
+            && peer.port() != 0
+            && (known || self.members.len() < MAX_RECORDS && !record.is_expired(now))
+    }
+
+    /// Acts on records that are new here, and passes them on.
+    fn spread(&mut self, turn: &mut Turn<'_>, news: Vec<(Addr, Record)>, except: Option<Conn>) {
+        if news.is_empty() {
+            return;
+        }
+        let links = self.neighbours.values().map(|neighbour| neighbour.conn);
+        let links = links.filter(|conn| Some(*conn) != except).collect();
+        turn.send_many(links, Message::PeersChanged(news.clone()));
+        for (peer, record) in news {
+            let (what, event) = match record.status {
+                Status::Alive => {
+                    self.member_renewed(turn, peer, record.incarnation);
+                    ("member joined", MemberEvent::Joined(peer, record.incarnation))
+                }
+                Status::Left => ("member left", MemberEvent::Left(peer)),
+                Status::Dead => ("member dropped", MemberEvent::Dead(peer)),
+            };
+            let size = self.members.size().to_string();
+            let keys = vec![
+                ("peer", peer.to_string()),
+                ("incarnation", record.incarnation.to_string()),
+                ("size", size),
+            ];
+            turn.note(Severity::Info, what, keys);
+            if record.status != Status::Alive {
+                self.member_gone(turn, peer, record.incarnation);
+            }
+            turn.effects.push(Effect::Member(event));
+        }
+        self.members_changed(turn);
+    }
+
+    fn told_of_myself(&mut self, turn: &mut Turn<'_>, record: &Record) {
+        if record.status == Status::Left && record.incarnation >= self.incarnation {
+            self.withdraw(turn, record.clone());
+        } else if !self.open.removed || record.status == Status::Alive {
+            let let_in = self.open.removed && record.incarnation > self.incarnation;
+            if let_in && super::is_believable(record.incarnation, turn.now) {
+                self.open.removed = false;
+                self.registered = true;
+            }
+            self.learn_of_myself(turn, record);
+        }
+    }
+
+    /// This peer's incarnation has risen: everybody is told.
+    pub(super) fn tell_of_myself(&mut self, turn: &mut Turn<'_>) {
+        let me = self.config.me;
+        let at = self.members.get(&me).map_or(turn.now.millis(), |record| record.at);
+        let incarnation = self.incarnation;
+        let record = Record { incarnation, status: Status::Alive, at, voters: Vec::new() };
+        self.members.merge(me, record.clone());
+        let links = self.neighbours.values().map(|neighbour| neighbour.conn).collect();
+        turn.send_many(links, Message::PeersChanged(vec![(me, record)]));
+        self.members_changed(turn);
+    }
+
+    /// An operator has removed this peer: it gives up its links, and waits to be let in again.
+    fn withdraw(&mut self, turn: &mut Turn<'_>, record: Record) {
+        if self.open.removed || self.leaving {
+            return;
+        }
+        let advice = "PUT /view with this address, at any replica, lets it in again".to_owned();
+        turn.note(Severity::Warn, "removed from the network", vec![("advice", advice)]);
+        self.incarnation = self.incarnation.max(record.incarnation);
+        self.members.merge(self.config.me, record);
+        self.open.removed = true;
+        self.registered = false;
+        let suspects: Vec<Addr> = self.suspicions.keys().copied().collect();
+        suspects.into_iter().for_each(|suspect| {
+            self.drop_suspicion(suspect);
+        });
+        for neighbour in self.neighbours() {
+            self.unlink(turn, neighbour);
+        }
+        self.ranking = None;
+    }
+
+    /// Peer-level consensus: this peer has found it dead, and so have others.
+    pub(super) fn commit_dead(
+        &mut self,
+        turn: &mut Turn<'_>,
+        peer: Addr,
+        incarnation: Incarnation,
+        witnesses: usize,
+    ) {
+        let at = turn.now.millis();
+        let record = Record { incarnation, status: Status::Dead, at, voters: Vec::new() };
+        let of = self.members.size().saturating_sub(1);
+        if self.members.merge(peer, record.clone()) == Merge::Transition {
+            let votes = witnesses + 1;
+            turn.log(Event::DeadNodeConfirmed { peer, seed: None, votes, of: of.max(votes) });
+            self.spread(turn, vec![(peer, record)], None);
+        }
+    }
+
+    /// This peer leaves by its own will. It says in which life: the word may arrive late, when a
+    /// later life is known already.
+    pub(super) fn tell_that_i_leave(&self, turn: &mut Turn<'_>, links: Vec<Conn>) {
+        if self.is_open() {
+            let (incarnation, at) = (self.incarnation, turn.now.millis());
+            let record = Record { incarnation, status: Status::Left, at, voters: Vec::new() };
+            turn.send_many(links, Message::PeersChanged(vec![(self.config.me, record)]));
+        }
+    }
+
+    /// One that was named and has never been seen has time to start, whoever finds it absent.
+    pub(super) fn is_awaited(&self, now: Time, record: &Record) -> bool {
+        let since = Time::from_millis(record.at);
+        self.is_open() && record.incarnation == 0 && now.since(since) < self.config.suspect_timeout
+    }
+
+    /// Calls one of those that were dropped, or named and never seen; and forgets the long gone.
+    pub(super) fn call_the_lost(&mut self, turn: &mut Turn<'_>) {
+        if !self.is_open() || self.open.removed || self.leaving {
+            return;
+        }
+        let records = self.members.iter();
+        let over = records.filter(|(_, record)| record.is_expired(turn.now));
+        for peer in over.map(|(peer, _)| *peer).collect::<Vec<_>>() {
+            self.members.remove(&peer);
+        }
+        let is_dead = |record: &Record| record.status == Status::Dead;
+        let dead = self.members.iter().filter(|(_, record)| is_dead(record)).map(|(peer, _)| *peer);
+        let absent = |peer: &&Addr| {
+            let record = self.members.get(peer);
+            record.is_none_or(|record| record.status == Status::Left)
+        };
+        let named = self.open.contacts.iter().filter(absent).copied();
+        let lost: Vec<Addr> =
+            dead.chain(named).filter(|peer| !self.neighbours.contains_key(peer)).collect();
+        let place = self.rng.random_range(0..lost.len().max(1));
+        let Some(peer) = lost.get(place).copied() else { return };
+        match self.members.get(&peer) {
+            // It went, or was removed. Whether it has come back since is seen without a link.
+            Some(record) if record.status == Status::Left => {
+                let incarnation = record.incarnation;
+                self.look_at(turn, peer, incarnation, Why::Turn);
+            }
+            _ => self.call(turn, peer),
+        }
+    }
+
+    /// Somebody answers a probe: one that went may be back in a later life.
+    pub(super) fn link_if_back(&mut self, turn: &mut Turn<'_>, peer: Addr, life: Incarnation) {
+        let went = |record: &Record| record.status == Status::Left && record.incarnation < life;
+        if self.is_open() && self.members.get(&peer).is_some_and(went) {
+            self.call(turn, peer);
+        }
+    }
+
+    fn call(&mut self, turn: &mut Turn<'_>, peer: Addr) {
+        let dial = Dial::Link(peer);
+        if !self.neighbours.contains_key(&peer) && !self.dials.values().any(|d| *d == dial) {
+            self.dial(turn, peer, Purpose::Link, dial);
+        }
+    }
+
+    /// Somebody takes this peer for gone, and does not say more than that.
+    pub(super) fn is_taken_for_gone(&mut self, turn: &mut Turn<'_>, by: Addr) {
+        if self.is_open() {
+            // Dead or removed: a handshake says which.
+            self.call(turn, by);
+        } else {
+            self.rise_again(turn);
+        }
+    }
+
+    /// A contact could not be linked.
+    pub(super) fn contact_failed(&mut self, turn: &mut Turn<'_>, peer: Addr, error: &OpenError) {
+        // Who is linked already is going to say what it has.
+        let linked = matches!(error, OpenError::Refused(r) if r.reason == Refused::AlreadyLinked);
+        if !linked && self.open.untried.remove(&peer) {
+            self.check_caught_up(turn);
+        }
+    }
+
+    /// A link is gone, and with it what was to be had over it.
+    pub(super) fn lost_sight_of(&mut self, turn: &mut Turn<'_>, conn: Conn) {
+        if self.open.ahead.remove(&conn).is_some() {
+            self.check_caught_up(turn);
+        }
+    }
+
+    /// Whether this replica has had what an existing one had, or finds that there is none.
+    pub(super) fn check_caught_up(&mut self, turn: &mut Turn<'_>) {
+        if self.open.caught_up || !self.is_open() {
+            return;
+        }
+        let context = self.replica.store().context();
+        let ahead = &self.open.ahead;
+        let nobody = ahead.is_empty() && self.open.untried.is_empty();
+        if nobody || ahead.values().any(|theirs| context.covers(theirs)) {
+            let keys = vec![("keys", self.replica.store().keys().count().to_string())];
+            turn.note(Severity::Info, "caught up", keys);
+            turn.effects.push(Effect::Member(MemberEvent::Registered));
+            self.open.caught_up = true;
+            self.open.ahead.clear();
+            self.open.untried.clear();
+        }
+    }
+
+    /// An operator lets a peer in.
+    pub(super) fn admit(&mut self, turn: &mut Turn<'_>, peer: Addr) -> Outcome {
+        if !self.is_open() {
+            return Outcome::NotOurs;
+        }
+        if peer == self.config.me && self.open.removed {
+            self.open.removed = false;
+            self.registered = true;
+            let incarnation = self.incarnation;
+            self.rise_above(turn, incarnation);
+            return Outcome::Admitted;
+        }
+        if self.members.alive(&peer).is_some() {
+            return Outcome::AlreadyMember;
+        }
+        let known = self.members.get(&peer).map(|record| record.incarnation);
+        let incarnation = known.map_or(0, |known| known.saturating_add(1));
+        let at = turn.now.millis();
+        let record = Record { incarnation, status: Status::Alive, at, voters: Vec::new() };
+        self.members.merge(peer, record.clone());
+        self.open.contacts.insert(peer);
+        self.spread(turn, vec![(peer, record)], None);
+        self.call(turn, peer);
+        Outcome::Admitted
+    }
+
+    /// An operator removes a peer.
+    pub(super) fn remove(&mut self, turn: &mut Turn<'_>, peer: Addr) -> Outcome {
+        if !self.is_open() {
+            return Outcome::NotOurs;
+        }
+        let Some(known) = self.members.alive(&peer) else { return Outcome::NoMember };
+        let (incarnation, at) = (known.incarnation, turn.now.millis());
+        let record = Record { incarnation, status: Status::Left, at, voters: Vec::new() };
+        self.open.contacts.remove(&peer);
+        self.members.merge(peer, record.clone());
+        if peer == self.config.me {
+            let links = self.neighbours.values().map(|neighbour| neighbour.conn).collect();
+            turn.send_many(links, Message::PeersChanged(vec![(peer, record.clone())]));
+            self.withdraw(turn, record);
+        } else {
+            self.spread(turn, vec![(peer, record)], None);
+        }
+        Outcome::Removed
+    }
+
+    /// Whether the link is still there: what was heard over it may have ended it.
+    fn is_neighbour(&self, conn: Conn) -> bool {
+        matches!(self.lines.get(&conn), Some(Line::Neighbour(_)))
+    }
+
+    /// The time at which one that is awaited is looked at again.
+    pub(super) fn look_when_due(&mut self, peer: Addr, record_at: u64) {
+        let due = Time::from_millis(record_at) + self.config.suspect_timeout;
+        self.timers.set_if_unset(Timer::Doubt(peer), due);
+    }
+}

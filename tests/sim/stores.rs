@@ -1,0 +1,153 @@
+//! What the replicas of the store must show (invariant 7 of DESIGN.md, section 7), and their disks.
+//!
+//! The oracle knows every write that was ever made. What a replica shows must
+//! be just what follows from the writes that it says it has seen: each version
+//! whose write it has seen and that no write which it has seen replaces. That
+//! is all of it at once: nothing is shown without its causal past, nothing that
+//! was overwritten or deleted comes back, nothing is lost, and two that have
+//! seen the same show the same.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use rumormill::proto::kv::clock::{Clock, Dot, Replica, Seen};
+use rumormill::proto::kv::replica::{Reply, StoreChange};
+use rumormill::proto::kv::store::{Store, Version, Write};
+
+use super::disk::Content;
+
+/// What a peer keeps of its replica.
+#[derive(Clone, Debug, Default)]
+pub struct Shelf {
+    name: Option<Replica>,
+    pub context: Clock,
+    lamport: u64,
+    versions: BTreeMap<Arc<str>, Vec<Version>>,
+}
+
+impl Content for Shelf {
+    type Change = StoreChange;
+
+    fn keep(&mut self, change: StoreChange) {
+        match change {
+            StoreChange::Named(name) => self.name = Some(name),
+            StoreChange::Write(write) => {
+                let versions = self.versions.entry(write.key.clone()).or_default();
+                versions.retain(|version| !write.replaces.contains(&version.dot));
+                versions.extend(write.version());
+                self.context.add(&write.dot);
+                self.lamport = self.lamport.max(write.lamport);
+            }
+            StoreChange::Versions(key, versions) => {
+                self.versions.insert(key, versions);
+            }
+            StoreChange::Seen(context, lamport) => {
+                self.context.merge(&context);
+                self.lamport = self.lamport.max(lamport);
+            }
+        }
+        self.versions.retain(|_, versions| !versions.is_empty());
+    }
+}
+
+impl Shelf {
+    /// The replica that a process begins with that starts now.
+    pub fn store(&self) -> Store {
+        let name = self.name.clone().unwrap_or_else(|| "".into());
+        let versions = self.versions.iter();
+        let versions =
+            versions.flat_map(|(key, of)| of.iter().map(move |v| (key.clone(), v.clone())));
+        Store::recovered(name, self.context.clone(), self.lamport, versions)
+    }
+
+    pub fn name(&self) -> Option<&Replica> {
+        self.name.as_ref()
+    }
+}
+
+/// Every write that was ever made.
+#[derive(Default)]
+pub struct Stores {
+    writes: BTreeMap<Dot, Arc<Write>>,
+    /// What the clients that wait for an answer have seen.
+    asking: BTreeMap<u64, Option<Seen>>,
+}
+
+impl Stores {
+    /// A client asks.
+    pub fn asks(&mut self, token: u64, seen: Option<Seen>) {
+        self.asking.insert(token, seen);
+    }
+
+    /// A replica is about to keep changes; what is wrong with them.
+    pub fn keeps(&mut self, store: &Store, changes: &[StoreChange]) -> Option<String> {
+        for change in changes {
+            let StoreChange::Write(write) = change else { continue };
+            match self.writes.get(&write.dot) {
+                Some(known) if known == write => {}
+                Some(known) => return Some(format!("{write:?} has the dot of {known:?}")),
+                None if write.dot.replica == *store.name() => {
+                    self.writes.insert(write.dot.clone(), write.clone());
+                }
+                None => return Some(format!("takes {write:?}, which nobody has made")),
+            }
+        }
+        None
+    }
+
+    /// A process is gone, and of its own writes its disk has that many: the others never left it.
+    pub fn ends(&mut self, name: &Replica, kept: u64) {
+        self.writes.retain(|dot, _| dot.replica != *name || dot.count <= kept);
+    }
+
+    /// A client is answered, by a replica with that on its disk; what is wrong with that.
+    pub fn answers(
+        &mut self,
+        token: u64,
+        reply: &Reply,
+        store: &Store,
+        disk: &Clock,
+    ) -> Option<String> {
+        let before = self.asking.remove(&token)?;
+        if *reply == Reply::Behind {
+            return None;
+        }
+        let seen = reply.seen().map(Seen::bound).unwrap_or_default();
+        if !disk.covers(&seen) {
+            return Some(format!("answers for {seen}, and has {disk} on its disk"));
+        }
+        let before = before.map(|seen| seen.bound()).unwrap_or_default();
+        let shown = store.context();
+        (!shown.covers(&before))
+            .then(|| format!("answers one that has seen {before} out of {shown}"))
+    }
+
+    /// What is wrong with what a replica shows.
+    pub fn judge(&self, store: &Store) -> Option<String> {
+        let context = store.context();
+        let mut stands: BTreeMap<&str, BTreeSet<&Dot>> = BTreeMap::new();
+        let mut replaced = BTreeSet::new();
+        for (replica, count) in context.iter() {
+            for count in 1..=count {
+                let dot = Dot { replica: replica.clone(), count };
+                let Some((dot, write)) = self.writes.get_key_value(&dot) else {
+                    return Some(format!("has seen {dot:?}, which nobody has made"));
+                };
+                if !context.covers(&write.past) {
+                    return Some(format!("has seen {dot:?} and not what it rests on"));
+                }
+                replaced.extend(&write.replaces);
+                if write.value.is_some() {
+                    stands.entry(&write.key).or_default().insert(dot);
+                }
+            }
+        }
+        for dots in stands.values_mut() {
+            dots.retain(|dot| !replaced.contains(dot));
+        }
+        stands.retain(|_, dots| !dots.is_empty());
+        let shown: BTreeMap<&str, BTreeSet<&Dot>> =
+            store.iter().map(|(key, of)| (&**key, of.iter().map(|v| &v.dot).collect())).collect();
+        (shown != stands).then(|| format!("shows {shown:?}, and by what it has seen {stands:?}"))
+    }
+}
