@@ -71,43 +71,54 @@ pub fn peer_main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     if wants_maelstrom(&args) {
         return finish("peer", maelstrom_node(args));
     }
-    if args.len() <= 1
-        && let Some(implied) = implied_by_environment()
-    {
-        args.extend(implied);
+    finish("peer", peer_of(&mut args))
+}
+
+fn peer_of(args: &mut Vec<OsString>) -> Result<(), Failure> {
+    if args.len() <= 1 {
+        args.extend(implied_by_environment()?);
     }
-    finish(
-        "peer",
-        parse(args).and_then(|args: PeerArgs| {
-            let config = args.resolve().map_err(Failure::usage)?;
-            let (commands, screen) = console::prepare(args.console);
-            run(&args.common, screen, |signals, log| peer(&args, config, commands, signals, log))
-        }),
-    )
+    let args: PeerArgs = parse(args.drain(..))?;
+    let config = args.resolve().map_err(Failure::usage)?;
+    let (commands, screen) = console::prepare(args.console);
+    run(&args.common, screen, |signals, log| peer(&args, config, commands, signals, log))
 }
 
 /// The arguments of a replica that is told by `SOCKET_ADDRESS` and `VIEW` alone who it is and whom it
-/// is to find: one port for links and HTTP, and no seeds.
-fn implied_by_environment() -> Option<Vec<OsString>> {
-    let address = std::env::var("SOCKET_ADDRESS").ok()?;
-    let view = std::env::var("VIEW").ok()?;
-    // What is no address is told as the argument that it would be.
-    let (ip, port) = address.trim().rsplit_once(':').unwrap_or((address.trim(), ""));
-    let named: Vec<&str> = view.split(',').map(str::trim).filter(|peer| !peer.is_empty()).collect();
-    // A view of nobody is one of this replica alone.
-    let peers = if named.is_empty() { address.trim().to_owned() } else { named.join(",") };
+/// is to find: one port for links and HTTP, and no seeds. None if neither is set.
+fn implied_by_environment() -> Result<Vec<OsString>, Failure> {
+    let (address, view) = match (std::env::var("SOCKET_ADDRESS"), std::env::var("VIEW")) {
+        (Err(_), _) => return Ok(Vec::new()),
+        (Ok(address), Ok(view)) => (address, view),
+        (Ok(_), Err(_)) => {
+            let what = "SOCKET_ADDRESS is set and VIEW is not; set VIEW=IP:PORT,... to the replicas, \
+                        or give <IP> <PORT> <CONFIG>";
+            return Err(Failure::usage(what));
+        }
+    };
+    let listed = |name: &str, text: &str| {
+        let text = text.trim();
+        text.parse::<SocketAddr>().map_err(|_| {
+            Failure::usage(format!("{name} names {text:?}; write IP:PORT, such as 127.0.0.1:8085"))
+        })
+    };
+    let me = listed("SOCKET_ADDRESS", &address)?;
+    let named = view.split(',').filter(|peer| !peer.trim().is_empty());
+    let mut peers = named.map(|peer| listed("VIEW", peer)).collect::<Result<Vec<_>, _>>()?;
+    if peers.is_empty() {
+        peers.push(me); // the first of all, so far
+    }
+    let peers: Vec<String> = peers.iter().map(ToString::to_string).collect();
     let implied = [
-        ip,
-        port,
-        "--peers",
-        &peers,
-        "--http",
-        address.trim(),
-        "--gossip-count=0",
-        "--ephemeral",
-        "--insecure",
+        me.ip().to_string(),
+        me.port().to_string(),
+        format!("--peers={}", peers.join(",")),
+        format!("--http={me}"),
+        "--gossip-count=0".to_owned(),
+        "--ephemeral".to_owned(),
+        "--insecure".to_owned(),
     ];
-    Some(implied.iter().map(OsString::from).collect())
+    Ok(implied.into_iter().map(OsString::from).collect())
 }
 
 /// Whether IP, PORT and CONFIG are to be left out: that has to be known before the arguments are
@@ -436,7 +447,11 @@ fn told<A: Parser>(error: clap::Error) -> Failure {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Failure::Told(error),
         _ => {
             let name = A::command().get_name().to_owned();
-            Failure::Usage(format!("{}; see {name} --help", condensed(&error.to_string())))
+            let mut what = condensed(&error.to_string());
+            if error.kind() == ErrorKind::MissingRequiredArgument && name == "peer" {
+                what.push_str(" (or --peers IP:PORT,... in place of CONFIG)");
+            }
+            Failure::Usage(format!("{what}; see {name} --help"))
         }
     }
 }

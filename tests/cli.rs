@@ -214,16 +214,40 @@ fn a_mistake_in_a_peers_options_is_one_line_and_exit_code_2() {
 #[test]
 fn what_is_not_offered_yet_is_refused() {
     let place = Place::new();
-    for option in ["--key-file", "--http", "--console", "--causal-wait", "--peers", "--maelstrom"] {
-        for program in [SEED, PEER] {
-            let args = ["127.0.0.1", "5000", "c", option];
-            assert_refused(&place.run(program, &args), 2, &[option]);
-        }
+    for program in [SEED, PEER] {
+        let args = ["127.0.0.1", "5000", "c", "--key-file"];
+        assert_refused(&place.run(program, &args), 2, &["--key-file"]);
     }
     let mut with_key = place.command(PEER, &["127.0.0.1", "0", "c"]);
     assert_refused(&output(with_key.env("RUMORMILL_KEY_FILE", "k")), 2, &["RUMORMILL_KEY_FILE"]);
-    let args = ["127.0.0.1", "5000", "c", "--links", "3"];
-    assert_refused(&place.run(SEED, &args), 2, &["--links"]); // a peer's alone
+    // A peer's alone.
+    for option in ["--links", "--console", "--causal-wait", "--peers", "--maelstrom"] {
+        let args = ["127.0.0.1", "5000", "c", option];
+        assert_refused(&place.run(SEED, &args), 2, &[option]);
+    }
+}
+
+#[test]
+fn a_network_has_seeds_or_peers_and_says_which() {
+    let place = Place::new();
+    let refused = |args: &[&str], says: &[&str]| {
+        let args = [&["127.0.0.1", "0"], args].concat();
+        assert_refused(&place.run(PEER, &args), 2, says);
+    };
+    refused(&[], &["<CONFIG", "--peers"]);
+    refused(&["c", "--peers", "127.0.0.1:7000"], &["CONFIG", "--peers"]);
+    refused(&["--peers", "127.0.0.1"], &["--peers", "has no port"]);
+    refused(&["--peers", "127.0.0.1:7000,0.0.0.0:1"], &["--peers", "0.0.0.0:1"]);
+    refused(&["--peers", ""], &["--peers"]);
+    let implied = |address: &str, view: &str| {
+        let mut command = place.command(PEER, &[]);
+        output(command.env("SOCKET_ADDRESS", address).env("VIEW", view))
+    };
+    assert_refused(&implied("127.0.0.1", "127.0.0.1:7000"), 2, &["SOCKET_ADDRESS", "IP:PORT"]);
+    assert_refused(&implied("127.0.0.1:7000", "127.0.0.1:7001,nobody"), 2, &["VIEW", "\"nobody\""]);
+    assert_refused(&implied("127.0.0.1:0", ""), 2, &["port 0"]);
+    let half = output(place.command(PEER, &[]).env("SOCKET_ADDRESS", "127.0.0.1:7000"));
+    assert_refused(&half, 2, &["<IP>", "VIEW"]);
 }
 
 #[test]
@@ -309,11 +333,20 @@ fn help_and_version_go_to_stdout() {
         assert_eq!(help.status.code(), Some(0));
         assert!(help.stderr.is_empty());
         let text = String::from_utf8_lossy(&help.stdout).into_owned();
-        for part in ["<IP>", "<PORT>", "<CONFIG>", "--log-file", "RUMORMILL_LOG_FILE", "--data-dir"]
-        {
+        for part in [
+            "<IP>",
+            "<PORT>",
+            "<CONFIG>",
+            "--http",
+            "--log-file",
+            "RUMORMILL_LOG_FILE",
+            "--data-dir",
+        ] {
             assert!(text.contains(part), "{part} is not in the help of {name}:\n{text}");
         }
-        assert_eq!(text.contains("--links"), name == "peer");
+        for part in ["--links", "--peers", "--console", "SOCKET_ADDRESS", "--causal-wait"] {
+            assert_eq!(text.contains(part), name == "peer", "{part} in the help of {name}");
+        }
     }
 }
 

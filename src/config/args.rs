@@ -240,14 +240,15 @@ impl SeedArgs {
 
 /// A peer: registers with the seeds, links to other peers and gossips with them.
 #[derive(Parser, Clone, Debug)]
-#[command(name = "peer", bin_name = "peer", version, args_override_self = true, after_help = AFTER_HELP)]
+#[command(name = "peer", bin_name = "peer", version, args_override_self = true,
+          override_usage = PEER_USAGE, after_help = PEER_AFTER_HELP)]
 pub struct PeerArgs {
     /// What both programs are told.
     #[command(flatten)]
     pub common: Common,
 
-    /// File that lists the seeds, one ip:port a line; # starts a comment
-    #[arg(value_name = "CONFIG", index = 3)]
+    /// File that lists the seeds, one ip:port a line; # starts a comment; not with --peers
+    #[arg(value_name = "CONFIG", index = 3, required_unless_present = "peers")]
     pub config: Option<PathBuf>,
 
     /// Instead of CONFIG: a network without seeds, which these peers are the start of; the first of
@@ -326,7 +327,8 @@ impl PeerArgs {
         let positional = |arg: clap::Arg, value| arg.required(false).default_value(value);
         let mut command = Self::command()
             .mut_arg("ip", |arg| positional(arg, "127.0.0.1"))
-            .mut_arg("port", |arg| positional(arg, "0"));
+            .mut_arg("port", |arg| positional(arg, "0"))
+            .mut_arg("config", |arg| positional(arg, "-"));
         let matches = command.try_get_matches_from_mut(args)?;
         let is_given = |id: &str| {
             matches.value_source(id).is_some_and(|source| source != ValueSource::DefaultValue)
@@ -403,6 +405,17 @@ fn few() -> RangedU64ValueParser<usize> {
 
 /// One host has no more ports than that; beyond, a mistyped number.
 const MOST_LINKS: u64 = 65_535;
+
+const PEER_USAGE: &str = "\
+peer <IP> <PORT> <CONFIG> [OPTIONS]
+       peer <IP> <PORT> --peers IP:PORT,... [OPTIONS]
+       peer --maelstrom [OPTIONS]";
+
+const PEER_AFTER_HELP: &str = "\
+Durations are written 500ms, 5s, 1m. The command line wins over the environment. With no argument at
+all, SOCKET_ADDRESS=IP:PORT and VIEW=IP:PORT,... in the environment make it peer IP PORT --peers VIEW
+--http IP:PORT --gossip-count 0 --ephemeral --insecure.
+Exit codes: 0 after a clean stop, 1 for a failure while running, 2 for a mistake in the arguments or CONFIG.";
 
 const AFTER_HELP: &str = "\
 Durations are written 500ms, 5s, 1m. The command line wins over the environment.
