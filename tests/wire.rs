@@ -42,7 +42,7 @@ fn write() -> Write {
     let dot = |count| Dot { replica: "127.0.0.1:6001@7".into(), count };
     Write {
         dot: dot(2),
-        past: [("127.0.0.1:6001@7".into(), 1)].into_iter().collect(),
+        past: [("127.0.0.1:6002@300".into(), 1), ("elsewhere".into(), 2)].into_iter().collect(),
         lamport: 3,
         at: Time::from_micros(251),
         key: "k".into(),
@@ -167,26 +167,33 @@ fn golden() -> Vec<(Message, &'static str)> {
         (Message::SyncMatched(4), "00000002_2504"),
         (
             Message::Write(Arc::new(write())),
-            "00000067_26103132372e302e302e313a3630303140370201103132372e302e302e313a3630303140370103fbfb00016b01103132372e302e302e313a3630303140370101065b22c3bc225d25430e7ac849b6925886cb691fdcc5b6dcc24bf6b64b1a80b08bf928eb1c2703",
+            "00000060_2600007f000001fb711707020200007f000001fb7217fb2c01010109656c736577686572650203fbfb00016b0100007f000001fb7117070101065b22c3bc225d25430e7ac849b6925886cb691fdcc5b6dcc24bf6b64b1a80b08bf928eb1c2703",
         ),
         (
             Message::StoreContext { context: write().past, answer: true },
-            "00000015_2701103132372e302e302e313a3630303140370101",
+            "0000001c_270200007f000001fb7217fb2c01010109656c736577686572650201",
         ),
         (
             Message::Writes(vec![Arc::new(write())]),
-            "00000068_2801103132372e302e302e313a3630303140370201103132372e302e302e313a3630303140370103fbfb00016b01103132372e302e302e313a3630303140370101065b22c3bc225d25430e7ac849b6925886cb691fdcc5b6dcc24bf6b64b1a80b08bf928eb1c2703",
+            "00000061_280100007f000001fb711707020200007f000001fb7217fb2c01010109656c736577686572650203fbfb00016b0100007f000001fb7117070101065b22c3bc225d25430e7ac849b6925886cb691fdcc5b6dcc24bf6b64b1a80b08bf928eb1c2703",
         ),
         (Message::SnapshotOffer, "00000001_29"),
-        (Message::SnapshotAsk { first: true }, "00000002_2a01"),
+        (Message::SnapshotAsk { round: 4, seen: None }, "00000003_2a0400"),
+        (
+            Message::SnapshotAsk { round: 4, seen: Some(write().past) },
+            "0000001d_2a04010200007f000001fb7217fb2c01010109656c7365776865726502",
+        ),
         (
             Message::SnapshotPart {
+                round: 4,
+                part: 1,
                 context: write().past,
                 lamport: 3,
+                standing: vec![("[::1]:6002@300".into(), vec![(1, 2), (251, 1)])],
                 entries: vec![("k".into(), write().version().into_iter().collect())],
                 more: false,
             },
-            "0000006a_2b01103132372e302e302e313a363030314037010301016b01103132372e302e302e313a3630303140370201103132372e302e302e313a3630303140370103fbfb00065b22c3bc225d25430e7ac849b6925886cb691fdcc5b6dcc24bf6b64b1a80b08bf928eb1c270300",
+            "0000008a_2b04010200007f000001fb7217fb2c01010109656c736577686572650203010e5b3a3a315d3a3630303240333030020102fbfb000101016b0100007f000001fb711707020200007f000001fb7217fb2c01010109656c736577686572650203fbfb00065b22c3bc225d25430e7ac849b6925886cb691fdcc5b6dcc24bf6b64b1a80b08bf928eb1c270300",
         ),
         (
             Message::Handshake(vec![(peer, record())]),
@@ -194,7 +201,7 @@ fn golden() -> Vec<(Message, &'static str)> {
         ),
         (
             Message::Peers { records: vec![(peer, record())], context: write().past },
-            "00000025_2d01007f000001fb7117fb2c01020702000201103132372e302e302e313a36303031403701",
+            "0000002c_2d01007f000001fb7117fb2c0102070200020200007f000001fb7217fb2c01010109656c7365776865726502",
         ),
         (
             Message::PeersChanged(vec![(peer, record())]),
@@ -208,7 +215,7 @@ fn golden() -> Vec<(Message, &'static str)> {
         (Message::StoreAsk(None), "00000002_3000"),
         (
             Message::StoreVersions(write().version().into_iter().collect()),
-            "00000052_3101103132372e302e302e313a3630303140370201103132372e302e302e313a3630303140370103fbfb00065b22c3bc225d25430e7ac849b6925886cb691fdcc5b6dcc24bf6b64b1a80b08bf928eb1c2703",
+            "00000052_310100007f000001fb711707020200007f000001fb7217fb2c01010109656c736577686572650203fbfb00065b22c3bc225d25430e7ac849b6925886cb691fdcc5b6dcc24bf6b64b1a80b08bf928eb1c2703",
         ),
         (
             Message::StoreKeys { keys: vec!["k".into(), "l".into()], more: true },

@@ -174,7 +174,7 @@ async fn keys(State(peer): State<PeerHandle>) -> Answer {
 
 async fn whole(State(peer): State<PeerHandle>) -> Answer {
     let snapshot = peer
-        .look(|machine| machine.replica().store().snapshot())
+        .look(|machine| machine.replica().store().snapshot(&Clock::new()))
         .await
         .map_err(|_| Failure::stopped())?;
     let mut store = Map::new();

@@ -230,7 +230,7 @@ impl<M: Machine + Send + 'static> Host<M> {
     /// If the writer cannot be started.
     pub fn keep_replica_in(&mut self, replica: OpenReplica) -> Result<(), StorageError> {
         let (durable, failed) = self.disk_listeners();
-        self.replica = Some(replica.start(durable, failed)?.1);
+        self.replica = Some(replica.start(durable, failed)?);
         Ok(())
     }
 

@@ -293,11 +293,11 @@ impl Peer {
     pub fn start_durable(
         port: impl Into<Port>,
         config: PeerConfig,
-        replica: OpenReplica,
+        mut replica: OpenReplica,
     ) -> Result<Self, StorageError> {
         let (address, network) = (config.me, config.network.clone());
         let machine = PeerMachine::new(config, super::chance());
-        let machine = machine.recovered(replica.store().clone());
+        let machine = machine.recovered(replica.take_store());
         let (mut host, inbox) = Host::new(machine, port.into(), Role::Peer, address, network);
         host.keep_replica_in(replica)?;
         Ok(Self { address, inbox, task: tokio::spawn(host.run()) })

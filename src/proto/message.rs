@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 pub use super::change::{
     CastVote, Change, ChangeKind, Decision, Fingerprint, LinkReport, Standing,
 };
-use super::kv::clock::Clock;
+use super::kv::clock::{Clock, Replica};
 use super::kv::store::{Version, Write};
 use super::registry::Record;
 
@@ -497,18 +497,26 @@ pub enum Message {
     Writes(Vec<Arc<Write>>),
     /// Peer to peer: the receiver lacks more than there are single writes of; it may ask for all.
     SnapshotOffer,
-    /// Peer to peer: send the store, or more of it.
+    /// Peer to peer: send what a replica that has seen this lacks; or, with none, more of it.
     SnapshotAsk {
-        /// From its beginning.
-        first: bool,
+        /// The sender's number for this question, the same until it has all.
+        round: u64,
+        /// What the sender has seen.
+        seen: Option<Clock>,
     },
     /// Peer to peer: a part of the store as it was at one moment.
     SnapshotPart {
+        /// The question's number: what stands is told of what the receiver had seen when it asked.
+        round: u64,
+        /// Which part it is, from 0: none may be missing.
+        part: u64,
         /// What the sender had seen at that moment.
         context: Clock,
         /// Its Lamport time.
         lamport: u64,
-        /// Keys and their versions.
+        /// Of the writes that the receiver has seen: those whose versions stand, by replica.
+        standing: Vec<(Replica, Runs)>,
+        /// Keys and their versions, beyond those.
         entries: Vec<(Arc<str>, Vec<Version>)>,
         /// More parts follow.
         more: bool,

@@ -60,6 +60,11 @@ impl OpenReplica {
         &self.store
     }
 
+    /// Takes out what was kept, of which one copy is enough.
+    pub fn take_store(&mut self) -> Store {
+        std::mem::replace(&mut self.store, Store::new("".into()))
+    }
+
     /// Starts the writer, which calls `durable` with the number of the last batch that is on disk.
     ///
     /// # Errors
@@ -69,9 +74,8 @@ impl OpenReplica {
         self,
         durable: impl FnMut(u64) + Send + 'static,
         failed: impl FnOnce(String) + Send + 'static,
-    ) -> Result<(Store, ReplicaStore), StorageError> {
-        let writer = Writer::start(self.database, "store", commit, durable, failed)?;
-        Ok((self.store, writer))
+    ) -> Result<ReplicaStore, StorageError> {
+        Writer::start(self.database, "store", commit, durable, failed)
     }
 }
 
@@ -106,14 +110,14 @@ fn read_all(database: &Database) -> Result<Result<Store, String>, redb::Error> {
         let (replica, count) = entry?;
         context.raise(&replica.value().into(), count.value());
     }
-    let mut versions: Vec<(Arc<str>, Version)> = Vec::new();
+    let mut versions: Vec<(Arc<str>, Vec<Version>)> = Vec::new();
     for entry in transaction.open_table(VERSIONS)?.iter()? {
         let (key, kept) = entry?;
-        let Ok(of) = serde_json::from_slice::<Vec<Version>>(kept.value()) else {
+        let Ok(mut of) = serde_json::from_slice::<Vec<Version>>(kept.value()) else {
             return Ok(Err(key.value().to_owned()));
         };
-        let key: Arc<str> = key.value().into();
-        versions.extend(of.into_iter().map(|version| (key.clone(), version)));
+        of.shrink_to_fit();
+        versions.push((key.value().into(), of));
     }
     let name = name.unwrap_or_default().into();
     Ok(Ok(Store::recovered(name, context, lamport, versions)))
@@ -190,9 +194,10 @@ mod tests {
     #[test]
     fn a_replica_comes_back_with_what_it_had() {
         let dir = tempfile::tempdir().unwrap();
-        let open = OpenReplica::open(dir.path()).unwrap();
-        assert_eq!(&**open.store().name(), "");
-        let (mut store, writer) = open.start(|_| {}, |error| panic!("{error}")).unwrap();
+        let mut open = OpenReplica::open(dir.path()).unwrap();
+        let mut store = open.take_store();
+        assert_eq!(&**store.name(), "");
+        let writer = open.start(|_| {}, |error| panic!("{error}")).unwrap();
         store.rename("127.0.0.1:6000@7".into());
         writer.submit(1, vec![StoreChange::Named(store.name().clone())]);
         for number in 0..100_u64 {
@@ -205,7 +210,7 @@ mod tests {
         writer.submit(102, vec![StoreChange::Write(gone)]);
         let mut other = Store::new("127.0.0.1:6001@8".into());
         other.put(NOW, "theirs", Value::new(&json!("x")).unwrap(), None);
-        let changed = store.merge(other.snapshot()).changed;
+        let changed = store.merge(other.snapshot(&Clock::new())).changed;
         let mut changes: Vec<StoreChange> = changed
             .into_iter()
             .map(|key| StoreChange::Versions(key.clone(), store.get(&key).to_vec()))
@@ -215,7 +220,7 @@ mod tests {
         drop(writer);
         let again = OpenReplica::open(dir.path()).unwrap();
         assert_eq!(again.store().name(), store.name());
-        assert_eq!(again.store().snapshot(), store.snapshot());
+        assert_eq!(again.store().snapshot(&Clock::new()), store.snapshot(&Clock::new()));
         assert_eq!(again.store().keys().count(), 10);
     }
 }

@@ -54,10 +54,7 @@ impl Shelf {
     /// The replica that a process begins with that starts now.
     pub fn store(&self) -> Store {
         let name = self.name.clone().unwrap_or_else(|| "".into());
-        let versions = self.versions.iter();
-        let versions =
-            versions.flat_map(|(key, of)| of.iter().map(move |v| (key.clone(), v.clone())));
-        Store::recovered(name, self.context.clone(), self.lamport, versions)
+        Store::recovered(name, self.context.clone(), self.lamport, self.versions.clone())
     }
 
     pub fn name(&self) -> Option<&Replica> {

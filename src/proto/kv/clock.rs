@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::name::{self, Name};
+
 /// The name of a replica in one life of its disk: an address and when that disk was new, so that no
 /// name is ever used by two.
 pub type Replica = Arc<str>;
@@ -18,6 +20,7 @@ pub type Replica = Arc<str>;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Dot {
     /// Who wrote.
+    #[serde(with = "name")]
     pub replica: Replica,
     /// Its how many'th write, from 1.
     pub count: u64,
@@ -25,7 +28,20 @@ pub struct Dot {
 
 /// How many writes of each replica were seen.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(into = "Vec<(Name, u64)>", from = "Vec<(Name, u64)>")]
 pub struct Clock(Vec<(Replica, u64)>);
+
+impl From<Clock> for Vec<(Name, u64)> {
+    fn from(clock: Clock) -> Self {
+        clock.0.into_iter().map(|(replica, count)| (Name(replica), count)).collect()
+    }
+}
+
+impl From<Vec<(Name, u64)>> for Clock {
+    fn from(entries: Vec<(Name, u64)>) -> Self {
+        Self(entries.into_iter().map(|(Name(replica), count)| (replica, count)).collect())
+    }
+}
 
 impl Clock {
     /// A clock that has seen nothing.
@@ -54,8 +70,31 @@ impl Clock {
         }
         match self.place(replica) {
             Ok(place) => self.0[place].1 = self.0[place].1.max(count),
-            Err(place) => self.0.insert(place, (replica.clone(), count)),
+            Err(place) => {
+                // There is one with each version: a vector that grows by itself is half empty.
+                self.0.reserve_exact(1);
+                self.0.insert(place, (replica.clone(), count));
+            }
         }
+    }
+
+    /// The same, but for one replica.
+    #[must_use]
+    pub fn without(&self, replica: &str) -> Self {
+        Self(self.0.iter().filter(|(name, _)| **name != *replica).cloned().collect())
+    }
+
+    /// Makes a name share the memory of the same name here, if there is one: names come with every
+    /// write, and would take more than its value.
+    pub(super) fn intern(&self, replica: &mut Replica) {
+        if let Ok(place) = self.place(replica) {
+            *replica = self.0[place].0.clone();
+        }
+    }
+
+    /// The same for all names of a clock.
+    pub(super) fn intern_all(&self, clock: &mut Clock) {
+        clock.0.iter_mut().for_each(|(replica, _)| self.intern(replica));
     }
 
     /// Has seen a write, and those of the same replica before it.

@@ -13,11 +13,11 @@ use std::time::Duration;
 
 use super::clock::{Clock, Dot, Replica, Seen};
 pub use super::request::{Reply, Request, StoreChange, StoreCounters};
-use super::snapshot::Snapshot;
+use super::snapshot::{self, Snapshot};
 use super::store::{Receipt, Store, Write};
 use crate::proto::event::Severity;
 use crate::proto::machine::{Conn, Effect};
-use crate::proto::message::Message;
+use crate::proto::message::{Message, Runs};
 use crate::proto::order::{Holding, Outcome};
 use crate::proto::time::Time;
 use crate::proto::timers::Timers;
@@ -30,6 +30,8 @@ const ASK_AGAIN: Duration = Duration::from_millis(50);
 const ANNOUNCE_AFTER: Duration = Duration::from_millis(100);
 /// Bytes of writes or versions in one frame, roughly: frames of others get their turn in between.
 const FRAME: usize = 256 << 10;
+/// Bytes of a run of numbers in a frame, roughly.
+const RUN_BYTES: usize = 8;
 /// A snapshot that does not go on for so long is given up.
 const FETCH_PATIENCE: Duration = Duration::from_secs(10);
 /// Snapshots served at the same time: each holds on to the state of its moment.
@@ -67,12 +69,18 @@ struct Waiting {
 #[derive(Debug)]
 struct Fetching {
     from: Conn,
+    round: u64,
+    parts: u64,
     snapshot: Snapshot,
 }
 
 #[derive(Debug)]
 struct Serving {
+    round: u64,
     snapshot: Arc<Snapshot>,
+    parts: u64,
+    /// What is still to be said of versions that the other side holds.
+    standing: VecDeque<(Replica, Runs)>,
     next: usize,
 }
 
@@ -96,6 +104,7 @@ pub struct Replication {
     waiting: BTreeMap<u64, Waiting>,
     asked: BTreeMap<Conn, Time>,
     fetching: Option<Fetching>,
+    rounds: u64,
     serving: BTreeMap<Conn, Serving>,
     counters: StoreCounters,
     timers: Timers<Timer>,
@@ -113,6 +122,7 @@ impl Replication {
             waiting: BTreeMap::new(),
             asked: BTreeMap::new(),
             fetching: None,
+            rounds: 0,
             serving: BTreeMap::new(),
             counters: StoreCounters::default(),
             timers: Timers::default(),
@@ -347,19 +357,28 @@ impl Replication {
             }
             Message::SnapshotOffer => {
                 if self.fetching.is_none() {
-                    self.fetching = Some(Fetching { from: conn, snapshot: Snapshot::default() });
+                    self.rounds += 1;
+                    let (round, snapshot) = (self.rounds, Snapshot::default());
+                    self.fetching = Some(Fetching { from: conn, round, parts: 0, snapshot });
                     self.timers.set(Timer::Fetch, turn.now + FETCH_PATIENCE);
-                    turn.send(conn, Message::SnapshotAsk { first: true });
+                    // What it says here need not be durable: it decides about nothing there.
+                    let seen = Some(self.store.context().clone());
+                    turn.send(conn, Message::SnapshotAsk { round, seen });
                 }
                 true
             }
-            Message::SnapshotAsk { first } => {
-                self.serve_snapshot(turn, conn, first);
-                true
+            Message::SnapshotAsk { round, seen } => {
+                let sane = seen.as_ref().is_none_or(Clock::is_sane);
+                self.serve_snapshot(turn, conn, round, seen);
+                sane
             }
-            Message::SnapshotPart { context, lamport, entries, more } => {
-                let part = Snapshot { context, lamport, versions: entries };
-                self.hear_snapshot(turn, conn, part, more, paths)
+            Message::SnapshotPart { round, part, context, lamport, standing, entries, more } => {
+                let is_next = self
+                    .fetching
+                    .as_ref()
+                    .is_some_and(|fetching| (fetching.from, fetching.round) == (conn, round));
+                let snapshot = Snapshot { context, lamport, standing, versions: entries };
+                !is_next || self.hear_snapshot(turn, conn, part, snapshot, more, paths)
             }
             _ => false,
         }
@@ -466,36 +485,49 @@ impl Replication {
         }
     }
 
-    fn serve_snapshot(&mut self, turn: &mut Turn<'_>, conn: Conn, first: bool) {
-        if first {
+    /// Sends the first part of what a replica that has seen this lacks, or the next one.
+    fn serve_snapshot(&mut self, turn: &mut Turn<'_>, conn: Conn, round: u64, seen: Option<Clock>) {
+        if let Some(seen) = seen {
             if self.serving.len() >= MAX_SERVED && !self.serving.contains_key(&conn) {
                 return; // it asks again with the next comparison
             }
-            let snapshot = Arc::new(self.store.snapshot());
-            self.serving.insert(conn, Serving { snapshot, next: 0 });
+            let mut snapshot = self.store.snapshot(&seen);
+            let standing = split_runs(std::mem::take(&mut snapshot.standing));
+            let snapshot = Arc::new(snapshot);
+            self.serving.insert(conn, Serving { round, snapshot, standing, parts: 0, next: 0 });
         }
-        let Some(serving) = self.serving.get_mut(&conn) else { return };
+        let Some(serving) = self.serving.get_mut(&conn).filter(|s| s.round == round) else {
+            return;
+        };
         let snapshot = serving.snapshot.clone();
-        let mut entries = Vec::new();
-        let mut size = 0;
+        let (mut standing, mut entries, mut size) = (Vec::new(), Vec::new(), 0);
+        while size < FRAME
+            && let Some((replica, runs)) = serving.standing.pop_front()
+        {
+            size += RUN_BYTES * (runs.len() + replica.len());
+            standing.push((replica, runs));
+        }
         while size < FRAME
             && let Some((key, versions)) = snapshot.versions.get(serving.next)
         {
             let bytes: usize = versions.iter().map(|v| 160 + v.value.text().len()).sum();
             // A frame holds one value of any length, or many small ones.
-            if !entries.is_empty() && size + bytes > FRAME {
+            if !(entries.is_empty() && standing.is_empty()) && size + bytes > FRAME {
                 break;
             }
             size += key.len() + bytes;
             entries.push((key.clone(), versions.clone()));
             serving.next += 1;
         }
-        let more = serving.next < snapshot.versions.len();
+        let more = serving.next < snapshot.versions.len() || !serving.standing.is_empty();
+        let part = serving.parts;
+        serving.parts += 1;
         if !more {
             self.serving.remove(&conn);
         }
         let (context, lamport) = (snapshot.context.clone(), snapshot.lamport);
-        let message = Message::SnapshotPart { context, lamport, entries, more };
+        let message =
+            Message::SnapshotPart { round, part, context, lamport, standing, entries, more };
         self.when_durable(turn, Later::Say(conn, message), &Paths::default());
     }
 
@@ -503,14 +535,22 @@ impl Replication {
         &mut self,
         turn: &mut Turn<'_>,
         conn: Conn,
+        number: u64,
         part: Snapshot,
         more: bool,
         paths: &Paths,
     ) -> bool {
-        let Some(fetching) = self.fetching.as_mut().filter(|fetching| fetching.from == conn) else {
-            return true; // given up before
-        };
+        let Some(fetching) = self.fetching.as_mut() else { return true };
+        if number != fetching.parts {
+            // Without the one before it would be half of a moment; it is offered again.
+            self.fetching = None;
+            self.timers.cancel(&Timer::Fetch);
+            return true;
+        }
+        fetching.parts += 1;
+        let round = fetching.round;
         let sane = part.context.is_sane()
+            && snapshot::is_sane(&part.standing)
             && part.versions.iter().flat_map(|(_, versions)| versions).all(|version| {
                 part.context.contains(&version.dot)
                     && part.context.covers(&version.past)
@@ -521,10 +561,17 @@ impl Replication {
         }
         fetching.snapshot.context = part.context;
         fetching.snapshot.lamport = part.lamport;
+        for (replica, runs) in part.standing {
+            // Those of one replica may come in several parts, in order.
+            match fetching.snapshot.standing.last_mut() {
+                Some((last, before)) if *last == replica => before.extend(runs),
+                _ => fetching.snapshot.standing.push((replica, runs)),
+            }
+        }
         fetching.snapshot.versions.extend(part.versions);
         if more {
             self.timers.set(Timer::Fetch, turn.now + FETCH_PATIENCE);
-            turn.send(conn, Message::SnapshotAsk { first: false });
+            turn.send(conn, Message::SnapshotAsk { round, seen: None });
             return true;
         }
         self.timers.cancel(&Timer::Fetch);
@@ -566,6 +613,15 @@ impl Replication {
             }
         }
     }
+}
+
+/// Parts that fit a frame, in order.
+fn split_runs(standing: Vec<(Replica, Runs)>) -> VecDeque<(Replica, Runs)> {
+    let parts = standing.into_iter().flat_map(|(replica, runs)| {
+        let parts = runs.chunks(FRAME / RUN_BYTES).map(<[_]>::to_vec).collect::<Vec<Runs>>();
+        parts.into_iter().map(move |part| (replica.clone(), part))
+    });
+    parts.collect()
 }
 
 fn frames<T>(all: Vec<T>, size: impl Fn(&T) -> usize) -> Vec<Vec<T>> {

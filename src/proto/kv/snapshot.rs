@@ -1,25 +1,31 @@
-//! The whole store, for a replica that lacks more than the log holds.
+//! What a replica lacks of the store, when it is more than the log holds.
 //!
-//! Both states are merged as optimised OR-sets: a version that one side does
+//! The two states are merged as optimised OR-sets: a version that one side does
 //! not hold stays only if that side has never seen it; if it has seen it, it was
-//! overwritten or deleted there. What must stay true: a snapshot is of one
-//! moment, and is taken over as a whole, so that nothing is ever shown without
-//! its causal past.
+//! overwritten or deleted there. So whoever asks says what it has seen, and gets
+//! the versions beyond that, and of all others just which of them still stand,
+//! as runs of numbers: what moves is what differs. What must stay true: it is
+//! all of one moment, and is taken over as a whole, so that nothing is ever
+//! shown without its causal past.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::clock::{Clock, Dot};
+use super::clock::{Clock, Dot, Replica};
 use super::store::{Store, Version, sort};
+use crate::proto::gossip::runs;
+use crate::proto::message::Runs;
 
-/// The state of a replica at one moment.
+/// The state of a replica at one moment, but for versions that the receiver holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
     /// What it had seen.
     pub context: Clock,
     /// Its Lamport time.
     pub lamport: u64,
-    /// Keys and versions, in order of key.
+    /// Of the writes that the receiver has seen: those whose versions stand, by replica.
+    pub standing: Vec<(Replica, Runs)>,
+    /// Keys in order, and versions that the receiver has not seen.
     pub versions: Vec<(Arc<str>, Vec<Version>)>,
 }
 
@@ -30,13 +36,42 @@ pub struct Merged {
     pub changed: Vec<Arc<str>>,
 }
 
+/// Whether what somebody says to stand is told as numbers are.
+pub fn is_sane(standing: &[(Replica, Runs)]) -> bool {
+    standing.iter().all(|(_, of)| runs::is_sane(of))
+}
+
+fn stands(standing: &BTreeMap<&str, &Runs>, dot: &Dot) -> bool {
+    standing.get(&*dot.replica).is_some_and(|of| {
+        let after = of.partition_point(|(first, _)| *first <= dot.count);
+        let before = after.checked_sub(1).and_then(|place| of.get(place));
+        before.is_some_and(|(first, many)| dot.count - first < *many)
+    })
+}
+
 impl Store {
-    /// The state of this moment. Values are shared, not copied.
-    pub fn snapshot(&self) -> Snapshot {
+    /// The state of this moment, for a replica that has seen this. Values are shared, not copied.
+    pub fn snapshot(&self, seen: &Clock) -> Snapshot {
+        let mut standing: BTreeMap<&Replica, Vec<u64>> = BTreeMap::new();
+        let mut versions = Vec::new();
+        for (key, of) in &self.versions {
+            let (known, news): (Vec<_>, Vec<_>) = of.iter().partition(|v| seen.contains(&v.dot));
+            for Version { dot, .. } in known {
+                standing.entry(&dot.replica).or_default().push(dot.count);
+            }
+            if !news.is_empty() {
+                versions.push((key.clone(), news.into_iter().cloned().collect()));
+            }
+        }
+        let gathered = standing.into_iter().map(|(replica, mut counts)| {
+            counts.sort_unstable();
+            (replica.clone(), runs::gather(counts))
+        });
         Snapshot {
             context: self.context.clone(),
             lamport: self.lamport(),
-            versions: self.versions.iter().map(|(key, of)| (key.clone(), of.clone())).collect(),
+            standing: gathered.collect(),
+            versions,
         }
     }
 
@@ -46,22 +81,31 @@ impl Store {
         if self.context.covers(&snapshot.context) {
             return merged;
         }
-        let theirs: BTreeMap<Arc<str>, Vec<Version>> = snapshot.versions.into_iter().collect();
-        let keys: BTreeSet<Arc<str>> = self.versions.keys().chain(theirs.keys()).cloned().collect();
-        for key in keys {
-            let ours = self.versions.remove(&key).unwrap_or_default();
-            let theirs = theirs.get(&key).map_or(&[][..], Vec::as_slice);
-            let before: Vec<Dot> = ours.iter().map(|version| version.dot.clone()).collect();
-            let holds = |dot: &Dot| theirs.iter().any(|version| version.dot == *dot);
-            let mut versions = ours;
-            versions.retain(|v| holds(&v.dot) || !snapshot.context.contains(&v.dot));
-            let news = theirs.iter().filter(|v| !self.context.contains(&v.dot));
-            versions.extend(news.cloned());
-            sort(&mut versions);
+        let standing: BTreeMap<&str, &Runs> =
+            snapshot.standing.iter().map(|(replica, runs)| (&**replica, runs)).collect();
+        let mut theirs: BTreeMap<Arc<str>, Vec<Version>> = snapshot.versions.into_iter().collect();
+        for (key, versions) in &mut self.versions {
+            let news = theirs.remove(key).unwrap_or_default();
+            let before: Vec<Dot> = versions.iter().map(|version| version.dot.clone()).collect();
+            versions.retain(|Version { dot, .. }| {
+                !snapshot.context.contains(dot)
+                    || stands(&standing, dot)
+                    || news.iter().any(|version| version.dot == *dot)
+            });
+            versions.extend(news.into_iter().filter(|v| !self.context.contains(&v.dot)));
+            sort(versions);
             if !versions.iter().map(|version| &version.dot).eq(before.iter()) {
                 merged.changed.push(key.clone());
             }
+        }
+        self.versions.retain(|_, versions| !versions.is_empty());
+        for (key, mut versions) in theirs {
+            versions.retain(|version| !self.context.contains(&version.dot));
             if !versions.is_empty() {
+                versions.iter_mut().for_each(|version| version.intern(&snapshot.context));
+                sort(&mut versions);
+                versions.shrink_to_fit();
+                merged.changed.push(key.clone());
                 self.versions.insert(key, versions);
             }
         }

@@ -31,7 +31,7 @@ const OVERHEAD: usize = 160;
 pub struct Version {
     /// Which write this is.
     pub dot: Dot,
-    /// What its writer had seen; the dot itself is not in it.
+    /// What its writer had seen of other replicas; of its own, all earlier writes.
     pub past: Clock,
     /// Lamport time of the write.
     pub lamport: u64,
@@ -41,13 +41,21 @@ pub struct Version {
     pub value: Value,
 }
 
+impl Version {
+    /// Lets its names share the memory of those of a clock.
+    pub(super) fn intern(&mut self, names: &Clock) {
+        names.intern(&mut self.dot.replica);
+        names.intern_all(&mut self.past);
+    }
+}
+
 /// A write or a delete, as it travels.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Write {
     /// Which write.
     pub dot: Dot,
-    /// What must have been seen before: what its writer had seen, and all earlier writes of its
-    /// replica.
+    /// What must have been seen before, beside all earlier writes of its replica: what its writer
+    /// had seen of others.
     pub past: Clock,
     /// Lamport time.
     pub lamport: u64,
@@ -132,13 +140,13 @@ impl Store {
         me: Replica,
         context: Clock,
         lamport: u64,
-        versions: impl IntoIterator<Item = (Arc<str>, Version)>,
+        versions: impl IntoIterator<Item = (Arc<str>, Vec<Version>)>,
     ) -> Self {
-        let mut of: BTreeMap<Arc<str>, Vec<Version>> = BTreeMap::new();
-        for (key, version) in versions {
-            of.entry(key).or_default().push(version);
+        let mut of: BTreeMap<Arc<str>, Vec<Version>> = versions.into_iter().collect();
+        for versions in of.values_mut() {
+            versions.iter_mut().for_each(|version| version.intern(&context));
+            sort(versions);
         }
-        of.values_mut().for_each(|versions| sort(versions));
         Self {
             me,
             lamport,
@@ -256,8 +264,7 @@ impl Store {
         match (ahead.next(), ahead.next()) {
             (None, _) => Some(clock.clone()),
             (Some((name, count)), None) if self.context.get(name) + 1 == count => {
-                let others = clock.iter().filter(|(other, _)| *other != name);
-                let mut past: Clock = others.map(|(name, count)| (name.clone(), count)).collect();
+                let mut past = clock.without(name);
                 past.raise(name, count - 1);
                 Some(past)
             }
@@ -282,7 +289,7 @@ impl Store {
         let write = Arc::new(Write {
             dot: Dot { replica: replica.clone(), count },
             replaces: stands.map(|version| version.dot.clone()).collect(),
-            past,
+            past: past.without(replica),
             lamport: clock.iter().map(|(_, count)| count).fold(0, u64::saturating_add),
             at: now,
             key: key.into(),
@@ -302,12 +309,11 @@ impl Store {
         let stands = self.get(key).iter();
         let replaced = stands.filter(|version| seen.is_none_or(|seen| seen.contains(&version.dot)));
         let replaces: Vec<Dot> = replaced.map(|version| version.dot.clone()).collect();
-        let mut past = match seen {
-            None => self.context.clone(),
-            Some(seen) => seen.bound(),
+        let past = match seen {
+            None => self.context.without(&self.me),
+            Some(seen) => seen.bound().without(&self.me),
         };
         let count = self.context.get(&self.me);
-        past.raise(&self.me, count);
         self.lamport += 1;
         let write = Arc::new(Write {
             dot: Dot { replica: self.me.clone(), count: count + 1 },
@@ -332,7 +338,11 @@ impl Store {
     /// # Errors
     ///
     /// If it is none that a replica makes, or its value is not what its `cid` says.
-    pub fn receive(&mut self, write: Arc<Write>) -> Result<Receipt, WriteError> {
+    pub fn receive(&mut self, mut write: Arc<Write>) -> Result<Receipt, WriteError> {
+        if let Some(write) = Arc::get_mut(&mut write) {
+            self.context.intern(&mut write.dot.replica);
+            self.context.intern_all(&mut write.past);
+        }
         if write.dot.count == 0 {
             return Err(WriteError::Metadata);
         }
@@ -342,17 +352,17 @@ impl Store {
         if write.key.chars().count() > MAX_KEY {
             return Err(WriteError::Key);
         }
-        let comes_after = write.past.get(&write.dot.replica).checked_add(1);
+        let earlier = |dot: &Dot| dot.replica == write.dot.replica && dot.count < write.dot.count;
         if !write.past.is_sane()
-            || comes_after != Some(write.dot.count)
-            || !write.replaces.iter().all(|dot| write.past.contains(dot))
+            || write.past.get(&write.dot.replica) > 0
+            || !write.replaces.iter().all(|dot| earlier(dot) || write.past.contains(dot))
         {
             return Err(WriteError::Metadata);
         }
         if let Some(value) = &write.value {
             value.check()?;
         }
-        if !self.context.covers(&write.past) {
+        if !self.is_next(&write) {
             let size = write.size();
             if self.held.len() >= MAX_HELD.0 || self.held_size + size > MAX_HELD.1 {
                 return Ok(Receipt::Dropped);
@@ -367,15 +377,20 @@ impl Store {
         Ok(Receipt::Applied(applied))
     }
 
+    /// Whether all that a write rests on is here.
+    fn is_next(&self, write: &Write) -> bool {
+        let before = self.context.get(&write.dot.replica);
+        before.checked_add(1) == Some(write.dot.count) && self.context.covers(&write.past)
+    }
+
     /// Applies what waited and need not wait any more.
     pub(super) fn release(&mut self) -> Vec<Arc<Write>> {
         let mut applied = Vec::new();
         loop {
-            let context = &self.context;
             let seen: Vec<Dot> = self
                 .held
                 .iter()
-                .filter(|(dot, write)| context.contains(dot) || context.covers(&write.past))
+                .filter(|(dot, write)| self.context.contains(dot) || self.is_next(write))
                 .map(|(dot, _)| dot.clone())
                 .collect();
             if seen.is_empty() {
@@ -384,7 +399,7 @@ impl Store {
             for dot in seen {
                 let Some(write) = self.held.remove(&dot) else { continue };
                 self.held_size -= write.size();
-                if !self.context.contains(&dot) && self.context.covers(&write.past) {
+                if self.is_next(&write) {
                     self.apply(&write);
                     applied.push(write);
                 }
@@ -396,6 +411,8 @@ impl Store {
         let versions = self.versions.entry(write.key.clone()).or_default();
         versions.retain(|version| !write.replaces.contains(&version.dot));
         if let Some(version) = write.version() {
+            // Most keys have one version, and a vector that grows by itself begins with four.
+            versions.reserve_exact(1);
             versions.push(version);
             sort(versions);
         }
@@ -443,8 +460,8 @@ impl Store {
 /// Puts the version to show first.
 pub(super) fn sort(versions: &mut [Version]) {
     versions.sort_by(|one, other| {
-        let rank = |v: &Version| (v.lamport, v.dot.replica.clone(), v.dot.count);
-        rank(other).cmp(&rank(one))
+        let by_time = other.lamport.cmp(&one.lamport);
+        by_time.then_with(|| other.dot.cmp(&one.dot))
     });
 }
 

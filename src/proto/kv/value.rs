@@ -66,7 +66,8 @@ impl Value {
         if text.len() > MAX_VALUE {
             return Err(ValueError::TooLong);
         }
-        Ok(Self { text: text.into(), cid })
+        // Without what the vector has to spare: it is kept.
+        Ok(Self { text: text.into_boxed_slice().into(), cid })
     }
 
     /// Whether one that came from elsewhere is what its `cid` says.

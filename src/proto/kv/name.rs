@@ -1,0 +1,72 @@
+//! How the name of a replica is written: as text for people and on disk, and on the wire as the
+//! address and the time that it is made of, which is half as long and comes with every write.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::clock::Replica;
+
+/// A name on the wire.
+#[derive(Serialize, Deserialize)]
+enum Wire {
+    /// `IP:PORT@MILLISECONDS`, which is what replicas of this make call themselves.
+    Usual(SocketAddr, u64),
+    /// Any other.
+    Text(Arc<str>),
+}
+
+/// The parts of a name, if they make just that name again.
+fn parts(name: &str) -> Option<(SocketAddr, u64)> {
+    let (addr, life) = name.rsplit_once('@')?;
+    let (addr, life) = (addr.parse().ok()?, life.parse().ok()?);
+    (text(addr, life) == name).then_some((addr, life))
+}
+
+fn text(addr: SocketAddr, life: u64) -> String {
+    format!("{addr}@{life}")
+}
+
+/// Writes a name.
+pub fn serialize<S: Serializer>(name: &Replica, to: S) -> Result<S::Ok, S::Error> {
+    if to.is_human_readable() {
+        return name.serialize(to);
+    }
+    match parts(name) {
+        Some((addr, life)) => Wire::Usual(addr, life).serialize(to),
+        None => Wire::Text(name.clone()).serialize(to),
+    }
+}
+
+/// Reads a name.
+pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Replica, D::Error> {
+    if from.is_human_readable() {
+        return Replica::deserialize(from);
+    }
+    Ok(match Wire::deserialize(from)? {
+        Wire::Usual(addr, life) => text(addr, life).into(),
+        Wire::Text(name) => name,
+    })
+}
+
+/// A name in a list.
+#[derive(Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Name(#[serde(with = "self")] pub Replica);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_taken_apart_only_if_it_is_the_same_when_put_together() {
+        for usual in ["127.0.0.1:6000@7", "[::1]:6000@1795533702858"] {
+            let (addr, life) = parts(usual).unwrap();
+            assert_eq!(text(addr, life), usual);
+        }
+        for other in ["", "a", "127.0.0.1:6000", "127.0.0.1:6000@07", "[0::1]:1@2", "x@1@2"] {
+            assert_eq!(parts(other), None, "{other}");
+        }
+    }
+}
