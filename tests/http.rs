@@ -186,9 +186,25 @@ fn keys_and_values_may_be_anything_within_their_bounds() {
     assert_eq!(raw(peer, "PUT", "/kvs/k", b"{").0, 400);
     let big = json!({"value": "x".repeat(1 << 20)}).to_string();
     assert_eq!(raw(peer, "PUT", "/kvs/k", big.as_bytes()).0, 413);
-    for metadata in
-        [json!([]), json!("x"), json!({"a": -1}), json!({"nobody": 1}), json!({"a": 1e99})]
+    // What is no UTF-8 is refused as everything else is.
+    for (method, path) in [("PUT", "/kvs/%ff"), ("GET", "/kvs/%ff"), ("DELETE", "/replica/kvs/%ff")]
     {
+        let (status, body) = ask(peer, method, path, &json!({"value": 1}));
+        assert!(status == 400 && body["error"].is_string(), "{path}: {status} {body}");
+    }
+    let own = get(peer, &format!("/kvs/{long}")).1["causal-metadata"].clone();
+    let own = own.as_object().unwrap().keys().next().unwrap().clone();
+    for metadata in [
+        json!([]),
+        json!("x"),
+        json!({"a": -1}),
+        json!({"nobody": 1}),
+        json!({"a": 1e99}),
+        json!({ &own: u64::MAX }),
+        json!({ &own: 1.5 }),
+        json!({ &own: "1" }),
+        json!({ format!("{own}#x"): 1 }),
+    ] {
         let (status, body) = put("/kvs/k", &json!({"value": 1, "causal-metadata": metadata}));
         assert!(status == 400 && body["error"].is_string(), "{metadata}: {status} {body}");
     }

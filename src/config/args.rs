@@ -328,7 +328,9 @@ impl PeerArgs {
         let mut command = Self::command()
             .mut_arg("ip", |arg| positional(arg, "127.0.0.1"))
             .mut_arg("port", |arg| positional(arg, "0"))
-            .mut_arg("config", |arg| positional(arg, "-"));
+            .mut_arg("config", |_| {
+                clap::Arg::new("config").index(3).value_parser(clap::value_parser!(PathBuf))
+            });
         let matches = command.try_get_matches_from_mut(args)?;
         let is_given = |id: &str| {
             matches.value_source(id).is_some_and(|source| source != ValueSource::DefaultValue)

@@ -1,13 +1,20 @@
 //! What answers look like, errors above all: `{"error": "..."}`.
 
-use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Request};
 use axum::http::{StatusCode, header};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 /// Longest body, bytes.
 pub const MAX_BODY: usize = 1 << 20;
+/// A client has this long to send the body of its request.
+const BODY_PATIENCE: Duration = Duration::from_secs(10);
 
 /// An answer with a body of JSON.
 pub fn json_of(status: StatusCode, body: &Value) -> Response {
@@ -59,23 +66,51 @@ pub async fn wrong_method() -> Failure {
     Failure::new(StatusCode::METHOD_NOT_ALLOWED, "this path does not take that method")
 }
 
+/// Reads all of a request's body before anything else looks at it, within limits: one that is too
+/// long, or does not come, ends here, whatever was asked.
+pub async fn with_whole_body(request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    let announced = parts.headers.get(header::CONTENT_LENGTH);
+    let announced = announced.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    let too_long = || {
+        Failure::new(StatusCode::PAYLOAD_TOO_LARGE, format!("a body has at most {MAX_BODY} bytes"))
+    };
+    if announced.is_some_and(|length| length > MAX_BODY) {
+        return too_long().into_response();
+    }
+    match timeout(BODY_PATIENCE, to_bytes(body, MAX_BODY)).await {
+        Ok(Ok(bytes)) => next.run(Request::from_parts(parts, Body::from(bytes))).await,
+        // Without a length it is one that grew too long; with one, a client that hung up.
+        Ok(Err(_)) if announced.is_none() => too_long().into_response(),
+        Ok(Err(_)) => {
+            Failure::new(StatusCode::BAD_REQUEST, "the body ends too early").into_response()
+        }
+        Err(_) => {
+            Failure::new(StatusCode::REQUEST_TIMEOUT, "the body did not come").into_response()
+        }
+    }
+}
+
+/// The part of a path that a handler takes.
+///
+/// # Errors
+///
+/// 400 if it is no UTF-8 when its percent signs are resolved.
+pub fn path_of(path: Result<Path<String>, PathRejection>) -> Result<String, Failure> {
+    path.map(|Path(text)| text)
+        .map_err(|_| Failure::new(StatusCode::BAD_REQUEST, "the path is not UTF-8"))
+}
+
 /// A body as JSON; an absent one is null.
 ///
 /// # Errors
 ///
-/// 400 if it is no JSON, 413 if it is too long.
-pub fn body_of(body: Result<Bytes, BytesRejection>) -> Result<Value, Failure> {
-    let bytes = body.map_err(|rejection| match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => Failure::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            format!("a body has at most {MAX_BODY} bytes"),
-        ),
-        status => Failure::new(status, rejection.body_text()),
-    })?;
+/// 400 if it is no JSON.
+pub fn body_of(bytes: &Bytes) -> Result<Value, Failure> {
     if bytes.is_empty() {
         return Ok(Value::Null);
     }
-    serde_json::from_slice(&bytes).map_err(|error| {
+    serde_json::from_slice(bytes).map_err(|error| {
         Failure::new(StatusCode::BAD_REQUEST, format!("the body is not JSON: {error}"))
     })
 }

@@ -3,7 +3,6 @@
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use axum::routing::get;
@@ -67,8 +66,8 @@ async fn messages(State(peer): State<PeerHandle>) -> Answer {
     Ok(ok(&body.await?))
 }
 
-async fn publish(State(peer): State<PeerHandle>, body: Result<Bytes, BytesRejection>) -> Answer {
-    let body = body_of(body)?;
+async fn publish(State(peer): State<PeerHandle>, body: Bytes) -> Answer {
+    let body = body_of(&body)?;
     let Some(payload) = body.get("payload").and_then(Value::as_str) else {
         return Err(Failure::new(StatusCode::BAD_REQUEST, "payload has to be a text"));
     };
@@ -87,8 +86,8 @@ async fn view(State(peer): State<PeerHandle>) -> Answer {
 }
 
 /// The replica that a request is about.
-fn replica_of(body: Result<Bytes, BytesRejection>) -> Result<Addr, Failure> {
-    let body = body_of(body)?;
+fn replica_of(body: Bytes) -> Result<Addr, Failure> {
+    let body = body_of(&body)?;
     let address = body.get("socket-address").and_then(Value::as_str);
     let address = address.and_then(|text| text.trim().parse::<Addr>().ok());
     let usable = |addr: &Addr| addr.port() != 0 && !addr.ip().is_unspecified();
@@ -108,12 +107,12 @@ async fn order(peer: &PeerHandle, order: Order) -> Answer {
     }
 }
 
-async fn admit(State(peer): State<PeerHandle>, body: Result<Bytes, BytesRejection>) -> Answer {
+async fn admit(State(peer): State<PeerHandle>, body: Bytes) -> Answer {
     refuse_where_seeds_decide(&peer).await?;
     order(&peer, Order::Admit(replica_of(body)?)).await
 }
 
-async fn remove(State(peer): State<PeerHandle>, body: Result<Bytes, BytesRejection>) -> Answer {
+async fn remove(State(peer): State<PeerHandle>, body: Bytes) -> Answer {
     refuse_where_seeds_decide(&peer).await?;
     order(&peer, Order::Remove(replica_of(body)?)).await
 }

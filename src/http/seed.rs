@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 
 use axum::Router;
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use serde_json::{Value, json};
 
-use super::answer::{Answer, Failure, ok};
+use super::answer::{Answer, Failure, ok, path_of};
 use super::{events, metrics};
 use crate::json;
 use crate::node::{EventLog, SeedHandle};
@@ -60,8 +61,11 @@ async fn members(State(seed): State<SeedHandle>) -> Answer {
     Ok(ok(&body.await?))
 }
 
-async fn member(State(seed): State<SeedHandle>, Path(address): Path<String>) -> Answer {
-    let Ok(address) = address.parse::<Addr>() else {
+async fn member(
+    State(seed): State<SeedHandle>,
+    address: Result<Path<String>, PathRejection>,
+) -> Answer {
+    let Ok(address) = path_of(address)?.parse::<Addr>() else {
         return Err(Failure::new(StatusCode::BAD_REQUEST, "that is no IP:PORT"));
     };
     let found = look(&seed, move |machine| {
@@ -95,8 +99,11 @@ fn decision_json(decision: &Decision) -> Value {
 
 async fn topology(
     State(seed): State<SeedHandle>,
-    Query(options): Query<HashMap<String, String>>,
+    options: Result<Query<HashMap<String, String>>, QueryRejection>,
 ) -> Answer {
+    let Ok(Query(options)) = options else {
+        return Err(Failure::new(StatusCode::BAD_REQUEST, "that is no query"));
+    };
     let topology = look(&seed, SeedMachine::topology).await?;
     match options.get("format").map(String::as_str) {
         None | Some("json") => {

@@ -4,8 +4,8 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::DefaultBodyLimit;
+use axum::{Router, middleware};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -14,7 +14,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::answer::{MAX_BODY, no_such_path, wrong_method};
+use super::answer::{no_such_path, with_whole_body, wrong_method};
 
 /// Connections at the same time; more wait to be accepted.
 const MAX_CONNECTIONS: usize = 1_024;
@@ -55,7 +55,9 @@ pub async fn serve(mut source: Source, routes: Router, stop: impl Future<Output 
     let routes = routes
         .fallback(no_such_path)
         .method_not_allowed_fallback(wrong_method)
-        .layer(DefaultBodyLimit::max(MAX_BODY));
+        // The limit of its own is above that.
+        .layer(DefaultBodyLimit::disable())
+        .layer(middleware::from_fn(with_whole_body));
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let stopping = CancellationToken::new();
     let connections = TaskTracker::new();

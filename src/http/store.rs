@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::{get, put};
 use serde_json::{Map, Value, json};
 
-use super::answer::{Answer, Failure, body_of, json_of, ok};
+use super::answer::{Answer, Failure, body_of, json_of, ok, path_of};
 use crate::json;
 use crate::node::PeerHandle;
 use crate::proto::kv::clock::{Clock, Seen};
@@ -21,7 +21,7 @@ use crate::proto::kv::value;
 use crate::proto::message::Addr;
 use crate::proto::peer::PeerMachine;
 
-type Body = Result<Bytes, BytesRejection>;
+type KeyPath = Result<Path<String>, PathRejection>;
 
 /// The name under which clients send and get metadata.
 const METADATA: &str = "causal-metadata";
@@ -73,7 +73,8 @@ async fn ask(peer: &PeerHandle, request: Request, seen: Option<Seen>) -> Result<
     }
 }
 
-fn key_of(key: &str) -> Result<Arc<str>, Failure> {
+fn key_of(key: KeyPath) -> Result<Arc<str>, Failure> {
+    let key = path_of(key)?;
     if key.chars().count() > MAX_KEY { Err(bad("Key is too long")) } else { Ok(key.into()) }
 }
 
@@ -84,10 +85,10 @@ fn value_of(body: &Value) -> Result<value::Value, Failure> {
     }
 }
 
-async fn write(State(peer): State<PeerHandle>, Path(key): Path<String>, body: Body) -> Answer {
-    let body = body_of(body)?;
+async fn write(State(peer): State<PeerHandle>, key: KeyPath, body: Bytes) -> Answer {
+    let body = body_of(&body)?;
     let value = value_of(&body)?;
-    let key = key_of(&key)?;
+    let key = key_of(key)?;
     let seen = seen_of(&peer, &body).await?;
     match ask(&peer, Request::Put(key, value), seen).await? {
         Reply::Put { created, seen } => {
@@ -101,9 +102,9 @@ async fn write(State(peer): State<PeerHandle>, Path(key): Path<String>, body: Bo
     }
 }
 
-async fn read(State(peer): State<PeerHandle>, Path(key): Path<String>, body: Body) -> Answer {
-    let seen = seen_of(&peer, &body_of(body)?).await?;
-    match ask(&peer, Request::Get(key.as_str().into()), seen).await? {
+async fn read(State(peer): State<PeerHandle>, key: KeyPath, body: Bytes) -> Answer {
+    let seen = seen_of(&peer, &body_of(&body)?).await?;
+    match ask(&peer, Request::Get(path_of(key)?.into()), seen).await? {
         Reply::Got { versions, seen } => {
             let values: Vec<Value> = versions.iter().map(|version| version.value.json()).collect();
             let mut answer = json!({
@@ -120,9 +121,9 @@ async fn read(State(peer): State<PeerHandle>, Path(key): Path<String>, body: Bod
     }
 }
 
-async fn delete(State(peer): State<PeerHandle>, Path(key): Path<String>, body: Body) -> Answer {
-    let seen = seen_of(&peer, &body_of(body)?).await?;
-    match ask(&peer, Request::Delete(key.as_str().into()), seen).await? {
+async fn delete(State(peer): State<PeerHandle>, key: KeyPath, body: Bytes) -> Answer {
+    let seen = seen_of(&peer, &body_of(&body)?).await?;
+    match ask(&peer, Request::Delete(path_of(key)?.into()), seen).await? {
         Reply::Deleted(seen) => Ok(ok(&json!({ "result": "deleted", METADATA: seen.to_json() }))),
         _ => Err(Failure::stopped()),
     }
@@ -138,26 +139,18 @@ fn clock_of(body: &Value) -> Result<Clock, Failure> {
     }
 }
 
-async fn relayed_write(
-    State(peer): State<PeerHandle>,
-    Path(key): Path<String>,
-    body: Body,
-) -> Answer {
-    let body = body_of(body)?;
-    let (value, key, clock) = (value_of(&body)?, key_of(&key)?, clock_of(&body)?);
+async fn relayed_write(State(peer): State<PeerHandle>, key: KeyPath, body: Bytes) -> Answer {
+    let body = body_of(&body)?;
+    let (value, key, clock) = (value_of(&body)?, key_of(key)?, clock_of(&body)?);
     match ask(&peer, Request::Relayed(key, Some(value), clock), None).await? {
         Reply::Relayed => Ok(ok(&json!({ "result": "updated" }))),
         _ => Err(Failure::stopped()),
     }
 }
 
-async fn relayed_delete(
-    State(peer): State<PeerHandle>,
-    Path(key): Path<String>,
-    body: Body,
-) -> Answer {
-    let body = body_of(body)?;
-    let (key, clock) = (key_of(&key)?, clock_of(&body)?);
+async fn relayed_delete(State(peer): State<PeerHandle>, key: KeyPath, body: Bytes) -> Answer {
+    let body = body_of(&body)?;
+    let (key, clock) = (key_of(key)?, clock_of(&body)?);
     match ask(&peer, Request::Relayed(key, None, clock), None).await? {
         Reply::Relayed => Ok(ok(&json!({ "result": "deleted" }))),
         _ => Err(Failure::stopped()),

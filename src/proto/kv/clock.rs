@@ -156,6 +156,9 @@ pub struct Seen {
     pub extra: Vec<Dot>,
 }
 
+/// Greatest count in metadata: beyond, not every JSON reader keeps whole numbers apart (RFC 8259,
+/// section 6), so that a client could not hand it back; a million writes a second take 285 years.
+const MAX_COUNT: u64 = (1 << 53) - 1;
 /// Between the name of a replica and the number of a single write.
 const SINGLE: char = '#';
 
@@ -216,7 +219,7 @@ impl Seen {
         let mut seen = Self::default();
         for (name, count) in object {
             let no_count = || MetadataError::NoCount(name.clone());
-            let count = count.as_u64().ok_or_else(no_count)?;
+            let count = count.as_u64().filter(|count| *count <= MAX_COUNT).ok_or_else(no_count)?;
             let (replica, single) = match name.rsplit_once(SINGLE) {
                 Some((replica, number)) => (replica, Some(number)),
                 None => (name.as_str(), None),
@@ -285,6 +288,9 @@ mod tests {
     #[test]
     fn metadata_that_makes_no_sense_is_refused() {
         for json in [json!(1), json!([1]), json!("x"), json!({"a": -1}), json!({"a": 1.5})] {
+            assert!(Seen::from_json(&json, |_| true).is_err(), "{json}");
+        }
+        for json in [json!({"a": 1_u64 << 53}), json!({"a": u64::MAX})] {
             assert!(Seen::from_json(&json, |_| true).is_err(), "{json}");
         }
         for json in [json!({"a": "1"}), json!({"a": 1e30}), json!({"a#1": 2}), json!({"a#x": 2})] {
