@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::harness::{Network, Reserved};
+use crate::harness::Network;
 use crate::log::{Log, between};
+use crate::reserved::Reserved;
 
 /// Waits until every seed has committed the death of a peer, and returns when the last one had.
 fn wait_for_death(network: &mut Network, dead: SocketAddr) -> i64 {

@@ -1,8 +1,4 @@
 //! Real seeds and peers in a directory of their own, and their shared log.
-//!
-//! Ports that must be known in advance are reserved by a socket that is bound and never listens:
-//! the system gives such a port to nobody, connections to it are refused as if nothing were there,
-//! and a process may still listen on it, as often as the test wants.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -12,9 +8,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpSocket;
-
 use crate::log::{Line, Log};
+use crate::reserved::Reserved;
 
 const SEED: &str = env!("CARGO_BIN_EXE_seed");
 const PEER: &str = env!("CARGO_BIN_EXE_peer");
@@ -28,21 +23,6 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// Lines of the log that a failure shows.
 const SHOWN_LINES: usize = 60;
-
-/// A loopback address that nobody else gets.
-pub struct Reserved {
-    pub addr: SocketAddr,
-    _socket: TcpSocket,
-}
-
-impl Reserved {
-    pub fn new() -> Self {
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.set_reuseaddr(true).unwrap();
-        socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
-        Self { addr: socket.local_addr().unwrap(), _socket: socket }
-    }
-}
 
 /// Some seeds, whatever peers a test starts, and the log that they share.
 pub struct Network {

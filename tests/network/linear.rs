@@ -1,10 +1,9 @@
 //! Histories of real seeds, while they are killed, stopped and cut from each other, judged by the
 //! model checker's linearizability tester: could one registry without seeds have answered so?
 //!
-//! Each seed has a network namespace of its own on a bridge in another one, where the clients are; a
-//! cut is a pair of blackhole routes, so that the clients still reach both sides. Where namespaces
-//! cannot be made (that takes root), seeds run on loopback and are not cut. A list counts as
-//! answered when two seeds say the same, as a quorum read without a write-back must.
+//! Each seed has a network namespace of its own; where those cannot be made (that takes root), seeds
+//! run on loopback and are not cut. A list counts as answered when two seeds say the same, as a
+//! quorum read without a write-back must.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -13,7 +12,6 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use nix::sched::{CloneFlags, setns};
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
@@ -22,8 +20,9 @@ use rumormill::proto::message::{Addr, Message};
 use stateright::semantics::{ConsistencyTester, LinearizabilityTester};
 use tokio::time::{sleep, timeout};
 
-use crate::harness::Reserved;
 use crate::history::{Asker, Entry, Membership, Op, Ret};
+use crate::reserved::Reserved;
+use crate::spaces::Spaces;
 use crate::stub::Stub;
 
 /// Seconds of trouble unless RUMORMILL_LINEAR says otherwise; it was run with 60.
@@ -34,66 +33,24 @@ const READERS: usize = 4;
 /// How long a client waits for one seed.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-fn ip(args: &str) -> bool {
-    let done = Command::new("ip").args(args.split(' ')).stderr(Stdio::null()).status();
-    done.is_ok_and(|status| status.success())
-}
-
 /// Three seeds, apart if that is possible.
 struct Trio {
     seeds: Vec<SocketAddr>,
     running: Vec<Option<Child>>,
-    /// Of each seed its namespace, and that of the clients.
-    spaces: Option<([String; 3], String)>,
+    spaces: Option<Spaces>,
     dir: tempfile::TempDir,
     _reserved: Vec<Reserved>,
 }
 
-/// Makes the namespaces; none if this machine does not let us.
-fn spaces() -> Option<([String; 3], String)> {
-    let name = |what: &str| format!("rumormill-{}-{what}", std::process::id());
-    let (hub, of) = (name("hub"), [name("a"), name("b"), name("c")]);
-    if !ip(&format!("netns add {hub}")) {
-        return None;
-    }
-    let mut done = ip(&format!("-n {hub} link add bridge type bridge"))
-        && ip(&format!("-n {hub} addr add 10.77.0.254/24 dev bridge"))
-        && ip(&format!("-n {hub} link set bridge up"))
-        && ip(&format!("-n {hub} link set lo up"));
-    for (place, space) in (1..).zip(&of) {
-        done = done
-            && ip(&format!("netns add {space}"))
-            && ip(&format!("-n {hub} link add v{place} type veth peer name eth0 netns {space}"))
-            && ip(&format!("-n {hub} link set v{place} master bridge up"))
-            && ip(&format!("-n {space} addr add 10.77.0.{place}/24 dev eth0"))
-            && ip(&format!("-n {space} link set eth0 up"))
-            && ip(&format!("-n {space} link set lo up"));
-    }
-    let made = Some((of, hub));
-    if !done {
-        remove(made.as_ref());
-        return None;
-    }
-    made
-}
-
-fn remove(spaces: Option<&([String; 3], String)>) {
-    if let Some((of, hub)) = spaces {
-        of.iter().chain([hub]).for_each(|space| {
-            ip(&format!("netns del {space}"));
-        });
-    }
-}
-
 impl Trio {
     fn start() -> Self {
-        let spaces = spaces();
+        let spaces = Spaces::make(3);
         let reserved: Vec<Reserved> = match &spaces {
             Some(_) => Vec::new(),
             None => (0..3).map(|_| Reserved::new()).collect(),
         };
         let seeds: Vec<SocketAddr> = match &spaces {
-            Some(_) => (1..=3).map(|place| ([10, 77, 0, place], 5000).into()).collect(),
+            Some(_) => (0..3).map(|place| SocketAddr::new(Spaces::host(place), 5000)).collect(),
             None => reserved.iter().map(|reserved| reserved.addr).collect(),
         };
         let dir = tempfile::tempdir().unwrap();
@@ -108,11 +65,7 @@ impl Trio {
     fn run(&mut self, place: usize) {
         let (program, seed) = (env!("CARGO_BIN_EXE_seed"), self.seeds[place]);
         let mut command = match &self.spaces {
-            Some((of, _)) => {
-                let mut command = Command::new("ip");
-                command.args(["netns", "exec", &of[place], program]);
-                command
-            }
+            Some(spaces) => spaces.command(place, program),
             None => Command::new(program),
         };
         let child = command
@@ -143,15 +96,6 @@ impl Trio {
         );
     }
 
-    /// Cuts two seeds from each other, or lets them meet again; false if that cannot be done here.
-    fn cut(&self, one: usize, other: usize, what: &str) -> bool {
-        let Some((of, _)) = &self.spaces else { return false };
-        let route = |from: usize, to: usize| {
-            ip(&format!("-n {} route {what} blackhole {}/32", of[from], self.seeds[to].ip()))
-        };
-        route(one, other) & route(other, one)
-    }
-
     /// Makes trouble until `end`: kills, stops, cuts. Returns how many of each.
     fn trouble(&mut self, end: Instant) -> [u32; 3] {
         let mut rng = SmallRng::seed_from_u64(3);
@@ -174,9 +118,10 @@ impl Trio {
                 }
                 _ => {
                     let other = (place + 1) % 3;
-                    if self.cut(place, other, "add") {
+                    if let Some(spaces) = &self.spaces {
+                        spaces.cut(place, other, true);
                         std::thread::sleep(time);
-                        assert!(self.cut(place, other, "del"));
+                        spaces.cut(place, other, false);
                         done[2] += 1;
                     }
                 }
@@ -190,7 +135,6 @@ impl Trio {
 impl Drop for Trio {
     fn drop(&mut self) {
         (0..3).for_each(|place| self.kill(place));
-        remove(self.spaces.as_ref());
     }
 }
 
@@ -407,15 +351,14 @@ fn what_real_seeds_answer_in_trouble_is_what_one_registry_could_have_answered() 
     let seconds = std::env::var("RUMORMILL_LINEAR").ok().and_then(|text| text.parse().ok());
     let end = Instant::now() + Duration::from_secs(seconds.unwrap_or(SECONDS));
     let net = Net::new(DEFAULT_NETWORK, trio.seeds.iter().copied());
-    let (diary, hub) = (Diary::default(), trio.spaces.as_ref().map(|(_, hub)| hub.clone()));
+    let (diary, entry) = (Diary::default(), trio.spaces.as_ref().map(Spaces::entry));
     let clients = {
         let diary = diary.clone();
         std::thread::spawn(move || {
-            let host: Addr = match hub {
-                Some(hub) => {
-                    let space = File::open(format!("/run/netns/{hub}")).unwrap();
-                    setns(space, CloneFlags::CLONE_NEWNET).unwrap();
-                    ([10, 77, 0, 254], 0).into()
+            let host: Addr = match entry {
+                Some(enter) => {
+                    enter();
+                    SocketAddr::new(Spaces::clients(), 0)
                 }
                 None => ([127, 0, 0, 1], 0).into(),
             };

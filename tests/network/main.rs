@@ -15,6 +15,8 @@ mod joining;
 mod leaving;
 mod linear;
 mod log;
+mod reserved;
 mod rounds;
+mod spaces;
 mod strangers;
 mod stub;

@@ -159,6 +159,9 @@ pub struct Seen {
 /// Greatest count in metadata: beyond, not every JSON reader keeps whole numbers apart (RFC 8259,
 /// section 6), so that a client could not hand it back; a million writes a second take 285 years.
 const MAX_COUNT: u64 = (1 << 53) - 1;
+/// Single writes kept in metadata: each is one of a client's own, which stands beside one of another
+/// client at the same replica that it has never read.
+const MAX_EXTRA: usize = 32;
 /// Between the name of a replica and the number of a single write.
 const SINGLE: char = '#';
 
@@ -180,6 +183,18 @@ impl Seen {
     /// Whether a write was seen.
     pub fn contains(&self, dot: &Dot) -> bool {
         self.clock.contains(dot) || self.extra.contains(dot)
+    }
+
+    /// Drops single writes that the clock covers. Beyond [`MAX_EXTRA`] the oldest go into the clock,
+    /// with what was written before them: it is what a client forgets that never reads.
+    pub(super) fn settle(&mut self) {
+        let Self { clock, extra } = self;
+        extra.retain(|single| !clock.contains(single));
+        while extra.len() > MAX_EXTRA {
+            let oldest = extra.remove(0);
+            clock.add(&oldest);
+            extra.retain(|single| !clock.contains(single));
+        }
     }
 
     /// A clock that covers all of it, and perhaps more: what a replica must have seen to serve this

@@ -197,42 +197,35 @@ impl Store {
         self.versions.get(key).map_or(&[], Vec::as_slice)
     }
 
-    /// What a client has seen that is shown all versions of a key.
+    /// What a client has seen that is shown all versions of a key: them, what their writers had seen,
+    /// and all that was written before at the same replicas.
     pub fn seen_with(&self, key: &str, before: Option<&Seen>) -> Seen {
         let mut seen = before.cloned().unwrap_or_default();
-        let versions = self.get(key);
-        versions.iter().for_each(|version| seen.clock.merge(&version.past));
-        let mut dots: Vec<&Dot> = versions.iter().map(|version| &version.dot).collect();
-        dots.sort();
-        dots.into_iter().for_each(|dot| self.see(&mut seen, key, dot));
+        for version in self.get(key) {
+            seen.clock.merge(&version.past);
+            seen.clock.add(&version.dot);
+        }
+        seen.settle();
         seen
     }
 
-    /// Adds one write of a key to what a client has seen. Its number alone would say that the client
-    /// has also seen the ones before it at the same replica; it stays so unless one of those stands
-    /// beside it, which the client's next write would then wrongly replace.
-    fn see(&self, seen: &mut Seen, key: &str, dot: &Dot) {
-        let from = seen.clock.get(&dot.replica);
-        let hides = self.get(key).iter().any(|version| {
-            version.dot.replica == dot.replica
-                && (from + 1..dot.count).contains(&version.dot.count)
-                && !seen.extra.contains(&version.dot)
-        });
-        if hides && !seen.contains(dot) {
+    /// Adds a client's own write to what it has seen. Its number alone would say that the client has
+    /// also seen the ones before it at this replica; it stays so unless one of those stands beside
+    /// it, which the client's next write would then wrongly replace.
+    fn wrote(&self, seen: &mut Seen, write: &Write) {
+        let Write { dot, key, .. } = write;
+        // What it replaced is behind it: whoever has this write has had those.
+        seen.extra.retain(|single| !write.replaces.contains(single));
+        let unseen = |version: &Version| {
+            let Version { dot: other, .. } = version;
+            other.replica == dot.replica && other.count < dot.count && !seen.contains(other)
+        };
+        if self.get(key).iter().any(unseen) {
             seen.extra.push(dot.clone());
-        } else if !hides {
+        } else {
             seen.clock.add(dot);
         }
-        // A single write that stands no more is needed no more, unless it is the last one seen of
-        // its replica.
-        let Seen { clock, extra } = seen;
-        let all = extra.clone();
-        extra.retain(|single| {
-            let stands = self.get(key).iter().any(|version| version.dot == *single);
-            let is_last =
-                !all.iter().any(|o| o.replica == single.replica && o.count > single.count);
-            !clock.contains(single) && (stands || is_last)
-        });
+        seen.settle();
     }
 
     /// Writes a value, as a client that has seen this; one that does not say has seen what this
@@ -326,10 +319,10 @@ impl Store {
         });
         self.apply(&write);
         let mut seen = match seen {
-            None => Seen { clock: write.past.clone(), extra: Vec::new() },
+            None => return (write, Seen { clock: self.context.clone(), extra: Vec::new() }),
             Some(seen) => seen.clone(),
         };
-        self.see(&mut seen, key, &write.dot);
+        self.wrote(&mut seen, &write);
         (write, seen)
     }
 

@@ -353,3 +353,29 @@ fn what_waited_for_a_snapshot_is_among_what_it_changed() {
     assert_eq!(changed, ["first".into(), "second".into()]);
     assert_eq!(b.snapshot(&Clock::new()), a.snapshot(&Clock::new()));
 }
+
+#[test]
+fn what_a_client_wrote_beside_another_is_not_forgotten_over_other_keys() {
+    let mut store = replica(1);
+    let (_, seen) = store.put(NOW, "other", value(json!(0)), None);
+    store.put(NOW, "k", value(json!("theirs")), Some(&seen));
+    let (_, seen) = store.put(NOW, "k", value(json!("mine")), Some(&seen));
+    assert_eq!(seen.extra.len(), 1, "it has not seen what is beside it: {seen:?}");
+    let seen = store.seen_with("other", Some(&seen));
+    let (_, seen) = store.put(NOW, "k", value(json!("mine again")), Some(&seen));
+    assert_eq!(shown(&store, "k"), [json!("mine again"), json!("theirs")]);
+    assert_eq!(seen.extra.len(), 1, "one in the place of the other: {seen:?}");
+}
+
+#[test]
+fn metadata_of_a_client_that_never_reads_is_bounded() {
+    let mut store = replica(1);
+    let mut seen = Seen::default();
+    for number in 0..100 {
+        let key = format!("k{number}");
+        store.put(NOW, &key, value(json!("theirs")), None);
+        (_, seen) = store.put(NOW, &key, value(json!("mine")), Some(&seen));
+    }
+    assert_eq!(seen.extra.len(), 32, "{seen:?}");
+    assert_eq!(seen.bound().get(store.name()), 200);
+}

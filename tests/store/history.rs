@@ -1,0 +1,254 @@
+//! Clients that hop between replicas with their metadata while replicas are killed, frozen and cut off
+//! from each other: what they are answered must be causally consistent ([`crate::causal`]), nothing
+//! that was answered is lost, and in the end all replicas are equal.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+use serde_json::{Value, json};
+
+use crate::causal::{Event, Op, judge};
+use crate::replicas::{Replicas, ask_within, get, until};
+
+/// Seconds of trouble unless RUMORMILL_CAUSAL says otherwise; it was run with 120.
+const SECONDS: u64 = 10;
+const REPLICAS: u8 = 4;
+const CLIENTS: usize = 6;
+const KEYS: usize = 4;
+/// How long a client waits for a replica.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Between two things that a client does.
+const PAUSE: u64 = 25;
+
+/// What was done, in the order in which it was answered.
+#[derive(Clone, Default)]
+struct Diary {
+    clock: Arc<AtomicU64>,
+    events: Arc<Mutex<Vec<Event>>>,
+}
+
+impl Diary {
+    fn tick(&self) -> u64 {
+        self.clock.fetch_add(1, Ordering::SeqCst)
+    }
+}
+
+/// What came of a request.
+enum Came {
+    /// It was done, and the client has seen this now.
+    Done(Op, Option<Value>),
+    /// It was not done.
+    Refused,
+    /// Nobody knows.
+    Unknown(Op),
+}
+
+/// One client.
+struct Client {
+    number: usize,
+    rng: SmallRng,
+    seen: Value,
+}
+
+impl Client {
+    fn ask(&mut self, diary: &Diary, addr: SocketAddr, replica: usize) {
+        let key = self.rng.random_range(0..KEYS);
+        let path = format!("/kvs/key{key}");
+        let asked = diary.tick();
+        let came = match self.rng.random_range(0..10) {
+            0..5 => self.get(addr, &path),
+            5 => self.delete(addr, &path),
+            // Each value is written once.
+            _ => self.put(addr, &path, asked),
+        };
+        let answered = diary.tick();
+        let event = |op, answered| {
+            let (client, events) = (self.number, &diary.events);
+            events.lock().unwrap().push(Event { client, replica, key, op, asked, answered });
+        };
+        match came {
+            Came::Refused => {}
+            Came::Unknown(op) => event(op, None),
+            Came::Done(op, seen) => {
+                event(op, Some(answered));
+                self.seen = seen.unwrap_or(self.seen.take());
+            }
+        }
+    }
+
+    fn put(&self, addr: SocketAddr, path: &str, value: u64) -> Came {
+        let body = json!({"value": value, "causal-metadata": self.seen});
+        match ask_within(addr, "PUT", path, &body, PATIENCE) {
+            Some((200 | 201, body)) => {
+                Came::Done(Op::Put(value), Some(body["causal-metadata"].clone()))
+            }
+            Some((503, _)) => Came::Refused,
+            Some(other) => panic!("PUT {path} {body}: {other:?}"),
+            None => Came::Unknown(Op::Put(value)),
+        }
+    }
+
+    fn delete(&self, addr: SocketAddr, path: &str) -> Came {
+        let body = json!({"causal-metadata": self.seen});
+        match ask_within(addr, "DELETE", path, &body, PATIENCE) {
+            Some((200, body)) => Came::Done(Op::Delete, Some(body["causal-metadata"].clone())),
+            // Nothing was there, as for a read.
+            Some((404, _)) => Came::Done(Op::Get(BTreeSet::new()), None),
+            Some((503, _)) => Came::Refused,
+            Some(other) => panic!("DELETE {path} {body}: {other:?}"),
+            None => Came::Unknown(Op::Delete),
+        }
+    }
+
+    fn get(&self, addr: SocketAddr, path: &str) -> Came {
+        let body = json!({"causal-metadata": self.seen});
+        match ask_within(addr, "GET", path, &body, PATIENCE) {
+            Some((200, body)) => {
+                let values = match body.get("siblings") {
+                    Some(siblings) => siblings.as_array().unwrap().clone(),
+                    None => vec![body["value"].clone()],
+                };
+                let values = values.iter().map(|value| value.as_u64().unwrap()).collect();
+                Came::Done(Op::Get(values), Some(body["causal-metadata"].clone()))
+            }
+            Some((404, _)) => Came::Done(Op::Get(BTreeSet::new()), None),
+            Some((503, _)) | None => Came::Refused,
+            Some(other) => panic!("GET {path} {body}: {other:?}"),
+        }
+    }
+}
+
+const BRISK: [&str; 8] = [
+    "--ping-interval",
+    "500ms",
+    "--suspect-timeout",
+    "2s",
+    "--sync-interval",
+    "1s",
+    "--probe-timeout",
+    "500ms",
+];
+
+/// Kills, freezes and cuts until `end`; how many of each.
+fn trouble(replicas: &mut Replicas, end: Instant) -> [u32; 3] {
+    let mut rng = SmallRng::seed_from_u64(5);
+    let mut done = [0; 3];
+    let named = replicas.addrs.clone();
+    while Instant::now() < end {
+        let place = rng.random_range(0..named.len());
+        let time = Duration::from_millis(rng.random_range(50..2_500));
+        // What happens to a process or a network for so long is what is tested here.
+        match rng.random_range(0..3) {
+            0 => {
+                replicas.kill(place);
+                std::thread::sleep(time / 3);
+                replicas.start(place, &named, &BRISK);
+                done[0] += 1;
+            }
+            1 => {
+                replicas.signal(place, "STOP");
+                std::thread::sleep(time);
+                replicas.signal(place, "CONT");
+                done[1] += 1;
+            }
+            _ => {
+                let Some(spaces) = &replicas.spaces else { continue };
+                let apart: Vec<usize> =
+                    (0..named.len()).filter(|other| *other != place && rng.random()).collect();
+                apart.iter().for_each(|other| spaces.cut(place, *other, true));
+                std::thread::sleep(time);
+                apart.iter().for_each(|other| spaces.cut(place, *other, false));
+                done[2] += u32::from(!apart.is_empty());
+            }
+        }
+        std::thread::sleep(Duration::from_millis(rng.random_range(0..400)));
+    }
+    done
+}
+
+/// Each client on a thread, which `enter` brings to where the clients are.
+fn clients(
+    replicas: &Replicas,
+    diary: &Diary,
+    end: Instant,
+) -> Vec<std::thread::JoinHandle<Client>> {
+    let start = |number| {
+        let (addrs, diary) = (replicas.addrs.clone(), diary.clone());
+        let enter = replicas.spaces.as_ref().map(crate::spaces::Spaces::entry);
+        std::thread::spawn(move || {
+            if let Some(enter) = enter {
+                enter();
+            }
+            let rng = SmallRng::seed_from_u64(number as u64);
+            let mut client = Client { number, rng, seen: json!({}) };
+            while Instant::now() < end {
+                let replica = client.rng.random_range(0..addrs.len());
+                client.ask(&diary, addrs[replica], replica);
+                std::thread::sleep(Duration::from_millis(client.rng.random_range(0..PAUSE)));
+            }
+            client
+        })
+    };
+    (0..CLIENTS).map(start).collect()
+}
+
+#[test]
+fn what_hopping_clients_are_answered_in_trouble_is_causally_consistent() {
+    let mut replicas = Replicas::apart(REPLICAS);
+    replicas.start_all(&BRISK);
+    let enter = replicas.spaces.as_ref().map(crate::spaces::Spaces::entry);
+    let seconds = std::env::var("RUMORMILL_CAUSAL").ok().and_then(|text| text.parse().ok());
+    let end = Instant::now() + Duration::from_secs(seconds.unwrap_or(SECONDS));
+    let diary = Diary::default();
+    let running = clients(&replicas, &diary, end);
+    let done = trouble(&mut replicas, end);
+    let clients: Vec<Client> = running.into_iter().map(|client| client.join().unwrap()).collect();
+    let (addrs, after) = (replicas.addrs.clone(), diary.clone());
+    let calm = std::thread::spawn(move || {
+        if let Some(enter) = enter {
+            enter();
+        }
+        in_the_end(&addrs, &after, clients);
+    });
+    calm.join().unwrap();
+    let events = diary.events.lock().unwrap();
+    let unknown = events.iter().filter(|event| event.answered.is_none()).count();
+    let siblings = events.iter().filter(|e| matches!(&e.op, Op::Get(all) if all.len() > 1)).count();
+    println!(
+        "killed, frozen, cut: {done:?}; {} things done, {unknown} of them perhaps, {siblings} reads of siblings",
+        events.len()
+    );
+    assert_eq!(judge(&events), None);
+    assert!(done[0] > 0 && done[1] > 0 && (replicas.spaces.is_none() || done[2] > 0), "{done:?}");
+    assert!(siblings > 0 && events.len() > 200, "too little was done to show anything");
+}
+
+/// Once nothing is wrong any more all replicas are equal, and whoever has seen all that anybody has seen
+/// is shown all of it.
+fn in_the_end(addrs: &[SocketAddr], diary: &Diary, clients: Vec<Client>) {
+    until("all replicas are equal", || {
+        let stores: Option<Vec<Value>> =
+            addrs.iter().map(|addr| Some(get(*addr, "/kvs/sync")?.1["versions"].clone())).collect();
+        let stores = stores?;
+        stores.iter().all(|store| *store == stores[0]).then_some(())
+    });
+    for mut client in clients {
+        for (replica, addr) in addrs.iter().enumerate() {
+            for key in 0..KEYS {
+                let asked = diary.tick();
+                let Came::Done(op, seen) = client.get(*addr, &format!("/kvs/key{key}")) else {
+                    panic!("{addr} refuses a read although nothing is wrong");
+                };
+                let (number, answered) = (client.number, Some(diary.tick()));
+                let mut events = diary.events.lock().unwrap();
+                events.push(Event { client: number, replica, key, op, asked, answered });
+                client.seen = seen.unwrap_or(client.seen.take());
+            }
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! The replicated store as its users meet it: replicas without seeds, over HTTP and at the console,
+//! as real processes; CONTRACT.md, sections 1, 3 and 4.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod causal;
+mod console;
+mod history;
+mod replicas;
+#[path = "../network/reserved.rs"]
+mod reserved;
+#[path = "../network/spaces.rs"]
+mod spaces;
+mod terminal;
+mod view;
