@@ -19,6 +19,9 @@ use crate::replicas::{Replicas, ask_within, get, until};
 const SECONDS: u64 = 10;
 const REPLICAS: u8 = 4;
 const CLIENTS: usize = 6;
+/// Readers that stay at one replica and hand no metadata back: what it shows must make sense by itself,
+/// as no replica shows a write without its causal past.
+const LOYAL: usize = 4;
 const KEYS: usize = 4;
 /// How long a client waits for a replica.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -53,6 +56,7 @@ struct Client {
     number: usize,
     rng: SmallRng,
     seen: Value,
+    is_loyal: bool,
 }
 
 impl Client {
@@ -61,6 +65,7 @@ impl Client {
         let path = format!("/kvs/key{key}");
         let asked = diary.tick();
         let came = match self.rng.random_range(0..10) {
+            _ if self.is_loyal => self.get(addr, &path),
             0..5 => self.get(addr, &path),
             5 => self.delete(addr, &path),
             // Each value is written once.
@@ -76,7 +81,9 @@ impl Client {
             Came::Unknown(op) => event(op, None),
             Came::Done(op, seen) => {
                 event(op, Some(answered));
-                self.seen = seen.unwrap_or(self.seen.take());
+                if !self.is_loyal {
+                    self.seen = seen.unwrap_or(self.seen.take());
+                }
             }
         }
     }
@@ -185,16 +192,19 @@ fn clients(
                 enter();
             }
             let rng = SmallRng::seed_from_u64(number as u64);
-            let mut client = Client { number, rng, seen: json!({}) };
+            let is_loyal = number >= CLIENTS;
+            let mut client = Client { number, rng, seen: json!({}), is_loyal };
             while Instant::now() < end {
-                let replica = client.rng.random_range(0..addrs.len());
+                let any = client.rng.random_range(0..addrs.len());
+                let replica = if is_loyal { number % addrs.len() } else { any };
                 client.ask(&diary, addrs[replica], replica);
-                std::thread::sleep(Duration::from_millis(client.rng.random_range(0..PAUSE)));
+                let pause = if is_loyal { PAUSE / 4 } else { PAUSE };
+                std::thread::sleep(Duration::from_millis(client.rng.random_range(0..pause)));
             }
             client
         })
     };
-    (0..CLIENTS).map(start).collect()
+    (0..CLIENTS + LOYAL).map(start).collect()
 }
 
 #[test]
@@ -237,7 +247,7 @@ fn in_the_end(addrs: &[SocketAddr], diary: &Diary, clients: Vec<Client>) {
         let stores = stores?;
         stores.iter().all(|store| *store == stores[0]).then_some(())
     });
-    for mut client in clients {
+    for mut client in clients.into_iter().filter(|client| !client.is_loyal) {
         for (replica, addr) in addrs.iter().enumerate() {
             for key in 0..KEYS {
                 let asked = diary.tick();
