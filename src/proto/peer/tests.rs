@@ -5,6 +5,8 @@ use crate::proto::config::Network;
 use crate::proto::message::{Gossip, Refusal};
 use crate::proto::registry::{Record, Status};
 
+mod open;
+
 const NOW: Time = Time::from_millis(1_800_000_000_000);
 
 fn seed_addr() -> Addr {
