@@ -9,6 +9,7 @@ mod history;
 mod replicas;
 #[path = "../network/reserved.rs"]
 mod reserved;
+#[allow(dead_code)] // the network's tests use the rest
 #[path = "../network/spaces.rs"]
 mod spaces;
 mod terminal;

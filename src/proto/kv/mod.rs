@@ -2,8 +2,8 @@
 //! writes kept side by side until somebody resolves them (DESIGN.md, section 5).
 //!
 //! `clock` says what has been seen, `name` by whom, `value` what is kept, `store`
-//! holds one replica, `snapshot` is what another one lacks of it, `replica` keeps
-//! it up to date with others. What must stay true: no replica shows a write
+//! holds one replica, `snapshot` is what another one lacks of it, `transfer` moves
+//! that, `replica` keeps it up to date with others. What must stay true: no replica shows a write
 //! without its causal past; replicas that have heard the same writes hold the same store; and what
 //! was overwritten or deleted by somebody who had seen it does not come back.
 //! Deletes leave no tombstone, because the context remembers that a dot was
@@ -16,4 +16,5 @@ pub mod replica;
 pub mod request;
 pub mod snapshot;
 pub mod store;
+mod transfer;
 pub mod value;

@@ -13,11 +13,11 @@ use std::time::Duration;
 
 use super::clock::{Clock, Dot, Replica, Seen};
 pub use super::request::{Reply, Request, StoreChange, StoreCounters};
-use super::snapshot::{self, Snapshot};
 use super::store::{Receipt, Store, Write};
+use super::transfer::Transfers;
 use crate::proto::event::Severity;
 use crate::proto::machine::{Conn, Effect};
-use crate::proto::message::{Message, Runs};
+use crate::proto::message::Message;
 use crate::proto::order::{Holding, Outcome};
 use crate::proto::time::Time;
 use crate::proto::timers::Timers;
@@ -29,20 +29,14 @@ const ASK_AGAIN: Duration = Duration::from_millis(50);
 /// the tree changed under it, is then asked for.
 const ANNOUNCE_AFTER: Duration = Duration::from_millis(100);
 /// Bytes of writes or versions in one frame, roughly: frames of others get their turn in between.
-const FRAME: usize = 256 << 10;
-/// Bytes of a run of numbers in a frame, roughly.
-const RUN_BYTES: usize = 8;
-/// A snapshot that does not go on for so long is given up.
-const FETCH_PATIENCE: Duration = Duration::from_secs(10);
-/// Snapshots served at the same time: each holds on to the state of its moment.
-const MAX_SERVED: usize = 2;
+pub(super) const FRAME: usize = 256 << 10;
 /// Requests that may wait for writes at the same time.
 const MAX_WAITING: usize = 1_024;
 /// Replicas in a context from elsewhere, and bytes in a name.
 const MAX_CLOCK: (usize, usize) = (4_096, 128);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Timer {
+pub(super) enum Timer {
     /// A request has waited long enough.
     Waiting(u64),
     /// A snapshot does not come on.
@@ -53,7 +47,7 @@ enum Timer {
 
 /// Done once what it rests on is durable.
 #[derive(Debug)]
-enum Later {
+pub(super) enum Later {
     Spread(Arc<Write>),
     Say(Conn, Message),
     Answer(u64, Reply),
@@ -64,24 +58,6 @@ enum Later {
 struct Waiting {
     request: Request,
     seen: Seen,
-}
-
-#[derive(Debug)]
-struct Fetching {
-    from: Conn,
-    round: u64,
-    parts: u64,
-    snapshot: Snapshot,
-}
-
-#[derive(Debug)]
-struct Serving {
-    round: u64,
-    snapshot: Arc<Snapshot>,
-    parts: u64,
-    /// What is still to be said of versions that the other side holds.
-    standing: VecDeque<(Replica, Runs)>,
-    next: usize,
 }
 
 /// The links that a replica may use at the moment.
@@ -96,18 +72,16 @@ pub struct Paths {
 /// A replica among others.
 #[derive(Debug)]
 pub struct Replication {
-    store: Store,
+    pub(super) store: Store,
     causal_wait: Duration,
     batches_used: u64,
     durable: u64,
     later: VecDeque<(u64, Later)>,
     waiting: BTreeMap<u64, Waiting>,
     asked: BTreeMap<Conn, Time>,
-    fetching: Option<Fetching>,
-    rounds: u64,
-    serving: BTreeMap<Conn, Serving>,
-    counters: StoreCounters,
-    timers: Timers<Timer>,
+    pub(super) transfers: Transfers,
+    pub(super) counters: StoreCounters,
+    pub(super) timers: Timers<Timer>,
 }
 
 impl Replication {
@@ -121,9 +95,7 @@ impl Replication {
             later: VecDeque::new(),
             waiting: BTreeMap::new(),
             asked: BTreeMap::new(),
-            fetching: None,
-            rounds: 0,
-            serving: BTreeMap::new(),
+            transfers: Transfers::default(),
             counters: StoreCounters::default(),
             timers: Timers::default(),
         }
@@ -153,7 +125,7 @@ impl Replication {
         }
     }
 
-    fn persist(&mut self, turn: &mut Turn<'_>, changes: Vec<StoreChange>) {
+    pub(super) fn persist(&mut self, turn: &mut Turn<'_>, changes: Vec<StoreChange>) {
         self.batches_used += 1;
         turn.effects.push(Effect::PersistStore { batch: self.batches_used, changes });
     }
@@ -182,7 +154,7 @@ impl Replication {
     }
 
     /// Does something once all that was said to be written so far is durable.
-    fn when_durable(&mut self, turn: &mut Turn<'_>, later: Later, paths: &Paths) {
+    pub(super) fn when_durable(&mut self, turn: &mut Turn<'_>, later: Later, paths: &Paths) {
         if self.durable == self.batches_used {
             Self::perform(turn, later, paths);
         } else {
@@ -328,9 +300,7 @@ impl Replication {
     /// A link is gone.
     pub(crate) fn link_down(&mut self, conn: Conn) {
         self.asked.remove(&conn);
-        self.serving.remove(&conn);
-        if self.fetching.as_ref().is_some_and(|fetching| fetching.from == conn) {
-            self.fetching = None;
+        if self.transfers.link_down(conn) {
             self.timers.cancel(&Timer::Fetch);
         }
     }
@@ -355,31 +325,9 @@ impl Replication {
                 }
                 sane
             }
-            Message::SnapshotOffer => {
-                if self.fetching.is_none() {
-                    self.rounds += 1;
-                    let (round, snapshot) = (self.rounds, Snapshot::default());
-                    self.fetching = Some(Fetching { from: conn, round, parts: 0, snapshot });
-                    self.timers.set(Timer::Fetch, turn.now + FETCH_PATIENCE);
-                    // What it says here need not be durable: it decides about nothing there.
-                    let seen = Some(self.store.context().clone());
-                    turn.send(conn, Message::SnapshotAsk { round, seen });
-                }
-                true
-            }
-            Message::SnapshotAsk { round, seen } => {
-                let sane = seen.as_ref().is_none_or(Clock::is_sane);
-                self.serve_snapshot(turn, conn, round, seen);
-                sane
-            }
-            Message::SnapshotPart { round, part, context, lamport, standing, entries, more } => {
-                let is_next = self
-                    .fetching
-                    .as_ref()
-                    .is_some_and(|fetching| (fetching.from, fetching.round) == (conn, round));
-                let snapshot = Snapshot { context, lamport, standing, versions: entries };
-                !is_next || self.hear_snapshot(turn, conn, part, snapshot, more, paths)
-            }
+            message @ (Message::SnapshotOffer
+            | Message::SnapshotAsk { .. }
+            | Message::SnapshotPart { .. }) => self.hear_of_snapshot(turn, conn, message, paths),
             _ => false,
         }
     }
@@ -437,7 +385,7 @@ impl Replication {
         true
     }
 
-    fn serve_waiting(&mut self, turn: &mut Turn<'_>, paths: &Paths) {
+    pub(super) fn serve_waiting(&mut self, turn: &mut Turn<'_>, paths: &Paths) {
         let context = self.store.context();
         let ready: Vec<u64> = self
             .waiting
@@ -485,115 +433,6 @@ impl Replication {
         }
     }
 
-    /// Sends the first part of what a replica that has seen this lacks, or the next one.
-    fn serve_snapshot(&mut self, turn: &mut Turn<'_>, conn: Conn, round: u64, seen: Option<Clock>) {
-        if let Some(seen) = seen {
-            if self.serving.len() >= MAX_SERVED && !self.serving.contains_key(&conn) {
-                return; // it asks again with the next comparison
-            }
-            let mut snapshot = self.store.snapshot(&seen);
-            let standing = split_runs(std::mem::take(&mut snapshot.standing));
-            let snapshot = Arc::new(snapshot);
-            self.serving.insert(conn, Serving { round, snapshot, standing, parts: 0, next: 0 });
-        }
-        let Some(serving) = self.serving.get_mut(&conn).filter(|s| s.round == round) else {
-            return;
-        };
-        let snapshot = serving.snapshot.clone();
-        let (mut standing, mut entries, mut size) = (Vec::new(), Vec::new(), 0);
-        while size < FRAME
-            && let Some((replica, runs)) = serving.standing.pop_front()
-        {
-            size += RUN_BYTES * (runs.len() + replica.len());
-            standing.push((replica, runs));
-        }
-        while size < FRAME
-            && let Some((key, versions)) = snapshot.versions.get(serving.next)
-        {
-            let bytes: usize = versions.iter().map(|v| 160 + v.value.text().len()).sum();
-            // A frame holds one value of any length, or many small ones.
-            if !(entries.is_empty() && standing.is_empty()) && size + bytes > FRAME {
-                break;
-            }
-            size += key.len() + bytes;
-            entries.push((key.clone(), versions.clone()));
-            serving.next += 1;
-        }
-        let more = serving.next < snapshot.versions.len() || !serving.standing.is_empty();
-        let part = serving.parts;
-        serving.parts += 1;
-        if !more {
-            self.serving.remove(&conn);
-        }
-        let (context, lamport) = (snapshot.context.clone(), snapshot.lamport);
-        let message =
-            Message::SnapshotPart { round, part, context, lamport, standing, entries, more };
-        self.when_durable(turn, Later::Say(conn, message), &Paths::default());
-    }
-
-    fn hear_snapshot(
-        &mut self,
-        turn: &mut Turn<'_>,
-        conn: Conn,
-        number: u64,
-        part: Snapshot,
-        more: bool,
-        paths: &Paths,
-    ) -> bool {
-        let Some(fetching) = self.fetching.as_mut() else { return true };
-        if number != fetching.parts {
-            // Without the one before it would be half of a moment; it is offered again.
-            self.fetching = None;
-            self.timers.cancel(&Timer::Fetch);
-            return true;
-        }
-        fetching.parts += 1;
-        let round = fetching.round;
-        let sane = part.context.is_sane()
-            && snapshot::is_sane(&part.standing)
-            && part.versions.iter().flat_map(|(_, versions)| versions).all(|version| {
-                part.context.contains(&version.dot)
-                    && part.context.covers(&version.past)
-                    && version.value.check().is_ok()
-            });
-        if !sane {
-            return false;
-        }
-        fetching.snapshot.context = part.context;
-        fetching.snapshot.lamport = part.lamport;
-        for (replica, runs) in part.standing {
-            // Those of one replica may come in several parts, in order.
-            match fetching.snapshot.standing.last_mut() {
-                Some((last, before)) if *last == replica => before.extend(runs),
-                _ => fetching.snapshot.standing.push((replica, runs)),
-            }
-        }
-        fetching.snapshot.versions.extend(part.versions);
-        if more {
-            self.timers.set(Timer::Fetch, turn.now + FETCH_PATIENCE);
-            turn.send(conn, Message::SnapshotAsk { round, seen: None });
-            return true;
-        }
-        self.timers.cancel(&Timer::Fetch);
-        let Some(Fetching { snapshot, .. }) = self.fetching.take() else { return true };
-        let merged = self.store.merge(snapshot);
-        self.counters.snapshots += 1;
-        let mut changes: Vec<StoreChange> = merged
-            .changed
-            .into_iter()
-            .map(|key| StoreChange::Versions(key.clone(), self.store.get(&key).to_vec()))
-            .collect();
-        let (context, lamport) = (self.store.context().clone(), self.store.lamport());
-        changes.push(StoreChange::Seen(context, lamport));
-        self.persist(turn, changes);
-        self.serve_waiting(turn, paths);
-        // Others behind us may lack it as well.
-        for other in paths.all.iter().filter(|other| **other != conn) {
-            self.begin_sync(turn, *other);
-        }
-        true
-    }
-
     /// Fires what is due.
     pub(crate) fn tick(&mut self, turn: &mut Turn<'_>, paths: &Paths) {
         while let Some((_, timer)) = self.timers.due(turn.now) {
@@ -604,7 +443,7 @@ impl Replication {
                         self.when_durable(turn, Later::Answer(token, Reply::Behind), paths);
                     }
                 }
-                Timer::Fetch => self.fetching = None,
+                Timer::Fetch => self.transfers.give_up(),
                 Timer::Announce => {
                     for conn in paths.all.clone() {
                         self.tell_context(turn, conn, false);
@@ -613,15 +452,6 @@ impl Replication {
             }
         }
     }
-}
-
-/// Parts that fit a frame, in order.
-fn split_runs(standing: Vec<(Replica, Runs)>) -> VecDeque<(Replica, Runs)> {
-    let parts = standing.into_iter().flat_map(|(replica, runs)| {
-        let parts = runs.chunks(FRAME / RUN_BYTES).map(<[_]>::to_vec).collect::<Vec<Runs>>();
-        parts.into_iter().map(move |part| (replica.clone(), part))
-    });
-    parts.collect()
 }
 
 fn frames<T>(all: Vec<T>, size: impl Fn(&T) -> usize) -> Vec<Vec<T>> {

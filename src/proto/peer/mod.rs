@@ -1,12 +1,13 @@
 //! The peer: registers with the seeds, links up, gossips, watches its
 //! neighbours (DESIGN.md, section 4).
 //!
-//! `seeds` talks to the seeds, `open` does without them, `overlay` keeps the links,
-//! `probe` and `liveness` find out who is dead, `sync` compares, `ask` serves the
-//! operator, `gossip` (beside this module) spreads messages; this file holds them
-//! together.
+//! `lines` says who may say what over which connection, `seeds` talks to the seeds,
+//! `open` does without them, `overlay` keeps the links, `probe` and `liveness` find
+//! out who is dead, `sync` compares, `ask` serves the operator, `gossip` (beside
+//! this module) spreads messages; this file holds them together.
 
 mod ask;
+mod lines;
 mod liveness;
 mod membership;
 mod open;
@@ -25,18 +26,19 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
 use self::ask::Question;
+use self::lines::{Dial, Line};
 use self::liveness::Suspicion;
 use self::open::Open;
 use self::overlay::Neighbour;
 use self::seeds::{Desk, Request};
 use super::config::{Overlay, PeerConfig};
-use super::event::{Event, Severity};
+use super::event::Event;
 use super::gossip::Counters;
 use super::gossip::spread::Rumors;
 use super::kv::replica::Replication;
 use super::kv::store::Store;
-use super::machine::{Command, Conn, Effect, Input, Machine, OpenError, PublishError};
-use super::message::{Addr, Hello, Incarnation, Message, Purpose, Refused, Role, Welcome};
+use super::machine::{Command, Conn, Effect, Input, Machine, PublishError};
+use super::message::{Addr, Hello, Incarnation, Message, Purpose, Role};
 use super::registry::{MAX_AHEAD_MILLIS, Registry};
 use super::time::Time;
 use super::timers::Timers;
@@ -86,36 +88,6 @@ enum Timer {
     Question(u64),
     /// The leave has taken long enough.
     Leave,
-}
-
-/// What an open connection is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Line {
-    /// To a seed.
-    Seed(Addr),
-    /// A link of the overlay.
-    Neighbour(Addr),
-    /// This peer brought a notice there, and waits for what the other says of this suspect.
-    Errand { to: Addr, suspect: Addr },
-    /// Another peer brought a notice here.
-    Caller { from: Addr, since: Time },
-    /// With a member that is no neighbour, for one comparison; `mine` if this peer called.
-    Guest { peer: Addr, since: Time, mine: bool },
-    /// To a peer that is asked something.
-    Asking { to: Addr, token: u64 },
-    /// Somebody asks something.
-    Inquirer { since: Time },
-}
-
-/// What a connection is being opened for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Dial {
-    Seed(Addr),
-    Link(Addr),
-    Probe(Addr),
-    Errand { to: Addr, suspect: Addr },
-    Sync(Addr),
-    Ask { to: Addr, token: u64 },
 }
 
 /// A peer.
@@ -301,178 +273,6 @@ impl PeerMachine {
             self.begin_registration(turn);
         } else {
             self.begin_without_seeds(turn);
-        }
-    }
-
-    fn incoming(&mut self, turn: &mut Turn<'_>, conn: Conn, hello: &Hello) {
-        let refused = match (hello.purpose, hello.role) {
-            _ if hello.from == self.config.me => Some((Refused::Myself, Vec::new())),
-            (Purpose::Probe, _) | (Purpose::Errand, Role::Peer) => None,
-            (Purpose::Link, Role::Peer) if self.make_room(turn, hello) => None,
-            (Purpose::Link, Role::Peer) => self.objection_to_link(turn.now, hello),
-            (Purpose::Sync, Role::Peer) => {
-                self.objection_to_guest(hello).map(|reason| (reason, Vec::new()))
-            }
-            (Purpose::Ask, Role::Peer) => {
-                self.objection_to_inquirer().map(|reason| (reason, Vec::new()))
-            }
-            _ => Some((Refused::WrongRole, Vec::new())),
-        };
-        if let Some((reason, others)) = refused {
-            if matches!(reason, Refused::Myself | Refused::WrongRole) {
-                let keys =
-                    vec![("from", hello.from.to_string()), ("reason", reason.words().to_owned())];
-                turn.note(Severity::Warn, "link refused", keys);
-            }
-            turn.refuse(conn, reason, others);
-            return;
-        }
-        let me = self.config.me;
-        let (incarnation, leaving) = (self.incarnation, self.leaving);
-        turn.welcome(conn, Welcome { role: Role::Peer, from: me, incarnation, leaving });
-        match hello.purpose {
-            Purpose::Link => self.link_up(turn, conn, hello.from, hello.incarnation, false),
-            Purpose::Errand => {
-                self.lines.insert(conn, Line::Caller { from: hello.from, since: turn.now });
-            }
-            Purpose::Sync => self.guest_up(turn, conn, hello.from, false),
-            Purpose::Ask => {
-                self.lines.insert(conn, Line::Inquirer { since: turn.now });
-            }
-            _ => turn.close(conn),
-        }
-    }
-
-    fn open_result(&mut self, turn: &mut Turn<'_>, conn: Conn, result: Result<Welcome, OpenError>) {
-        let Some(dial) = self.dials.remove(&conn) else {
-            if result.is_ok() {
-                turn.close(conn);
-            }
-            return;
-        };
-        let (to, role) = match dial {
-            Dial::Seed(to) => (to, Role::Seed),
-            Dial::Link(to)
-            | Dial::Probe(to)
-            | Dial::Errand { to, .. }
-            | Dial::Sync(to)
-            | Dial::Ask { to, .. } => (to, Role::Peer),
-        };
-        // Whoever answers under that address must be the one that is meant.
-        let result = match result {
-            Ok(welcome) if welcome.role == role && welcome.from == to => Ok(welcome),
-            Ok(_) => {
-                turn.close(conn);
-                Err(OpenError::Garbage)
-            }
-            Err(error) => Err(error),
-        };
-        match dial {
-            Dial::Seed(seed) => self.seed_answers(turn, conn, seed, result),
-            Dial::Link(peer) => self.link_answers(turn, conn, peer, result),
-            Dial::Probe(peer) => {
-                if result.is_ok() {
-                    turn.close(conn);
-                }
-                self.probe_answers(turn, conn, peer, result);
-            }
-            Dial::Errand { to, suspect } => self.errand_answers(turn, conn, to, suspect, result),
-            Dial::Sync(peer) => self.stranger_answers(turn, conn, peer, result),
-            Dial::Ask { to, token } => self.asked_answers(turn, conn, (to, token), result),
-        }
-    }
-
-    fn received(&mut self, turn: &mut Turn<'_>, conn: Conn, message: Message) {
-        let Some(line) = self.lines.get(&conn).copied() else { return };
-        let (from, understood) = match line {
-            Line::Neighbour(peer) => (Some(peer), self.hear_neighbour(turn, conn, peer, message)),
-            Line::Seed(seed) => (Some(seed), self.hear_seed(turn, seed, message)),
-            Line::Errand { to, .. } => (Some(to), self.hear_of_suspect(turn, conn, to, message)),
-            Line::Caller { from, .. } => {
-                (Some(from), self.hear_of_suspect(turn, conn, from, message))
-            }
-            Line::Guest { peer, .. } => (Some(peer), self.hear_guest(turn, conn, message)),
-            Line::Asking { to, token } => (Some(to), self.hear_answer(turn, token, message)),
-            Line::Inquirer { .. } => (None, self.hear_inquirer(turn, conn, message)),
-        };
-        if !understood {
-            let mut keys = vec![("reason", "message not allowed on this link".to_owned())];
-            if let Some(from) = from {
-                keys.insert(0, ("from", from.to_string()));
-            }
-            turn.note(Severity::Warn, "link closed", keys);
-            turn.close(conn);
-            self.line_down(turn, conn, false);
-        }
-    }
-
-    /// What a neighbour says. False if it is nothing that a neighbour may say.
-    fn hear_neighbour(
-        &mut self,
-        turn: &mut Turn<'_>,
-        conn: Conn,
-        peer: Addr,
-        message: Message,
-    ) -> bool {
-        if let Some(neighbour) = self.neighbours.get_mut(&peer) {
-            neighbour.heard = turn.now;
-        }
-        match message {
-            Message::Gossip(gossip) => self.hear_gossip(turn, conn, gossip),
-            Message::Have(have) => return self.rumors.on_have(turn, conn, have),
-            Message::Want(want) => return self.rumors.on_want(turn, conn, &want),
-            Message::Prune => self.rumors.set_eager(conn, false),
-            Message::Graft => self.rumors.set_eager(conn, true),
-            message @ (Message::SyncDigest { .. }
-            | Message::SyncMatched(_)
-            | Message::SyncRanges(_)) => return self.hear_sync(turn, conn, message),
-            message @ (Message::Write(_)
-            | Message::Writes(_)
-            | Message::StoreContext { .. }
-            | Message::SnapshotOffer
-            | Message::SnapshotAsk { .. }
-            | Message::SnapshotPart { .. }) => {
-                let understood = self.replica.hear(turn, conn, message, &self.rumors.paths());
-                self.check_caught_up(turn);
-                return understood;
-            }
-            message @ (Message::Handshake(_)
-            | Message::Peers { .. }
-            | Message::PeersChanged(_)
-            | Message::PeersDigest(_)) => return self.hear_of_members(turn, conn, peer, message),
-            Message::Ping(number) => turn.send(conn, Message::Pong(number)),
-            Message::Pong(number) => {
-                let sent = Time::from_micros(number);
-                if sent <= turn.now {
-                    self.rumors.round_trip(conn, turn.now.since(sent));
-                }
-            }
-            Message::Leaving => {
-                let incarnation = self.neighbours.get(&peer).map_or(0, |n| n.incarnation);
-                self.departing.insert(peer, (incarnation, turn.now));
-                turn.close(conn);
-                self.line_down(turn, conn, false);
-            }
-            Message::Unlink => {
-                turn.close(conn);
-                self.line_down(turn, conn, false);
-            }
-            other => return self.hear_of_suspect(turn, conn, peer, other),
-        }
-        true
-    }
-
-    /// A connection is gone. `unexpected` if this peer did not close it and the other side did not
-    /// say that it would.
-    fn line_down(&mut self, turn: &mut Turn<'_>, conn: Conn, unexpected: bool) {
-        match self.lines.remove(&conn) {
-            Some(Line::Neighbour(peer)) => self.link_down(turn, conn, peer, unexpected),
-            Some(Line::Seed(seed)) => self.seed_lost(turn, conn, seed),
-            Some(Line::Guest { .. }) => self.rumors.link_down(conn),
-            Some(Line::Asking { token, .. }) => {
-                self.question_failed(turn, token, "it hung up without an answer");
-            }
-            Some(Line::Errand { .. } | Line::Caller { .. } | Line::Inquirer { .. }) | None => {}
         }
     }
 

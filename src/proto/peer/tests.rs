@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::proto::config::Network;
-use crate::proto::message::{Gossip, Refusal};
+use crate::proto::machine::OpenError;
+use crate::proto::message::{Gossip, Refusal, Refused, Welcome};
 use crate::proto::registry::{Record, Status};
 
 mod open;
