@@ -199,6 +199,7 @@ fn keys_and_values_may_be_anything_within_their_bounds() {
         json!("x"),
         json!({"a": -1}),
         json!({"nobody": 1}),
+        json!({"127.0.0.1:1@5": 1}),
         json!({"a": 1e99}),
         json!({ &own: u64::MAX }),
         json!({ &own: 1.5 }),

@@ -10,11 +10,12 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::{get, put};
 use serde_json::{Map, Value, json};
+use tokio::time::{Instant, timeout_at};
 
 use super::answer::{Answer, Failure, body_of, json_of, ok, path_of};
 use crate::json;
 use crate::node::PeerHandle;
-use crate::proto::kv::clock::{Clock, Seen};
+use crate::proto::kv::clock::{Clock, MetadataError, Seen};
 use crate::proto::kv::replica::{Reply, Request};
 use crate::proto::kv::store::MAX_KEY;
 use crate::proto::kv::value;
@@ -48,18 +49,47 @@ async fn seen_of(peer: &PeerHandle, body: &Value) -> Result<Option<Seen>, Failur
     if metadata.is_null() {
         return Ok(None);
     }
-    peer.look(move |machine| Seen::from_json(&metadata, |name| is_replica(machine, name)))
-        .await
-        .map_err(|_| Failure::stopped())?
-        .map_err(|error| bad(error.to_string()))
+    let read = async || {
+        let metadata = metadata.clone();
+        let read = move |machine: &PeerMachine| {
+            let seen = Seen::from_json(&metadata, |name| is_replica(machine, name));
+            (seen, machine.causal_wait())
+        };
+        peer.look(read).await.map_err(|_| Failure::stopped())
+    };
+    // The usual case, without listening for anything.
+    let (mut seen, wait) = read().await?;
+    if is_perhaps_new(&seen) {
+        let mut events = peer.member_events().await.map_err(|_| Failure::stopped())?;
+        let deadline = Instant::now() + wait;
+        loop {
+            (seen, _) = read().await?;
+            if !is_perhaps_new(&seen) || timeout_at(deadline, events.next()).await.is_err() {
+                break;
+            }
+        }
+    }
+    seen.map_err(|error| bad(error.to_string()))
+}
+
+/// Whether metadata names somebody who may have joined a moment ago: a client may be faster than the
+/// news of a replica that it has just written to.
+fn is_perhaps_new(seen: &Result<Option<Seen>, MetadataError>) -> bool {
+    matches!(seen, Err(MetadataError::UnknownReplica(name)) if address_of(name).is_some())
+}
+
+/// The address in the name of a replica.
+fn address_of(name: &str) -> Option<Addr> {
+    let (address, life) = name.rsplit_once('@')?;
+    let life = life.split_once('#').map_or(life, |(life, _)| life);
+    life.parse::<u64>().ok().and_then(|_| address.parse().ok())
 }
 
 /// Whether a name is one of a replica: it wrote something that is here, or its address is one of a
 /// peer that the seeds know, whose writes may still be on their way.
 fn is_replica(machine: &PeerMachine, name: &str) -> bool {
-    let address = name.rsplit_once('@').and_then(|(address, _)| address.parse::<Addr>().ok());
     machine.replica().store().context().get(name) > 0
-        || address.is_some_and(|address| machine.members().get(&address).is_some())
+        || address_of(name).is_some_and(|address| machine.members().get(&address).is_some())
 }
 
 async fn ask(peer: &PeerHandle, request: Request, seen: Option<Seen>) -> Result<Reply, Failure> {

@@ -1,5 +1,7 @@
 //! Networks without seeds: who is in the view, who is out, and what a new replica has.
 
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 
 use crate::replicas::{Replicas, ask, get, put, until};
@@ -84,6 +86,27 @@ fn a_new_replica_has_everything_before_it_is_ready() {
     assert_eq!(body["keys"].as_array().unwrap().len(), 500);
     let stores: Vec<_> = addrs.iter().map(|addr| get(*addr, "/kvs/sync").unwrap().1).collect();
     assert_eq!(stores[2]["versions"], stores[0]["versions"]);
+}
+
+#[test]
+fn a_client_may_be_faster_than_the_news_of_a_replica() {
+    let mut replicas = Replicas::on_loopback(2);
+    let addrs = replicas.addrs.clone();
+    replicas.start(0, &addrs[..1], &[&BRISK[..], &["--causal-wait", "20s"]].concat());
+    until("the first runs", || get(addrs[0], "/ready"));
+    put(addrs[0], "key", json!(1));
+    // Metadata of one that nobody has heard of, and that joins while its client waits.
+    let seen = json!({"causal-metadata": { format!("{}@5", addrs[1]): 0 }});
+    let first = addrs[0];
+    let asking = std::thread::spawn(move || ask(first, "GET", "/kvs/key", &seen).unwrap());
+    replicas.start(1, &addrs[..1], &BRISK);
+    let (status, body) = asking.join().unwrap();
+    assert_eq!((status, &body["value"]), (200, &json!(1)), "{body}");
+    // What no replica can be called is refused at once.
+    let asked = Instant::now();
+    let seen = json!({"causal-metadata": {"nobody@5": 1}});
+    assert_eq!(ask(addrs[0], "GET", "/kvs/key", &seen).unwrap().0, 400);
+    assert!(asked.elapsed() < Duration::from_secs(10));
 }
 
 #[test]

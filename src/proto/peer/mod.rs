@@ -193,6 +193,11 @@ impl PeerMachine {
         if self.is_open() { self.has_caught_up() } else { self.registered }
     }
 
+    /// How long a request may wait for the writes that its metadata names.
+    pub fn causal_wait(&self) -> Duration {
+        self.config.causal_wait
+    }
+
     /// Whether seeds decide who belongs to its network.
     pub fn has_seeds(&self) -> bool {
         self.config.network.has_seeds()
