@@ -163,7 +163,11 @@ enum Step {
         to: usize,
         whole: bool,
     },
-    /// A replica loses its memory and comes back under another name.
+    /// A replica crashes, and comes back with what was on its disk.
+    Crash {
+        at: usize,
+    },
+    /// A replica loses its disk, too, and comes back under another name.
     Restart {
         at: usize,
     },
@@ -182,6 +186,7 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(at, write)| Step::Arrive { at, write }),
         2 => (at.clone(), at.clone(), any::<bool>())
             .prop_map(|(from, to, whole)| Step::Sync { from, to, whole }),
+        1 => at.clone().prop_map(|at| Step::Crash { at }),
         1 => at.prop_map(|at| Step::Restart { at }),
     ]
 }
@@ -222,6 +227,12 @@ impl Story {
                 }
             }
             Step::Sync { from, to, whole } => self.sync(from, to, whole),
+            Step::Crash { at } => {
+                let store = &self.stores[at];
+                let (name, context) = (store.name().clone(), store.context().clone());
+                let kept = store.versions.clone();
+                self.stores[at] = Store::recovered(name, context, store.lamport(), kept);
+            }
             Step::Restart { at } => {
                 // Only what others know survives: it must not be the only one that knows something.
                 let (before, others): (Vec<_>, Vec<_>) =
@@ -324,6 +335,7 @@ proptest! {
             for from in 0..REPLICAS {
                 for to in 0..REPLICAS {
                     story.sync(from, to, false);
+                    story.check()?;
                 }
             }
         }
