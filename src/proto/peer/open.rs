@@ -34,6 +34,9 @@ use crate::proto::turn::Turn;
 /// of half a megabyte.
 const MAX_RECORDS: usize = 16_384;
 
+/// Changes that get a line of the log each; more at once are the list of a network that was joined.
+const MAX_LINES: usize = 16;
+
 /// What a peer without seeds keeps beside its list.
 #[derive(Debug, Default)]
 pub(super) struct Open {
@@ -198,6 +201,12 @@ impl PeerMachine {
         let links = self.neighbours.values().map(|neighbour| neighbour.conn);
         let links = links.filter(|conn| Some(*conn) != except).collect();
         turn.send_many(links, Message::PeersChanged(news.clone()));
+        let size = self.members.size().to_string();
+        if news.len() > MAX_LINES {
+            let keys = vec![("count", news.len().to_string()), ("size", size.clone())];
+            turn.note(Severity::Info, "members learned", keys);
+        }
+        let each = news.len() <= MAX_LINES;
         for (peer, record) in news {
             let (what, event) = match record.status {
                 Status::Alive => {
@@ -207,13 +216,13 @@ impl PeerMachine {
                 Status::Left => ("member left", MemberEvent::Left(peer)),
                 Status::Dead => ("member dropped", MemberEvent::Dead(peer)),
             };
-            let size = self.members.size().to_string();
-            let keys = vec![
-                ("peer", peer.to_string()),
-                ("incarnation", record.incarnation.to_string()),
-                ("size", size),
-            ];
-            turn.note(Severity::Info, what, keys);
+            if each {
+                let incarnation = record.incarnation.to_string();
+                let peer = peer.to_string();
+                let keys =
+                    vec![("peer", peer), ("incarnation", incarnation), ("size", size.clone())];
+                turn.note(Severity::Info, what, keys);
+            }
             if record.status != Status::Alive {
                 self.member_gone(turn, peer, record.incarnation);
             }
