@@ -57,11 +57,9 @@ pub fn messages(machine: &PeerMachine) -> Vec<Value> {
 
 /// A version with its metadata (CONTRACT.md, section 4).
 pub fn version(version: &Version) -> Value {
-    let mut seen = version.past.clone();
-    seen.add(&version.dot);
     json!({
         "value": version.value.json(),
-        "vc": clock(&seen),
+        "vc": clock(&version.clock()),
         "lamport": version.lamport,
         "node_id": version.dot.replica,
         "ts": version.at.to_string(),

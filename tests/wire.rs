@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
 use rumormill::net::codec;
-use rumormill::proto::kv::clock::Dot;
+use rumormill::proto::kv::clock::{Clock, Dot, Seen};
 use rumormill::proto::kv::store::Write;
 use rumormill::proto::kv::value::Value;
 use rumormill::proto::message::{
@@ -38,11 +38,16 @@ fn gossip() -> Gossip {
     }
 }
 
+fn clock() -> Clock {
+    [("127.0.0.1:6002@300".into(), 1), ("elsewhere".into(), 2)].into_iter().collect()
+}
+
 fn write() -> Write {
     let dot = |count| Dot { replica: "127.0.0.1:6001@7".into(), count };
     Write {
         dot: dot(2),
-        past: [("127.0.0.1:6002@300".into(), 1), ("elsewhere".into(), 2)].into_iter().collect(),
+        past: Seen { clock: clock(), extra: vec![Dot { replica: "elsewhere".into(), count: 4 }] },
+        own: 1,
         lamport: 3,
         at: Time::from_micros(251),
         key: "k".into(),
@@ -167,40 +172,40 @@ fn golden() -> Vec<(Message, &'static str)> {
         (Message::SyncMatched(4), "00000002_2504"),
         (
             Message::Write(Arc::new(write())),
-            "00000060_2600007f000001fb711707020200007f000001fb7217fb2c01010109656c736577686572650203fbfb00016b0100007f000001fb7117070101065b22c3bc225d25430e7ac849b6925886cb691fdcc5b6dcc24bf6b64b1a80b08bf928eb1c2703",
+            "0000006e_2600007f000001fb711707020200007f000001fb7217fb2c01010109656c7365776865726502010109656c73657768657265040103fbfb00016b0100007f000001fb7117070101065b22c3bc225d25430e7ac849b6925886cb691fdcc5b6dcc24bf6b64b1a80b08bf928eb1c2703",
         ),
         (
-            Message::StoreContext { context: write().past, answer: true },
+            Message::StoreContext { context: clock(), answer: true },
             "0000001c_270200007f000001fb7217fb2c01010109656c736577686572650201",
         ),
         (
             Message::Writes(vec![Arc::new(write())]),
-            "00000061_280100007f000001fb711707020200007f000001fb7217fb2c01010109656c736577686572650203fbfb00016b0100007f000001fb7117070101065b22c3bc225d25430e7ac849b6925886cb691fdcc5b6dcc24bf6b64b1a80b08bf928eb1c2703",
+            "0000006f_280100007f000001fb711707020200007f000001fb7217fb2c01010109656c7365776865726502010109656c73657768657265040103fbfb00016b0100007f000001fb7117070101065b22c3bc225d25430e7ac849b6925886cb691fdcc5b6dcc24bf6b64b1a80b08bf928eb1c2703",
         ),
         (Message::SnapshotOffer, "00000001_29"),
         (Message::SnapshotAsk { round: 4, seen: None }, "00000003_2a0400"),
         (
-            Message::SnapshotAsk { round: 4, seen: Some(write().past) },
+            Message::SnapshotAsk { round: 4, seen: Some(clock()) },
             "0000001d_2a04010200007f000001fb7217fb2c01010109656c7365776865726502",
         ),
         (
             Message::SnapshotPart {
                 round: 4,
                 part: 1,
-                context: write().past,
+                context: clock(),
                 lamport: 3,
                 standing: vec![("[::1]:6002@300".into(), vec![(1, 2), (251, 1)])],
                 entries: vec![("k".into(), write().version().into_iter().collect())],
                 more: false,
             },
-            "0000008a_2b04010200007f000001fb7217fb2c01010109656c736577686572650203010e5b3a3a315d3a3630303240333030020102fbfb000101016b0100007f000001fb711707020200007f000001fb7217fb2c01010109656c736577686572650203fbfb00065b22c3bc225d25430e7ac849b6925886cb691fdcc5b6dcc24bf6b64b1a80b08bf928eb1c270300",
+            "00000098_2b04010200007f000001fb7217fb2c01010109656c736577686572650203010e5b3a3a315d3a3630303240333030020102fbfb000101016b0100007f000001fb711707020200007f000001fb7217fb2c01010109656c7365776865726502010109656c73657768657265040103fbfb00065b22c3bc225d25430e7ac849b6925886cb691fdcc5b6dcc24bf6b64b1a80b08bf928eb1c270300",
         ),
         (
             Message::Handshake(vec![(peer, record())]),
             "00000012_2c01007f000001fb7117fb2c010207020002",
         ),
         (
-            Message::Peers { records: vec![(peer, record())], context: write().past },
+            Message::Peers { records: vec![(peer, record())], context: clock() },
             "0000002c_2d01007f000001fb7117fb2c0102070200020200007f000001fb7217fb2c01010109656c7365776865726502",
         ),
         (
@@ -214,8 +219,11 @@ fn golden() -> Vec<(Message, &'static str)> {
         (Message::StoreAsk(Some("k".into())), "00000004_3001016b"),
         (Message::StoreAsk(None), "00000002_3000"),
         (
-            Message::StoreVersions(write().version().into_iter().collect()),
-            "00000052_310100007f000001fb711707020200007f000001fb7217fb2c01010109656c736577686572650203fbfb00065b22c3bc225d25430e7ac849b6925886cb691fdcc5b6dcc24bf6b64b1a80b08bf928eb1c2703",
+            Message::StoreVersions {
+                versions: write().version().into_iter().collect(),
+                more: false,
+            },
+            "00000061_310100007f000001fb711707020200007f000001fb7217fb2c01010109656c7365776865726502010109656c73657768657265040103fbfb00065b22c3bc225d25430e7ac849b6925886cb691fdcc5b6dcc24bf6b64b1a80b08bf928eb1c270300",
         ),
         (
             Message::StoreKeys { keys: vec!["k".into(), "l".into()], more: true },

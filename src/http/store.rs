@@ -99,6 +99,11 @@ async fn ask(peer: &PeerHandle, request: Request, seen: Option<Seen>) -> Result<
             "Causal dependencies not satisfied; try again later",
         )),
         Reply::NotFound => Err(Failure::new(StatusCode::NOT_FOUND, "Key does not exist")),
+        Reply::TooManySiblings => Err(Failure::new(
+            StatusCode::CONFLICT,
+            "too many values stand beside each other; read the key, and write with what that gives you",
+        )),
+        Reply::TooManyReplicas => Err(bad("causal-metadata names too many replicas")),
         reply => Ok(reply),
     }
 }
@@ -163,6 +168,7 @@ async fn delete(State(peer): State<PeerHandle>, key: KeyPath, body: Bytes) -> An
 fn clock_of(body: &Value) -> Result<Clock, Failure> {
     // A replica of another make may have any name.
     match Seen::from_json(body.get(METADATA).unwrap_or(&Value::Null), |_| true) {
+        Ok(Some(seen)) if !seen.clock.is_sane() => Err(bad("causal-metadata has no sane names")),
         Ok(Some(seen)) if seen.extra.is_empty() && !seen.clock.is_empty() => Ok(seen.clock),
         Ok(_) => Err(bad("a relayed write carries its own clock as causal-metadata")),
         Err(error) => Err(bad(error.to_string())),

@@ -12,10 +12,12 @@ use serde::de::DeserializeOwned;
 use tokio_util::codec::{Decoder, LengthDelimitedCodec};
 
 use crate::proto::gossip::MAX_PAYLOAD;
+use crate::proto::kv::clock::MAX_CLOCK;
 use crate::proto::message::{Answer, Hello, Message};
 
-/// Longest frame after the opening, bytes: the longest payload and what is said around it.
-pub const MAX_FRAME: usize = MAX_PAYLOAD + 4_096;
+/// Longest frame after the opening, bytes: the longest payload or value, and what is said around it,
+/// which for a write is the clocks of what it rests on and what it replaces.
+pub const MAX_FRAME: usize = MAX_PAYLOAD + MAX_CLOCK + (256 << 10);
 /// Longest frame of the opening, bytes: a stranger must not make us hold more.
 pub const MAX_OPENING: usize = 1_024;
 /// First bytes of a link.

@@ -539,8 +539,13 @@ pub enum Message {
 
     /// What do you hold under this key, or which keys?
     StoreAsk(Option<Arc<str>>),
-    /// The versions of the key that was asked for, the one to show first.
-    StoreVersions(Vec<Version>),
+    /// The versions of the key that was asked for, in frames.
+    StoreVersions {
+        /// The one to show first, first.
+        versions: Vec<Version>,
+        /// More follow.
+        more: bool,
+    },
     /// The keys, in frames.
     StoreKeys {
         /// In order.

@@ -17,7 +17,7 @@ use crate::proto::kv::store::{Store, Version, Write};
 /// Name of the file in the data directory.
 const FILE: &str = "store.redb";
 /// Version of what the tables hold.
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 2;
 /// By key: its versions, as JSON.
 const VERSIONS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("versions");
 /// By replica: how many of its writes were seen.

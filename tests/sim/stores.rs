@@ -6,6 +6,9 @@
 //! is all of it at once: nothing is shown without its causal past, nothing that
 //! was overwritten or deleted comes back, nothing is lost, and two that have
 //! seen the same show the same.
+//!
+//! And it knows what each client was really shown: a write replaces of that
+//! just what stood, and nothing that its client was never shown.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -66,14 +69,18 @@ impl Shelf {
 #[derive(Default)]
 pub struct Stores {
     writes: BTreeMap<Dot, Arc<Write>>,
-    /// What the clients that wait for an answer have seen.
-    asking: BTreeMap<u64, Option<Seen>>,
+    /// Of each question that is not answered the one that the same client was answered before, whose
+    /// metadata it brings.
+    asking: BTreeMap<u64, Option<u64>>,
+    /// What a client really knew once a question was answered, and when it wrote something.
+    knew: BTreeMap<u64, BTreeSet<Dot>>,
+    knew_at: BTreeMap<Dot, BTreeSet<Dot>>,
 }
 
 impl Stores {
-    /// A client asks.
-    pub fn asks(&mut self, token: u64, seen: Option<Seen>) {
-        self.asking.insert(token, seen);
+    /// A client asks, with what it was given for an earlier question.
+    pub fn asks(&mut self, token: u64, before: Option<u64>) {
+        self.asking.insert(token, before);
     }
 
     /// A replica is about to keep changes; what is wrong with them.
@@ -113,10 +120,75 @@ impl Stores {
         if !disk.covers(&seen) {
             return Some(format!("answers for {seen}, and has {disk} on its disk"));
         }
-        let before = before.map(|seen| seen.bound()).unwrap_or_default();
-        let shown = store.context();
-        (!shown.covers(&before))
-            .then(|| format!("answers one that has seen {before} out of {shown}"))
+        let known = before.map(|before| self.knew.get(&before).cloned().unwrap_or_default());
+        let lacks = known.iter().flatten().find(|dot| !store.context().contains(dot));
+        if let Some(lacks) = lacks {
+            return Some(format!("answers a client that has seen {lacks:?}, and has not"));
+        }
+        match reply {
+            Reply::Put { .. } | Reply::Deleted(_) => {
+                let replica = store.name().clone();
+                let dot = Dot { count: seen.get(&replica), replica };
+                self.wrote(token, dot, known, store)
+            }
+            Reply::Got { versions, .. } => {
+                let mut known = known.unwrap_or_default();
+                for version in versions {
+                    known.extend(self.behind(&version.dot));
+                }
+                self.knew.insert(token, known);
+                None
+            }
+            _ => None,
+        }
+    }
+
+    /// What a client knows that is shown a write: it, and what its client knew.
+    fn behind(&self, dot: &Dot) -> BTreeSet<Dot> {
+        let mut all = match (self.knew_at.get(dot), self.writes.get(dot)) {
+            (Some(known), _) => known.clone(),
+            // Its client was never answered, or did not say what it had seen: what the write says.
+            (None, Some(write)) => self.told(write),
+            (None, None) => BTreeSet::new(),
+        };
+        all.insert(dot.clone());
+        all
+    }
+
+    fn told(&self, write: &Write) -> BTreeSet<Dot> {
+        let had_seen = |dot: &Dot| {
+            let own = dot.replica == write.dot.replica && dot.count <= write.own;
+            own || write.past.contains(dot)
+        };
+        self.writes.keys().filter(|dot| had_seen(dot)).cloned().collect()
+    }
+
+    /// A client that knew that is answered for this write; what is wrong with it.
+    fn wrote(
+        &mut self,
+        token: u64,
+        dot: Dot,
+        known: Option<BTreeSet<Dot>>,
+        store: &Store,
+    ) -> Option<String> {
+        let write = self.writes.get(&dot)?.clone();
+        // Who brings no metadata has seen what the replica has, whatever that is.
+        let known = known.unwrap_or_else(|| self.told(&write));
+        if let Some(lost) = write.replaces.iter().find(|replaced| !known.contains(replaced)) {
+            return Some(format!("{write:?} replaces {lost:?}, which its client never saw"));
+        }
+        let stands = store.get(&write.key).iter().find(|version| known.contains(&version.dot));
+        if let Some(version) = stands {
+            return Some(format!(
+                "{:?} stands beside {write:?}, whose client had seen it",
+                version.dot
+            ));
+        }
+        let mut all = known.clone();
+        all.insert(dot.clone());
+        self.knew_at.insert(dot, known);
+        self.knew.insert(token, all);
+        None
     }
 
     /// What is wrong with what a replica shows.
@@ -130,7 +202,7 @@ impl Stores {
                 let Some((dot, write)) = self.writes.get_key_value(&dot) else {
                     return Some(format!("has seen {dot:?}, which nobody has made"));
                 };
-                if !context.covers(&write.past) {
+                if !write.past.is_within(context) {
                     return Some(format!("has seen {dot:?} and not what it rests on"));
                 }
                 replaced.extend(&write.replaces);

@@ -272,13 +272,14 @@ impl Trouble {
             },
         };
         let client = self.rng.random_range(0..CLIENTS);
+        let before = self.clients[client];
         let seen = match self.rng.random_bool(0.8) {
-            true => world.sessions.get(&self.clients[client]).cloned(),
+            true => world.sessions.get(&before).cloned(),
             false => None,
         };
         self.clients[client] = token;
         if let Some(checks) = &mut world.checks {
-            checks.stores.asks(token, seen.clone());
+            checks.stores.asks(token, seen.is_some().then_some(before));
         }
         world.command(id, Command::Store { token, request, seen });
     }

@@ -198,8 +198,7 @@ fn clients(
                 let any = client.rng.random_range(0..addrs.len());
                 let replica = if is_loyal { number % addrs.len() } else { any };
                 client.ask(&diary, addrs[replica], replica);
-                let pause = if is_loyal { PAUSE / 4 } else { PAUSE };
-                std::thread::sleep(Duration::from_millis(client.rng.random_range(0..pause)));
+                std::thread::sleep(Duration::from_millis(client.rng.random_range(0..PAUSE)));
             }
             client
         })

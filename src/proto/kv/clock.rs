@@ -129,9 +129,26 @@ impl Clock {
         self.0.is_empty()
     }
 
-    /// Whether names ascend and counts are at least 1: of one from the network, nothing is known.
+    /// Whether it can be one that a replica has: of one from the network, nothing is known.
     pub fn is_sane(&self) -> bool {
-        self.0.windows(2).all(|pair| pair[0].0 < pair[1].0) && self.0.iter().all(|(_, n)| *n > 0)
+        self.0.windows(2).all(|pair| pair[0].0 < pair[1].0)
+            && self
+                .0
+                .iter()
+                .all(|(name, count)| is_sane_name(name) && (1..=MAX_COUNT).contains(count))
+            && self.size() <= MAX_CLOCK
+    }
+
+    /// Bytes that it takes on the wire and in memory, at most.
+    pub fn size(&self) -> usize {
+        self.0.iter().map(|(name, _)| name.len() + ENTRY).sum()
+    }
+
+    /// Whether one more replica can be kept count of: beyond, nothing that carries a clock would fit a
+    /// frame. Those that are counted already always can.
+    pub fn has_room_for(&self, replica: &str) -> bool {
+        is_sane_name(replica)
+            && (self.get(replica) > 0 || self.size() + replica.len() + ENTRY <= MAX_CLOCK)
     }
 }
 
@@ -148,7 +165,7 @@ impl FromIterator<(Replica, u64)> for Clock {
 /// What a client has seen: a clock, and single writes beyond it. A client that wrote beside another
 /// one's write at the same replica has seen its own and not the other's, which a count alone could
 /// not say.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Seen {
     /// All that was seen in order.
     pub clock: Clock,
@@ -158,10 +175,17 @@ pub struct Seen {
 
 /// Greatest count in metadata: beyond, not every JSON reader keeps whole numbers apart (RFC 8259,
 /// section 6), so that a client could not hand it back; a million writes a second take 285 years.
-const MAX_COUNT: u64 = (1 << 53) - 1;
-/// Single writes kept in metadata: each is one of a client's own, which stands beside one of another
-/// client at the same replica that it has never read.
-const MAX_EXTRA: usize = 32;
+pub(super) const MAX_COUNT: u64 = (1 << 53) - 1;
+/// Single writes kept beyond a clock: they travel with each request and each write. With more, the
+/// lowest of them counts as seen together with all that was written before it at its replica.
+pub const MAX_EXTRA: usize = 16;
+/// Longest name of a replica, bytes.
+const MAX_NAME: usize = 128;
+/// What a clock takes at most, bytes, by [`Clock::size`]: ten thousand lives of replicas that wrote.
+/// It has to fit a frame beside the greatest value.
+pub const MAX_CLOCK: usize = 512 << 10;
+/// What an entry of a clock takes beside its name.
+const ENTRY: usize = 16;
 /// Between the name of a replica and the number of a single write.
 const SINGLE: char = '#';
 
@@ -174,26 +198,90 @@ pub enum MetadataError {
     /// A count is no positive whole number.
     #[error("causal-metadata of {0:?} is no count")]
     NoCount(String),
+    /// More single writes than a client is given.
+    #[error("causal-metadata has more than {MAX_EXTRA} single writes")]
+    TooMany,
     /// A name is none of a replica.
     #[error("causal-metadata names an unknown replica {0:?}")]
     UnknownReplica(String),
 }
 
+fn is_sane_name(name: &str) -> bool {
+    !name.is_empty() && name.len() <= MAX_NAME
+}
+
+impl Dot {
+    /// Whether it can be one of a write: of one from the network, nothing is known.
+    pub fn is_sane(&self) -> bool {
+        is_sane_name(&self.replica) && (1..=MAX_COUNT).contains(&self.count)
+    }
+}
+
 impl Seen {
+    /// All that a clock has.
+    pub fn of(clock: Clock) -> Self {
+        Self { clock, extra: Vec::new() }
+    }
+
     /// Whether a write was seen.
     pub fn contains(&self, dot: &Dot) -> bool {
         self.clock.contains(dot) || self.extra.contains(dot)
     }
 
-    /// Drops single writes that the clock covers. Beyond [`MAX_EXTRA`] the oldest go into the clock,
-    /// with what was written before them: it is what a client forgets that never reads.
-    pub(super) fn settle(&mut self) {
+    /// Whether it can be one that a client has: of one from the network, nothing is known.
+    pub fn is_sane(&self) -> bool {
+        self.clock.is_sane() && self.extra.len() <= MAX_EXTRA && self.extra.iter().all(Dot::is_sane)
+    }
+
+    /// Whether a replica that has seen this much has all of it.
+    pub fn is_within(&self, context: &Clock) -> bool {
+        context.covers(&self.clock) && self.extra.iter().all(|single| context.contains(single))
+    }
+
+    /// Has seen these, too.
+    pub(super) fn add(&mut self, dots: impl IntoIterator<Item = Dot>) {
+        self.extra.extend(dots);
+        self.settle();
+    }
+
+    /// Bytes that it takes, at most.
+    pub(super) fn size(&self) -> usize {
+        let extra = self.extra.iter().map(|single| single.replica.len() + ENTRY);
+        self.clock.size() + extra.sum::<usize>()
+    }
+
+    /// Lets its names share the memory of those of a clock.
+    pub(super) fn intern(&mut self, names: &Clock) {
+        names.intern_all(&mut self.clock);
+        self.extra.iter_mut().for_each(|single| names.intern(&mut single.replica));
+    }
+
+    /// Single writes that follow on what the clock has go into it.
+    fn settle(&mut self) {
         let Self { clock, extra } = self;
-        extra.retain(|single| !clock.contains(single));
+        extra.sort();
+        extra.dedup();
+        let absorb = |clock: &mut Clock, extra: &mut Vec<Dot>| {
+            extra.retain(|single| {
+                let follows = clock.get(&single.replica) + 1 >= single.count;
+                if follows {
+                    clock.add(single);
+                }
+                !follows
+            });
+        };
+        absorb(clock, extra);
         while extra.len() > MAX_EXTRA {
-            let oldest = extra.remove(0);
-            clock.add(&oldest);
-            extra.retain(|single| !clock.contains(single));
+            // The lowest one of the replica that has most of them.
+            let many = |of: &Dot| extra.iter().filter(|other| other.replica == of.replica).count();
+            let Some(lowest) = extra.iter().max_by_key(|single| many(single)).cloned() else {
+                return;
+            };
+            let lowest = extra.iter().find(|single| single.replica == lowest.replica).cloned();
+            if let Some(lowest) = lowest {
+                clock.add(&lowest);
+            }
+            absorb(clock, extra);
         }
     }
 
@@ -244,12 +332,14 @@ impl Seen {
             }
             match single {
                 None => seen.clock.raise(&replica.into(), count),
+                Some(_) if seen.extra.len() >= MAX_EXTRA => return Err(MetadataError::TooMany),
                 Some(number) if number.parse() == Ok(count) && count > 0 => {
                     seen.extra.push(Dot { replica: replica.into(), count });
                 }
                 Some(_) => return Err(no_count()),
             }
         }
+        seen.settle();
         Ok(Some(seen))
     }
 }
@@ -290,7 +380,7 @@ mod tests {
     fn metadata_comes_back_as_it_was_given() {
         let mut seen = Seen::default();
         seen.clock.add(&dot("127.0.0.1:6000@7", 2));
-        seen.extra.push(dot("127.0.0.1:6000@7", 5));
+        seen.add([dot("127.0.0.1:6000@7", 5)]);
         let json = seen.to_json();
         assert_eq!(json, json!({"127.0.0.1:6000@7": 2, "127.0.0.1:6000@7#5": 5}));
         assert_eq!(Seen::from_json(&json, |_| true), Ok(Some(seen.clone())));

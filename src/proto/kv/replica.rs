@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use super::clock::{Clock, Dot, Replica, Seen};
 pub use super::request::{Reply, Request, StoreChange, StoreCounters};
-use super::store::{Receipt, Store, Write};
+use super::store::{Receipt, Store, Version, Write};
 use super::transfer::Transfers;
 use crate::proto::event::Severity;
 use crate::proto::machine::{Conn, Effect};
@@ -32,8 +32,6 @@ const ANNOUNCE_AFTER: Duration = Duration::from_millis(100);
 pub(super) const FRAME: usize = 256 << 10;
 /// Requests that may wait for writes at the same time.
 const MAX_WAITING: usize = 1_024;
-/// Replicas in a context from elsewhere, and bytes in a name.
-const MAX_CLOCK: (usize, usize) = (4_096, 128);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Timer {
@@ -43,6 +41,8 @@ pub(super) enum Timer {
     Fetch,
     /// Tell all neighbours what has been seen.
     Announce,
+    /// Send a neighbour what it lacks by what it said last.
+    Repair(Conn),
 }
 
 /// Done once what it rests on is durable.
@@ -50,6 +50,7 @@ pub(super) enum Timer {
 pub(super) enum Later {
     Spread(Arc<Write>),
     Say(Conn, Message),
+    Close(Conn),
     Answer(u64, Reply),
     Operated(u64, Outcome),
 }
@@ -79,6 +80,9 @@ pub struct Replication {
     later: VecDeque<(u64, Later)>,
     waiting: BTreeMap<u64, Waiting>,
     asked: BTreeMap<Conn, Time>,
+    /// When a neighbour was last sent what it lacks, and what it has said since.
+    repaired: BTreeMap<Conn, Time>,
+    owed: BTreeMap<Conn, Clock>,
     pub(super) transfers: Transfers,
     pub(super) counters: StoreCounters,
     pub(super) timers: Timers<Timer>,
@@ -95,6 +99,8 @@ impl Replication {
             later: VecDeque::new(),
             waiting: BTreeMap::new(),
             asked: BTreeMap::new(),
+            repaired: BTreeMap::new(),
+            owed: BTreeMap::new(),
             transfers: Transfers::default(),
             counters: StoreCounters::default(),
             timers: Timers::default(),
@@ -144,6 +150,7 @@ impl Replication {
         match later {
             Later::Spread(write) => turn.send_many(paths.eager.clone(), Message::Write(write)),
             Later::Say(conn, message) => turn.send(conn, message),
+            Later::Close(conn) => turn.close(conn),
             Later::Answer(token, reply) => {
                 turn.effects.push(Effect::Stored { token, reply });
             }
@@ -175,7 +182,7 @@ impl Replication {
             // All but the write itself has to be here.
             Request::Relayed(_, _, clock) => {
                 let past = self.store.past_of(clock).unwrap_or_else(|| clock.clone());
-                Some(Seen { clock: past, extra: Vec::new() })
+                Some(Seen::of(past))
             }
             _ => seen,
         };
@@ -212,6 +219,14 @@ impl Replication {
                     Reply::Got { versions, seen: self.store.seen_with(&key, seen) }
                 }
             },
+            Request::Relayed(_, _, clock)
+                if !clock.iter().all(|(name, _)| self.store.context().has_room_for(name)) =>
+            {
+                Reply::TooManyReplicas
+            }
+            Request::Put(key, _) if !self.store.has_room_for_sibling(&key, seen) => {
+                Reply::TooManySiblings
+            }
             Request::Relayed(key, value, clock) => {
                 if let Some(write) = self.store.relayed(turn.now, &key, value, &clock) {
                     self.written(turn, write, paths);
@@ -271,19 +286,18 @@ impl Replication {
 
     /// Tells somebody who asked what is held.
     pub(crate) fn tell_holding(&mut self, turn: &mut Turn<'_>, conn: Conn, key: Option<&str>) {
-        let messages = match self.holding(key) {
-            Holding::Versions(versions) => vec![Message::StoreVersions(versions)],
-            Holding::Keys(keys) => {
-                let mut frames = frames(keys, |key| key.len());
-                let last = frames.pop().unwrap_or_default();
-                let part = |keys, more| Message::StoreKeys { keys, more };
-                let frames = frames.into_iter().map(|keys| part(keys, true));
-                frames.chain([part(last, false)]).collect()
-            }
+        let messages: Vec<Message> = match self.holding(key) {
+            Holding::Versions(versions) => last_is_last(frames(versions, Version::size))
+                .map(|(versions, more)| Message::StoreVersions { versions, more })
+                .collect(),
+            Holding::Keys(keys) => last_is_last(frames(keys, |key| key.len()))
+                .map(|(keys, more)| Message::StoreKeys { keys, more })
+                .collect(),
         };
         for message in messages {
             self.when_durable(turn, Later::Say(conn, message), &Paths::default());
         }
+        self.when_durable(turn, Later::Close(conn), &Paths::default());
     }
 
     /// Answers an operator once what the answer rests on is durable.
@@ -300,6 +314,9 @@ impl Replication {
     /// A link is gone.
     pub(crate) fn link_down(&mut self, conn: Conn) {
         self.asked.remove(&conn);
+        self.repaired.remove(&conn);
+        self.owed.remove(&conn);
+        self.timers.cancel(&Timer::Repair(conn));
         if self.transfers.link_down(conn) {
             self.timers.cancel(&Timer::Fetch);
         }
@@ -317,9 +334,7 @@ impl Replication {
             Message::Write(write) => self.hear_writes(turn, conn, vec![write], paths),
             Message::Writes(writes) => self.hear_writes(turn, conn, writes, paths),
             Message::StoreContext { context, answer } => {
-                let sane = context.is_sane()
-                    && context.len() <= MAX_CLOCK.0
-                    && context.iter().all(|(name, _)| name.len() <= MAX_CLOCK.1);
+                let sane = context.is_sane();
                 if sane {
                     self.hear_context(turn, conn, &context, answer);
                 }
@@ -340,9 +355,12 @@ impl Replication {
         paths: &Paths,
     ) -> bool {
         let mut applied = Vec::new();
-        let mut gap = false;
+        let (mut gap, mut sane) = (false, true);
         for write in writes {
             let (dot, key) = (write.dot.clone(), write.key.clone());
+            if dot.replica == *self.store.name() {
+                self.rename_if_behind(turn, dot.count);
+            }
             match self.store.receive(write) {
                 Ok(Receipt::Applied(writes)) => applied.extend(writes),
                 Ok(Receipt::Known) => self.counters.duplicates += 1,
@@ -357,7 +375,9 @@ impl Replication {
                         ("reason", error.to_string()),
                     ];
                     turn.note(Severity::Warn, "write refused", keys);
-                    return false;
+                    // What came before it is applied, and has to be kept like anything that is.
+                    sane = false;
+                    break;
                 }
             }
         }
@@ -379,10 +399,10 @@ impl Replication {
             }
             self.serve_waiting(turn, paths);
         }
-        if gap {
+        if gap && sane {
             self.compare(turn, conn);
         }
-        true
+        sane
     }
 
     pub(super) fn serve_waiting(&mut self, turn: &mut Turn<'_>, paths: &Paths) {
@@ -401,29 +421,49 @@ impl Replication {
         }
     }
 
-    fn hear_context(&mut self, turn: &mut Turn<'_>, conn: Conn, theirs: &Clock, answer: bool) {
-        let mine = self.store.name().clone();
-        if theirs.get(&mine) > self.store.context().get(&mine) {
-            // This disk is an old copy: what it would write next was written before.
-            let (life, number) = (turn.now.millis(), theirs.get(&mine));
-            let base = mine.rsplit_once('@').map_or(&*mine, |(addr, _)| addr);
-            let name: Replica = format!("{base}@{life}").into();
-            let keys = vec![("was", mine.to_string()), ("number", number.to_string())];
-            turn.note(Severity::Warn, "replica renamed", keys);
-            self.store.rename(name.clone());
-            self.persist(turn, vec![StoreChange::Named(name)]);
-        }
-        if !theirs.covers(self.store.context()) {
-            match self.store.since(theirs) {
-                Some(writes) => {
-                    self.counters.repaired += writes.len() as u64;
-                    for frame in frames(writes, |write| write.size()) {
-                        let message = Message::Writes(frame);
-                        self.when_durable(turn, Later::Say(conn, message), &Paths::default());
-                    }
-                }
-                None => turn.send(conn, Message::SnapshotOffer),
+    /// Sends a neighbour what it lacks; not more often than it may ask, or a few bytes from it would
+    /// fill this process with what waits for it.
+    fn repair(&mut self, turn: &mut Turn<'_>, conn: Conn, theirs: Clock) {
+        match self.repaired.get(&conn) {
+            Some(at) if turn.now.since(*at) < ASK_AGAIN => {
+                self.timers.set(Timer::Repair(conn), *at + ASK_AGAIN);
+                self.owed.insert(conn, theirs);
+                return;
             }
+            _ => self.repaired.insert(conn, turn.now),
+        };
+        match self.store.since(&theirs) {
+            Some(writes) => {
+                self.counters.repaired += writes.len() as u64;
+                for frame in frames(writes, |write| write.size()) {
+                    let message = Message::Writes(frame);
+                    self.when_durable(turn, Later::Say(conn, message), &Paths::default());
+                }
+            }
+            None => turn.send(conn, Message::SnapshotOffer),
+        }
+    }
+
+    /// Others know of so many writes of this replica. If those are more than it knows of itself, its
+    /// disk is an old copy, and what it would write next was written before: so it writes under
+    /// another name from now on.
+    pub(super) fn rename_if_behind(&mut self, turn: &mut Turn<'_>, known: u64) {
+        let mine = self.store.name().clone();
+        if mine.is_empty() || known <= self.store.context().get(&mine) {
+            return;
+        }
+        let base = mine.rsplit_once('@').map_or(&*mine, |(addr, _)| addr);
+        let name: Replica = format!("{base}@{}", turn.now.millis()).into();
+        let keys = vec![("was", mine.to_string()), ("number", known.to_string())];
+        turn.note(Severity::Warn, "replica renamed", keys);
+        self.store.rename(name.clone());
+        self.persist(turn, vec![StoreChange::Named(name)]);
+    }
+
+    fn hear_context(&mut self, turn: &mut Turn<'_>, conn: Conn, theirs: &Clock, answer: bool) {
+        self.rename_if_behind(turn, theirs.get(self.store.name()));
+        if !theirs.covers(self.store.context()) {
+            self.repair(turn, conn, theirs.clone());
         }
         let asked_just_now =
             self.asked.get(&conn).is_some_and(|at| turn.now.since(*at) < ASK_AGAIN);
@@ -444,6 +484,13 @@ impl Replication {
                     }
                 }
                 Timer::Fetch => self.transfers.give_up(),
+                Timer::Repair(conn) => {
+                    if let Some(theirs) = self.owed.remove(&conn)
+                        && !theirs.covers(self.store.context())
+                    {
+                        self.repair(turn, conn, theirs);
+                    }
+                }
                 Timer::Announce => {
                     for conn in paths.all.clone() {
                         self.tell_context(turn, conn, false);
@@ -452,6 +499,12 @@ impl Replication {
             }
         }
     }
+}
+
+/// Frames, and whether more follow; at least one.
+fn last_is_last<T>(mut frames: Vec<Vec<T>>) -> impl Iterator<Item = (Vec<T>, bool)> {
+    let last = frames.pop().unwrap_or_default();
+    frames.into_iter().map(|frame| (frame, true)).chain([(last, false)])
 }
 
 fn frames<T>(all: Vec<T>, size: impl Fn(&T) -> usize) -> Vec<Vec<T>> {

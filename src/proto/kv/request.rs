@@ -42,6 +42,10 @@ pub enum Reply {
     Relayed,
     /// There is no such key.
     NotFound,
+    /// Too many versions stand beside what the client would write.
+    TooManySiblings,
+    /// It is of one replica more than can be kept count of.
+    TooManyReplicas,
     /// Writes that the client has seen have not come here in time.
     Behind,
 }
@@ -51,7 +55,11 @@ impl Reply {
     pub fn seen(&self) -> Option<&Seen> {
         match self {
             Reply::Put { seen, .. } | Reply::Got { seen, .. } | Reply::Deleted(seen) => Some(seen),
-            Reply::Relayed | Reply::NotFound | Reply::Behind => None,
+            Reply::Relayed
+            | Reply::NotFound
+            | Reply::TooManySiblings
+            | Reply::TooManyReplicas
+            | Reply::Behind => None,
         }
     }
 }

@@ -11,8 +11,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::clock::{Clock, Dot, Replica};
-use super::store::{Store, Version, sort};
+use super::clock::{Clock, Dot, MAX_COUNT, Replica};
+use super::store::{MAX_KEY, Store, Version, sort};
 use crate::proto::gossip::runs;
 use crate::proto::message::Runs;
 
@@ -36,9 +36,37 @@ pub struct Merged {
     pub changed: Vec<Arc<str>>,
 }
 
-/// Whether what somebody says to stand is told as numbers are.
-pub fn is_sane(standing: &[(Replica, Runs)]) -> bool {
-    standing.iter().all(|(_, of)| runs::is_sane(of))
+impl Snapshot {
+    /// A version by its place: that of its key, and its own among those of the key.
+    pub(super) fn version(&self, (key, place): (usize, usize)) -> Option<(&Arc<str>, &Version)> {
+        let (key, of) = self.versions.get(key)?;
+        Some((key, of.get(place)?))
+    }
+
+    /// The place that follows.
+    pub(super) fn after(&self, (key, place): (usize, usize)) -> (usize, usize) {
+        let is_last = self.versions.get(key).is_none_or(|(_, of)| place + 1 >= of.len());
+        if is_last { (key + 1, 0) } else { (key, place + 1) }
+    }
+
+    /// Whether it can be one that a replica has: of one from the network, nothing is known.
+    pub fn is_sane(&self) -> bool {
+        let Self { context, lamport, standing, versions } = self;
+        let is_sane = |version: &Version| {
+            context.contains(&version.dot)
+                && version.dot.is_sane()
+                && version.past.is_sane()
+                && version.past.is_within(context)
+                && version.lamport <= MAX_COUNT
+                && version.value.check().is_ok()
+        };
+        context.is_sane()
+            && *lamport <= MAX_COUNT
+            && standing.iter().all(|(_, of)| runs::is_sane(of))
+            && versions
+                .iter()
+                .all(|(key, of)| key.chars().count() <= MAX_KEY && of.iter().all(is_sane))
+    }
 }
 
 fn stands(standing: &BTreeMap<&str, &Runs>, dot: &Dot) -> bool {

@@ -13,12 +13,14 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::clock::{Clock, Dot, Replica, Seen};
+use super::clock::{Clock, Dot, MAX_COUNT, Replica, Seen};
 use super::value::{Value, ValueError};
 use crate::proto::time::Time;
 
 /// Longest key, characters.
 pub const MAX_KEY: usize = 50;
+/// Versions that may stand beside what a client writes: all of a key are shown in one answer.
+const MAX_SIBLINGS: usize = 256;
 /// Writes that may wait for their causal past, and their bytes.
 const MAX_HELD: (usize, usize) = (4_096, 16 << 20);
 /// Writes kept for replicas that lack them, and their bytes.
@@ -31,8 +33,10 @@ const OVERHEAD: usize = 160;
 pub struct Version {
     /// Which write this is.
     pub dot: Dot,
-    /// What its writer had seen of other replicas; of its own, all earlier writes.
-    pub past: Clock,
+    /// What its writer had seen; of its own replica, only single writes.
+    pub past: Seen,
+    /// Of its own replica: the writes up to this one.
+    pub own: u64,
     /// Lamport time of the write.
     pub lamport: u64,
     /// When it was written, by its replica's clock.
@@ -45,7 +49,26 @@ impl Version {
     /// Lets its names share the memory of those of a clock.
     pub(super) fn intern(&mut self, names: &Clock) {
         names.intern(&mut self.dot.replica);
-        names.intern_all(&mut self.past);
+        self.past.intern(names);
+    }
+
+    /// Bytes that it takes, at most.
+    pub(super) fn size(&self) -> usize {
+        OVERHEAD + self.past.size() + self.value.text().len()
+    }
+
+    /// What its writer had seen, as a clock, and itself: what is shown as its vector clock.
+    pub fn clock(&self) -> Clock {
+        let mut clock = self.past.bound();
+        clock.add(&self.dot);
+        clock
+    }
+
+    /// Lets a client that is shown it have seen it, and what its writer had seen.
+    fn tell(&self, seen: &mut Seen) {
+        seen.clock.merge(&self.past.clock);
+        seen.clock.raise(&self.dot.replica, self.own);
+        seen.add(self.past.extra.iter().chain([&self.dot]).cloned());
     }
 }
 
@@ -54,9 +77,10 @@ impl Version {
 pub struct Write {
     /// Which write.
     pub dot: Dot,
-    /// What must have been seen before, beside all earlier writes of its replica: what its writer
-    /// had seen of others.
-    pub past: Clock,
+    /// What its writer had seen; of its own replica, only single writes.
+    pub past: Seen,
+    /// Of its own replica: the writes up to this one.
+    pub own: u64,
     /// Lamport time.
     pub lamport: u64,
     /// When it was written, by its replica's clock.
@@ -75,6 +99,7 @@ impl Write {
         self.value.as_ref().map(|value| Version {
             dot: self.dot.clone(),
             past: self.past.clone(),
+            own: self.own,
             lamport: self.lamport,
             at: self.at,
             value: value.clone(),
@@ -83,7 +108,27 @@ impl Write {
 
     pub(super) fn size(&self) -> usize {
         let value = self.value.as_ref().map_or(0, |value| value.text().len());
-        OVERHEAD + self.key.len() + value + 24 * (self.past.len() + self.replaces.len())
+        let replaces: usize = self.replaces.iter().map(|dot| 24 + dot.replica.len()).sum();
+        OVERHEAD + self.key.len() + value + self.past.size() + replaces
+    }
+
+    /// Whether its writer had seen that.
+    fn had_seen(&self, dot: &Dot) -> bool {
+        let own = dot.replica == self.dot.replica && dot.count <= self.own;
+        own || self.past.contains(dot)
+    }
+
+    /// Whether a replica can have made it.
+    fn is_sane(&self) -> bool {
+        let Self { dot, past, own, lamport, replaces, .. } = self;
+        let is_earlier = |single: &Dot| single.replica != dot.replica || single.count < dot.count;
+        dot.is_sane()
+            && past.is_sane()
+            && past.clock.get(&dot.replica) == 0
+            && past.extra.iter().all(is_earlier)
+            && *own < dot.count
+            && *lamport <= MAX_COUNT
+            && replaces.iter().all(|replaced| self.had_seen(replaced))
     }
 }
 
@@ -112,6 +157,9 @@ pub enum WriteError {
     /// Its dot or its past is none that a replica makes.
     #[error("its metadata makes no sense")]
     Metadata,
+    /// It is of one replica more than can be kept count of.
+    #[error("there are too many replicas, or its name is too long")]
+    Replica,
 }
 
 /// One replica.
@@ -197,35 +245,12 @@ impl Store {
         self.versions.get(key).map_or(&[], Vec::as_slice)
     }
 
-    /// What a client has seen that is shown all versions of a key: them, what their writers had seen,
-    /// and all that was written before at the same replicas.
+    /// What a client has seen that is shown all versions of a key: them, and what their writers had
+    /// seen.
     pub fn seen_with(&self, key: &str, before: Option<&Seen>) -> Seen {
         let mut seen = before.cloned().unwrap_or_default();
-        for version in self.get(key) {
-            seen.clock.merge(&version.past);
-            seen.clock.add(&version.dot);
-        }
-        seen.settle();
+        self.get(key).iter().for_each(|version| version.tell(&mut seen));
         seen
-    }
-
-    /// Adds a client's own write to what it has seen. Its number alone would say that the client has
-    /// also seen the ones before it at this replica; it stays so unless one of those stands beside
-    /// it, which the client's next write would then wrongly replace.
-    fn wrote(&self, seen: &mut Seen, write: &Write) {
-        let Write { dot, key, .. } = write;
-        // What it replaced is behind it: whoever has this write has had those.
-        seen.extra.retain(|single| !write.replaces.contains(single));
-        let unseen = |version: &Version| {
-            let Version { dot: other, .. } = version;
-            other.replica == dot.replica && other.count < dot.count && !seen.contains(other)
-        };
-        if self.get(key).iter().any(unseen) {
-            seen.extra.push(dot.clone());
-        } else {
-            seen.clock.add(dot);
-        }
-        seen.settle();
     }
 
     /// Writes a value, as a client that has seen this; one that does not say has seen what this
@@ -240,14 +265,22 @@ impl Store {
         self.write(now, key, Some(value), seen)
     }
 
-    /// Deletes what a client that has seen this has seen of a key. None if nothing of it is here.
+    /// Whether a client that has seen this may write to a key: there is an end to what may stand beside
+    /// each other.
+    pub fn has_room_for_sibling(&self, key: &str, seen: Option<&Seen>) -> bool {
+        let unseen = |seen: &Seen| self.get(key).iter().filter(|v| !seen.contains(&v.dot)).count();
+        seen.is_none_or(|seen| unseen(seen) < MAX_SIBLINGS)
+    }
+
+    /// Deletes what a client that has seen this has seen of a key. None if nothing of that is here.
     pub fn delete(
         &mut self,
         now: Time,
         key: &str,
         seen: Option<&Seen>,
     ) -> Option<(Arc<Write>, Seen)> {
-        self.versions.contains_key(key).then(|| self.write(now, key, None, seen))
+        let is_seen = |version: &Version| seen.is_none_or(|seen| seen.contains(&version.dot));
+        self.get(key).iter().any(is_seen).then(|| self.write(now, key, None, seen))
     }
 
     /// Of the clock of a relayed write: what must have been seen before it, if the write is the next
@@ -282,8 +315,13 @@ impl Store {
         let write = Arc::new(Write {
             dot: Dot { replica: replica.clone(), count },
             replaces: stands.map(|version| version.dot.clone()).collect(),
-            past: past.without(replica),
-            lamport: clock.iter().map(|(_, count)| count).fold(0, u64::saturating_add),
+            past: Seen::of(past.without(replica)),
+            own: count - 1,
+            lamport: clock
+                .iter()
+                .map(|(_, count)| count)
+                .fold(0, u64::saturating_add)
+                .min(MAX_COUNT),
             at: now,
             key: key.into(),
             value,
@@ -299,18 +337,18 @@ impl Store {
         value: Option<Value>,
         seen: Option<&Seen>,
     ) -> (Arc<Write>, Seen) {
+        let all = || Seen::of(self.context.clone());
+        let mut seen = seen.cloned().unwrap_or_else(all);
         let stands = self.get(key).iter();
-        let replaced = stands.filter(|version| seen.is_none_or(|seen| seen.contains(&version.dot)));
+        let replaced = stands.filter(|version| seen.contains(&version.dot));
         let replaces: Vec<Dot> = replaced.map(|version| version.dot.clone()).collect();
-        let past = match seen {
-            None => self.context.without(&self.me),
-            Some(seen) => seen.bound().without(&self.me),
-        };
-        let count = self.context.get(&self.me);
-        self.lamport += 1;
+        let past = Seen { clock: seen.clock.without(&self.me), extra: seen.extra.clone() };
+        let count = self.context.get(&self.me) + 1;
+        self.lamport = self.lamport.saturating_add(1);
         let write = Arc::new(Write {
-            dot: Dot { replica: self.me.clone(), count: count + 1 },
+            dot: Dot { replica: self.me.clone(), count },
             past,
+            own: seen.clock.get(&self.me),
             lamport: self.lamport,
             at: now,
             key: key.into(),
@@ -318,11 +356,9 @@ impl Store {
             value,
         });
         self.apply(&write);
-        let mut seen = match seen {
-            None => return (write, Seen { clock: self.context.clone(), extra: Vec::new() }),
-            Some(seen) => seen.clone(),
-        };
-        self.wrote(&mut seen, &write);
+        // What it replaced is behind it: whoever has this write has had those.
+        seen.extra.retain(|single| !write.replaces.contains(single));
+        seen.add([write.dot.clone()]);
         (write, seen)
     }
 
@@ -334,23 +370,19 @@ impl Store {
     pub fn receive(&mut self, mut write: Arc<Write>) -> Result<Receipt, WriteError> {
         if let Some(write) = Arc::get_mut(&mut write) {
             self.context.intern(&mut write.dot.replica);
-            self.context.intern_all(&mut write.past);
+            write.past.intern(&self.context);
         }
-        if write.dot.count == 0 {
+        if write.key.chars().count() > MAX_KEY {
+            return Err(WriteError::Key);
+        }
+        if !write.is_sane() {
             return Err(WriteError::Metadata);
         }
         if self.context.contains(&write.dot) || self.held.contains_key(&write.dot) {
             return Ok(Receipt::Known);
         }
-        if write.key.chars().count() > MAX_KEY {
-            return Err(WriteError::Key);
-        }
-        let earlier = |dot: &Dot| dot.replica == write.dot.replica && dot.count < write.dot.count;
-        if !write.past.is_sane()
-            || write.past.get(&write.dot.replica) > 0
-            || !write.replaces.iter().all(|dot| earlier(dot) || write.past.contains(dot))
-        {
-            return Err(WriteError::Metadata);
+        if !self.context.has_room_for(&write.dot.replica) {
+            return Err(WriteError::Replica);
         }
         if let Some(value) = &write.value {
             value.check()?;
@@ -373,7 +405,7 @@ impl Store {
     /// Whether all that a write rests on is here.
     fn is_next(&self, write: &Write) -> bool {
         let before = self.context.get(&write.dot.replica);
-        before.checked_add(1) == Some(write.dot.count) && self.context.covers(&write.past)
+        before + 1 == write.dot.count && write.past.is_within(&self.context)
     }
 
     /// Applies what waited and need not wait any more.

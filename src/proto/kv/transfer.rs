@@ -11,7 +11,8 @@ use std::time::Duration;
 use super::clock::{Clock, Replica};
 use super::replica::{FRAME, Later, Paths, Replication, Timer};
 use super::request::StoreChange;
-use super::snapshot::{self, Snapshot};
+use super::snapshot::Snapshot;
+use super::store::Version;
 use crate::proto::machine::Conn;
 use crate::proto::message::{Message, Runs};
 use crate::proto::time::Time;
@@ -21,6 +22,8 @@ use crate::proto::turn::Turn;
 const RUN_BYTES: usize = 8;
 /// A snapshot that does not go on for so long is given up.
 const FETCH_PATIENCE: Duration = Duration::from_secs(10);
+/// A snapshot is not begun twice over one link within this time: making one takes a look at all keys.
+const BEGIN_AGAIN: Duration = Duration::from_millis(500);
 /// Snapshots served at the same time: each holds on to the state of its moment.
 const MAX_SERVED: usize = 2;
 
@@ -39,7 +42,8 @@ struct Serving {
     parts: u64,
     /// What is still to be said of versions that the other side holds.
     standing: VecDeque<(Replica, Runs)>,
-    next: usize,
+    /// The key and the version that come next.
+    next: (usize, usize),
     /// When the other side last asked for more.
     asked: Time,
 }
@@ -50,12 +54,15 @@ pub(super) struct Transfers {
     fetching: Option<Fetching>,
     rounds: u64,
     serving: BTreeMap<Conn, Serving>,
+    /// When the last snapshot was begun over a link.
+    begun: BTreeMap<Conn, Time>,
 }
 
 impl Transfers {
     /// A link is gone; true if something was being fetched over it.
     pub fn link_down(&mut self, conn: Conn) -> bool {
         self.serving.remove(&conn);
+        self.begun.remove(&conn);
         let fetched = self.fetching.as_ref().is_some_and(|fetching| fetching.from == conn);
         if fetched {
             self.fetching = None;
@@ -74,10 +81,13 @@ impl Transfers {
         fetching.is_some_and(|fetching| (fetching.from, fetching.round) == (conn, round))
     }
 
-    /// Whether one more may be served; who has not asked for more in a while has given up.
+    /// Whether one more may be served; who has not asked for more in a while has given up, and who has
+    /// just begun does not begin again.
     fn has_room(&mut self, now: Time, conn: Conn) -> bool {
         self.serving.retain(|_, serving| now.since(serving.asked) < FETCH_PATIENCE);
-        self.serving.len() < MAX_SERVED || self.serving.contains_key(&conn)
+        self.begun.retain(|_, at| now.since(*at) < BEGIN_AGAIN);
+        let has_room = self.serving.len() < MAX_SERVED || self.serving.contains_key(&conn);
+        has_room && !self.begun.contains_key(&conn)
     }
 }
 
@@ -131,9 +141,10 @@ impl Replication {
             let mut snapshot = self.store.snapshot(&seen);
             let standing = split_runs(std::mem::take(&mut snapshot.standing));
             let snapshot = Arc::new(snapshot);
-            let (parts, next, asked) = (0, 0, turn.now);
+            let (parts, next, asked) = (0, (0, 0), turn.now);
             let serving = Serving { round, snapshot, parts, standing, next, asked };
             self.transfers.serving.insert(conn, serving);
+            self.transfers.begun.insert(conn, turn.now);
         }
         let serving = self.transfers.serving.get_mut(&conn);
         let Some(serving) = serving.filter(|serving| serving.round == round) else { return };
@@ -146,19 +157,20 @@ impl Replication {
             size += RUN_BYTES * (runs.len() + replica.len());
             standing.push((replica, runs));
         }
+        // Version by version: those of one key may be more than a frame holds.
         while size < FRAME
-            && let Some((key, versions)) = snapshot.versions.get(serving.next)
+            && let Some((key, version)) = snapshot.version(serving.next)
         {
-            let bytes: usize = versions.iter().map(|v| 160 + v.value.text().len()).sum();
+            let bytes = key.len() + version.size();
             // A frame holds one value of any length, or many small ones.
             if !(entries.is_empty() && standing.is_empty()) && size + bytes > FRAME {
                 break;
             }
-            size += key.len() + bytes;
-            entries.push((key.clone(), versions.clone()));
-            serving.next += 1;
+            size += bytes;
+            push(&mut entries, key.clone(), [version.clone()]);
+            serving.next = snapshot.after(serving.next);
         }
-        let more = serving.next < snapshot.versions.len() || !serving.standing.is_empty();
+        let more = snapshot.version(serving.next).is_some() || !serving.standing.is_empty();
         let part = serving.parts;
         serving.parts += 1;
         if !more {
@@ -187,13 +199,7 @@ impl Replication {
         }
         fetching.parts += 1;
         let round = fetching.round;
-        let sane = part.context.is_sane()
-            && snapshot::is_sane(&part.standing)
-            && part.versions.iter().flat_map(|(_, versions)| versions).all(|version| {
-                part.context.contains(&version.dot)
-                    && part.context.covers(&version.past)
-                    && version.value.check().is_ok()
-            });
+        let sane = part.is_sane();
         if !sane {
             return false;
         }
@@ -206,7 +212,9 @@ impl Replication {
                 _ => fetching.snapshot.standing.push((replica, runs)),
             }
         }
-        fetching.snapshot.versions.extend(part.versions);
+        for (key, versions) in part.versions {
+            push(&mut fetching.snapshot.versions, key, versions);
+        }
         if more {
             self.timers.set(Timer::Fetch, turn.now + FETCH_PATIENCE);
             turn.send(conn, Message::SnapshotAsk { round, seen: None });
@@ -230,6 +238,18 @@ impl Replication {
             self.begin_sync(turn, *other);
         }
         true
+    }
+}
+
+/// Adds versions of a key, which may have some already at the end.
+fn push(
+    entries: &mut Vec<(Arc<str>, Vec<Version>)>,
+    key: Arc<str>,
+    versions: impl IntoIterator<Item = Version>,
+) {
+    match entries.last_mut() {
+        Some((last, before)) if *last == key => before.extend(versions),
+        _ => entries.push((key, versions.into_iter().collect())),
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::seeds::open_error_words;
 use super::{CALL, Dial, Line, PeerMachine, Timer};
+use crate::proto::kv::store::Version;
 use crate::proto::machine::{Conn, Effect, OpenError};
 use crate::proto::message::{Addr, Message, Purpose, Refused, Welcome};
 use crate::proto::order::{Holding, Order, Outcome};
@@ -17,11 +18,12 @@ use crate::proto::turn::Turn;
 /// A peer that has not answered a question by then is not going to.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Connections for questions that others have opened, at the same time.
-const MAX_INQUIRERS: usize = 64;
+const MAX_INQUIRERS: usize = 16;
 /// Questions of this peer under way at the same time.
 const MAX_QUESTIONS: usize = 256;
-/// Keys taken in an answer.
+/// Keys taken in an answer, and versions.
 const MAX_KEYS: usize = 1 << 20;
+const MAX_VERSIONS: usize = 4_096;
 
 /// A question to another peer.
 #[derive(Debug)]
@@ -29,6 +31,13 @@ pub(super) struct Question {
     conn: Conn,
     key: Option<Arc<str>>,
     keys: Vec<Arc<str>>,
+    versions: Vec<Version>,
+}
+
+impl Question {
+    fn new(conn: Conn, key: Option<Arc<str>>) -> Self {
+        Self { conn, key, keys: Vec::new(), versions: Vec::new() }
+    }
 }
 
 fn operated(turn: &mut Turn<'_>, token: u64, outcome: Outcome) {
@@ -49,7 +58,7 @@ impl PeerMachine {
             }
             Order::Ask { peer, key } => {
                 let conn = self.dial(turn, peer, Purpose::Ask, Dial::Ask { to: peer, token });
-                self.questions.insert(token, Question { conn, key, keys: Vec::new() });
+                self.questions.insert(token, Question::new(conn, key));
                 self.timers.set(Timer::Question(token), turn.now + PATIENCE);
                 return;
             }
@@ -88,11 +97,18 @@ impl PeerMachine {
     ) -> bool {
         let Some(question) = self.questions.get_mut(&token) else { return false };
         match (message, &question.key) {
-            (Message::StoreVersions(versions), Some(_)) => {
+            (Message::StoreVersions { versions, more }, Some(_)) => {
                 if versions.iter().any(|version| version.value.check().is_err()) {
                     let what = "it showed a version whose cid does not match its value";
                     self.end_question(turn, token, Err(what.to_owned()));
-                } else {
+                    return true;
+                }
+                if question.versions.len() + versions.len() > MAX_VERSIONS {
+                    return false;
+                }
+                question.versions.extend(versions);
+                if !more {
+                    let versions = std::mem::take(&mut question.versions);
                     self.end_question(turn, token, Ok(Holding::Versions(versions)));
                 }
             }
@@ -150,6 +166,8 @@ impl PeerMachine {
         message: Message,
     ) -> bool {
         let Message::StoreAsk(key) = message else { return false };
+        // One question a connection: its answer may be long, and ends it.
+        self.lines.remove(&conn);
         self.replica.tell_holding(turn, conn, key.as_deref());
         true
     }

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::proto::kv::clock::MAX_EXTRA;
 
 const NOW: Time = Time::from_millis(1_800_000_000_000);
 
@@ -86,7 +87,12 @@ fn a_write_that_no_replica_makes_is_refused() {
         b.receive(Arc::new(forged)).is_err()
     };
     assert!(refused(&|write| write.dot.count = 0));
-    assert!(refused(&|write| write.past.raise(&write.dot.replica.clone(), 1)));
+    assert!(refused(&|write| write.past.clock.raise(&write.dot.replica.clone(), 1)));
+    assert!(refused(&|write| write.own = 1));
+    assert!(refused(&|write| write.lamport = u64::MAX));
+    assert!(refused(&|write| write.dot.count = u64::MAX));
+    assert!(refused(&|write| write.dot.replica = "x".repeat(129).into()));
+    assert!(refused(&|write| write.past.clock.raise(&"x".repeat(129).into(), 1)));
     assert!(refused(&|write| write.key = "k".repeat(51).into()));
     assert!(refused(&|write| write.replaces = vec![write.dot.clone()]));
     assert!(refused(&|write| {
@@ -297,8 +303,8 @@ impl Story {
         for (at, store) in self.stores.iter().enumerate() {
             for write in self.writes.iter().filter(|w| store.context.contains(&w.dot)) {
                 prop_assert!(
-                    store.context.covers(&write.past),
-                    "replica {at} has {:?} without its past {}",
+                    write.past.is_within(&store.context),
+                    "replica {at} has {:?} without its past {:?}",
                     write.dot,
                     write.past
                 );
@@ -388,6 +394,6 @@ fn metadata_of_a_client_that_never_reads_is_bounded() {
         store.put(NOW, &key, value(json!("theirs")), None);
         (_, seen) = store.put(NOW, &key, value(json!("mine")), Some(&seen));
     }
-    assert_eq!(seen.extra.len(), 32, "{seen:?}");
+    assert_eq!(seen.extra.len(), MAX_EXTRA, "{seen:?}");
     assert_eq!(seen.bound().get(store.name()), 200);
 }
