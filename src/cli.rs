@@ -24,7 +24,7 @@ use crate::console::{self, Commands, Console};
 use crate::http::{self, Source};
 use crate::logging::{self, LogHandle, Screen};
 use crate::maelstrom;
-use crate::node::{self, Port};
+use crate::node::{self, EventLog, Port};
 use crate::proto::config::{PeerConfig, SeedConfig};
 use crate::proto::event::{Event, Severity};
 use crate::proto::message::{Addr, Role};
@@ -98,7 +98,8 @@ fn implied_by_environment() -> Result<Vec<OsString>, Failure> {
     };
     let listed = |name: &str, text: &str| {
         let text = text.trim();
-        text.parse::<SocketAddr>().map_err(|_| {
+        let named = text.parse::<SocketAddr>().ok().filter(|addr| addr.port() != 0);
+        named.ok_or_else(|| {
             Failure::usage(format!("{name} names {text:?}; write IP:PORT, such as 127.0.0.1:8085"))
         })
     };
@@ -157,7 +158,7 @@ async fn seed(
     log: LogHandle,
 ) -> Result<(), Failure> {
     let (role, me) = (Role::Seed, config.me);
-    let (port, source) = ports(&args.common, bind(args.common.listen()).await?, role, me).await?;
+    let (port, api) = ports(&args.common, bind(args.common.listen()).await?, role, me).await?;
     let mut seed = match args.common.state_dir("seed", me) {
         Some(dir) => {
             let store = OpenStore::open(&dir).map_err(Failure::running)?;
@@ -165,14 +166,8 @@ async fn seed(
         }
         None => node::Seed::start(port, config),
     };
-    let api = match source {
-        Some(source) => {
-            let handle = seed.handle();
-            let events = handle.events().await.map_err(Failure::running)?;
-            Api::start(source, http::seed_routes(handle, events))
-        }
-        None => Api::default(),
-    };
+    let api = api.map(|(source, log)| Api::start(source, http::seed_routes(seed.handle(), log)));
+    let api = api.unwrap_or_default();
     tokio::select! {
         () = signals.stop_requested(&log, role, me) => {}
         () = seed.ended() => return Err(Failure::running(ENDED)),
@@ -197,7 +192,7 @@ async fn peer(
         let keys = vec![("suspect", format!("{suspect:?}")), ("ping", format!("{ping:?}"))];
         warn(role, me, "suspect timeout is not longer than ping interval", keys);
     }
-    let (port, source) = ports(&args.common, listener, role, me).await?;
+    let (port, api) = ports(&args.common, listener, role, me).await?;
     let mut peer = match args.common.state_dir("peer", me) {
         Some(dir) => {
             let replica = OpenReplica::open(&dir).map_err(Failure::running)?;
@@ -205,14 +200,8 @@ async fn peer(
         }
         None => node::Peer::start(port, config),
     };
-    let api = match source {
-        Some(source) => {
-            let handle = peer.handle();
-            let events = handle.events().await.map_err(Failure::running)?;
-            Api::start(source, http::peer_routes(handle, events))
-        }
-        None => Api::default(),
-    };
+    let api = api.map(|(source, log)| Api::start(source, http::peer_routes(peer.handle(), log)));
+    let api = api.unwrap_or_default();
     let start = |commands| Console::start(commands, peer.handle());
     let mut console = commands.map(start).transpose().map_err(Failure::running)?;
     let quit = async {
@@ -242,24 +231,24 @@ async fn bind_peer(common: &Common, config: &PeerConfig) -> Result<TcpListener, 
     }
 }
 
-/// The port of a node, and where HTTP comes in, if it is wanted: at the same port, or at one of its
-/// own.
+/// The port of a node; and if HTTP is wanted, where it comes in, which may be the same port, and the
+/// log that can be followed over it.
 async fn ports(
     common: &Common,
     listener: TcpListener,
     role: Role,
     me: Addr,
-) -> Result<(Port, Option<Source>), Failure> {
-    if common.shares_port() {
+) -> Result<(Port, Option<(Source, EventLog)>), Failure> {
+    let Some(addr) = common.http else { return Ok((listener.into(), None)) };
+    let log = EventLog::new(common.log_level.into());
+    let (port, source) = if common.shares_port() {
         note_http(role, me, common.listen());
         let (port, streams) = Port::shared(listener);
-        return Ok((port, Some(Source::Shared(streams))));
-    }
-    let source = match common.http {
-        Some(addr) => Some(Source::Own(bind_http(addr, role, me).await?)),
-        None => None,
+        (port, Source::Shared(streams))
+    } else {
+        (Port::from(listener), Source::Own(bind_http(addr, role, me).await?))
     };
-    Ok((listener.into(), source))
+    Ok((port.with_log(log.clone()), Some((source, log))))
 }
 
 /// Listens for HTTP, and says where: the port may be any free one.

@@ -155,7 +155,7 @@ fn serve(commands: Commands, runtime: &Handle, peer: &PeerHandle) -> io::Result<
     let mut stdout = io::stdout();
     let mut has_waited = false;
     let mut answer = |line: &str, is_seen: bool| -> io::Result<bool> {
-        if !has_waited && !matches!(line.trim(), "" | "help" | "quit" | "exit") {
+        if !has_waited && !matches!(line.trim(), "" | "help" | "quit") {
             // Whoever starts a peer and asks it at once means the network, not an empty replica.
             let _ = runtime.block_on(async { timeout(JOINING, peer.ready()).await });
             has_waited = true;
@@ -172,8 +172,15 @@ fn serve(commands: Commands, runtime: &Handle, peer: &PeerHandle) -> io::Result<
     match commands {
         Commands::Terminal(mut editor, _) => loop {
             match editor.readline(PROMPT) {
-                Ok(line) if answer(&line, true)? => {}
-                Ok(_) | Err(ReadlineError::Eof | ReadlineError::Interrupted) => return Ok(()),
+                Ok(lines) => {
+                    // What was pasted may be several.
+                    for line in lines.lines() {
+                        if !answer(line, true)? {
+                            return Ok(());
+                        }
+                    }
+                }
+                Err(ReadlineError::Eof | ReadlineError::Interrupted) => return Ok(()),
                 // Such as a byte that is no UTF-8: the line is lost, and that is all.
                 Err(error) => writeln!(io::stdout(), "error: {error}")?,
             }
@@ -185,6 +192,11 @@ fn serve(commands: Commands, runtime: &Handle, peer: &PeerHandle) -> io::Result<
             loop {
                 bytes.clear();
                 let read = io::Read::take(&mut stdin, MAX_LINE).read_until(b'\n', &mut bytes)?;
+                if bytes.len() as u64 == MAX_LINE && !bytes.ends_with(b"\n") {
+                    stdin.skip_until(b'\n')?;
+                    writeln!(io::stdout(), "error: a command has at most {MAX_LINE} bytes")?;
+                    continue;
+                }
                 if read == 0 || !answer(&String::from_utf8_lossy(&bytes), is_seen)? {
                     return Ok(());
                 }
@@ -259,7 +271,10 @@ async fn execute(peer: &PeerHandle, line: &str) -> Answer {
     let rest = rest.trim();
     let done = match command {
         "" => return Answer::Nothing,
-        "quit" | "exit" => return Answer::Quit,
+        "quit" | "help" | "keys" | "peers" | "messages" | "sync" if !rest.is_empty() => {
+            Err(format!("{command} takes nothing after it"))
+        }
+        "quit" => return Answer::Quit,
         "help" => return Answer::Text(HELP.to_owned()),
         "put" => put(peer, rest).await,
         "get" => get(peer, rest).await,

@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tokio::net::TcpSocket;
 
+#[path = "store/http1.rs"]
+mod http1;
+
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A process with an API.
@@ -106,10 +109,9 @@ fn raw(node: &Node, method: &str, path: &str, body: &[u8]) -> (u16, String, Stri
     let _ = stream.write_all(body);
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
-    let answer = String::from_utf8(answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    let (head, body) = http1::split(&answer).unwrap_or_default();
     let status = head.split(' ').nth(1).unwrap_or("0").parse().unwrap();
-    (status, head.to_lowercase(), body.to_owned())
+    (status, head, body)
 }
 
 fn ask(node: &Node, method: &str, path: &str, body: &Value) -> (u16, Value) {
@@ -145,6 +147,10 @@ fn the_store_answers_as_the_contract_says() {
     );
     assert_eq!(body.get("siblings"), None);
     assert!(body["causal-metadata"].is_object());
+    // Who has seen nothing of a key deletes nothing of it.
+    let nothing = json!({ "causal-metadata": {} });
+    assert_eq!(ask(one, "DELETE", "/kvs/k", &nothing), (404, error("Key does not exist")));
+    assert_eq!(get(one, "/kvs/k").0, 200);
     // Two clients that have seen the same write beside each other.
     for (at, value) in [(one, "x"), (other, "y")] {
         let put = json!({"value": value, "causal-metadata": seen});
@@ -210,6 +216,10 @@ fn keys_and_values_may_be_anything_within_their_bounds() {
         assert!(status == 400 && body["error"].is_string(), "{metadata}: {status} {body}");
     }
     assert_eq!(get(peer, "/kvs/k").0, 404, "nothing of that was written");
+    // A key may even be called what a path is.
+    assert_eq!(put("/kvs/sync", &json!({"value": 1})).0, 201);
+    assert_eq!(get(peer, "/kvs/sync").1["store"]["sync"], 1);
+    assert_eq!(ask(peer, "DELETE", "/kvs/sync", &Value::Null).0, 200);
     let (_, sync) = get(peer, "/kvs/sync");
     assert_eq!(sync["store"].as_object().unwrap().len(), 3);
     let version = &sync["versions"][&long][0];
@@ -330,6 +340,9 @@ fn the_log_can_be_followed_and_resumed() {
             Some((id, serde_json::from_str::<Value>(data).unwrap()))
         })
     };
+    // From the first line on, also for whoever resumes from a former life.
+    let (_, first) = follow(Some(1)).next().unwrap();
+    assert_eq!(first["event"], "listening");
     let mut events = follow(None);
     ask(peer, "POST", "/gossip", &json!({"payload": "one two"}));
     let (id, event) = events.next().unwrap();
@@ -338,4 +351,7 @@ fn the_log_can_be_followed_and_resumed() {
     ask(peer, "POST", "/gossip", &json!({"payload": "three"}));
     let (next, event) = follow(Some(id)).next().unwrap();
     assert_eq!((next, &event["message"]), (id + 1, &json!("three")));
+    // A number of the future is nobody's mistake but the client's.
+    let _ = follow(Some(u64::MAX));
+    assert_eq!(raw(peer, "GET", "/health", b"").0, 200);
 }

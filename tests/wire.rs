@@ -205,8 +205,8 @@ fn golden() -> Vec<(Message, &'static str)> {
             "00000012_2c01007f000001fb7117fb2c010207020002",
         ),
         (
-            Message::Peers { records: vec![(peer, record())], context: clock() },
-            "0000002c_2d01007f000001fb7117fb2c0102070200020200007f000001fb7217fb2c01010109656c7365776865726502",
+            Message::Peers { records: vec![(peer, record())], context: clock(), caught_up: true },
+            "0000002d_2d01007f000001fb7117fb2c0102070200020200007f000001fb7217fb2c01010109656c736577686572650201",
         ),
         (
             Message::PeersChanged(vec![(peer, record())]),

@@ -14,6 +14,7 @@ use super::{ConfigError, read_seeds, values};
 use crate::logging::{LogOptions, Screen};
 use crate::maelstrom;
 use crate::proto::config::{DEFAULT_NETWORK, Membership, Network, PeerConfig, SeedConfig};
+use crate::proto::event::Severity;
 use crate::proto::message::Addr;
 
 /// A mistake in the arguments, each in its own right acceptable to the parser, or in CONFIG.
@@ -98,6 +99,16 @@ impl From<LogLevel> for log::LevelFilter {
             LogLevel::Info => Self::Info,
             LogLevel::Debug => Self::Debug,
             LogLevel::Trace => Self::Trace,
+        }
+    }
+}
+
+impl From<LogLevel> for Severity {
+    fn from(level: LogLevel) -> Self {
+        match level {
+            LogLevel::Error | LogLevel::Warn => Self::Warn,
+            LogLevel::Info => Self::Info,
+            LogLevel::Debug | LogLevel::Trace => Self::Debug,
         }
     }
 }

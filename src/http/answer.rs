@@ -2,17 +2,22 @@
 
 use std::time::Duration;
 
-use axum::body::{Body, Bytes, to_bytes};
+use axum::body::{Body, Bytes};
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request};
 use axum::http::{StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use bytes::BytesMut;
 use serde_json::{Value, json};
 use tokio::time::timeout;
+use tokio_stream::StreamExt;
 
 /// Longest body, bytes.
 pub const MAX_BODY: usize = 1 << 20;
+/// Of a body that is too long so much more is read, bytes, and for so long.
+const MAX_DRAINED: usize = 32 << 20;
+const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
 /// A client has this long to send the body of its request.
 const BODY_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -70,18 +75,37 @@ pub async fn wrong_method() -> Failure {
 /// long, or does not come, ends here, whatever was asked.
 pub async fn with_whole_body(request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
-    let announced = parts.headers.get(header::CONTENT_LENGTH);
-    let announced = announced.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     let too_long = || {
         Failure::new(StatusCode::PAYLOAD_TOO_LARGE, format!("a body has at most {MAX_BODY} bytes"))
     };
-    if announced.is_some_and(|length| length > MAX_BODY) {
-        return too_long().into_response();
-    }
-    match timeout(BODY_PATIENCE, to_bytes(body, MAX_BODY)).await {
-        Ok(Ok(bytes)) => next.run(Request::from_parts(parts, Body::from(bytes))).await,
-        // Without a length it is one that grew too long; with one, a client that hung up.
-        Ok(Err(_)) if announced.is_none() => too_long().into_response(),
+    let mut body = body.into_data_stream();
+    let read = async {
+        let mut bytes = BytesMut::new();
+        while let Some(part) = body.next().await {
+            bytes.extend_from_slice(&part?);
+            if bytes.len() > MAX_BODY {
+                break;
+            }
+        }
+        Ok::<_, axum::Error>(bytes.freeze())
+    };
+    match timeout(BODY_PATIENCE, read).await {
+        Ok(Ok(bytes)) if bytes.len() <= MAX_BODY => {
+            next.run(Request::from_parts(parts, Body::from(bytes))).await
+        }
+        Ok(Ok(_)) => {
+            // Many a client looks at the answer only when it has sent all.
+            let rest = async {
+                let mut left = MAX_DRAINED;
+                while let Some(Ok(part)) = body.next().await
+                    && let Some(less) = left.checked_sub(part.len())
+                {
+                    left = less;
+                }
+            };
+            let _ = timeout(DRAIN_PATIENCE, rest).await;
+            too_long().into_response()
+        }
         Ok(Err(_)) => {
             Failure::new(StatusCode::BAD_REQUEST, "the body ends too early").into_response()
         }

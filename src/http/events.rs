@@ -1,34 +1,55 @@
 //! The log as a stream: one server-sent event for each line, with numbers to resume from.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::routing::get;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::answer::{Answer, Failure};
 use crate::node::EventLog;
 
-/// Lines that wait for one client; one that does not keep up is cut off and may resume.
+/// Lines that wait for one client.
 const WAITING: usize = 256;
+/// A client that takes no line for so long, although some wait, is cut off, and may resume.
+const SLOW: Duration = Duration::from_secs(10);
+/// Clients that follow the log at the same time: they hold connections for as long as they like, and
+/// must leave some for others.
+const MAX_FOLLOWERS: usize = 128;
 /// A comment goes out this often when nothing happens, so that proxies keep the connection.
 const COMMENT: Duration = Duration::from_secs(15);
 
 pub fn routes(log: EventLog) -> Router {
-    Router::new().route("/events", get(events)).with_state(log)
+    let places = Arc::new(Semaphore::new(MAX_FOLLOWERS));
+    Router::new().route("/events", get(events)).with_state((log, places))
 }
 
-async fn events(State(log): State<EventLog>, headers: HeaderMap) -> impl IntoResponse {
+async fn events(
+    State((log, places)): State<(EventLog, Arc<Semaphore>)>,
+    headers: HeaderMap,
+) -> Answer {
+    let Ok(place) = places.try_acquire_owned() else {
+        return Err(Failure::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "too many follow the log already",
+        ));
+    };
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse::<u64>().ok());
     let (sender, receiver) = mpsc::channel(WAITING);
-    tokio::spawn(pass_on(log, last, sender));
+    tokio::spawn(async move {
+        pass_on(log, last, sender).await;
+        drop(place);
+    });
     let comments = KeepAlive::new().interval(COMMENT).text("still here");
-    Sse::new(ReceiverStream::new(receiver)).keep_alive(comments)
+    Ok(Sse::new(ReceiverStream::new(receiver)).keep_alive(comments).into_response())
 }
 
 /// Brings lines to one client until it is gone or does not keep up.
@@ -37,11 +58,11 @@ async fn pass_on(
     last: Option<u64>,
     client: mpsc::Sender<Result<Event, Infallible>>,
 ) {
-    let mut next = last.map_or_else(|| log.next(), |last| last + 1);
+    let mut next = last.map_or_else(|| log.next(), |last| last.saturating_add(1));
     loop {
         for (id, line) in log.from(next) {
             let event = Event::default().id(id.to_string()).data(&*line);
-            if client.try_send(Ok(event)).is_err() {
+            if !matches!(timeout(SLOW, client.send(Ok(event))).await, Ok(Ok(()))) {
                 return;
             }
             next = id + 1;

@@ -6,6 +6,7 @@
 //! counted. Nothing is decided here.
 
 mod answer;
+mod dump;
 mod events;
 mod metrics;
 mod peer;

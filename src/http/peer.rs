@@ -39,12 +39,13 @@ async fn look<T: Send + 'static>(
 }
 
 async fn ready(State(peer): State<PeerHandle>) -> Answer {
-    let (is_ready, is_voted) =
-        look(&peer, |machine| (machine.is_ready(), machine.has_seeds())).await?;
-    let what = match (is_ready, is_voted) {
-        (true, _) => return Ok("OK".into_response()),
-        (false, true) => "not registered with a quorum of seeds",
-        (false, false) => "no existing replica has told all that it has yet",
+    let state =
+        look(&peer, |machine| (machine.is_ready(), machine.has_seeds(), machine.is_removed()));
+    let what = match state.await? {
+        (true, ..) => return Ok("OK".into_response()),
+        (_, true, _) => "not registered with a quorum of seeds",
+        (.., true) => "removed from the network; PUT /view lets it in again",
+        _ => "no existing replica has told all that it has yet",
     };
     Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, what))
 }

@@ -21,7 +21,7 @@ const MAX_CONNECTIONS: usize = 1_024;
 /// A client that does not send its request within this is hung up on.
 const HEADER_PATIENCE: Duration = Duration::from_secs(10);
 /// Requests under way have this long to end when the node stops.
-const LAST_REQUESTS: Duration = Duration::from_millis(500);
+const LAST_REQUESTS: Duration = Duration::from_millis(300);
 /// Between two attempts to accept when the process is out of descriptors.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 

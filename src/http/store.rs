@@ -1,6 +1,5 @@
 //! The key-value store over HTTP.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Router;
@@ -9,11 +8,11 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::{get, put};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 
 use super::answer::{Answer, Failure, body_of, json_of, ok, path_of};
-use crate::json;
+use super::dump;
 use crate::node::PeerHandle;
 use crate::proto::kv::clock::{Clock, MetadataError, Seen};
 use crate::proto::kv::replica::{Reply, Request};
@@ -30,7 +29,8 @@ const METADATA: &str = "causal-metadata";
 pub fn routes() -> Router<PeerHandle> {
     Router::new()
         .route("/kvs", get(keys))
-        .route("/kvs/sync", get(whole))
+        // What is read there is the whole store; written, it is a key like any other.
+        .route("/kvs/sync", get(whole).put(write_sync).delete(delete_sync))
         .route("/kvs/{key}", put(write).get(read).delete(delete))
         .route("/replica/kvs/{key}", put(relayed_write).delete(relayed_delete))
 }
@@ -164,6 +164,18 @@ async fn delete(State(peer): State<PeerHandle>, key: KeyPath, body: Bytes) -> An
     }
 }
 
+fn key_sync() -> KeyPath {
+    Ok(Path("sync".to_owned()))
+}
+
+async fn write_sync(peer: State<PeerHandle>, body: Bytes) -> Answer {
+    write(peer, key_sync(), body).await
+}
+
+async fn delete_sync(peer: State<PeerHandle>, body: Bytes) -> Answer {
+    delete(peer, key_sync(), body).await
+}
+
 /// The clock of a write that another replica relays.
 fn clock_of(body: &Value) -> Result<Clock, Failure> {
     // A replica of another make may have any name.
@@ -206,14 +218,5 @@ async fn whole(State(peer): State<PeerHandle>) -> Answer {
         .look(|machine| machine.replica().store().snapshot(&Clock::new()))
         .await
         .map_err(|_| Failure::stopped())?;
-    let mut store = Map::new();
-    let mut versions: BTreeMap<String, Vec<Value>> = BTreeMap::new();
-    for (key, of) in &snapshot.versions {
-        if let Some(first) = of.first() {
-            store.insert(key.to_string(), first.value.json());
-        }
-        versions.insert(key.to_string(), of.iter().map(json::version).collect());
-    }
-    let clock = json::clock(&snapshot.context);
-    Ok(ok(&json!({ "store": store, "vector_clock": clock, "versions": versions })))
+    Ok(dump::answer(snapshot))
 }

@@ -2,11 +2,12 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 
-use crate::proto::event::Event;
+use crate::proto::event::{Event, Severity};
 use crate::proto::message::{Addr, Role};
 
 /// Lines kept for whoever resumes.
@@ -15,20 +16,31 @@ const KEPT: usize = 1_024;
 /// A line's number, and the line.
 type Line = (u64, Arc<str>);
 
-/// The newest lines as JSON, numbered from 1; cheap to clone.
+/// The newest lines as JSON, numbered; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct EventLog {
     lines: Arc<Mutex<VecDeque<Line>>>,
     newest: watch::Sender<u64>,
+    least: Severity,
 }
 
 impl Default for EventLog {
+    /// Of what is logged by default.
     fn default() -> Self {
-        Self { lines: Arc::default(), newest: watch::Sender::new(0) }
+        Self::new(Severity::Info)
     }
 }
 
 impl EventLog {
+    /// An empty one, for what matters at least that much. Numbers begin with the time, microseconds
+    /// since the Unix epoch, so that those of a former life are lower, and whoever resumes with one
+    /// gets all of this one.
+    pub fn new(least: Severity) -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let begin = u64::try_from(now.as_micros()).unwrap_or(0);
+        Self { lines: Arc::default(), newest: watch::Sender::new(begin), least }
+    }
+
     fn lines(&self) -> MutexGuard<'_, VecDeque<Line>> {
         // Nothing that holds it can panic half way through a change.
         self.lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -36,6 +48,9 @@ impl EventLog {
 
     /// Adds a line.
     pub(super) fn add(&self, role: Role, me: Addr, event: &Event) {
+        if event.severity() > self.least {
+            return;
+        }
         let line = to_json(role, me, event);
         let mut lines = self.lines();
         let id = *self.newest.borrow() + 1;
@@ -126,7 +141,6 @@ fn unquote(value: &str) -> (String, usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::event::Severity;
 
     #[test]
     fn a_line_becomes_words_and_keys() {
@@ -149,10 +163,14 @@ mod tests {
     #[tokio::test]
     async fn whoever_resumes_gets_what_is_still_kept() {
         let log = EventLog::default();
+        let first = log.next();
         let event = Event::PeerList { size: 1 };
+        let detail = Event::Note { severity: Severity::Debug, what: "detail", keys: Vec::new() };
         let me = ([127, 0, 0, 1], 5000).into();
         (0..KEPT + 10).for_each(|_| log.add(Role::Seed, me, &event));
-        assert_eq!(log.from(1).len(), KEPT);
+        log.add(Role::Seed, me, &detail);
+        assert_eq!(log.from(1).len(), KEPT, "also for one of a former life");
+        assert_eq!(log.next(), first + KEPT as u64 + 10, "what is not logged is not there");
         assert_eq!(log.from(log.next() - 2).len(), 2);
         let (follower, next) = (log.clone(), log.next());
         let waiting = tokio::spawn(async move { follower.after(next).await });

@@ -84,8 +84,6 @@ pub(super) enum Inbound {
         order: Order,
         answer: oneshot::Sender<Outcome>,
     },
-    /// Brings the lines of the log there, too.
-    LogTo(EventLog),
     Leave,
     Subscribe(mpsc::Sender<Received>, oneshot::Sender<()>),
     Watch(mpsc::UnboundedSender<MemberEvent>, oneshot::Sender<()>),
@@ -177,6 +175,7 @@ impl<M: Machine + Send + 'static> Host<M> {
         network: Network,
     ) -> (Self, mpsc::Sender<Inbound>) {
         let (sender, inbox) = mpsc::channel(INBOX);
+        let events = port.log.clone();
         let listener = tokio::spawn(listener::run(port, role, me, network, sender.clone()));
         let host = Self {
             machine,
@@ -204,7 +203,7 @@ impl<M: Machine + Send + 'static> Host<M> {
             watchers: Vec::new(),
             store: None,
             replica: None,
-            events: None,
+            events,
             durable: 0,
             stopped: false,
         };
@@ -387,7 +386,6 @@ impl<M: Machine + Send + 'static> Host<M> {
                 self.note(Severity::Warn, "disk failed", &error);
                 self.stopped = true;
             }
-            Inbound::LogTo(events) => self.events = Some(events),
             Inbound::Leave => self.handle(now, Input::Command(Command::Leave)),
             Inbound::Subscribe(subscriber, done) => {
                 self.subscribers.push((subscriber, 0));
@@ -403,7 +401,14 @@ impl<M: Machine + Send + 'static> Host<M> {
 
     fn note(&self, severity: Severity, what: &'static str, reason: &str) {
         let keys = vec![("reason", reason.to_owned())];
-        logging::event(self.role, self.me, &Event::Note { severity, what, keys });
+        self.log(&Event::Note { severity, what, keys });
+    }
+
+    fn log(&self, event: &Event) {
+        logging::event(self.role, self.me, event);
+        if let Some(events) = &self.events {
+            events.add(self.role, self.me, event);
+        }
     }
 
     fn note_link(&self, conn: Conn, reason: &str) {
@@ -411,8 +416,7 @@ impl<M: Machine + Send + 'static> Host<M> {
         if let Some(peer) = self.links.get(&conn).and_then(|link| link.peer) {
             keys.insert(0, ("from", peer.to_string()));
         }
-        let event = Event::Note { severity: Severity::Warn, what: "link closed", keys };
-        logging::event(self.role, self.me, &event);
+        self.log(&Event::Note { severity: Severity::Warn, what: "link closed", keys });
     }
 
     fn handle(&mut self, now: Time, input: Input) {
@@ -450,12 +454,7 @@ impl<M: Machine + Send + 'static> Host<M> {
                     }
                 }
             }
-            Effect::Log(event) => {
-                logging::event(self.role, self.me, &event);
-                if let Some(events) = &self.events {
-                    events.add(self.role, self.me, &event);
-                }
-            }
+            Effect::Log(event) => self.log(&event),
             Effect::Deliver(delivery) => {
                 self.subscribers.retain_mut(|(subscriber, missed)| {
                     Received::offer(subscriber, missed, &delivery)

@@ -17,6 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
+use super::events::EventLog;
 use super::host::Inbound;
 use crate::logging;
 use crate::net::handshake::{self, AcceptError};
@@ -42,21 +43,28 @@ const MAX_OTHERS: usize = 1_024;
 pub struct Port {
     listener: TcpListener,
     other: Option<mpsc::Sender<TcpStream>>,
+    pub(super) log: Option<EventLog>,
 }
 
 impl From<TcpListener> for Port {
     /// For links alone.
     fn from(listener: TcpListener) -> Self {
-        Self { listener, other: None }
+        Self { listener, other: None, log: None }
     }
 }
 
 impl Port {
+    /// Brings all lines of the node's log there, too, from the first.
+    #[must_use]
+    pub fn with_log(self, log: EventLog) -> Self {
+        Self { log: Some(log), ..self }
+    }
+
     /// For links and something else, told apart by their first bytes; what is no link comes out of
     /// the receiver.
     pub fn shared(listener: TcpListener) -> (Self, mpsc::Receiver<TcpStream>) {
         let (other, streams) = mpsc::channel(MAX_OTHERS);
-        (Self { listener, other: Some(other) }, streams)
+        (Self { listener, other: Some(other), log: None }, streams)
     }
 }
 
@@ -123,6 +131,7 @@ impl Silent {
 struct Notes {
     role: Role,
     me: Addr,
+    log: Option<EventLog>,
     /// Start of the present second, lines in it, lines left out.
     budget: Arc<Mutex<(Instant, u32, u64)>>,
 }
@@ -148,13 +157,17 @@ impl Notes {
             keys.push(("left-out", more.to_string()));
         }
         drop(budget);
-        logging::event(self.role, self.me, &Event::Note { severity, what, keys });
+        let event = Event::Note { severity, what, keys };
+        logging::event(self.role, self.me, &event);
+        if let Some(log) = &self.log {
+            log.add(self.role, self.me, &event);
+        }
     }
 }
 
 /// Runs until the host is gone or the task is aborted.
 pub(super) async fn run(
-    Port { listener, other }: Port,
+    Port { listener, other, log }: Port,
     role: Role,
     me: Addr,
     network: Network,
@@ -162,7 +175,7 @@ pub(super) async fn run(
 ) {
     let network = Arc::new(network);
     let (silent, open) = (Silent::default(), Crowd::default());
-    let notes = Notes { role, me, budget: Arc::new(Mutex::new((Instant::now(), 0, 0))) };
+    let notes = Notes { role, me, log, budget: Arc::new(Mutex::new((Instant::now(), 0, 0))) };
     for number in 0.. {
         let (stream, from) = match listener.accept().await {
             Ok(accepted) => accepted,

@@ -6,7 +6,6 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use super::events::EventLog;
 use super::host::{Host, Inbound, Inspection};
 use super::listener::Port;
 use crate::proto::config::PeerConfig;
@@ -224,17 +223,6 @@ impl PeerHandle {
         let (answer, outcome) = oneshot::channel();
         self.inbox.send(Inbound::Operate { order, answer }).await.map_err(|_| PeerGone)?;
         outcome.await.map_err(|_| PeerGone)
-    }
-
-    /// The lines of its log from now on.
-    ///
-    /// # Errors
-    ///
-    /// If the peer has stopped.
-    pub async fn events(&self) -> Result<EventLog, PeerGone> {
-        let events = EventLog::default();
-        self.inbox.send(Inbound::LogTo(events.clone())).await.map_err(|_| PeerGone)?;
-        Ok(events)
     }
 
     /// Looks at the machine between two inputs.

@@ -5,7 +5,6 @@ use std::any::Any;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use super::events::EventLog;
 use super::host::{Host, Inbound, Inspection};
 use super::listener::Port;
 use crate::proto::config::SeedConfig;
@@ -42,17 +41,6 @@ pub struct SeedHandle {
 }
 
 impl SeedHandle {
-    /// The lines of its log from now on.
-    ///
-    /// # Errors
-    ///
-    /// If the seed has stopped.
-    pub async fn events(&self) -> Result<EventLog, SeedGone> {
-        let events = EventLog::default();
-        self.inbox.send(Inbound::LogTo(events.clone())).await.map_err(|_| SeedGone)?;
-        Ok(events)
-    }
-
     /// Looks at the machine between two inputs.
     ///
     /// # Errors

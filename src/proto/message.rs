@@ -528,8 +528,11 @@ pub enum Message {
     Peers {
         /// All that the sender knows, itself and the gone included.
         records: Vec<(Addr, Record)>,
-        /// What it has seen of the store: whoever is new has caught up once it has seen that.
+        /// What it has seen of the store: whoever is new has caught up once it has seen that, if the
+        /// sender has itself.
         context: Clock,
+        /// The sender has what the replicas before it had.
+        caught_up: bool,
     },
     /// Peer to peer, without seeds: records that changed.
     PeersChanged(Vec<(Addr, Record)>),

@@ -57,8 +57,8 @@ fn violations(world: &World) -> Vec<String> {
     checks.violations.iter().map(ToString::to_string).collect()
 }
 
-/// A member that says to everybody, over links and errands, that its victim is dead and seen so by
-/// others, and that it has left.
+/// A member that says to everybody, over links and errands, that its victim is dead, and seen so by
+/// others. (That somebody has left is believed of whoever may link.)
 struct Slanderer {
     me: Addr,
     victim: Addr,

@@ -6,6 +6,7 @@
 mod causal;
 mod console;
 mod history;
+mod http1;
 mod replicas;
 #[path = "../network/reserved.rs"]
 mod reserved;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::http1;
 use crate::reserved::Reserved;
 use crate::spaces::Spaces;
 
@@ -188,11 +189,11 @@ pub fn ask_within(
         "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
     );
     stream.write_all((head + &text).as_bytes()).ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).ok()?;
+    let (head, body) = http1::split(&answer)?;
     let status = head.split(' ').nth(1)?.parse().ok()?;
-    Some((status, serde_json::from_str(body).unwrap_or_else(|_| json!(body))))
+    Some((status, serde_json::from_str(&body).unwrap_or_else(|_| json!(body))))
 }
 
 pub fn ask(addr: SocketAddr, method: &str, path: &str, body: &Value) -> Option<(u16, Value)> {

@@ -84,6 +84,27 @@ impl Drop for Session {
     }
 }
 
+#[test]
+fn what_is_pasted_or_typed_ahead_is_done_line_by_line() {
+    let mut network = Replicas::on_loopback(1);
+    network.start_all(&["--ephemeral"]);
+    network.wait_for_view(&[0]);
+    let mut session = Session::start(&network, network.addrs[0], true);
+    session.wait_for("caught up");
+    session.is_prompting();
+    // As a script types, and as a terminal brackets what is pasted.
+    session.press("put a 1\rput b 2\rkeys\r");
+    session.wait_for("\"a\"\r\n\"b\"\r\n");
+    let many: String = (0..200).map(|number| format!("put k{number} {number}\r")).collect();
+    session.press(&many);
+    session.press("\x1b[200~put c 3\nget c\x1b[201~\r");
+    session.wait_for("created\r\n3\r\n");
+    session.press("quit\r");
+    assert_eq!(session.child.wait().unwrap().code(), Some(0));
+    let keys = get(network.addrs[0], "/kvs").unwrap().1["keys"].clone();
+    assert_eq!(keys.as_array().unwrap().len(), 203);
+}
+
 const UP: &str = "\x1b[A";
 
 #[test]

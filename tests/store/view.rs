@@ -1,5 +1,6 @@
 //! Networks without seeds: who is in the view, who is out, and what a new replica has.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -86,6 +87,62 @@ fn a_new_replica_has_everything_before_it_is_ready() {
     assert_eq!(body["keys"].as_array().unwrap().len(), 500);
     let stores: Vec<_> = addrs.iter().map(|addr| get(*addr, "/kvs/sync").unwrap().1).collect();
     assert_eq!(stores[2]["versions"], stores[0]["versions"]);
+}
+
+/// More than a replica keeps of single writes, so that others get what differs instead.
+fn fill(addr: SocketAddr) {
+    let writers = (0..4).map(|writer| {
+        std::thread::spawn(move || {
+            for number in (writer..1_800).step_by(4) {
+                put(addr, &format!("key{number}"), json!("x".repeat(10_000)));
+            }
+        })
+    });
+    writers.collect::<Vec<_>>().into_iter().for_each(|writer| writer.join().unwrap());
+}
+
+#[test]
+fn newcomers_do_not_take_each_other_for_replicas_that_have_everything() {
+    let mut replicas = Replicas::on_loopback(5);
+    let addrs = replicas.addrs.clone();
+    replicas.start(0, &addrs[..1], &BRISK);
+    until("it runs", || (get(addrs[0], "/ready")?.0 == 200).then_some(()));
+    fill(addrs[0]);
+    (1..3).for_each(|place| replicas.start(place, &addrs[..3], &BRISK));
+    for place in 1..3 {
+        until("it is ready", || (get(addrs[place], "/ready")?.0 == 200).then_some(()));
+        let (_, body) = get(addrs[place], "/kvs").unwrap();
+        assert_eq!(body["keys"].as_array().unwrap().len(), 1_800, "in that very moment");
+    }
+    // While those that have everything say nothing, nobody can know that there is nothing.
+    (0..3).for_each(|place| replicas.signal(place, "STOP"));
+    let slow = [&BRISK[..], &["--suspect-timeout", "60s"]].concat();
+    let named = [addrs[0], addrs[3], addrs[4]];
+    (3..5).for_each(|place| replicas.start(place, &named, &slow));
+    until("they see each other", || {
+        let sees = |addr| Some(get(addr, "/metrics")?.1.as_str()?.contains("neighbours 1\n"));
+        (sees(addrs[3])? && sees(addrs[4])?).then_some(())
+    });
+    for place in 3..5 {
+        assert_eq!(get(addrs[place], "/ready").unwrap().0, 503, "it cannot be ready");
+    }
+    (0..3).for_each(|place| replicas.signal(place, "CONT"));
+    for place in 3..5 {
+        until("it is ready", || (get(addrs[place], "/ready")?.0 == 200).then_some(()));
+        let (_, body) = get(addrs[place], "/kvs").unwrap();
+        assert_eq!(body["keys"].as_array().unwrap().len(), 1_800);
+    }
+}
+
+#[test]
+fn replicas_that_are_all_new_wait_for_the_oldest_alone() {
+    let mut replicas = Replicas::on_loopback(6);
+    let named = replicas.addrs.clone();
+    // At the same time, each naming all, and one of them never there.
+    (0..5).for_each(|place| replicas.start(place, &named, &BRISK));
+    for place in 0..5 {
+        until("it is ready", || (get(named[place], "/ready")?.0 == 200).then_some(()));
+    }
 }
 
 #[test]

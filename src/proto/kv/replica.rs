@@ -524,3 +524,6 @@ fn frames<T>(all: Vec<T>, size: impl Fn(&T) -> usize) -> Vec<Vec<T>> {
     }
     frames
 }
+
+#[cfg(test)]
+mod tests;

@@ -190,6 +190,10 @@ impl Replication {
         (number, part, more): (u64, Snapshot, bool),
         paths: &Paths,
     ) -> bool {
+        if !part.is_sane() {
+            return false;
+        }
+        self.rename_if_behind(turn, part.context.get(self.store.name()));
         let Some(fetching) = self.transfers.fetching.as_mut() else { return true };
         if number != fetching.parts {
             // Without the one before it would be half of a moment; it is offered again.
@@ -199,10 +203,6 @@ impl Replication {
         }
         fetching.parts += 1;
         let round = fetching.round;
-        let sane = part.is_sane();
-        if !sane {
-            return false;
-        }
         fetching.snapshot.context = part.context;
         fetching.snapshot.lamport = part.lamport;
         for (replica, runs) in part.standing {

@@ -51,6 +51,7 @@ impl PeerMachine {
         self.arrange(turn);
         self.check_all(turn);
         self.fill(turn);
+        self.check_caught_up(turn);
     }
 
     /// Takes an incarnation above `known` and registers it.

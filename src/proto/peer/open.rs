@@ -5,11 +5,13 @@
 //! round of anti-entropy compares digests of the lists. Records are ordered as
 //! the seeds order theirs ([`Registry`]), so lists converge whatever is lost.
 //!
-//! What must stay true: nobody is dropped on hearsay. A peer drops a member when
-//! it has found it dead itself and another peer has, too; whoever is told of a
-//! death looks first, and a member that answers rises above it. Whoever was
-//! dropped, or named at the start and never seen, is called again and again, so
-//! that two halves of a network that took each other for dead become one.
+//! What must stay true: nobody is taken for dead on hearsay. A peer drops a member
+//! when it has found it dead itself and another peer has, too; whoever is told of
+//! a death looks first, and a member that answers rises above it. (That a member
+//! has left is believed: it says so itself, or an operator does at any peer, and
+//! whoever may link is trusted that far.) Whoever was dropped, or named at the
+//! start and never seen, is called again and again, so that two halves of a
+//! network that took each other for dead become one.
 //!
 //! [`Registry`]: crate::proto::registry::Registry
 
@@ -30,9 +32,8 @@ use crate::proto::registry::{Merge, Record, Status};
 use crate::proto::time::Time;
 use crate::proto::turn::Turn;
 
-/// Records of a network without seeds, the gone included: a handshake with all of them is one frame
-/// of half a megabyte.
-const MAX_RECORDS: usize = 16_384;
+/// Records of a network without seeds, the gone included: each peer looks after all of them.
+const MAX_RECORDS: usize = 4_096;
 
 /// Changes that get a line of the log each; more at once are the list of a network that was joined.
 const MAX_LINES: usize = 16;
@@ -43,11 +44,11 @@ pub(super) struct Open {
     /// Who was named at the start, or let in by an operator here: called for as long as it is no
     /// member.
     contacts: BTreeSet<Addr>,
-    /// Contacts that have neither answered nor failed to.
+    /// Contacts that have not answered, and may yet: they may have what this replica lacks.
     untried: BTreeSet<Addr>,
-    /// What neighbours had seen of the store when they answered a handshake.
+    /// What neighbours that have caught up had seen of the store when they said so.
     ahead: BTreeMap<Conn, Clock>,
-    /// This replica has had what an existing one had, or there was none.
+    /// This replica has had what an existing one had, or it is the first of a new network.
     caught_up: bool,
     /// An operator has removed this peer from the network.
     removed: bool,
@@ -62,6 +63,10 @@ impl PeerMachine {
     /// Whether this replica has all that an existing one had.
     pub(super) fn has_caught_up(&self) -> bool {
         self.open.caught_up && !self.open.removed
+    }
+
+    pub(super) fn is_out(&self) -> bool {
+        self.open.removed
     }
 
     /// Begins with those that were named.
@@ -93,6 +98,11 @@ impl PeerMachine {
         }
     }
 
+    fn peers_message(&self, records: Vec<(Addr, Record)>) -> Message {
+        let context = self.replica.store().context().clone();
+        Message::Peers { records, context, caught_up: self.open.caught_up }
+    }
+
     fn all_records(&self) -> Vec<(Addr, Record)> {
         self.members.iter().map(|(peer, record)| (*peer, record.clone())).collect()
     }
@@ -119,15 +129,16 @@ impl PeerMachine {
             Message::Handshake(records) => {
                 self.learn_told(turn, conn, from, records);
                 if self.is_neighbour(conn) {
-                    let context = self.replica.store().context().clone();
-                    turn.send(conn, Message::Peers { records: self.all_records(), context });
+                    let records = self.all_records();
+                    turn.send(conn, self.peers_message(records));
                 }
             }
-            Message::Peers { records, context } => {
+            Message::Peers { records, context, caught_up } => {
                 self.learn_told(turn, conn, from, records);
                 self.open.untried.remove(&from);
-                if !self.open.caught_up && context.is_sane() {
+                if !self.open.caught_up && caught_up && context.is_sane() {
                     self.open.ahead.insert(conn, context);
+                    self.replica.begin_sync(turn, conn);
                 }
                 self.check_caught_up(turn);
             }
@@ -158,7 +169,9 @@ impl PeerMachine {
         let (mut news, mut deaths) = (Vec::new(), Vec::new());
         for (peer, mut record) in records {
             record.voters.clear();
-            if !self.is_acceptable(turn.now, &peer, &record) {
+            if !self.is_acceptable(turn.now, &peer, &record)
+                || !self.make_room_for(&peer, peer == from)
+            {
                 continue;
             }
             if peer == self.config.me {
@@ -185,12 +198,21 @@ impl PeerMachine {
 
     /// Whether a record that somebody tells can be true, and has room.
     fn is_acceptable(&self, now: Time, peer: &Addr, record: &Record) -> bool {
-        let known = self.members.get(peer).is_some();
         super::is_believable(record.incarnation, now)
             && Time::from_millis(record.at) <= now + MAX_SKEW
             && !peer.ip().is_unspecified()
             && peer.port() != 0
-            && (known || self.members.len() < MAX_RECORDS && !record.is_expired(now))
+            && (self.members.get(peer).is_some() || !record.is_expired(now))
+    }
+
+    /// Whether there is room for a record. Who speaks for itself gets that of one that is gone.
+    fn make_room_for(&mut self, peer: &Addr, is_itself: bool) -> bool {
+        if self.members.get(peer).is_some() || self.members.len() < MAX_RECORDS {
+            return true;
+        }
+        let gone = self.members.iter().filter(|(_, record)| record.status != Status::Alive);
+        let oldest = gone.min_by_key(|(_, record)| record.at).map(|(peer, _)| *peer);
+        is_itself && oldest.is_some_and(|oldest| self.members.remove(&oldest).is_some())
     }
 
     /// Acts on records that are new here, and passes them on.
@@ -367,11 +389,17 @@ impl PeerMachine {
         }
     }
 
-    /// A contact could not be linked.
+    /// A contact could not be linked. One that is not there has nothing; one that is slow, or has no
+    /// free link, may.
     pub(super) fn contact_failed(&mut self, turn: &mut Turn<'_>, peer: Addr, error: &OpenError) {
-        // Who is linked already is going to say what it has.
-        let linked = matches!(error, OpenError::Refused(r) if r.reason == Refused::AlreadyLinked);
-        if !linked && self.open.untried.remove(&peer) {
+        let is_there = match error {
+            OpenError::Unreachable | OpenError::Garbage => false,
+            OpenError::TimedOut | OpenError::Local => true,
+            OpenError::Refused(refusal) => {
+                matches!(refusal.reason, Refused::AlreadyLinked | Refused::Full)
+            }
+        };
+        if !is_there && self.open.untried.remove(&peer) {
             self.check_caught_up(turn);
         }
     }
@@ -383,22 +411,39 @@ impl PeerMachine {
         }
     }
 
-    /// Whether this replica has had what an existing one had, or finds that there is none.
+    /// Whether this replica has had what an existing one had, or is the first of a network in which
+    /// all are new.
     pub(super) fn check_caught_up(&mut self, turn: &mut Turn<'_>) {
         if self.open.caught_up || !self.is_open() {
             return;
         }
+        // Who has been dropped meanwhile is not waited for.
+        let Open { untried, ahead, .. } = &mut self.open;
+        untried.retain(|peer| self.members.alive(peer).is_some());
         let context = self.replica.store().context();
-        let ahead = &self.open.ahead;
-        let nobody = ahead.is_empty() && self.open.untried.is_empty();
-        if nobody || ahead.values().any(|theirs| context.covers(theirs)) {
-            let keys = vec![("keys", self.replica.store().keys().count().to_string())];
-            turn.note(Severity::Info, "caught up", keys);
-            turn.effects.push(Effect::Member(MemberEvent::Registered));
-            self.open.caught_up = true;
-            self.open.ahead.clear();
-            self.open.untried.clear();
+        let is_first = ahead.is_empty() && untried.is_empty() && self.is_first();
+        if !is_first && !self.open.ahead.values().any(|theirs| context.covers(theirs)) {
+            return;
         }
+        let keys = vec![("keys", self.replica.store().keys().count().to_string())];
+        turn.note(Severity::Info, "caught up", keys);
+        turn.effects.push(Effect::Member(MemberEvent::Registered));
+        self.open.caught_up = true;
+        self.open.ahead.clear();
+        self.open.untried.clear();
+        // Others may be waiting for somebody who has.
+        let me = self.config.me;
+        let mine = self.members.get(&me).map(|record| (me, record.clone()));
+        let links = self.neighbours.values().map(|neighbour| neighbour.conn).collect();
+        turn.send_many(links, self.peers_message(mine.into_iter().collect()));
+    }
+
+    /// Whether this peer is the oldest of those that are known to run. Where all are new, it is the one
+    /// that the others wait for, so that they do not wait for each other.
+    fn is_first(&self) -> bool {
+        let running = self.members.members().filter(|(_, record)| record.incarnation > 0);
+        let oldest = running.map(|(peer, record)| (record.at, *peer)).min();
+        oldest.is_none_or(|(_, peer)| peer == self.config.me)
     }
 
     /// An operator lets a peer in.

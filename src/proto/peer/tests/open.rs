@@ -166,7 +166,13 @@ fn a_replica_is_ready_once_it_has_seen_what_another_had() {
     stage.welcome(link, addr(1), Role::Peer, 7);
     let context: Clock = [("127.0.0.1:6001@7".into(), 1)].into_iter().collect();
     let records = vec![told(1, 7, Status::Alive)];
-    stage.hear(link, Message::Peers { records, context: context.clone() });
+    let peers = |caught_up| {
+        let (records, context) = (records.clone(), context.clone());
+        Message::Peers { records, context, caught_up }
+    };
+    stage.hear(link, peers(false));
+    assert!(!stage.peer.is_ready(), "that one has not caught up itself, and is older");
+    stage.hear(link, peers(true));
     assert!(!stage.peer.is_ready());
     let nothing_else = Message::SnapshotOffer;
     stage.hear(link, nothing_else);

@@ -1,0 +1,222 @@
+//! A replica among others, message by message.
+
+use serde_json::json;
+
+use super::*;
+use crate::proto::kv::value::Value;
+
+const NOW: Time = Time::from_millis(1_800_000_000_000);
+const LINK: Conn = 1;
+
+/// A replica, its one neighbour played by the test.
+struct Stage {
+    replica: Replication,
+    now: Time,
+    effects: Vec<Effect>,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let store = Store::new("127.0.0.1:1@7".into());
+        let replica = Replication::new(store, Duration::from_secs(1));
+        Self { replica, now: NOW, effects: Vec::new() }
+    }
+
+    fn paths() -> Paths {
+        Paths { eager: vec![LINK], all: vec![LINK] }
+    }
+
+    /// Whether what was said makes sense.
+    fn hear(&mut self, message: Message) -> bool {
+        let turn = &mut Turn { now: self.now, effects: &mut self.effects };
+        self.replica.hear(turn, LINK, message, &Self::paths())
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now = self.now + time;
+        let turn = &mut Turn { now: self.now, effects: &mut self.effects };
+        self.replica.tick(turn, &Self::paths());
+    }
+
+    fn put(&mut self, key: &str, value: Value) {
+        let turn = &mut Turn { now: self.now, effects: &mut self.effects };
+        self.replica.ask(turn, 1, Request::Put(key.into(), value), None, &Self::paths());
+        self.persisted();
+    }
+
+    /// All that is to be kept is on disk.
+    fn persisted(&mut self) {
+        let batches = self.effects.iter().filter_map(|effect| match effect {
+            Effect::PersistStore { batch, .. } => Some(*batch),
+            _ => None,
+        });
+        let last = batches.max().unwrap_or(0);
+        let turn = &mut Turn { now: self.now, effects: &mut self.effects };
+        self.replica.persisted(turn, last, &Self::paths());
+    }
+
+    fn sent(&self, wanted: impl Fn(&Message) -> bool) -> usize {
+        let is =
+            |effect: &&Effect| matches!(effect, Effect::Send { message, .. } if wanted(message));
+        self.effects.iter().filter(is).count()
+    }
+
+    fn kept(&self) -> Vec<StoreChange> {
+        let changes = self.effects.iter().filter_map(|effect| match effect {
+            Effect::PersistStore { changes, .. } => Some(changes.clone()),
+            _ => None,
+        });
+        changes.flatten().collect()
+    }
+}
+
+fn value(json: serde_json::Value) -> Value {
+    Value::new(&json).unwrap()
+}
+
+/// Writes of another replica, one after the other.
+fn writes(count: usize) -> Vec<Arc<Write>> {
+    let mut other = Store::new("127.0.0.1:2@7".into());
+    let put = |n| other.put(NOW, &format!("k{n}"), value(json!(n)), None).0;
+    (0..count).map(put).collect()
+}
+
+#[test]
+fn what_came_before_a_bad_write_is_kept_with_its_context() {
+    let mut stage = Stage::new();
+    let mut writes = writes(2);
+    Arc::get_mut(&mut writes[1]).unwrap().lamport = u64::MAX;
+    let good = writes[0].clone();
+    assert!(!stage.hear(Message::Writes(writes)), "the link is closed for it");
+    assert!(stage.replica.store().context().contains(&good.dot));
+    assert_eq!(stage.kept(), [StoreChange::Write(good)], "or a crash would lose what was seen");
+}
+
+#[test]
+fn a_neighbour_is_sent_what_it_lacks_no_more_often_than_it_may_ask() {
+    let mut stage = Stage::new();
+    stage.put("k", value(json!("x".repeat(1_000))));
+    stage.effects.clear();
+    let nothing = || Message::StoreContext { context: Clock::new(), answer: true };
+    (0..256).for_each(|_| assert!(stage.hear(nothing())));
+    let repairs = |m: &Message| matches!(m, Message::Writes(_));
+    assert_eq!(stage.sent(repairs), 1);
+    // What it said last is not forgotten: it may have lost what it was sent.
+    stage.pass(ASK_AGAIN);
+    assert_eq!(stage.sent(repairs), 2);
+    stage.pass(ASK_AGAIN);
+    assert_eq!(stage.sent(repairs), 2);
+}
+
+#[test]
+fn a_replica_whose_disk_is_an_old_copy_takes_another_name() {
+    for told_by in ["context", "write", "snapshot"] {
+        let mut stage = Stage::new();
+        let mine = stage.replica.store().name().clone();
+        stage.put("k", value(json!(1)));
+        // What it wrote next, before its disk was replaced by an older copy.
+        let mut before = Store::new(mine.clone());
+        before.put(NOW, "k", value(json!(1)), None);
+        let (lost, _) = before.put(NOW, "k", value(json!(2)), None);
+        match told_by {
+            "context" => {
+                let context = before.context().clone();
+                stage.hear(Message::StoreContext { context, answer: false });
+            }
+            "write" => {
+                stage.hear(Message::Write(lost));
+            }
+            _ => {
+                stage.hear(Message::SnapshotOffer);
+                let part = before.snapshot(&Clock::new());
+                assert!(stage.hear(Message::SnapshotPart {
+                    round: 1,
+                    part: 0,
+                    context: part.context,
+                    lamport: part.lamport,
+                    standing: Vec::new(),
+                    entries: part.versions,
+                    more: false,
+                }));
+            }
+        }
+        let name = stage.replica.store().name().clone();
+        assert_ne!(name, mine, "told by a {told_by}");
+        assert!(stage.kept().contains(&StoreChange::Named(name)));
+    }
+}
+
+#[test]
+fn no_snapshot_from_outside_is_put_together_of_nonsense() {
+    let version = || writes(1)[0].version().unwrap();
+    let context: Clock = [("127.0.0.1:2@7".into(), 1)].into_iter().collect();
+    let long: Arc<str> = "k".repeat(51).into();
+    let far: Clock = [("127.0.0.1:2@7".into(), u64::MAX)].into_iter().collect();
+    let named: Clock = [("x".repeat(129).into(), 1)].into_iter().collect();
+    let unseen: Clock = [("127.0.0.1:3@7".into(), 1)].into_iter().collect();
+    for (context, lamport, key) in [
+        (context.clone(), 1, long),
+        (context, u64::MAX, "k".into()),
+        (far, 1, "k".into()),
+        (named, 1, "k".into()),
+        (unseen, 1, "k".into()),
+    ] {
+        let mut stage = Stage::new();
+        stage.hear(Message::SnapshotOffer);
+        let sane = stage.hear(Message::SnapshotPart {
+            round: 1,
+            part: 0,
+            context,
+            lamport,
+            standing: Vec::new(),
+            entries: vec![(key, vec![version()])],
+            more: false,
+        });
+        assert!(!sane && stage.kept().is_empty());
+    }
+}
+
+#[test]
+fn versions_of_one_key_travel_in_as_many_frames_as_they_need() {
+    let mut theirs = Stage::new();
+    for letter in ["a", "b", "c"] {
+        let big = value(json!(letter.repeat(1 << 19)));
+        let seen = Some(Seen::default()); // nothing: they stand beside each other
+        let turn = &mut Turn { now: NOW, effects: &mut theirs.effects };
+        let put = Request::Put("k".into(), big);
+        theirs.replica.ask(turn, 1, put, seen, &Stage::paths());
+        theirs.persisted();
+    }
+    let mut mine = Stage::new();
+    mine.replica.store.rename("127.0.0.1:9@7".into());
+    mine.hear(Message::SnapshotOffer);
+    for _ in 0..10 {
+        let ask = mine.effects.iter().rev().find_map(|effect| match effect {
+            Effect::Send { message: ask @ Message::SnapshotAsk { .. }, .. } => Some(ask.clone()),
+            _ => None,
+        });
+        mine.effects.clear();
+        let Some(ask) = ask else { break };
+        theirs.effects.clear();
+        theirs.hear(ask);
+        let parts: Vec<Message> = theirs
+            .effects
+            .iter()
+            .filter_map(|effect| match effect {
+                Effect::Send { message, .. } => Some(message.clone()),
+                _ => None,
+            })
+            .collect();
+        for part in parts {
+            if let Message::SnapshotPart { entries, .. } = &part {
+                assert!(
+                    entries.iter().map(|(_, of)| of.len()).sum::<usize>() <= 1,
+                    "one at a time"
+                );
+            }
+            assert!(mine.hear(part));
+        }
+    }
+    assert_eq!(mine.replica.store().get("k").len(), 3);
+    assert_eq!(mine.replica.store().get("k"), theirs.replica.store().get("k"));
+}
