@@ -109,9 +109,9 @@ fn newcomers_do_not_take_each_other_for_replicas_that_have_everything() {
     until("it runs", || (get(addrs[0], "/ready")?.0 == 200).then_some(()));
     fill(addrs[0]);
     (1..3).for_each(|place| replicas.start(place, &addrs[..3], &BRISK));
-    for place in 1..3 {
-        until("it is ready", || (get(addrs[place], "/ready")?.0 == 200).then_some(()));
-        let (_, body) = get(addrs[place], "/kvs").unwrap();
+    for addr in addrs[1..3].iter().copied() {
+        until("it is ready", || (get(addr, "/ready")?.0 == 200).then_some(()));
+        let (_, body) = get(addr, "/kvs").unwrap();
         assert_eq!(body["keys"].as_array().unwrap().len(), 1_800, "in that very moment");
     }
     // While those that have everything say nothing, nobody can know that there is nothing.
@@ -123,13 +123,13 @@ fn newcomers_do_not_take_each_other_for_replicas_that_have_everything() {
         let sees = |addr| Some(get(addr, "/metrics")?.1.as_str()?.contains("neighbours 1\n"));
         (sees(addrs[3])? && sees(addrs[4])?).then_some(())
     });
-    for place in 3..5 {
-        assert_eq!(get(addrs[place], "/ready").unwrap().0, 503, "it cannot be ready");
+    for addr in addrs[3..].iter().copied() {
+        assert_eq!(get(addr, "/ready").unwrap().0, 503, "it cannot be ready");
     }
     (0..3).for_each(|place| replicas.signal(place, "CONT"));
-    for place in 3..5 {
-        until("it is ready", || (get(addrs[place], "/ready")?.0 == 200).then_some(()));
-        let (_, body) = get(addrs[place], "/kvs").unwrap();
+    for addr in addrs[3..].iter().copied() {
+        until("it is ready", || (get(addr, "/ready")?.0 == 200).then_some(()));
+        let (_, body) = get(addr, "/kvs").unwrap();
         assert_eq!(body["keys"].as_array().unwrap().len(), 1_800);
     }
 }
@@ -140,8 +140,8 @@ fn replicas_that_are_all_new_wait_for_the_oldest_alone() {
     let named = replicas.addrs.clone();
     // At the same time, each naming all, and one of them never there.
     (0..5).for_each(|place| replicas.start(place, &named, &BRISK));
-    for place in 0..5 {
-        until("it is ready", || (get(named[place], "/ready")?.0 == 200).then_some(()));
+    for addr in named[..5].iter().copied() {
+        until("it is ready", || (get(addr, "/ready")?.0 == 200).then_some(()));
     }
 }
 

@@ -166,7 +166,7 @@ impl PeerMachine {
         from: Addr,
         records: Vec<(Addr, Record)>,
     ) {
-        let (mut news, mut deaths) = (Vec::new(), Vec::new());
+        let (mut news, mut history, mut deaths) = (Vec::new(), Vec::new(), Vec::new());
         for (peer, mut record) in records {
             record.voters.clear();
             if !self.is_acceptable(turn.now, &peer, &record)
@@ -184,12 +184,16 @@ impl PeerMachine {
                 record = Record { status: Status::Alive, at: known.at, ..record };
                 deaths.push((peer, record.incarnation));
             }
+            let is_change = record.status == Status::Alive || self.members.alive(&peer).is_some();
             match self.members.merge(peer, record.clone()) {
                 Merge::Nothing => {}
                 Merge::Detail => self.ranking = None,
-                Merge::Transition => news.push((peer, record)),
+                Merge::Transition if is_change => news.push((peer, record)),
+                // Of one that was never a member here, so nobody here has lost it.
+                Merge::Transition => history.push((peer, record)),
             }
         }
+        self.tell_others(turn, history, Some(conn));
         self.spread(turn, news, Some(conn));
         for (peer, incarnation) in deaths {
             self.noticed(turn, conn, from, peer, incarnation);
@@ -215,14 +219,20 @@ impl PeerMachine {
         is_itself && oldest.is_some_and(|oldest| self.members.remove(&oldest).is_some())
     }
 
+    fn tell_others(&self, turn: &mut Turn<'_>, records: Vec<(Addr, Record)>, except: Option<Conn>) {
+        if !records.is_empty() {
+            let links = self.neighbours.values().map(|neighbour| neighbour.conn);
+            let links = links.filter(|conn| Some(*conn) != except).collect();
+            turn.send_many(links, Message::PeersChanged(records));
+        }
+    }
+
     /// Acts on records that are new here, and passes them on.
     fn spread(&mut self, turn: &mut Turn<'_>, news: Vec<(Addr, Record)>, except: Option<Conn>) {
         if news.is_empty() {
             return;
         }
-        let links = self.neighbours.values().map(|neighbour| neighbour.conn);
-        let links = links.filter(|conn| Some(*conn) != except).collect();
-        turn.send_many(links, Message::PeersChanged(news.clone()));
+        self.tell_others(turn, news.clone(), except);
         let size = self.members.size().to_string();
         if news.len() > MAX_LINES {
             let keys = vec![("count", news.len().to_string()), ("size", size.clone())];
@@ -273,8 +283,7 @@ impl PeerMachine {
         let incarnation = self.incarnation;
         let record = Record { incarnation, status: Status::Alive, at, voters: Vec::new() };
         self.members.merge(me, record.clone());
-        let links = self.neighbours.values().map(|neighbour| neighbour.conn).collect();
-        turn.send_many(links, Message::PeersChanged(vec![(me, record)]));
+        self.tell_others(turn, vec![(me, record)], None);
         self.members_changed(turn);
     }
 
@@ -483,8 +492,7 @@ impl PeerMachine {
         self.open.contacts.remove(&peer);
         self.members.merge(peer, record.clone());
         if peer == self.config.me {
-            let links = self.neighbours.values().map(|neighbour| neighbour.conn).collect();
-            turn.send_many(links, Message::PeersChanged(vec![(peer, record.clone())]));
+            self.tell_others(turn, vec![(peer, record.clone())], None);
             self.withdraw(turn, record);
         } else {
             self.spread(turn, vec![(peer, record)], None);

@@ -3,6 +3,7 @@
 use super::*;
 use crate::proto::config::Membership;
 use crate::proto::kv::clock::Clock;
+use crate::proto::machine::MemberEvent;
 use crate::proto::order::{Order, Outcome};
 
 /// Peer 5 in a network without seeds, with the other peers played by the test.
@@ -230,4 +231,19 @@ fn orders_are_answered() {
     let mut voted = Stage::new(2, 1);
     assert_eq!(voted.order(Order::Admit(addr(7))), Outcome::NotOurs);
     assert_eq!(voted.order(Order::Remove(addr(0))), Outcome::NotOurs);
+}
+
+#[test]
+fn a_death_of_one_that_was_never_a_member_is_history() {
+    let mut stage = stage(&[]);
+    let teller = stage.shake_hands(1, &[]);
+    stage.shake_hands(2, &[]);
+    stage.effects.clear();
+    stage.hear(teller, Message::PeersChanged(vec![told(3, 7, Status::Dead)]));
+    let lost = stage.effects.iter().any(
+        |effect| matches!(effect, Effect::Member(MemberEvent::Dead(peer)) if *peer == addr(3)),
+    );
+    assert!(!lost, "nobody here has lost it");
+    let passed_on = |m: &Message| matches!(m, Message::PeersChanged(news) if news[0].0 == addr(3));
+    assert_eq!(stage.sent(passed_on), 1, "but all must know, to keep old news of it out");
 }
