@@ -21,7 +21,7 @@ use super::link::{Flushed, Link};
 use super::listener::{self, Place};
 use super::peer::Received;
 use crate::logging;
-use crate::net::codec;
+use crate::net::codec::Encoder;
 use crate::net::handshake::{self, Opened};
 use crate::proto::config::Network;
 use crate::proto::event::{Event, Severity};
@@ -144,7 +144,7 @@ pub(super) struct Host<M> {
     /// Inputs that effects led to.
     follow_up: VecDeque<Input>,
     dirty: Vec<Conn>,
-    frame: Vec<u8>,
+    encoder: Encoder,
     farewells: JoinSet<()>,
     answers: HashMap<u64, oneshot::Sender<Result<MessageId, PublishError>>>,
     stored: HashMap<u64, oneshot::Sender<Reply>>,
@@ -188,7 +188,7 @@ impl<M: Machine + Send + 'static> Host<M> {
             effects: Vec::new(),
             follow_up: VecDeque::new(),
             dirty: Vec::new(),
-            frame: Vec::new(),
+            encoder: Encoder::default(),
             farewells: JoinSet::new(),
             answers: HashMap::new(),
             stored: HashMap::new(),
@@ -425,18 +425,8 @@ impl<M: Machine + Send + 'static> Host<M> {
 
     fn perform_one(&mut self, effect: Effect) {
         match effect {
-            Effect::Send { conn, message } => {
-                if self.encode(&message) {
-                    self.queue(conn);
-                }
-            }
-            Effect::SendMany { conns, message } => {
-                if self.encode(&message) {
-                    for conn in conns {
-                        self.queue(conn);
-                    }
-                }
-            }
+            Effect::Send { conn, message } => self.send(&[conn], &message),
+            Effect::SendMany { conns, message } => self.send(&conns, &message),
             Effect::Log(event) => {
                 logging::event(self.role, self.me, &event);
                 if let Some(events) = &self.events {
@@ -500,7 +490,7 @@ impl<M: Machine + Send + 'static> Host<M> {
         let Ok(bytes) = handshake::answer_bytes(answer) else { return };
         let mut link = Link::start(conn, stream, rest, self.sender.clone(), place);
         link.peer = Some(peer);
-        link.queue(&bytes);
+        link.queue_answer(&bytes);
         match answer {
             Answer::Welcome(_) => {
                 self.links.insert(conn, link);
@@ -512,22 +502,21 @@ impl<M: Machine + Send + 'static> Host<M> {
         }
     }
 
-    /// Encodes a message once, for however many links.
-    fn encode(&mut self, message: &Message) -> bool {
-        self.frame.clear();
-        match codec::encode(message, &mut self.frame) {
-            Ok(()) => true,
-            Err(error) => {
-                self.note(Severity::Warn, "message not sent", &error.to_string());
-                false
+    /// Queues a message, encoded once, for however many links.
+    fn send(&mut self, conns: &[Conn], message: &Message) {
+        match self.encoder.encode(message) {
+            Ok(frame) => {
+                for conn in conns {
+                    if let Some(link) = self.links.get_mut(conn) {
+                        link.queue(&frame);
+                        if !link.dirty {
+                            link.dirty = true;
+                            self.dirty.push(*conn);
+                        }
+                    }
+                }
             }
-        }
-    }
-
-    fn queue(&mut self, conn: Conn) {
-        if let Some(link) = self.links.get_mut(&conn) {
-            link.queue(&self.frame);
-            self.mark(conn);
+            Err(error) => self.note(Severity::Warn, "message not sent", &error.to_string()),
         }
     }
 

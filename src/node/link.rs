@@ -17,7 +17,8 @@ use tokio::time::timeout;
 
 use super::host::Inbound;
 use super::listener::Place;
-use crate::net::codec;
+use super::queue::Queue;
+use crate::net::codec::{self, Frame};
 use crate::proto::machine::Conn;
 use crate::proto::message::{Addr, Message};
 
@@ -37,8 +38,6 @@ const BATCHES: usize = 2;
 /// A closed connection may take this long to hear that the other side has closed as well. Closing
 /// with bytes unread would reset it, and the last words could be lost.
 const LINGER: Duration = Duration::from_millis(500);
-/// A queue keeps this much of its memory when it is empty.
-const KEPT: usize = 64 << 10;
 
 /// What a flush did to the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,8 +57,7 @@ pub(super) enum Flushed {
 pub(super) struct Link {
     conn: Conn,
     write: Option<OwnedWriteHalf>,
-    queue: Vec<u8>,
-    sent: usize,
+    queue: Queue,
     congested: bool,
     blocked: bool,
     inbox: mpsc::Sender<Inbound>,
@@ -87,8 +85,7 @@ impl Link {
         Self {
             conn,
             write: Some(write),
-            queue: Vec::new(),
-            sent: 0,
+            queue: Queue::default(),
             congested: false,
             blocked: false,
             inbox,
@@ -99,9 +96,14 @@ impl Link {
         }
     }
 
-    /// Queues bytes that are a whole frame.
-    pub fn queue(&mut self, frame: &[u8]) {
-        self.queue.extend_from_slice(frame);
+    /// Queues a frame.
+    pub fn queue(&mut self, frame: &Frame<'_>) {
+        self.queue.push(frame);
+    }
+
+    /// Queues the answer to the opening.
+    pub fn queue_answer(&mut self, answer: &[u8]) {
+        self.queue.push_bytes(answer);
     }
 
     /// Writes as much as the connection takes, in as few writes as it takes.
@@ -109,7 +111,7 @@ impl Link {
         if !self.blocked && self.write_out().is_err() {
             return Flushed::Broken(None);
         }
-        let waiting = self.queue.len() - self.sent;
+        let waiting = self.queue.len();
         if waiting > MAX_QUEUE {
             return Flushed::Broken(Some("the other side does not read: queue full"));
         }
@@ -126,27 +128,19 @@ impl Link {
 
     fn write_out(&mut self) -> io::Result<()> {
         let Some(write) = &self.write else { return Ok(()) };
-        while self.sent < self.queue.len() {
-            match write.try_write(&self.queue[self.sent..]) {
-                Ok(written) => self.sent += written,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.wait_until_writable();
-                    return Ok(());
-                }
-                Err(error) => return Err(error),
+        match self.queue.write_to(write) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.wait_until_writable();
+                Ok(())
             }
+            done => done,
         }
-        self.queue.clear();
-        self.queue.shrink_to(KEPT);
-        self.sent = 0;
-        Ok(())
     }
 
     /// Hands the write half to a task that gives it back when the connection takes bytes again.
     fn wait_until_writable(&mut self) {
         // What has been sent need not be kept meanwhile.
-        self.queue.drain(..self.sent);
-        self.sent = 0;
+        self.queue.compact();
         let Some(write) = self.write.take() else { return };
         self.blocked = true;
         let (conn, inbox) = (self.conn, self.inbox.clone());
@@ -166,26 +160,23 @@ impl Link {
     /// after a bound.
     pub fn close(mut self) -> impl Future<Output = ()> + Send + 'static {
         let done = self.flush();
-        let rest = self.queue.split_off(self.sent);
+        let mut rest = std::mem::take(&mut self.queue);
         let write = self.write.take();
         async move {
             if let (Some(write), false) = (write, matches!(done, Flushed::Broken(_))) {
-                let _ = timeout(LINGER, write_all(&write, &rest)).await;
+                let _ = timeout(LINGER, write_all(&write, &mut rest)).await;
             }
         }
     }
 }
 
-async fn write_all(write: &OwnedWriteHalf, mut rest: &[u8]) -> io::Result<()> {
-    while !rest.is_empty() {
-        write.writable().await?;
-        match write.try_write(rest) {
-            Ok(written) => rest = rest.get(written..).unwrap_or(&[]),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
+async fn write_all(write: &OwnedWriteHalf, rest: &mut Queue) -> io::Result<()> {
+    loop {
+        match rest.write_to(write) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => write.writable().await?,
+            done => return done,
         }
     }
-    Ok(())
 }
 
 async fn run_reader(

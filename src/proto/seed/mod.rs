@@ -36,6 +36,7 @@ use rand::rngs::SmallRng;
 
 use self::ballot::{Ballot, ChangeKey, SeedNumber};
 use self::council::Colleague;
+use self::desk::SentList;
 use self::expiry::Round;
 use self::history::History;
 use self::judge::{Judgement, Verdict};
@@ -134,6 +135,7 @@ pub struct SeedMachine {
     held: VecDeque<Held>,
     /// Digest over all statuses, until a record changes.
     status_digest: Option<[u8; 32]>,
+    list: SentList,
     lines: BTreeMap<Conn, Line>,
     conns_used: Conn,
     colleagues: BTreeMap<Addr, Colleague>,
@@ -186,6 +188,7 @@ impl SeedMachine {
             votes: false,
             held: VecDeque::new(),
             status_digest: None,
+            list: SentList::default(),
             lines: BTreeMap::new(),
             conns_used: 0,
             colleagues,

@@ -2,11 +2,12 @@
 
 mod together;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
 use crate::proto::config::Network;
-use crate::proto::message::{CastVote, Change, ChangeKind};
+use crate::proto::message::{CastVote, Change, ChangeKind, Records};
 use crate::proto::registry::{Record, Status};
 
 const NOW: Time = Time::from_millis(1_800_000_000_000);
@@ -463,4 +464,31 @@ fn an_even_number_of_seeds_is_warned_of() {
         let warned = |e: &Event| matches!(e, Event::Note { what: "even number of seeds", .. });
         assert_eq!(stage.events(warned), expected, "{n} seeds");
     }
+}
+
+/// The lists that were sent, and over which connections.
+fn lists(stage: &Stage) -> Vec<(Conn, Records)> {
+    let list = |effect: &Effect| match effect {
+        Effect::Send { conn, message: Message::List { records, .. } } => {
+            Some((*conn, Arc::clone(records)))
+        }
+        _ => None,
+    };
+    stage.effects.iter().filter_map(list).collect()
+}
+
+#[test]
+fn a_list_is_made_once_until_a_record_changes() {
+    let mut stage = Stage::new(3);
+    stage.member(0);
+    let conn = stage.call(peer_addr(0), Role::Peer, Purpose::Membership);
+    let ask = |request| Message::Refresh { request, digest: [0; 32] };
+    stage.hear(conn, ask(1));
+    stage.hear(conn, ask(2));
+    let [(_, first), (_, second)] = &lists(&stage)[..] else { panic!("{:?}", stage.effects) };
+    assert!(Arc::ptr_eq(first, second), "made twice");
+    stage.member(1);
+    stage.hear(conn, ask(3));
+    let [(_, third)] = &lists(&stage)[..] else { panic!("{:?}", stage.effects) };
+    assert_eq!((first.len(), third.len()), (1, 2), "the new member is on the next one");
 }
