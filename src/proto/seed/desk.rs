@@ -1,5 +1,6 @@
 //! What a seed does for peers: registrations, leaves, lists, reports.
 
+use std::collections::BTreeSet;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
@@ -311,17 +312,25 @@ impl SeedMachine {
         PUSH_DELAY + PUSH_DELAY_A_PEER.saturating_mul(peers)
     }
 
-    /// Tells connected peers of changed records.
+    /// Tells connected peers of changed records, but for those that wait to be registered: they are
+    /// about to be sent the whole list, and while a thousand register that would be most of what is
+    /// said.
     pub(super) fn push(&mut self, turn: &mut Turn<'_>) {
         let changed = std::mem::take(&mut self.changed);
         let records: Vec<(Addr, Record)> = changed
             .into_iter()
             .filter_map(|peer| self.registry.get(&peer).map(|record| (peer, record.clone())))
             .collect();
+        let waiting: BTreeSet<Conn> = self
+            .ballots
+            .values()
+            .filter(|ballot| ballot.change.kind == ChangeKind::Join)
+            .flat_map(|ballot| ballot.askers.iter().map(|asker| asker.conn))
+            .collect();
         let peers: Vec<Conn> = self
             .lines
             .iter()
-            .filter(|(_, line)| matches!(line, Line::FromPeer { .. }))
+            .filter(|(conn, line)| matches!(line, Line::FromPeer { .. }) && !waiting.contains(conn))
             .map(|(conn, _)| *conn)
             .collect();
         for (records, _) in frames(records, MEMBERS_A_FRAME) {

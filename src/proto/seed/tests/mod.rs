@@ -492,3 +492,31 @@ fn a_list_is_made_once_until_a_record_changes() {
     let [(_, third)] = &lists(&stage)[..] else { panic!("{:?}", stage.effects) };
     assert_eq!((first.len(), third.len()), (1, 2), "the new member is on the next one");
 }
+
+#[test]
+fn a_peer_that_waits_to_be_registered_hears_of_changes_by_its_list() {
+    let mut stage = Stage::new(3);
+    let waiting = register(&mut stage);
+    let other = stage.call(peer_addr(1), Role::Peer, Purpose::Membership);
+    let told = |stage: &Stage| -> Vec<Conn> {
+        let conns = |effect: &Effect| match effect {
+            Effect::Send { conn, message: Message::Update(_) } => vec![*conn],
+            Effect::SendMany { conns, message: Message::Update(_) } => conns.clone(),
+            _ => Vec::new(),
+        };
+        stage.effects.iter().flat_map(conns).collect()
+    };
+    stage.probe(peer_addr(0), Ok((9, false)));
+    stage.member(5);
+    stage.pass(Duration::from_millis(100));
+    assert_eq!(told(&stage), [other]);
+    stage.vote(1, true);
+    let ballot = stage.seed.ballots_used;
+    stage.hear(stage.line_to(2), Message::Committed { ballot });
+    let [(conn, list)] = &lists(&stage)[..] else { panic!("{:?}", stage.effects) };
+    assert_eq!(*conn, waiting);
+    assert!(list.iter().any(|(peer, _)| *peer == peer_addr(5)), "{list:?}");
+    stage.member(6);
+    stage.pass(Duration::from_millis(100));
+    assert_eq!(told(&stage), [waiting, other], "from then on it is told like all");
+}
