@@ -286,7 +286,7 @@ impl<M: Machine + Send + 'static> Host<M> {
             handle.abort();
         }
         for link in std::mem::take(&mut self.links).into_values() {
-            self.farewells.spawn(link.close());
+            self.part_from(link);
         }
         // The writer may be waiting to say that something is durable.
         self.inbox.close();
@@ -320,6 +320,7 @@ impl<M: Machine + Send + 'static> Host<M> {
                 let conn = self.incoming_used;
                 self.arriving.insert(conn, (opened, hello.from, place));
                 self.handle(now, Input::Incoming { conn, hello });
+                self.listen(conn);
             }
             Inbound::Dialled { conn, result } => {
                 if self.dialling.remove(&conn).is_none() {
@@ -327,10 +328,11 @@ impl<M: Machine + Send + 'static> Host<M> {
                 }
                 match result {
                     Ok((Opened { stream, rest }, welcome)) => {
-                        let mut link = Link::start(conn, stream, rest, self.sender.clone(), None);
+                        let mut link = Link::new(conn, stream, rest, self.sender.clone(), None);
                         link.peer = Some(welcome.from);
                         self.links.insert(conn, link);
                         self.handle(now, Input::Opened { conn, welcome });
+                        self.listen(conn);
                     }
                     Err(error) => self.handle(now, Input::OpenFailed { conn, error }),
                 }
@@ -385,6 +387,14 @@ impl<M: Machine + Send + 'static> Host<M> {
                 self.watchers.push(watcher);
                 let _ = done.send(());
             }
+        }
+    }
+
+    /// Listens to a connection that the machine has kept: most, opened as a probe, it has closed by
+    /// now, and a reader would cost more than the probe.
+    fn listen(&mut self, conn: Conn) {
+        if let Some(link) = self.links.get_mut(&conn) {
+            link.listen();
         }
     }
 
@@ -455,7 +465,7 @@ impl<M: Machine + Send + 'static> Host<M> {
                     task.abort();
                 }
                 if let Some(link) = self.links.remove(&conn) {
-                    self.farewells.spawn(link.close());
+                    self.part_from(link);
                 }
             }
             Effect::Persist { batch, changes } => match &self.store {
@@ -488,7 +498,7 @@ impl<M: Machine + Send + 'static> Host<M> {
         let Some((opened, peer, place)) = self.arriving.remove(&conn) else { return };
         let Opened { stream, rest } = opened;
         let Ok(bytes) = handshake::answer_bytes(answer) else { return };
-        let mut link = Link::start(conn, stream, rest, self.sender.clone(), place);
+        let mut link = Link::new(conn, stream, rest, self.sender.clone(), place);
         link.peer = Some(peer);
         link.queue_answer(&bytes);
         match answer {
@@ -496,9 +506,7 @@ impl<M: Machine + Send + 'static> Host<M> {
                 self.links.insert(conn, link);
                 self.mark(conn);
             }
-            Answer::Refused(_) => {
-                self.farewells.spawn(link.close());
-            }
+            Answer::Refused(_) => self.part_from(link),
         }
     }
 
@@ -545,6 +553,12 @@ impl<M: Machine + Send + 'static> Host<M> {
                     self.lose(now, conn);
                 }
             }
+        }
+    }
+
+    fn part_from(&mut self, link: Link) {
+        if let Some(farewell) = link.close() {
+            self.farewells.spawn(farewell);
         }
     }
 

@@ -61,8 +61,12 @@ pub(super) struct Link {
     congested: bool,
     blocked: bool,
     inbox: mpsc::Sender<Inbound>,
+    /// What is to be read, until somebody listens.
+    unread: Option<(OwnedReadHalf, BytesMut)>,
     /// Dropped to tell the reader that nobody listens any more.
-    _reader: oneshot::Sender<()>,
+    reader: Option<oneshot::Sender<()>>,
+    /// Nothing has been said over it since it was opened.
+    silent: bool,
     /// Its place among the connections from one address, if it came in.
     _place: Option<Place>,
     pub dirty: bool,
@@ -71,8 +75,8 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// Takes an open connection over: starts its reader.
-    pub fn start(
+    /// Takes an open connection over. Nothing is read from it before [`Link::listen`].
+    pub fn new(
         conn: Conn,
         stream: TcpStream,
         rest: BytesMut,
@@ -80,8 +84,6 @@ impl Link {
         place: Option<Place>,
     ) -> Self {
         let (read, write) = stream.into_split();
-        let (reader, closed) = oneshot::channel();
-        tokio::spawn(run_reader(conn, read, rest, inbox.clone(), closed));
         Self {
             conn,
             write: Some(write),
@@ -89,20 +91,32 @@ impl Link {
             congested: false,
             blocked: false,
             inbox,
-            _reader: reader,
+            unread: Some((read, rest)),
+            reader: None,
+            silent: true,
             _place: place,
             dirty: false,
             peer: None,
         }
     }
 
+    /// Starts its reader, unless it has one.
+    pub fn listen(&mut self) {
+        let Some((read, rest)) = self.unread.take() else { return };
+        let (reader, closed) = oneshot::channel();
+        tokio::spawn(run_reader(self.conn, read, rest, self.inbox.clone(), closed));
+        self.reader = Some(reader);
+    }
+
     /// Queues a frame.
     pub fn queue(&mut self, frame: &Frame<'_>) {
+        self.silent = false;
         self.queue.push(frame);
     }
 
     /// Queues the answer to the opening.
     pub fn queue_answer(&mut self, answer: &[u8]) {
+        self.silent = false;
         self.queue.push_bytes(answer);
     }
 
@@ -156,17 +170,38 @@ impl Link {
         self.blocked = false;
     }
 
-    /// Ends the connection after what is queued; the task returned is over when that is done, or
-    /// after a bound.
-    pub fn close(mut self) -> impl Future<Output = ()> + Send + 'static {
+    /// Ends the connection after what is queued. What cannot be done at once is left to the task
+    /// returned, which is over when it is done, or after a bound.
+    pub fn close(mut self) -> Option<impl Future<Output = ()> + Send + 'static> {
         let done = self.flush();
         let mut rest = std::mem::take(&mut self.queue);
-        let write = self.write.take();
-        async move {
-            if let (Some(write), false) = (write, matches!(done, Flushed::Broken(_))) {
-                let _ = timeout(LINGER, write_all(&write, &mut rest)).await;
-            }
+        let write = self.write.take()?;
+        if matches!(done, Flushed::Broken(_)) {
+            return None;
         }
+        let unread = self.unread.take();
+        if rest.len() > 0 {
+            return Some(async move {
+                let _ = timeout(LINGER, write_all(&write, &mut rest)).await;
+                drop(write);
+                if let Some((read, _)) = unread {
+                    linger(read).await;
+                }
+            });
+        }
+        // Who has a reader, which lingers, is told by the end of the write half. Else it is a probe or
+        // a refusal: the other side had nothing to say after its opening, so there is nothing unread
+        // that would reset the connection before it has heard the answer.
+        if let Some((read, _)) = unread {
+            if self.silent {
+                // And the answer was all that was wanted: without a farewell, neither side keeps the
+                // connection for a minute more. Of seeds that dial every newcomer that is most of
+                // what they would keep.
+                let _ = read.as_ref().set_zero_linger();
+            }
+            write.forget();
+        }
+        None
     }
 }
 
