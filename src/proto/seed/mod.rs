@@ -146,6 +146,7 @@ pub struct SeedMachine {
     probes: BTreeMap<Conn, ChangeKey>,
     /// Changes that this seed has just accepted.
     verdicts: BTreeMap<ChangeKey, (Time, Verdict)>,
+    verdicts_by_age: VecDeque<(Time, ChangeKey)>,
     cases: BTreeMap<(Addr, Incarnation), Case>,
     /// Open cases to which a peer has added its report.
     reports_by: BTreeMap<Addr, usize>,
@@ -198,6 +199,7 @@ impl SeedMachine {
             judgements: BTreeMap::new(),
             probes: BTreeMap::new(),
             verdicts: BTreeMap::new(),
+            verdicts_by_age: VecDeque::new(),
             cases: BTreeMap::new(),
             reports_by: BTreeMap::new(),
             accused: BTreeMap::new(),
