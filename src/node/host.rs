@@ -268,12 +268,7 @@ impl<M: Machine + Send + 'static> Host<M> {
                 () = &mut sleep, if wake.is_some() => {}
             }
             now = self.clock.now();
-            for inbound in batch.drain(..) {
-                self.take(now, inbound);
-            }
-            if self.machine.wake_at().is_some_and(|at| at <= now) {
-                self.handle(now, Input::Tick);
-            }
+            self.turn(now, &mut batch);
             self.flush(now);
             while self.farewells.try_join_next().is_some() {}
         }
@@ -294,6 +289,18 @@ impl<M: Machine + Send + 'static> Host<M> {
         let _ = tokio::task::spawn_blocking(move || drop(kept)).await;
         let all = async { while self.farewells.join_next().await.is_some() {} };
         let _ = timeout(FAREWELL, all).await;
+    }
+
+    /// Handles a batch. What it logs is written when this returns, and so before its queues are; and
+    /// before whatever leaves the machine by another way.
+    fn turn(&mut self, now: Time, batch: &mut Vec<Inbound>) {
+        let _lines = logging::together();
+        for inbound in batch.drain(..) {
+            self.take(now, inbound);
+        }
+        if self.machine.wake_at().is_some_and(|at| at <= now) {
+            self.handle(now, Input::Tick);
+        }
     }
 
     fn take(&mut self, now: Time, inbound: Inbound) {
@@ -382,7 +389,10 @@ impl<M: Machine + Send + 'static> Host<M> {
                 self.subscribers.push((subscriber, 0));
                 let _ = done.send(());
             }
-            Inbound::Inspect(Inspection(look)) => look(&self.machine),
+            Inbound::Inspect(Inspection(look)) => {
+                logging::catch_up();
+                look(&self.machine);
+            }
             Inbound::Watch(watcher, done) => {
                 self.watchers.push(watcher);
                 let _ = done.send(());
@@ -444,11 +454,17 @@ impl<M: Machine + Send + 'static> Host<M> {
                 }
             }
             Effect::Deliver(delivery) => {
+                if !self.subscribers.is_empty() {
+                    logging::catch_up();
+                }
                 self.subscribers.retain_mut(|(subscriber, missed)| {
                     Received::offer(subscriber, missed, &delivery)
                 });
             }
             Effect::Member(event) => {
+                if !self.watchers.is_empty() {
+                    logging::catch_up();
+                }
                 self.watchers.retain(|watcher| watcher.send(event.clone()).is_ok());
             }
             Effect::Open { conn, to, hello, within } => {
@@ -482,11 +498,13 @@ impl<M: Machine + Send + 'static> Host<M> {
             },
             Effect::Stored { token, reply } => {
                 if let Some(answer) = self.stored.remove(&token) {
+                    logging::catch_up();
                     let _ = answer.send(reply);
                 }
             }
             Effect::Published { token, result } => {
                 if let Some(answer) = self.answers.remove(&token) {
+                    logging::catch_up();
                     let _ = answer.send(result);
                 }
             }
@@ -557,6 +575,9 @@ impl<M: Machine + Send + 'static> Host<M> {
     }
 
     fn part_from(&mut self, link: Link) {
+        if link.has_last_words() {
+            logging::catch_up();
+        }
         if let Some(farewell) = link.close() {
             self.farewells.spawn(farewell);
         }

@@ -170,6 +170,11 @@ impl Link {
         self.blocked = false;
     }
 
+    /// Whether something is still to be said.
+    pub fn has_last_words(&self) -> bool {
+        self.queue.len() > 0
+    }
+
     /// Ends the connection after what is queued. What cannot be done at once is left to the task
     /// returned, which is over when it is done, or after a bound.
     pub fn close(mut self) -> Option<impl Future<Output = ()> + Send + 'static> {
