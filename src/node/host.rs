@@ -27,13 +27,13 @@ use crate::proto::config::Network;
 use crate::proto::event::{Event, Severity};
 use crate::proto::gossip::MessageId;
 use crate::proto::kv::clock::Seen;
-use crate::proto::kv::replica::{Reply, Request};
+use crate::proto::kv::replica::{Reply, Request, StoreChange};
 use crate::proto::machine::{
-    Command, Conn, Effect, Input, Machine, MemberEvent, OpenError, PublishError,
+    Command, Conn, Effect, Input, Keep, Machine, MemberEvent, OpenError, PublishError,
 };
 use crate::proto::message::{Addr, Answer, Hello, Message, Role, Welcome};
 use crate::proto::time::Time;
-use crate::storage::{OpenReplica, OpenStore, RegistryStore, ReplicaStore, StorageError};
+use crate::storage::{Batch, OpenReplica, OpenStore, RegistryStore, ReplicaStore, StorageError};
 
 /// Batches of input that may wait; beyond, readers wait, and their senders with them.
 const INBOX: usize = 1_024;
@@ -154,6 +154,10 @@ pub(super) struct Host<M> {
     /// Durable state; without it, memory is all there is.
     store: Option<RegistryStore>,
     replica: Option<ReplicaStore>,
+    /// What is to be written at the end of the turn. A commit costs much and a change in it little;
+    /// with the first change of a turn alone in one there would be twice as many.
+    to_keep: Vec<Batch<Keep>>,
+    to_keep_of_store: Vec<Batch<StoreChange>>,
     /// Whoever follows the log.
     events: Option<EventLog>,
     /// Batches up to this one are on disk.
@@ -197,6 +201,8 @@ impl<M: Machine + Send + 'static> Host<M> {
             watchers: Vec::new(),
             store: None,
             replica: None,
+            to_keep: Vec::new(),
+            to_keep_of_store: Vec::new(),
             events: None,
             durable: 0,
             stopped: false,
@@ -485,15 +491,11 @@ impl<M: Machine + Send + 'static> Host<M> {
                 }
             }
             Effect::Persist { batch, changes } => match &self.store {
-                Some(store) => {
-                    store.submit(batch, changes);
-                }
+                Some(_) => self.to_keep.push((batch, changes)),
                 None => self.follow_up.push_back(Input::Persisted { batch }),
             },
             Effect::PersistStore { batch, changes } => match &self.replica {
-                Some(replica) => {
-                    replica.submit(batch, changes);
-                }
+                Some(_) => self.to_keep_of_store.push((batch, changes)),
                 None => self.follow_up.push_back(Input::Persisted { batch }),
             },
             Effect::Stored { token, reply } => {
@@ -555,8 +557,20 @@ impl<M: Machine + Send + 'static> Host<M> {
         }
     }
 
-    /// Writes the queues of all links that have something new.
+    /// Hands over what is to be kept.
+    fn keep(&mut self) {
+        if let (Some(store), false) = (&self.store, self.to_keep.is_empty()) {
+            store.submit_together(std::mem::take(&mut self.to_keep));
+        }
+        if let (Some(replica), false) = (&self.replica, self.to_keep_of_store.is_empty()) {
+            replica.submit_together(std::mem::take(&mut self.to_keep_of_store));
+        }
+    }
+
+    /// Ends a turn: hands over what is to be kept, and writes the queues of all links that have
+    /// something new.
     fn flush(&mut self, now: Time) {
+        self.keep();
         while let Some(conn) = self.dirty.pop() {
             let Some(link) = self.links.get_mut(&conn) else { continue };
             link.dirty = false;
@@ -572,6 +586,8 @@ impl<M: Machine + Send + 'static> Host<M> {
                 }
             }
         }
+        // What came of a link that broke.
+        self.keep();
     }
 
     fn part_from(&mut self, link: Link) {
