@@ -1,7 +1,7 @@
 //! The shared log (CONTRACT.md, section 2): the same lines in a file that any number of processes
 //! append to, and on the console.
 //!
-//! What must stay true: a record is one `write` of one line, however many processes write, and
+//! What must stay true: a record is one line and in one `write`, however many processes write, and
 //! neither a full disk nor a stuck reader of the console stops the node. Everything goes through
 //! the `log` crate under [`TARGET`]; a program that embeds a node and installs its own logger gets
 //! the same records, and with no logger at all a record costs one comparison.
@@ -17,9 +17,13 @@ use crate::proto::message::{Addr, Role};
 mod console;
 mod cut;
 mod file;
+mod gather;
 
 use console::Console;
 use file::LogFile;
+use gather::Sinks;
+
+pub(crate) use gather::{catch_up, together};
 
 /// The `log` target of every record of this crate.
 pub const TARGET: &str = "rumormill::event";
@@ -105,32 +109,29 @@ impl LogHandle {
 pub fn init(options: LogOptions) -> Result<LogHandle, LogError> {
     let file = Arc::new(LogFile::open(options.file)?);
     let console = Console::on(options.screen).map_err(LogError::Console)?;
-    let file_writer = file::Lines::new(Arc::clone(&file));
-    let console_writer = console::Lines::new(Arc::clone(&console));
-    let (level, logger) = dispatch(options.level, file_writer, console_writer).into_log();
+    let sinks = Arc::new(Sinks { file: Arc::clone(&file), console: Some(Arc::clone(&console)) });
+    let (level, logger) = dispatch(options.level, move |line| sinks.record(line)).into_log();
     log::set_boxed_logger(logger).map_err(|_| LogError::Twice)?;
     log::set_max_level(level);
     Ok(LogHandle { file, console })
 }
 
-/// Level, target and time; the writers see to the rest of a line.
-fn dispatch<F, C>(level: log::LevelFilter, file: F, console: C) -> fern::Dispatch
-where
-    F: io::Write + Send + 'static,
-    C: io::Write + Send + 'static,
-{
-    let to_file: Box<dyn io::Write + Send> = Box::new(file);
-    let to_console: Box<dyn io::Write + Send> = Box::new(console);
+/// Level, target and time; `record` sees to the rest of a line.
+fn dispatch(
+    level: log::LevelFilter,
+    record: impl Fn(&str) + Send + Sync + 'static,
+) -> fern::Dispatch {
     fern::Dispatch::new()
         .level(log::LevelFilter::Off)
         .level_for(TARGET, level)
         .filter(|metadata| metadata.target() == TARGET)
         .format(|out, message, record| {
-            let time = chrono::Utc::now().format("%Y-%m-%dT%H:%M:%S%.6fZ");
+            // The same as a format string would make, which is read anew for each record.
+            let time = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Micros, true);
             out.finish(format_args!("{time} {} {message}", record.level()));
         })
-        .chain(fern::Output::writer(to_file, "\n"))
-        .chain(fern::Output::writer(to_console, "\n"))
+        // Formatted once for file and console both.
+        .chain(fern::Output::call(move |line| record(&line.args().to_string())))
 }
 
 /// Logs what happened to `me`; nothing is formatted if nobody wants to read it.
@@ -156,22 +157,12 @@ mod tests {
     use log::Log;
     use std::sync::Mutex;
 
-    #[derive(Clone, Default)]
-    struct Captured(Arc<Mutex<String>>);
-
-    impl io::Write for Captured {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().push_str(std::str::from_utf8(bytes).unwrap());
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
+    type Captured = Arc<Mutex<String>>;
 
     fn log_to(captured: &Captured, target: &str, level: log::Level, text: &str) {
-        let console = captured.clone();
-        let (_, logger) = dispatch(log::LevelFilter::Info, io::sink(), console).into_log();
+        let to = Arc::clone(captured);
+        let record = move |line: &str| to.lock().unwrap().push_str(line);
+        let (_, logger) = dispatch(log::LevelFilter::Info, record).into_log();
         let metadata = log::Metadata::builder().target(target).level(level).build();
         if logger.enabled(&metadata) {
             let mut record = log::Record::builder();
@@ -184,9 +175,9 @@ mod tests {
     fn a_line_is_time_level_and_message() {
         let captured = Captured::default();
         log_to(&captured, TARGET, log::Level::Info, "seed 127.0.0.1:5000 peer list size=1");
-        let line = captured.0.lock().unwrap().clone();
+        let line = captured.lock().unwrap().clone();
         let (time, rest) = line.split_once(' ').unwrap();
-        assert_eq!(rest, "INFO seed 127.0.0.1:5000 peer list size=1\n");
+        assert_eq!(rest, "INFO seed 127.0.0.1:5000 peer list size=1");
         assert_eq!(time.len(), "2026-11-21T08:15:00.123456Z".len(), "{time}");
         assert!(time.ends_with('Z') && chrono::DateTime::parse_from_rfc3339(time).is_ok());
     }
@@ -197,6 +188,6 @@ mod tests {
         log_to(&captured, "tokio::net", log::Level::Error, "not ours");
         log_to(&captured, "rumormill", log::Level::Error, "not in the format");
         log_to(&captured, TARGET, log::Level::Debug, "too small");
-        assert_eq!(*captured.0.lock().unwrap(), "");
+        assert_eq!(*captured.lock().unwrap(), "");
     }
 }

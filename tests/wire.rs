@@ -117,7 +117,7 @@ fn golden() -> Vec<(Message, &'static str)> {
             "00000007_130100026e6f09",
         ),
         (
-            Message::List { request: 1, records: vec![(peer, record())], more: false },
+            Message::List { request: 1, records: [(peer, record())].into(), more: false },
             "00000014_140101007f000001fb7117fb2c01020702000200",
         ),
         (Message::Unchanged { request: 1 }, "00000002_1501"),

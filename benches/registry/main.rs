@@ -1,7 +1,8 @@
 //! What the seeds' registry costs, with real seed processes and fsync.
 //!
 //! `cargo bench --bench registry [-- ROUNDS]`: one registration at a time, a thousand peers at once,
-//! a seed killed, no quorum, and a registry of 100,000. Where `etcd` (3.4, Debian's `etcd-server`)
+//! a seed killed, no quorum, and a registry of 100,000. `-- crowd [TIMES]` measures the thousand peers
+//! alone, and the processor time that they and the seeds take. Where `etcd` (3.4, Debian's `etcd-server`)
 //! is installed, its puts are measured on the same disk in the same run.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
@@ -37,17 +38,23 @@ pub fn millis(time: Duration) -> f64 {
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    if args.first().is_some_and(|arg| arg == "crowd") {
+        let times = args.get(1).and_then(|arg| arg.parse().ok()).unwrap_or(9);
+        return crowds(&Runtime::new().unwrap(), times);
+    }
     let rounds: usize = match args.first().map(|arg| arg.parse()) {
         None => 1_000,
         Some(Ok(rounds)) => rounds,
         // `cargo test --benches` and name filters: nothing to do.
-        Some(Err(_)) => return println!("usage: cargo bench --bench registry [-- ROUNDS]"),
+        Some(Err(_)) => {
+            return println!("usage: cargo bench --bench registry [-- ROUNDS | crowd [TIMES]]");
+        }
     };
     let runtime = Runtime::new().unwrap();
     println!("{:<58}{:>10}{:>10}{:>10}", "figure", "median", "p99", "maximum");
     let alone = runtime.block_on(one_by_one(rounds));
     etcd::puts(rounds);
-    let crowds: Vec<f64> = (0..5).map(|_| runtime.block_on(crowd())).collect();
+    let crowds: Vec<f64> = (0..5).map(|_| runtime.block_on(crowd()).rate).collect();
     let best = crowds.iter().copied().fold(0.0, f64::max);
     show("registrations a second, 1,000 peers at once, 3 seeds", "/s", crowds);
     println!("{:<58}{:>10.1}  times one by one", "the best of these", best / alone);
@@ -76,8 +83,36 @@ async fn one_by_one(rounds: usize) -> f64 {
     rounds as f64 / asked.as_secs_f64()
 }
 
+/// What a thousand registrations took.
+struct Crowd {
+    /// Registrations a second.
+    rate: f64,
+    /// Processor time of one, microseconds: of the process that all peers are in, and of all seeds.
+    client: f64,
+    seeds: f64,
+}
+
+/// The crowd alone, and what it takes: for whoever wants to make it cheaper.
+fn crowds(runtime: &Runtime, times: usize) {
+    let crowds: Vec<Crowd> = (0..times).map(|_| runtime.block_on(crowd())).collect();
+    let of = |figure: fn(&Crowd) -> f64| crowds.iter().map(figure).collect();
+    show("registrations a second, 1,000 peers at once, 3 seeds", "/s", of(|crowd| crowd.rate));
+    show("processor time of a registration, the client", "us", of(|crowd| crowd.client));
+    show("processor time of a registration, the seeds", "us", of(|crowd| crowd.seeds));
+}
+
+/// Processor time that the threads of a process have used so far, seconds.
+fn processor_time(pid: u32) -> f64 {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let nanos = |thread: std::fs::DirEntry| -> Option<f64> {
+        let stat = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        stat.split_whitespace().next()?.parse().ok()
+    };
+    threads.flatten().filter_map(nanos).sum::<f64>() / 1e9
+}
+
 /// A thousand peers register at the same time; registrations a second until the last is answered.
-async fn crowd() -> f64 {
+async fn crowd() -> Crowd {
     let seeds = Seeds::start(3);
     let mut lines = Vec::new();
     for place in 0..CROWD {
@@ -85,6 +120,11 @@ async fn crowd() -> f64 {
         let line = stub.call(seeds.addr(place % 3)).await.unwrap();
         lines.push((stub, line));
     }
+    let used = || {
+        let seeds: f64 = (0..3).map(|place| processor_time(seeds.pid(place))).sum();
+        (processor_time(std::process::id()), seeds)
+    };
+    let before = used();
     let start = Instant::now();
     let asking: Vec<_> = lines
         .into_iter()
@@ -99,7 +139,10 @@ async fn crowd() -> f64 {
     for asking in asking {
         answered.push(asking.await.unwrap());
     }
-    CROWD as f64 / start.elapsed().as_secs_f64()
+    let rate = CROWD as f64 / start.elapsed().as_secs_f64();
+    let after = used();
+    let each = |time: f64| time * 1e6 / CROWD as f64;
+    Crowd { rate, client: each(after.0 - before.0), seeds: each(after.1 - before.1) }
 }
 
 /// Registrations go on while one seed is killed: each peer asks the next seed where one is gone, as

@@ -1,10 +1,10 @@
 //! The console side of the log: a terminal, or a pipe that perhaps nobody reads.
 //!
 //! A thread of its own writes, behind a bounded queue, because a write to a pipe whose reader is
-//! stuck never returns. Then lines are dropped from the console (the file has them all), and when
+//! stuck never returns. It writes what waits together, no more than a line may have. If the
+//! reader does not keep up, lines are dropped from the console (the file has them all), and when
 //! the reader is gone for good the thread ends.
 
-use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -14,8 +14,13 @@ use std::time::{Duration, Instant};
 
 use super::{CONSOLE_LINE_LIMIT, Screen, cut};
 
-/// Lines that wait for the console at most: 1 MB if all are as long as they may be.
-const QUEUE: usize = 1_024;
+/// Bytes of lines that wait for the console at most, beside as many that are being written: some
+/// thousand lines.
+const QUEUE: usize = 128 * 1_024;
+
+/// Bytes that are written together at most. Beyond `PIPE_BUF` (4,096) another process that writes to
+/// the same pipe could come in between.
+const TOGETHER: usize = CONSOLE_LINE_LIMIT;
 
 /// Bytes of stack of the writing thread, which does next to nothing.
 const STACK: usize = 64 * 1024;
@@ -33,9 +38,13 @@ pub(super) struct Console {
 
 #[derive(Debug, Default)]
 struct State {
-    lines: VecDeque<String>,
-    /// A line is out of the queue and not written yet.
+    lines: String,
+    /// Lines are out of the queue and not written yet.
     writing: bool,
+    /// The thread waits for lines.
+    idle: bool,
+    /// Threads that wait until all is written.
+    flushing: usize,
     /// The reader is gone.
     closed: bool,
 }
@@ -82,38 +91,62 @@ impl Console {
     /// The thread: ends when the reader is gone.
     fn write_all_lines(&self, mut to: impl Write) {
         const FOREVER: Duration = Duration::from_secs(3_600);
+        let mut lines = String::new();
         let mut state = self.lock();
         loop {
-            let Some(line) = state.lines.pop_front() else {
+            if state.lines.is_empty() {
+                state.idle = true;
                 state = self.wait(state, FOREVER);
+                state.idle = false;
                 continue;
-            };
+            }
+            std::mem::swap(&mut state.lines, &mut lines);
             state.writing = true;
             drop(state);
-            let written = write_line(&mut to, line.as_bytes());
+            let written = write_lines(&mut to, lines.as_bytes());
+            lines.clear();
             state = self.lock();
             state.writing = false;
             if written.is_err() {
                 state.closed = true;
-                state.lines = VecDeque::new();
+                state.lines = String::new();
             }
-            self.changed.notify_all();
+            if state.flushing > 0 {
+                self.changed.notify_all();
+            }
             if state.closed {
                 return;
             }
         }
     }
 
-    /// Queues one record, or drops it if the console does not keep up.
-    fn record(&self, record: &str) {
-        let line = match self.colour {
-            true => coloured(&cut::line(record, CONSOLE_LINE_LIMIT - COLOUR_BYTES)),
-            false => cut::line(record, CONSOLE_LINE_LIMIT),
-        };
+    /// Appends a record to `lines` as a line of the console.
+    pub(super) fn line(&self, record: &str, lines: &mut String) {
+        if self.colour {
+            let mut line = String::new();
+            cut::line(record, CONSOLE_LINE_LIMIT - COLOUR_BYTES, &mut line);
+            lines.push_str(&coloured(&line));
+        } else {
+            cut::line(record, CONSOLE_LINE_LIMIT, lines);
+        }
+    }
+
+    /// Queues some lines, or drops those for which there is no room because the console does not
+    /// keep up.
+    pub(super) fn write(&self, lines: &str) {
         let mut state = self.lock();
-        if !state.closed && state.lines.len() < QUEUE {
-            state.lines.push_back(line);
-            drop(state);
+        if state.closed || lines.is_empty() {
+            return;
+        }
+        for line in lines.split_inclusive('\n') {
+            if state.lines.len() + line.len() <= QUEUE {
+                state.lines.push_str(line);
+            }
+        }
+        // To wake a thread that does not wait is a system call all the same.
+        let wake = state.idle;
+        drop(state);
+        if wake {
             self.changed.notify_all();
         }
     }
@@ -122,23 +155,37 @@ impl Console {
     pub(super) fn flush(&self, timeout: Duration) -> bool {
         let deadline = Instant::now() + timeout;
         let mut state = self.lock();
+        state.flushing += 1;
         while state.writing || !state.lines.is_empty() {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return false;
+                break;
             }
             state = self.wait(state, left);
         }
-        true
+        state.flushing -= 1;
+        !state.writing && state.lines.is_empty()
     }
 }
 
-/// One `write` in all but the rarest case: a line is shorter than what a pipe takes in one piece.
-fn write_line(to: &mut impl Write, mut line: &[u8]) -> io::Result<()> {
-    while !line.is_empty() {
-        match to.write(line) {
+/// Writes as many whole lines together as a pipe takes in one piece, then the next ones.
+fn write_lines(to: &mut impl Write, mut lines: &[u8]) -> io::Result<()> {
+    while !lines.is_empty() {
+        let most = lines.get(..TOGETHER).unwrap_or(lines);
+        let end = most.iter().rposition(|byte| *byte == b'\n').map_or(most.len(), |end| end + 1);
+        let (some, rest) = lines.split_at_checked(end).unwrap_or((lines, &[]));
+        write_all(to, some)?;
+        lines = rest;
+    }
+    Ok(())
+}
+
+/// One `write` in all but the rarest case: it is no more than what a pipe takes in one piece.
+fn write_all(to: &mut impl Write, mut lines: &[u8]) -> io::Result<()> {
+    while !lines.is_empty() {
+        match to.write(lines) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(n) => line = line.get(n..).unwrap_or_default(),
+            Ok(n) => lines = lines.get(n..).unwrap_or_default(),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(RETRY),
             Err(error) => return Err(error),
@@ -164,35 +211,6 @@ fn coloured(line: &str) -> String {
         _ => 35,
     };
     format!("{time} \x1b[{colour}m{level}\x1b[0m {rest}")
-}
-
-/// What `fern` writes into: gathers a record until it is flushed, which `fern` does after each.
-#[derive(Debug)]
-pub(super) struct Lines {
-    to: Arc<Console>,
-    record: Vec<u8>,
-}
-
-impl Lines {
-    pub(super) fn new(to: Arc<Console>) -> Self {
-        Self { to, record: Vec::new() }
-    }
-}
-
-impl Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.record.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        let record = std::mem::take(&mut self.record);
-        if !record.is_empty() {
-            let text = String::from_utf8_lossy(&record);
-            self.to.record(text.strip_suffix('\n').unwrap_or(&text));
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]
@@ -222,19 +240,30 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(60);
 
+    fn record(console: &Console, record: &str) {
+        let mut line = String::new();
+        console.line(record, &mut line);
+        console.write(&line);
+    }
+
     #[test]
-    fn lines_come_out_in_order_one_write_each() {
+    fn lines_come_out_in_order_and_whole_in_writes_that_a_pipe_takes_in_one_piece() {
         let (out, written) = mpsc::channel();
-        let console = Console::start(Gated { gate: None, out }, false).unwrap();
-        for i in 0..100 {
-            console.record(&format!("t INFO line {i}"));
-        }
-        console.record(&"x".repeat(5_000));
+        let (open, gate) = mpsc::channel();
+        let console = Console::start(Gated { gate: Some(gate), out }, false).unwrap();
+        let lines: Vec<String> = (0..1_000).map(|i| format!("t INFO line {i}\n")).collect();
+        let (some, others) = lines.split_at(500);
+        console.write(&some.concat());
+        others.iter().for_each(|line| console.write(line));
+        record(&console, &"x".repeat(5_000));
+        drop(open);
         assert!(console.flush(LONG));
-        let lines: Vec<String> = written.try_iter().collect();
-        assert_eq!(lines.len(), 101);
-        assert_eq!(lines[99], "t INFO line 99\n");
-        assert_eq!(lines[100].len(), CONSOLE_LINE_LIMIT);
+        let writes: Vec<String> = written.try_iter().collect();
+        assert!(writes.len() < 20, "{} writes", writes.len());
+        assert!(writes.iter().all(|write| write.len() <= TOGETHER && write.ends_with('\n')));
+        let whole = writes.concat();
+        assert!(whole.starts_with(&lines.concat()));
+        assert_eq!(whole.lines().last().unwrap().len() + 1, CONSOLE_LINE_LIMIT);
     }
 
     #[test]
@@ -242,15 +271,16 @@ mod tests {
         let (out, written) = mpsc::channel();
         let (open, gate) = mpsc::channel();
         let console = Console::start(Gated { gate: Some(gate), out }, false).unwrap();
-        for i in 0..QUEUE + 500 {
-            console.record(&format!("line {i}"));
+        for i in 0..QUEUE / 8 {
+            record(&console, &format!("line {i}"));
         }
         assert!(console.lock().lines.len() <= QUEUE);
         assert!(!console.flush(Duration::from_millis(20)), "flush gives up");
         drop(open);
         assert!(console.flush(LONG));
-        let lines = written.try_iter().count();
-        assert!((QUEUE..=QUEUE + 1).contains(&lines), "{lines} lines");
+        let text: String = written.try_iter().collect();
+        assert!((QUEUE - 100..=2 * QUEUE).contains(&text.len()), "{} bytes", text.len());
+        assert!(text.lines().all(|line| line.starts_with("line ")), "a line is torn");
     }
 
     #[test]
@@ -258,9 +288,9 @@ mod tests {
         let (out, written) = mpsc::channel();
         drop(written);
         let console = Console::start(Gated { gate: None, out }, false).unwrap();
-        console.record("into the void");
+        record(&console, "into the void");
         assert!(console.flush(LONG), "nothing is waited for");
-        console.record("still");
+        record(&console, "still");
         assert!(console.lock().lines.is_empty());
     }
 
@@ -269,7 +299,7 @@ mod tests {
         assert_eq!(coloured("t WARN seed a b=1\n"), "t \x1b[33mWARN\x1b[0m seed a b=1\n");
         let (out, written) = mpsc::channel();
         let console = Console::start(Gated { gate: None, out }, true).unwrap();
-        console.record(&format!("t INFO {}", "x".repeat(2_000)));
+        record(&console, &format!("t INFO {}", "x".repeat(2_000)));
         assert!(console.flush(LONG));
         assert_eq!(written.recv().unwrap().len(), CONSOLE_LINE_LIMIT);
     }

@@ -1,9 +1,9 @@
-//! The file side of the log: appended to by any number of processes, one `write` a record.
+//! The file side of the log: appended to by any number of processes, whole lines in one `write`.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard};
 
 use super::{FILE_LINE_LIMIT, LogError, cut};
 
@@ -48,35 +48,58 @@ impl<W: Write> LogFile<W> {
         self.open.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Writes one record. A failure is told on stderr once, until the file is reopened: the node
+    /// Appends a record to `lines` as a line of the file.
+    pub(super) fn line(&self, record: &str, lines: &mut String) {
+        // A byte less than the limit, so that there is room for the end of a torn line before it.
+        cut::line(record, FILE_LINE_LIMIT - 1, lines);
+    }
+
+    /// Writes some lines. A failure is told on stderr once, until the file is reopened: the node
     /// goes on without its log.
-    fn record(&self, record: &str) {
+    pub(super) fn write(&self, lines: &str) {
         let mut open = self.lock();
-        let line = match open.torn {
-            true => format!("\n{}", cut::line(record, FILE_LINE_LIMIT - 1)),
-            false => cut::line(record, FILE_LINE_LIMIT),
-        };
-        let wrong = match write_once(&mut open.to, line.as_bytes()) {
-            Ok(n) if n == line.len() => {
-                open.torn = false;
-                return;
+        let mut lines = lines.as_bytes();
+        while !lines.is_empty() {
+            let end = if open.torn { 1 } else { 0 };
+            let done = match end {
+                0 => write_once(&mut open.to, lines),
+                _ => write_once(&mut open.to, &[b"\n", lines].concat()),
+            };
+            let wrong = match done {
+                Ok(n) => {
+                    let (done, rest) =
+                        lines.split_at_checked(n.saturating_sub(end)).unwrap_or((lines, &[]));
+                    let whole = done.last().is_none_or(|last| *last == b'\n');
+                    open.torn = if n > 0 { !whole } else { open.torn };
+                    if rest.is_empty() {
+                        return;
+                    }
+                    // The line that was cut, or else the first, is not tried again: another process
+                    // may have written in between. Those behind it are.
+                    lines = if done.is_empty() || !whole { after_a_line(rest) } else { rest };
+                    io::Error::from(io::ErrorKind::StorageFull)
+                }
+                Err(error) => {
+                    lines = &[];
+                    error
+                }
+            };
+            if !open.failed {
+                open.failed = true;
+                let path = self.path.display();
+                let _ = writeln!(
+                    io::stderr(),
+                    "cannot write the log {path}: {wrong}; the node goes on, free space and send SIGUSR1"
+                );
             }
-            // Not completed by a second write: another process may have written in between.
-            Ok(n) => {
-                open.torn |= n > 0;
-                io::Error::from(io::ErrorKind::StorageFull)
-            }
-            Err(error) => error,
-        };
-        if !open.failed {
-            open.failed = true;
-            let path = self.path.display();
-            let _ = writeln!(
-                io::stderr(),
-                "cannot write the log {path}: {wrong}; the node goes on, free space and send SIGUSR1"
-            );
         }
     }
+}
+
+/// What follows the first end of a line.
+fn after_a_line(lines: &[u8]) -> &[u8] {
+    let end = lines.iter().position(|byte| *byte == b'\n');
+    end.and_then(|end| lines.get(end + 1..)).unwrap_or_default()
 }
 
 fn write_once(to: &mut impl Write, bytes: &[u8]) -> io::Result<usize> {
@@ -85,35 +108,6 @@ fn write_once(to: &mut impl Write, bytes: &[u8]) -> io::Result<usize> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             done => return done,
         }
-    }
-}
-
-/// What `fern` writes into: gathers a record until it is flushed, which `fern` does after each.
-#[derive(Debug)]
-pub(super) struct Lines<W = File> {
-    to: Arc<LogFile<W>>,
-    record: Vec<u8>,
-}
-
-impl<W> Lines<W> {
-    pub(super) fn new(to: Arc<LogFile<W>>) -> Self {
-        Self { to, record: Vec::new() }
-    }
-}
-
-impl<W: Write> Write for Lines<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.record.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        let record = std::mem::take(&mut self.record);
-        if !record.is_empty() {
-            let text = String::from_utf8_lossy(&record);
-            self.to.record(text.strip_suffix('\n').unwrap_or(&text));
-        }
-        Ok(())
     }
 }
 
@@ -136,49 +130,59 @@ mod tests {
         }
     }
 
-    fn lines(to: Writes) -> Lines<Writes> {
-        let open = Mutex::new(Open { to, failed: false, torn: false });
-        Lines::new(Arc::new(LogFile { path: "test".into(), open }))
+    fn file(to: Writes) -> LogFile<Writes> {
+        LogFile { path: "test".into(), open: Mutex::new(Open { to, failed: false, torn: false }) }
     }
 
-    fn log(lines: &mut Lines<Writes>, text: &str) {
-        write!(lines, "{text}").unwrap(); // in pieces, as formatting does
-        writeln!(lines).unwrap();
-        lines.flush().unwrap();
+    fn record<W: Write>(file: &LogFile<W>, record: &str) {
+        let mut line = String::new();
+        file.line(record, &mut line);
+        file.write(&line);
     }
 
     #[test]
     fn a_record_is_one_write_of_at_most_8000_bytes() {
-        let mut lines = lines(Writes::default());
-        log(&mut lines, "short");
-        log(&mut lines, &"x".repeat(20_000));
-        lines.flush().unwrap();
-        let written = &lines.to.lock().to.0;
+        let file = file(Writes::default());
+        record(&file, "short");
+        record(&file, &"x".repeat(20_000));
+        let written = &file.lock().to.0;
         assert_eq!(written.len(), 2, "one write each");
         assert_eq!(written[0], "short\n");
-        assert_eq!(written[1].len(), FILE_LINE_LIMIT);
+        assert_eq!(written[1].len(), FILE_LINE_LIMIT - 1);
         assert!(written[1].ends_with(" more)\n"));
     }
 
     #[test]
     fn a_short_write_does_not_swallow_the_next_line() {
-        let mut lines = lines(Writes(Vec::new(), Some(3)));
-        for text in ["first", "second", "third"] {
-            log(&mut lines, text);
+        for (lines, expected) in [
+            (&["first\n", "second\n", "third\n"][..], &["fir", "\nsecond\n", "third\n"][..]),
+            (&["first\nsecond\nthird\n", "fourth\n"], &["fir", "\nsecond\nthird\n", "fourth\n"]),
+            (&["1\n2\n3\n", "4\n"], &["1\n2", "\n3\n", "4\n"]),
+            (&["12\n34\n", "5\n"], &["12\n", "34\n", "5\n"]),
+        ] {
+            let file = file(Writes(Vec::new(), Some(3)));
+            lines.iter().for_each(|lines| file.write(lines));
+            assert_eq!(file.lock().to.0, expected);
         }
-        assert_eq!(lines.to.lock().to.0, ["fir", "\nsecond\n", "third\n"]);
+    }
+
+    #[test]
+    fn a_disk_that_takes_nothing_is_not_asked_for_ever() {
+        let file = file(Writes(Vec::new(), Some(0)));
+        file.write("first\nsecond\n");
+        assert_eq!(file.lock().to.0, ["", "second\n"]);
     }
 
     #[test]
     fn reopening_follows_the_name() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
-        let file = Arc::new(LogFile::open(path.clone()).unwrap());
-        file.record("one");
+        let file = LogFile::open(path.clone()).unwrap();
+        record(&file, "one");
         std::fs::rename(&path, dir.path().join("log.1")).unwrap();
-        file.record("two");
+        record(&file, "two");
         file.reopen().unwrap();
-        file.record("three");
+        record(&file, "three");
         assert_eq!(std::fs::read_to_string(dir.path().join("log.1")).unwrap(), "one\ntwo\n");
         assert_eq!(std::fs::read_to_string(path).unwrap(), "three\n");
     }
@@ -193,7 +197,7 @@ mod tests {
                 scope.spawn(move || {
                     let file = LogFile::open(path).unwrap();
                     let text = format!("{writer}").repeat(3_000);
-                    (0..50).for_each(|_| file.record(&text));
+                    (0..50).for_each(|_| record(&file, &text));
                 });
             }
         });

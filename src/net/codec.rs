@@ -5,15 +5,17 @@
 //! and a frame is consumed to its last byte or refused. Nothing outside of this
 //! module names the format; the golden vectors in `tests/wire.rs` pin it.
 
+use std::sync::Arc;
+
 use bincode::config::{Configuration, Limit, LittleEndian, Varint};
-use bytes::{Buf, BufMut, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio_util::codec::{Decoder, LengthDelimitedCodec};
 
 use crate::proto::gossip::MAX_PAYLOAD;
 use crate::proto::kv::clock::MAX_CLOCK;
-use crate::proto::message::{Answer, Hello, Message};
+use crate::proto::message::{Answer, Hello, Message, Records};
 
 /// Longest frame after the opening, bytes: the longest payload or value, and what is said around it,
 /// which for a write is the clocks of what it rests on and what it replaces.
@@ -26,6 +28,9 @@ pub const MAGIC: [u8; 4] = *b"RMIL";
 pub const VERSION: u8 = 1;
 /// Bytes of a frame's length.
 const HEADER: usize = 4;
+/// A frame of so many bytes is shared by those who send it: to copy less is cheaper than to count
+/// who still needs it.
+const SHARED: usize = 4_096;
 
 type Format = Configuration<LittleEndian, Varint, Limit<MAX_FRAME>>;
 
@@ -98,6 +103,90 @@ pub fn encode(message: &Message, buffer: &mut Vec<u8>) -> Result<(), EncodeError
     frame(buffer, |buffer| put(message, buffer))
 }
 
+/// A message as a frame, in pieces: what is large in it can be shared by all who send the same.
+#[derive(Debug)]
+pub struct Frame<'a> {
+    /// What stands before the shared piece, or all of it.
+    pub before: &'a [u8],
+    /// What may be shared; empty if nothing is worth it.
+    pub shared: Bytes,
+    /// What stands behind.
+    pub after: &'a [u8],
+}
+
+impl Frame<'_> {
+    /// Bytes of all pieces.
+    #[allow(clippy::len_without_is_empty, reason = "a frame is never empty")]
+    pub fn len(&self) -> usize {
+        self.before.len() + self.shared.len() + self.after.len()
+    }
+}
+
+/// Encodes messages one after another. The records of a list are not encoded again if they were
+/// those of the last one: of the peers that register together many are sent the same.
+#[derive(Debug, Default)]
+pub struct Encoder {
+    buffer: Vec<u8>,
+    /// The records of the last list, and their bytes.
+    list: Option<(Records, Bytes)>,
+}
+
+impl Encoder {
+    /// A message as a frame: the same bytes as those of [`encode`].
+    ///
+    /// # Errors
+    ///
+    /// As [`encode`].
+    pub fn encode(&mut self, message: &Message) -> Result<Frame<'_>, EncodeError> {
+        self.buffer.clear();
+        if let Message::List { request, records, more } = message
+            && !records.is_empty()
+        {
+            return self.encode_list(*request, records, *more);
+        }
+        encode(message, &mut self.buffer)?;
+        Ok(if self.buffer.len() < SHARED {
+            Frame { before: &self.buffer, shared: Bytes::new(), after: &[] }
+        } else {
+            Frame { before: &[], shared: Bytes::copy_from_slice(&self.buffer), after: &[] }
+        })
+    }
+
+    fn encode_list(
+        &mut self,
+        request: u64,
+        records: &Records,
+        more: bool,
+    ) -> Result<Frame<'_>, EncodeError> {
+        let shared = match &self.list {
+            Some((last, bytes)) if Arc::ptr_eq(last, records) => bytes.clone(),
+            _ => {
+                let mut bytes = Vec::new();
+                put(records, &mut bytes)?;
+                let bytes = Bytes::from(bytes);
+                // Whoever else has them may send them again.
+                let again = Arc::strong_count(records) > 1;
+                self.list = again.then(|| (Arc::clone(records), bytes.clone()));
+                bytes
+            }
+        };
+        // Around the records stands what an empty list consists of, less the length of no records: a
+        // byte, as is the one behind them.
+        let around = Message::List { request, records: Arc::default(), more };
+        self.buffer.put_u32(0);
+        put(&around, &mut self.buffer)?;
+        let last = self.buffer.len().saturating_sub(1);
+        let length = (last + shared.len()).saturating_sub(HEADER);
+        let header = header(length)?;
+        let (before, after) = self.buffer.split_at_mut_checked(last).unwrap_or_default();
+        if let Some(place) = before.get_mut(..HEADER) {
+            place.copy_from_slice(&header);
+        }
+        let before = before.get(..last.saturating_sub(1)).unwrap_or_default();
+        Ok(Frame { before, shared, after })
+    }
+}
+
 /// Appends a hello as a frame: magic, version, then the rest.
 ///
 /// # Errors
@@ -125,23 +214,25 @@ fn put<T: Serialize>(value: &T, buffer: &mut Vec<u8>) -> Result<(), EncodeError>
     Ok(())
 }
 
+/// What a frame of so many bytes begins with.
+fn header(length: usize) -> Result<[u8; HEADER], EncodeError> {
+    match u32::try_from(length) {
+        Ok(header) if length <= MAX_FRAME => Ok(header.to_be_bytes()),
+        _ => Err(EncodeError::TooLong(length)),
+    }
+}
+
 fn frame(
     buffer: &mut Vec<u8>,
     body: impl FnOnce(&mut Vec<u8>) -> Result<(), EncodeError>,
 ) -> Result<(), EncodeError> {
     let start = buffer.len();
     buffer.put_u32(0);
-    let written = body(buffer).and_then(|()| {
-        let length = buffer.len() - start - HEADER;
-        match u32::try_from(length) {
-            Ok(header) if length <= MAX_FRAME => Ok(header),
-            _ => Err(EncodeError::TooLong(length)),
-        }
-    });
+    let written = body(buffer).and_then(|()| header(buffer.len() - start - HEADER));
     match written {
         Ok(header) => {
             if let Some(place) = buffer.get_mut(start..start + HEADER) {
-                place.copy_from_slice(&header.to_be_bytes());
+                place.copy_from_slice(&header);
             }
             Ok(())
         }
@@ -192,5 +283,42 @@ fn whole<T: DeserializeOwned>(frame: &[u8]) -> Result<T, DecodeError> {
     match frame.len() - consumed {
         0 => Ok(value),
         left => Err(DecodeError::LeftOver(left)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::registry::{Record, Status};
+
+    fn whole(frame: &Frame<'_>) -> Vec<u8> {
+        [frame.before, &frame.shared, frame.after].concat()
+    }
+
+    #[test]
+    fn a_frame_in_pieces_is_the_same_as_one_in_one() {
+        let record = |port| {
+            let record =
+                Record { incarnation: 1 << 40, status: Status::Alive, at: 9, voters: vec![0, 1] };
+            (([127, 0, 0, 1], port).into(), record)
+        };
+        let list = |many: u16| -> Records { (1..=many).map(record).collect() };
+        let (one, other) = (list(300), list(301));
+        let mut messages = vec![Message::Ping(7), Message::Update(one.to_vec())];
+        for records in [&one, &one, &other, &list(1), &list(0), &one] {
+            for (request, more) in [(1, false), (70_000, true)] {
+                messages.push(Message::List { request, records: Arc::clone(records), more });
+            }
+        }
+        let mut encoder = Encoder::default();
+        for message in messages {
+            let mut bytes = Vec::new();
+            encode(&message, &mut bytes).unwrap();
+            assert_eq!(whole(&encoder.encode(&message).unwrap()), bytes);
+        }
+        let twice = [&list(60_000)[..], &list(60_000)].concat();
+        let too_long = Message::List { request: 1, records: twice.into(), more: false };
+        assert!(matches!(encoder.encode(&too_long), Err(EncodeError::TooLong(_))));
+        assert_eq!(whole(&encoder.encode(&Message::Ping(7)).unwrap()).len(), 6);
     }
 }

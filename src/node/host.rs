@@ -16,24 +16,26 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep_until, timeout};
 
 use super::events::EventLog;
-use super::link::{Flushed, Link};
+use super::link::Link;
 use super::listener::{self, Place, Port};
 use super::peer::Received;
 use crate::logging;
-use crate::net::codec;
-use crate::net::handshake::{self, Opened};
+use crate::net::codec::Encoder;
+use crate::net::handshake::Opened;
 use crate::proto::config::Network;
 use crate::proto::event::{Event, Severity};
 use crate::proto::gossip::MessageId;
 use crate::proto::kv::clock::Seen;
-use crate::proto::kv::replica::{Reply, Request};
+use crate::proto::kv::replica::{Reply, Request, StoreChange};
 use crate::proto::machine::{
-    Command, Conn, Effect, Input, Machine, MemberEvent, OpenError, PublishError,
+    Command, Conn, Effect, Input, Keep, Machine, MemberEvent, OpenError, PublishError,
 };
-use crate::proto::message::{Addr, Answer, Hello, Message, Role, Welcome};
+use crate::proto::message::{Addr, Hello, Message, Role, Welcome};
 use crate::proto::order::{Order, Outcome};
 use crate::proto::time::Time;
-use crate::storage::{OpenReplica, OpenStore, RegistryStore, ReplicaStore, StorageError};
+use crate::storage::{Batch, OpenReplica, OpenStore, RegistryStore, ReplicaStore, StorageError};
+
+mod perform;
 
 /// Batches of input that may wait; beyond, readers wait, and their senders with them.
 const INBOX: usize = 1_024;
@@ -147,7 +149,7 @@ pub(super) struct Host<M> {
     /// Inputs that effects led to.
     follow_up: VecDeque<Input>,
     dirty: Vec<Conn>,
-    frame: Vec<u8>,
+    encoder: Encoder,
     farewells: JoinSet<()>,
     answers: HashMap<u64, oneshot::Sender<Result<MessageId, PublishError>>>,
     stored: HashMap<u64, oneshot::Sender<Reply>>,
@@ -158,6 +160,10 @@ pub(super) struct Host<M> {
     /// Durable state; without it, memory is all there is.
     store: Option<RegistryStore>,
     replica: Option<ReplicaStore>,
+    /// What is to be written at the end of the turn. A commit costs much and a change in it little;
+    /// with the first change of a turn alone in one there would be twice as many.
+    to_keep: Vec<Batch<Keep>>,
+    to_keep_of_store: Vec<Batch<StoreChange>>,
     /// Whoever follows the log.
     events: Option<EventLog>,
     /// Batches up to this one are on disk.
@@ -193,7 +199,7 @@ impl<M: Machine + Send + 'static> Host<M> {
             effects: Vec::new(),
             follow_up: VecDeque::new(),
             dirty: Vec::new(),
-            frame: Vec::new(),
+            encoder: Encoder::default(),
             farewells: JoinSet::new(),
             answers: HashMap::new(),
             stored: HashMap::new(),
@@ -204,6 +210,8 @@ impl<M: Machine + Send + 'static> Host<M> {
             store: None,
             replica: None,
             events,
+            to_keep: Vec::new(),
+            to_keep_of_store: Vec::new(),
             durable: 0,
             stopped: false,
         };
@@ -274,12 +282,7 @@ impl<M: Machine + Send + 'static> Host<M> {
                 () = &mut sleep, if wake.is_some() => {}
             }
             now = self.clock.now();
-            for inbound in batch.drain(..) {
-                self.take(now, inbound);
-            }
-            if self.machine.wake_at().is_some_and(|at| at <= now) {
-                self.handle(now, Input::Tick);
-            }
+            self.turn(now, &mut batch);
             self.flush(now);
             while self.farewells.try_join_next().is_some() {}
         }
@@ -292,7 +295,7 @@ impl<M: Machine + Send + 'static> Host<M> {
             handle.abort();
         }
         for link in std::mem::take(&mut self.links).into_values() {
-            self.farewells.spawn(link.close());
+            self.part_from(link);
         }
         // The writer may be waiting to say that something is durable.
         self.inbox.close();
@@ -300,6 +303,18 @@ impl<M: Machine + Send + 'static> Host<M> {
         let _ = tokio::task::spawn_blocking(move || drop(kept)).await;
         let all = async { while self.farewells.join_next().await.is_some() {} };
         let _ = timeout(FAREWELL, all).await;
+    }
+
+    /// Handles a batch. What it logs is written when this returns, and so before its queues are; and
+    /// before whatever leaves the machine by another way.
+    fn turn(&mut self, now: Time, batch: &mut Vec<Inbound>) {
+        let _lines = logging::together();
+        for inbound in batch.drain(..) {
+            self.take(now, inbound);
+        }
+        if self.machine.wake_at().is_some_and(|at| at <= now) {
+            self.handle(now, Input::Tick);
+        }
     }
 
     fn take(&mut self, now: Time, inbound: Inbound) {
@@ -326,6 +341,7 @@ impl<M: Machine + Send + 'static> Host<M> {
                 let conn = self.incoming_used;
                 self.arriving.insert(conn, (opened, hello.from, place));
                 self.handle(now, Input::Incoming { conn, hello });
+                self.listen(conn);
             }
             Inbound::Dialled { conn, result } => {
                 if self.dialling.remove(&conn).is_none() {
@@ -333,10 +349,11 @@ impl<M: Machine + Send + 'static> Host<M> {
                 }
                 match result {
                     Ok((Opened { stream, rest }, welcome)) => {
-                        let mut link = Link::start(conn, stream, rest, self.sender.clone(), None);
+                        let mut link = Link::new(conn, stream, rest, self.sender.clone(), None);
                         link.peer = Some(welcome.from);
                         self.links.insert(conn, link);
                         self.handle(now, Input::Opened { conn, welcome });
+                        self.listen(conn);
                     }
                     Err(error) => self.handle(now, Input::OpenFailed { conn, error }),
                 }
@@ -391,11 +408,22 @@ impl<M: Machine + Send + 'static> Host<M> {
                 self.subscribers.push((subscriber, 0));
                 let _ = done.send(());
             }
-            Inbound::Inspect(Inspection(look)) => look(&self.machine),
+            Inbound::Inspect(Inspection(look)) => {
+                logging::catch_up();
+                look(&self.machine);
+            }
             Inbound::Watch(watcher, done) => {
                 self.watchers.push(watcher);
                 let _ = done.send(());
             }
+        }
+    }
+
+    /// Listens to a connection that the machine has kept: most, opened as a probe, it has closed by
+    /// now, and a reader would cost more than the probe.
+    fn listen(&mut self, conn: Conn) {
+        if let Some(link) = self.links.get_mut(&conn) {
+            link.listen();
         }
     }
 
@@ -437,142 +465,6 @@ impl<M: Machine + Send + 'static> Host<M> {
             }
             let Some(input) = self.follow_up.pop_front() else { return };
             self.machine.handle(now, input, &mut self.effects);
-        }
-    }
-
-    fn perform_one(&mut self, effect: Effect) {
-        match effect {
-            Effect::Send { conn, message } => {
-                if self.encode(&message) {
-                    self.queue(conn);
-                }
-            }
-            Effect::SendMany { conns, message } => {
-                if self.encode(&message) {
-                    for conn in conns {
-                        self.queue(conn);
-                    }
-                }
-            }
-            Effect::Log(event) => self.log(&event),
-            Effect::Deliver(delivery) => {
-                self.subscribers.retain_mut(|(subscriber, missed)| {
-                    Received::offer(subscriber, missed, &delivery)
-                });
-            }
-            Effect::Member(event) => {
-                self.watchers.retain(|watcher| watcher.send(event.clone()).is_ok());
-            }
-            Effect::Open { conn, to, hello, within } => {
-                let sender = self.sender.clone();
-                let task = tokio::spawn(async move {
-                    let result = handshake::open(to, &hello, within).await;
-                    let _ = sender.send(Inbound::Dialled { conn, result }).await;
-                });
-                self.dialling.insert(conn, task.abort_handle());
-            }
-            Effect::Answer { conn, answer } => self.answer(conn, &answer),
-            Effect::Close { conn } => {
-                if let Some(task) = self.dialling.remove(&conn) {
-                    task.abort();
-                }
-                if let Some(link) = self.links.remove(&conn) {
-                    self.farewells.spawn(link.close());
-                }
-            }
-            Effect::Persist { batch, changes } => match &self.store {
-                Some(store) => {
-                    store.submit(batch, changes);
-                }
-                None => self.follow_up.push_back(Input::Persisted { batch }),
-            },
-            Effect::PersistStore { batch, changes } => match &self.replica {
-                Some(replica) => {
-                    replica.submit(batch, changes);
-                }
-                None => self.follow_up.push_back(Input::Persisted { batch }),
-            },
-            Effect::Stored { token, reply } => {
-                if let Some(answer) = self.stored.remove(&token) {
-                    let _ = answer.send(reply);
-                }
-            }
-            Effect::Operated { token, outcome } => {
-                if let Some(answer) = self.operated.remove(&token) {
-                    let _ = answer.send(outcome);
-                }
-            }
-            Effect::Published { token, result } => {
-                if let Some(answer) = self.answers.remove(&token) {
-                    let _ = answer.send(result);
-                }
-            }
-            Effect::Stopped => self.stopped = true,
-        }
-    }
-
-    fn answer(&mut self, conn: Conn, answer: &Answer) {
-        let Some((opened, peer, place)) = self.arriving.remove(&conn) else { return };
-        let Opened { stream, rest } = opened;
-        let Ok(bytes) = handshake::answer_bytes(answer) else { return };
-        let mut link = Link::start(conn, stream, rest, self.sender.clone(), place);
-        link.peer = Some(peer);
-        link.queue(&bytes);
-        match answer {
-            Answer::Welcome(_) => {
-                self.links.insert(conn, link);
-                self.mark(conn);
-            }
-            Answer::Refused(_) => {
-                self.farewells.spawn(link.close());
-            }
-        }
-    }
-
-    /// Encodes a message once, for however many links.
-    fn encode(&mut self, message: &Message) -> bool {
-        self.frame.clear();
-        match codec::encode(message, &mut self.frame) {
-            Ok(()) => true,
-            Err(error) => {
-                self.note(Severity::Warn, "message not sent", &error.to_string());
-                false
-            }
-        }
-    }
-
-    fn queue(&mut self, conn: Conn) {
-        if let Some(link) = self.links.get_mut(&conn) {
-            link.queue(&self.frame);
-            self.mark(conn);
-        }
-    }
-
-    fn mark(&mut self, conn: Conn) {
-        if let Some(link) = self.links.get_mut(&conn)
-            && !link.dirty
-        {
-            link.dirty = true;
-            self.dirty.push(conn);
-        }
-    }
-
-    /// Writes the queues of all links that have something new.
-    fn flush(&mut self, now: Time) {
-        while let Some(conn) = self.dirty.pop() {
-            let Some(link) = self.links.get_mut(&conn) else { continue };
-            link.dirty = false;
-            match link.flush() {
-                Flushed::Quiet => {}
-                Flushed::Congested => self.handle(now, Input::Congested { conn }),
-                Flushed::Relieved => self.handle(now, Input::Relieved { conn }),
-                Flushed::Broken(reason) => {
-                    if let Some(reason) = reason {
-                        self.note_link(conn, reason);
-                    }
-                    self.lose(now, conn);
-                }
-            }
         }
     }
 

@@ -17,7 +17,9 @@ use tokio::time::timeout;
 
 use super::host::Inbound;
 use super::listener::Place;
-use crate::net::codec;
+use super::queue::Queue;
+use crate::logging;
+use crate::net::codec::{self, Frame};
 use crate::proto::machine::Conn;
 use crate::proto::message::{Addr, Message};
 
@@ -37,8 +39,6 @@ const BATCHES: usize = 2;
 /// A closed connection may take this long to hear that the other side has closed as well. Closing
 /// with bytes unread would reset it, and the last words could be lost.
 const LINGER: Duration = Duration::from_millis(500);
-/// A queue keeps this much of its memory when it is empty.
-const KEPT: usize = 64 << 10;
 
 /// What a flush did to the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,13 +58,18 @@ pub(super) enum Flushed {
 pub(super) struct Link {
     conn: Conn,
     write: Option<OwnedWriteHalf>,
-    queue: Vec<u8>,
-    sent: usize,
+    queue: Queue,
     congested: bool,
     blocked: bool,
+    /// There was no room for a frame, which is lost.
+    overfull: bool,
     inbox: mpsc::Sender<Inbound>,
+    /// What is to be read, until somebody listens.
+    unread: Option<(OwnedReadHalf, BytesMut)>,
     /// Dropped to tell the reader that nobody listens any more.
-    _reader: oneshot::Sender<()>,
+    reader: Option<oneshot::Sender<()>>,
+    /// Nothing has been said over it since it was opened.
+    silent: bool,
     /// Its place among the connections from one address, if it came in.
     _place: Option<Place>,
     pub dirty: bool,
@@ -73,8 +78,8 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// Takes an open connection over: starts its reader.
-    pub fn start(
+    /// Takes an open connection over. Nothing is read from it before [`Link::listen`].
+    pub fn new(
         conn: Conn,
         stream: TcpStream,
         rest: BytesMut,
@@ -82,26 +87,51 @@ impl Link {
         place: Option<Place>,
     ) -> Self {
         let (read, write) = stream.into_split();
-        let (reader, closed) = oneshot::channel();
-        tokio::spawn(run_reader(conn, read, rest, inbox.clone(), closed));
         Self {
             conn,
             write: Some(write),
-            queue: Vec::new(),
-            sent: 0,
+            queue: Queue::default(),
             congested: false,
             blocked: false,
+            overfull: false,
             inbox,
-            _reader: reader,
+            unread: Some((read, rest)),
+            reader: None,
+            silent: true,
             _place: place,
             dirty: false,
             peer: None,
         }
     }
 
-    /// Queues bytes that are a whole frame.
-    pub fn queue(&mut self, frame: &[u8]) {
-        self.queue.extend_from_slice(frame);
+    /// Starts its reader, unless it has one.
+    pub fn listen(&mut self) {
+        let Some((read, rest)) = self.unread.take() else { return };
+        let (reader, closed) = oneshot::channel();
+        tokio::spawn(run_reader(self.conn, read, rest, self.inbox.clone(), closed));
+        self.reader = Some(reader);
+    }
+
+    /// Queues a frame, if there is room. Else it is lost, and the link with it: the next flush says
+    /// so.
+    pub fn queue(&mut self, frame: &Frame<'_>) {
+        self.silent = false;
+        let fits = |queue: &Queue| queue.len() + frame.len() <= MAX_QUEUE;
+        if !self.overfull && !fits(&self.queue) {
+            // Or only this turn is long.
+            logging::catch_up();
+            let failed = !self.blocked && self.write_out().is_err();
+            self.overfull = failed || !fits(&self.queue);
+        }
+        if !self.overfull {
+            self.queue.push(frame);
+        }
+    }
+
+    /// Queues the answer to the opening.
+    pub fn queue_answer(&mut self, answer: &[u8]) {
+        self.silent = false;
+        self.queue.push_bytes(answer);
     }
 
     /// Writes as much as the connection takes, in as few writes as it takes.
@@ -109,10 +139,10 @@ impl Link {
         if !self.blocked && self.write_out().is_err() {
             return Flushed::Broken(None);
         }
-        let waiting = self.queue.len() - self.sent;
-        if waiting > MAX_QUEUE {
+        if self.overfull {
             return Flushed::Broken(Some("the other side does not read: queue full"));
         }
+        let waiting = self.queue.len();
         if waiting > HIGH_WATER && !self.congested {
             self.congested = true;
             return Flushed::Congested;
@@ -126,27 +156,19 @@ impl Link {
 
     fn write_out(&mut self) -> io::Result<()> {
         let Some(write) = &self.write else { return Ok(()) };
-        while self.sent < self.queue.len() {
-            match write.try_write(&self.queue[self.sent..]) {
-                Ok(written) => self.sent += written,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.wait_until_writable();
-                    return Ok(());
-                }
-                Err(error) => return Err(error),
+        match self.queue.write_to(write) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.wait_until_writable();
+                Ok(())
             }
+            done => done,
         }
-        self.queue.clear();
-        self.queue.shrink_to(KEPT);
-        self.sent = 0;
-        Ok(())
     }
 
     /// Hands the write half to a task that gives it back when the connection takes bytes again.
     fn wait_until_writable(&mut self) {
         // What has been sent need not be kept meanwhile.
-        self.queue.drain(..self.sent);
-        self.sent = 0;
+        self.queue.compact();
         let Some(write) = self.write.take() else { return };
         self.blocked = true;
         let (conn, inbox) = (self.conn, self.inbox.clone());
@@ -162,30 +184,53 @@ impl Link {
         self.blocked = false;
     }
 
-    /// Ends the connection after what is queued; the task returned is over when that is done, or
-    /// after a bound.
-    pub fn close(mut self) -> impl Future<Output = ()> + Send + 'static {
+    /// Whether something is still to be said.
+    pub fn has_last_words(&self) -> bool {
+        self.queue.len() > 0
+    }
+
+    /// Ends the connection after what is queued. What cannot be done at once is left to the task
+    /// returned, which is over when it is done, or after a bound.
+    pub fn close(mut self) -> Option<impl Future<Output = ()> + Send + 'static> {
         let done = self.flush();
-        let rest = self.queue.split_off(self.sent);
-        let write = self.write.take();
-        async move {
-            if let (Some(write), false) = (write, matches!(done, Flushed::Broken(_))) {
-                let _ = timeout(LINGER, write_all(&write, &rest)).await;
-            }
+        let mut rest = std::mem::take(&mut self.queue);
+        let write = self.write.take()?;
+        if matches!(done, Flushed::Broken(_)) {
+            return None;
         }
+        let unread = self.unread.take();
+        if rest.len() > 0 {
+            return Some(async move {
+                let _ = timeout(LINGER, write_all(&write, &mut rest)).await;
+                drop(write);
+                if let Some((read, _)) = unread {
+                    linger(read).await;
+                }
+            });
+        }
+        // Who has a reader, which lingers, is told by the end of the write half. Else it is a probe or
+        // a refusal: the other side had nothing to say after its opening, so there is nothing unread
+        // that would reset the connection before it has heard the answer.
+        if let Some((read, _)) = unread {
+            if self.silent {
+                // And the answer was all that was wanted: without a farewell, neither side keeps the
+                // connection for a minute more. Of seeds that dial every newcomer that is most of
+                // what they would keep.
+                let _ = read.as_ref().set_zero_linger();
+            }
+            write.forget();
+        }
+        None
     }
 }
 
-async fn write_all(write: &OwnedWriteHalf, mut rest: &[u8]) -> io::Result<()> {
-    while !rest.is_empty() {
-        write.writable().await?;
-        match write.try_write(rest) {
-            Ok(written) => rest = rest.get(written..).unwrap_or(&[]),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
+async fn write_all(write: &OwnedWriteHalf, rest: &mut Queue) -> io::Result<()> {
+    loop {
+        match rest.write_to(write) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => write.writable().await?,
+            done => return done,
         }
     }
-    Ok(())
 }
 
 async fn run_reader(
@@ -274,4 +319,31 @@ async fn linger(read: OwnedReadHalf) {
         }
     })
     .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+
+    #[tokio::test]
+    async fn a_queue_has_a_bound_within_a_turn_too() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        // It never reads.
+        let _other = listener.accept().await.unwrap();
+        let (inbox, _inbound) = mpsc::channel(8);
+        let mut link = Link::new(1, stream, BytesMut::new(), inbox, None);
+        let frame = vec![7; 1 << 20];
+        let frame = Frame { before: &frame, shared: bytes::Bytes::new(), after: &[] };
+        for _ in 0..15 {
+            link.queue(&frame);
+        }
+        assert_eq!(link.queue.len(), 15 << 20, "what fits waits for the end of the turn");
+        for _ in 0..100 {
+            link.queue(&frame);
+            assert!(link.queue.len() <= MAX_QUEUE);
+        }
+        assert!(matches!(link.flush(), Flushed::Broken(Some(_))));
+    }
 }

@@ -8,6 +8,7 @@ mod host;
 mod link;
 mod listener;
 mod peer;
+mod queue;
 mod seed;
 
 use std::io;

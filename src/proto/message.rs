@@ -265,6 +265,9 @@ pub struct Ranges {
     pub parts: Parts,
 }
 
+/// Records by address, shared by all who are sent the same ones.
+pub type Records = Arc<[(Addr, Record)]>;
+
 /// What is said over an open connection.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Message {
@@ -380,7 +383,7 @@ pub enum Message {
         /// The request answered.
         request: u64,
         /// Records, by address.
-        records: Vec<(Addr, Record)>,
+        records: Records,
         /// More frames of the same list follow.
         more: bool,
     },

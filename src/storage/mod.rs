@@ -77,7 +77,7 @@ fn open(dir: &Path, name: &str) -> Result<(Database, PathBuf), StorageError> {
 }
 
 /// Changes to keep, and their number.
-type Batch<T> = (u64, Vec<T>);
+pub type Batch<T> = (u64, Vec<T>);
 
 /// How a group of changes becomes durable.
 type Commit<T> = fn(&Database, &[Batch<T>]) -> Result<(), redb::Error>;
@@ -85,7 +85,7 @@ type Commit<T> = fn(&Database, &[Batch<T>]) -> Result<(), redb::Error>;
 /// A thread that makes changes durable.
 #[derive(Debug)]
 pub struct Writer<T> {
-    batches: Option<mpsc::Sender<Batch<T>>>,
+    batches: Option<mpsc::Sender<Vec<Batch<T>>>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -100,11 +100,10 @@ impl<T: Send + 'static> Writer<T> {
     ) -> Result<Self, StorageError> {
         // Without a bound: a host that waits for its disk, while the writer waits to be heard by the
         // host, would wait for ever. What may wait is bounded by what the host lets in.
-        let (sender, batches) = mpsc::channel::<Batch<T>>();
+        let (sender, batches) = mpsc::channel::<Vec<Batch<T>>>();
         let write = move || {
-            while let Ok(first) = batches.recv() {
-                let mut group = vec![first];
-                group.extend(batches.try_iter());
+            while let Ok(mut group) = batches.recv() {
+                group.extend(batches.try_iter().flatten());
                 match commit(&database, &group) {
                     Ok(()) => {
                         if let Some((last, _)) = group.last() {
@@ -128,7 +127,12 @@ impl<T: Send + 'static> Writer<T> {
 
     /// Has a batch written; numbers ascend. False if the writer has failed.
     pub fn submit(&self, number: u64, changes: Vec<T>) -> bool {
-        self.batches.as_ref().is_some_and(|batches| batches.send((number, changes)).is_ok())
+        self.submit_together(vec![(number, changes)])
+    }
+
+    /// Has some batches written in one commit. False if the writer has failed.
+    pub fn submit_together(&self, group: Vec<Batch<T>>) -> bool {
+        self.batches.as_ref().is_some_and(|batches| batches.send(group).is_ok())
     }
 }
 

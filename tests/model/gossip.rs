@@ -201,7 +201,7 @@ impl Circle {
             match message {
                 Message::Register { request, .. } => {
                     say(Message::Granted { request, votes: 1 });
-                    say(Message::List { request, records: records(), more: false });
+                    say(Message::List { request, records: records().into(), more: false });
                 }
                 Message::Refresh { request, .. } => say(Message::Unchanged { request }),
                 _ => {}

@@ -100,7 +100,7 @@ fn a_seed_that_comes_back_empty_catches_up() {
         let sizes = sizes.filter(|l| l.event == "peer list").map(|l| l.number("size"));
         (sizes.max() == Some(6)).then_some(())
     });
-    // Its new life has committed each member once, and it votes again.
+    // Its new life has committed each member once.
     let log = &network.log;
     for peer in peers.iter().chain([&latecomer]) {
         let lines = log.lines()[so_far..].iter().filter(|line| line.addr == seed);
@@ -108,6 +108,13 @@ fn a_seed_that_comes_back_empty_catches_up() {
             lines.filter(|l| l.event == "registration committed" && l.peer() == *peer).count();
         assert_eq!(commits, 1, "{peer}");
     }
+    // It may have all six from one seed, and does not vote before it has read the other one, too.
+    network.wait_for("the vote of the seed that is back", |log| {
+        let mut standings = log.lines()[so_far..].iter().filter(|l| l.addr == seed);
+        standings
+            .any(|l| l.event == "standing" && l.get("standing") == Some("voting"))
+            .then_some(())
+    });
     network.kill(others[0]);
     let last = network.start_peer(&QUIET);
     network.wait_for("a quorum with the seed that is back", |log| {

@@ -155,7 +155,7 @@ impl Line {
         loop {
             match self.hear().await? {
                 Message::List { request, records, more } if request == wanted => {
-                    all.extend(records);
+                    all.extend_from_slice(&records);
                     if !more {
                         return Ok(all);
                     }

@@ -241,7 +241,7 @@ impl PeerMachine {
                 self.denied(turn, seed, request, reason, known);
             }
             Message::List { request, records, more } => {
-                return self.list_received(turn, seed, request, records, more);
+                return self.list_received(turn, seed, request, &records, more);
             }
             Message::Unchanged { request } => {
                 self.requests.remove(&request);
@@ -318,7 +318,7 @@ impl PeerMachine {
         turn: &mut Turn<'_>,
         seed: Addr,
         id: u64,
-        records: Vec<(Addr, Record)>,
+        records: &[(Addr, Record)],
         more: bool,
     ) -> bool {
         let Some(request) = self.requests.get_mut(&id) else { return true };
@@ -328,7 +328,7 @@ impl PeerMachine {
         if request.records.len() + records.len() > MAX_LIST {
             return false;
         }
-        request.records.extend(records);
+        request.records.extend_from_slice(records);
         if more {
             return true;
         }

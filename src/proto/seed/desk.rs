@@ -1,12 +1,15 @@
 //! What a seed does for peers: registrations, leaves, lists, reports.
 
+use std::collections::BTreeSet;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::ballot::Asker;
 use super::{Line, SeedMachine, Timer};
 use crate::proto::event::Severity;
 use crate::proto::machine::Conn;
-use crate::proto::message::{Addr, Change, ChangeKind, Incarnation, Message, Standing};
+use crate::proto::message::{Addr, Change, ChangeKind, Incarnation, Message, Records, Standing};
 use crate::proto::registry::{Record, Status};
 use crate::proto::turn::Turn;
 
@@ -28,6 +31,24 @@ const CASE_LIFETIME: Duration = Duration::from_secs(60);
 const MAX_CASES: usize = 8_192;
 /// Members in one frame of a list.
 const MEMBERS_A_FRAME: usize = 4_096;
+
+/// The list as it was last sent, until a record changes: of peers that register together many are
+/// answered with the same one. Kept only if it is one frame; a longer one would be a second registry
+/// in memory. It says nothing that the registry does not, so seeds that differ in it are equal.
+#[derive(Clone, Debug, Default)]
+pub(super) struct SentList(pub Option<Records>);
+
+impl PartialEq for SentList {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for SentList {}
+
+impl Hash for SentList {
+    fn hash<H: Hasher>(&self, _: &mut H) {}
+}
 
 /// Cuts a list into frames, each with whether more follow; an empty list is one empty frame.
 pub(super) fn frames<T>(all: Vec<T>, size: usize) -> Vec<(Vec<T>, bool)> {
@@ -165,10 +186,23 @@ impl SeedMachine {
     }
 
     fn send_list(&mut self, turn: &mut Turn<'_>, conn: Conn, request: u64) {
-        let all: Vec<(Addr, Record)> =
-            self.registry.iter().map(|(addr, record)| (*addr, record.clone())).collect();
-        for (records, more) in frames(all, MEMBERS_A_FRAME) {
+        if let Some(records) = &self.list.0 {
+            let records = Arc::clone(records);
+            turn.send(conn, Message::List { request, records, more: false });
+            return;
+        }
+        let mut rest =
+            self.registry.iter().map(|(addr, record)| (*addr, record.clone())).peekable();
+        loop {
+            let records: Records = rest.by_ref().take(MEMBERS_A_FRAME).collect();
+            let more = rest.peek().is_some();
+            if self.registry.len() <= MEMBERS_A_FRAME {
+                self.list.0 = Some(Arc::clone(&records));
+            }
             turn.send(conn, Message::List { request, records, more });
+            if !more {
+                return;
+            }
         }
     }
 
@@ -278,17 +312,25 @@ impl SeedMachine {
         PUSH_DELAY + PUSH_DELAY_A_PEER.saturating_mul(peers)
     }
 
-    /// Tells connected peers of changed records.
+    /// Tells connected peers of changed records, but for those that wait to be registered: they are
+    /// about to be sent the whole list, and while a thousand register that would be most of what is
+    /// said.
     pub(super) fn push(&mut self, turn: &mut Turn<'_>) {
         let changed = std::mem::take(&mut self.changed);
         let records: Vec<(Addr, Record)> = changed
             .into_iter()
             .filter_map(|peer| self.registry.get(&peer).map(|record| (peer, record.clone())))
             .collect();
+        let waiting: BTreeSet<Conn> = self
+            .ballots
+            .values()
+            .filter(|ballot| ballot.change.kind == ChangeKind::Join)
+            .flat_map(|ballot| ballot.askers.iter().map(|asker| asker.conn))
+            .collect();
         let peers: Vec<Conn> = self
             .lines
             .iter()
-            .filter(|(_, line)| matches!(line, Line::FromPeer { .. }))
+            .filter(|(conn, line)| matches!(line, Line::FromPeer { .. }) && !waiting.contains(conn))
             .map(|(conn, _)| *conn)
             .collect();
         for (records, _) in frames(records, MEMBERS_A_FRAME) {

@@ -36,7 +36,8 @@ impl History {
             }
         }
         let peer = decision.change.peer;
-        let decisions = self.of.entry(peer).or_default();
+        // One is what there is of most members.
+        let decisions = self.of.entry(peer).or_insert_with(|| VecDeque::with_capacity(1));
         if decisions.len() >= A_MEMBER {
             decisions.pop_front();
         } else {

@@ -262,9 +262,19 @@ impl SeedMachine {
             incarnation: change.incarnation,
         });
         let verdict = Verdict { accept, reason, known };
-        self.verdicts.retain(|_, (at, _)| turn.now.since(*at) < VERDICT_LASTS);
+        while let Some((at, key)) = self.verdicts_by_age.front().copied()
+            && turn.now.since(at) >= VERDICT_LASTS
+        {
+            self.verdicts_by_age.pop_front();
+            // It may have been given anew since.
+            if self.verdicts.get(&key).is_some_and(|(newest, _)| *newest == at) {
+                self.verdicts.remove(&key);
+            }
+        }
         if accept {
-            self.verdicts.insert(key(change), (turn.now, verdict.clone()));
+            let key = key(change);
+            self.verdicts.insert(key, (turn.now, verdict.clone()));
+            self.verdicts_by_age.push_back((turn.now, key));
         }
         for waiter in waiters {
             self.cast(turn, waiter, &verdict);

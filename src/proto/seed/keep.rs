@@ -4,6 +4,7 @@
 //! before it is on disk, and every committed transition is logged once.
 
 use super::ballot::ChangeKey;
+use super::desk::SentList;
 use super::judge::Waiter;
 use super::{SeedMachine, Timer};
 use crate::proto::config::Flaw;
@@ -104,6 +105,7 @@ impl SeedMachine {
         };
         if merge != Merge::Nothing {
             self.status_digest = None;
+            self.list = SentList::default();
             self.tree.touch(&peer);
             self.record_is_at(peer, at_seeds);
         }
@@ -153,6 +155,7 @@ impl SeedMachine {
             self.tree.drop(&peer);
             self.history.forget(&peer);
             self.status_digest = None;
+            self.list = SentList::default();
         }
     }
 }

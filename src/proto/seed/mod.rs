@@ -36,6 +36,7 @@ use rand::rngs::SmallRng;
 
 use self::ballot::{Ballot, ChangeKey, SeedNumber};
 use self::council::Colleague;
+use self::desk::SentList;
 use self::expiry::Round;
 use self::history::History;
 use self::judge::{Judgement, Verdict};
@@ -134,6 +135,7 @@ pub struct SeedMachine {
     held: VecDeque<Held>,
     /// Digest over all statuses, until a record changes.
     status_digest: Option<[u8; 32]>,
+    list: SentList,
     lines: BTreeMap<Conn, Line>,
     conns_used: Conn,
     colleagues: BTreeMap<Addr, Colleague>,
@@ -144,6 +146,7 @@ pub struct SeedMachine {
     probes: BTreeMap<Conn, ChangeKey>,
     /// Changes that this seed has just accepted.
     verdicts: BTreeMap<ChangeKey, (Time, Verdict)>,
+    verdicts_by_age: VecDeque<(Time, ChangeKey)>,
     cases: BTreeMap<(Addr, Incarnation), Case>,
     /// Open cases to which a peer has added its report.
     reports_by: BTreeMap<Addr, usize>,
@@ -186,6 +189,7 @@ impl SeedMachine {
             votes: false,
             held: VecDeque::new(),
             status_digest: None,
+            list: SentList::default(),
             lines: BTreeMap::new(),
             conns_used: 0,
             colleagues,
@@ -195,6 +199,7 @@ impl SeedMachine {
             judgements: BTreeMap::new(),
             probes: BTreeMap::new(),
             verdicts: BTreeMap::new(),
+            verdicts_by_age: VecDeque::new(),
             cases: BTreeMap::new(),
             reports_by: BTreeMap::new(),
             accused: BTreeMap::new(),

@@ -7,7 +7,7 @@
 //! equal roots, whatever happened before. Fingerprints are taken when they are
 //! asked for and kept until a record below them changes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use sha2::{Digest, Sha256};
 
@@ -23,7 +23,8 @@ const EMPTY: Fingerprint = [0; 12];
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Leaf {
-    peers: BTreeSet<Addr>,
+    /// In order.
+    peers: Vec<Addr>,
     fingerprint: Option<Fingerprint>,
 }
 
@@ -62,7 +63,13 @@ impl Tree {
     pub fn touch(&mut self, peer: &Addr) {
         let place = leaf_of(peer);
         let leaf = self.leaves.entry(place).or_default();
-        leaf.peers.insert(*peer);
+        if let Err(at) = leaf.peers.binary_search(peer) {
+            // Most leaves of a small registry stay at one, and need no room for four.
+            if leaf.peers.is_empty() {
+                leaf.peers.reserve_exact(1);
+            }
+            leaf.peers.insert(at, *peer);
+        }
         leaf.fingerprint = None;
         self.branches.remove(&(place / FAN));
         self.root = None;
@@ -73,7 +80,7 @@ impl Tree {
         self.touch(peer);
         let place = leaf_of(peer);
         if let Some(leaf) = self.leaves.get_mut(&place) {
-            leaf.peers.remove(peer);
+            leaf.peers.retain(|other| other != peer);
             if leaf.peers.is_empty() {
                 self.leaves.remove(&place);
             }

@@ -2,11 +2,12 @@
 
 mod together;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
 use crate::proto::config::Network;
-use crate::proto::message::{CastVote, Change, ChangeKind};
+use crate::proto::message::{CastVote, Change, ChangeKind, Records};
 use crate::proto::registry::{Record, Status};
 
 const NOW: Time = Time::from_millis(1_800_000_000_000);
@@ -463,4 +464,59 @@ fn an_even_number_of_seeds_is_warned_of() {
         let warned = |e: &Event| matches!(e, Event::Note { what: "even number of seeds", .. });
         assert_eq!(stage.events(warned), expected, "{n} seeds");
     }
+}
+
+/// The lists that were sent, and over which connections.
+fn lists(stage: &Stage) -> Vec<(Conn, Records)> {
+    let list = |effect: &Effect| match effect {
+        Effect::Send { conn, message: Message::List { records, .. } } => {
+            Some((*conn, Arc::clone(records)))
+        }
+        _ => None,
+    };
+    stage.effects.iter().filter_map(list).collect()
+}
+
+#[test]
+fn a_list_is_made_once_until_a_record_changes() {
+    let mut stage = Stage::new(3);
+    stage.member(0);
+    let conn = stage.call(peer_addr(0), Role::Peer, Purpose::Membership);
+    let ask = |request| Message::Refresh { request, digest: [0; 32] };
+    stage.hear(conn, ask(1));
+    stage.hear(conn, ask(2));
+    let [(_, first), (_, second)] = &lists(&stage)[..] else { panic!("{:?}", stage.effects) };
+    assert!(Arc::ptr_eq(first, second), "made twice");
+    stage.member(1);
+    stage.hear(conn, ask(3));
+    let [(_, third)] = &lists(&stage)[..] else { panic!("{:?}", stage.effects) };
+    assert_eq!((first.len(), third.len()), (1, 2), "the new member is on the next one");
+}
+
+#[test]
+fn a_peer_that_waits_to_be_registered_hears_of_changes_by_its_list() {
+    let mut stage = Stage::new(3);
+    let waiting = register(&mut stage);
+    let other = stage.call(peer_addr(1), Role::Peer, Purpose::Membership);
+    let told = |stage: &Stage| -> Vec<Conn> {
+        let conns = |effect: &Effect| match effect {
+            Effect::Send { conn, message: Message::Update(_) } => vec![*conn],
+            Effect::SendMany { conns, message: Message::Update(_) } => conns.clone(),
+            _ => Vec::new(),
+        };
+        stage.effects.iter().flat_map(conns).collect()
+    };
+    stage.probe(peer_addr(0), Ok((9, false)));
+    stage.member(5);
+    stage.pass(Duration::from_millis(100));
+    assert_eq!(told(&stage), [other]);
+    stage.vote(1, true);
+    let ballot = stage.seed.ballots_used;
+    stage.hear(stage.line_to(2), Message::Committed { ballot });
+    let [(conn, list)] = &lists(&stage)[..] else { panic!("{:?}", stage.effects) };
+    assert_eq!(*conn, waiting);
+    assert!(list.iter().any(|(peer, _)| *peer == peer_addr(5)), "{list:?}");
+    stage.member(6);
+    stage.pass(Duration::from_millis(100));
+    assert_eq!(told(&stage), [waiting, other], "from then on it is told like all");
 }

@@ -1,0 +1,164 @@
+//! What a host does for its machine: one effect at a time, and what ends a turn.
+
+use super::{Host, Inbound};
+use crate::logging;
+use crate::net::handshake::{self, Opened};
+use crate::node::link::{Flushed, Link};
+use crate::node::peer::Received;
+use crate::proto::event::Severity;
+use crate::proto::machine::{Conn, Effect, Input, Machine};
+use crate::proto::message::{Answer, Message};
+use crate::proto::time::Time;
+
+impl<M: Machine + Send + 'static> Host<M> {
+    pub(super) fn perform_one(&mut self, effect: Effect) {
+        match effect {
+            Effect::Send { conn, message } => self.send(&[conn], &message),
+            Effect::SendMany { conns, message } => self.send(&conns, &message),
+            Effect::Log(event) => self.log(&event),
+            Effect::Deliver(delivery) => {
+                if !self.subscribers.is_empty() {
+                    logging::catch_up();
+                }
+                self.subscribers.retain_mut(|(subscriber, missed)| {
+                    Received::offer(subscriber, missed, &delivery)
+                });
+            }
+            Effect::Member(event) => {
+                if !self.watchers.is_empty() {
+                    logging::catch_up();
+                }
+                self.watchers.retain(|watcher| watcher.send(event.clone()).is_ok());
+            }
+            Effect::Open { conn, to, hello, within } => {
+                let sender = self.sender.clone();
+                let task = tokio::spawn(async move {
+                    let result = handshake::open(to, &hello, within).await;
+                    let _ = sender.send(Inbound::Dialled { conn, result }).await;
+                });
+                self.dialling.insert(conn, task.abort_handle());
+            }
+            Effect::Answer { conn, answer } => self.answer(conn, &answer),
+            Effect::Close { conn } => {
+                if let Some(task) = self.dialling.remove(&conn) {
+                    task.abort();
+                }
+                if let Some(link) = self.links.remove(&conn) {
+                    self.part_from(link);
+                }
+            }
+            Effect::Persist { batch, changes } => match &self.store {
+                Some(_) => self.to_keep.push((batch, changes)),
+                None => self.follow_up.push_back(Input::Persisted { batch }),
+            },
+            Effect::PersistStore { batch, changes } => match &self.replica {
+                Some(_) => self.to_keep_of_store.push((batch, changes)),
+                None => self.follow_up.push_back(Input::Persisted { batch }),
+            },
+            Effect::Stored { token, reply } => {
+                if let Some(answer) = self.stored.remove(&token) {
+                    logging::catch_up();
+                    let _ = answer.send(reply);
+                }
+            }
+            Effect::Operated { token, outcome } => {
+                if let Some(answer) = self.operated.remove(&token) {
+                    logging::catch_up();
+                    let _ = answer.send(outcome);
+                }
+            }
+            Effect::Published { token, result } => {
+                if let Some(answer) = self.answers.remove(&token) {
+                    logging::catch_up();
+                    let _ = answer.send(result);
+                }
+            }
+            Effect::Stopped => self.stopped = true,
+        }
+    }
+
+    fn answer(&mut self, conn: Conn, answer: &Answer) {
+        let Some((opened, peer, place)) = self.arriving.remove(&conn) else { return };
+        let Opened { stream, rest } = opened;
+        let Ok(bytes) = handshake::answer_bytes(answer) else { return };
+        let mut link = Link::new(conn, stream, rest, self.sender.clone(), place);
+        link.peer = Some(peer);
+        link.queue_answer(&bytes);
+        match answer {
+            Answer::Welcome(_) => {
+                self.links.insert(conn, link);
+                self.mark(conn);
+            }
+            Answer::Refused(_) => self.part_from(link),
+        }
+    }
+
+    /// Queues a message, encoded once, for however many links.
+    fn send(&mut self, conns: &[Conn], message: &Message) {
+        match self.encoder.encode(message) {
+            Ok(frame) => {
+                for conn in conns {
+                    if let Some(link) = self.links.get_mut(conn) {
+                        link.queue(&frame);
+                        if !link.dirty {
+                            link.dirty = true;
+                            self.dirty.push(*conn);
+                        }
+                    }
+                }
+            }
+            Err(error) => self.note(Severity::Warn, "message not sent", &error.to_string()),
+        }
+    }
+
+    pub(super) fn mark(&mut self, conn: Conn) {
+        if let Some(link) = self.links.get_mut(&conn)
+            && !link.dirty
+        {
+            link.dirty = true;
+            self.dirty.push(conn);
+        }
+    }
+
+    /// Hands over what is to be kept.
+    fn keep(&mut self) {
+        if let (Some(store), false) = (&self.store, self.to_keep.is_empty()) {
+            store.submit_together(std::mem::take(&mut self.to_keep));
+        }
+        if let (Some(replica), false) = (&self.replica, self.to_keep_of_store.is_empty()) {
+            replica.submit_together(std::mem::take(&mut self.to_keep_of_store));
+        }
+    }
+
+    /// Ends a turn: hands over what is to be kept, and writes the queues of all links that have
+    /// something new.
+    pub(super) fn flush(&mut self, now: Time) {
+        self.keep();
+        while let Some(conn) = self.dirty.pop() {
+            let Some(link) = self.links.get_mut(&conn) else { continue };
+            link.dirty = false;
+            match link.flush() {
+                Flushed::Quiet => {}
+                Flushed::Congested => self.handle(now, Input::Congested { conn }),
+                Flushed::Relieved => self.handle(now, Input::Relieved { conn }),
+                Flushed::Broken(reason) => {
+                    if let Some(reason) = reason {
+                        self.note_link(conn, reason);
+                    }
+                    self.lose(now, conn);
+                }
+            }
+        }
+        // What came of a link that broke.
+        self.keep();
+    }
+
+    pub(super) fn part_from(&mut self, link: Link) {
+        if link.has_last_words() {
+            logging::catch_up();
+        }
+        if let Some(farewell) = link.close() {
+            self.farewells.spawn(farewell);
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! What waits to be written to one connection.
+//!
+//! Small frames are gathered one behind the other. A large one that goes to
+//! many connections, a list of a thousand members, is shared by their queues:
+//! copied for each, it costs more memory to fill than everything else that is
+//! said to a peer that registers.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+
+use bytes::{Buf, Bytes};
+use tokio::net::tcp::OwnedWriteHalf;
+
+use crate::net::codec::Frame;
+
+/// Pieces written at once: a list between two small frames, and some more.
+const PIECES: usize = 8;
+/// An empty queue keeps this much of its memory, bytes.
+const KEPT: usize = 64 << 10;
+
+/// Bytes that wait.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    /// Pieces that are complete, the first one less what was sent of it.
+    pieces: VecDeque<Bytes>,
+    /// Small frames behind them, and how much of that was sent.
+    last: Vec<u8>,
+    sent: usize,
+    /// Bytes in all of it.
+    len: usize,
+}
+
+impl Queue {
+    /// Bytes that wait.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Adds a frame.
+    pub fn push(&mut self, frame: &Frame<'_>) {
+        self.push_bytes(frame.before);
+        if !frame.shared.is_empty() {
+            self.complete_last();
+            self.pieces.push_back(frame.shared.clone());
+            self.len += frame.shared.len();
+            self.push_bytes(frame.after);
+        }
+    }
+
+    /// Adds bytes, which are copied.
+    pub fn push_bytes(&mut self, bytes: &[u8]) {
+        self.last.extend_from_slice(bytes);
+        self.len += bytes.len();
+    }
+
+    fn complete_last(&mut self) {
+        if self.last.len() > self.sent {
+            let mut piece = Bytes::from(std::mem::take(&mut self.last));
+            piece.advance(self.sent);
+            self.pieces.push_back(piece);
+        }
+        self.last.clear();
+        self.sent = 0;
+    }
+
+    /// Gives back memory that is not needed while the connection takes nothing.
+    pub fn compact(&mut self) {
+        self.last.drain(..self.sent);
+        self.sent = 0;
+    }
+
+    /// Writes as much as the connection takes at once, all of it or until it would block.
+    ///
+    /// # Errors
+    ///
+    /// What the system says; [`io::ErrorKind::WouldBlock`] if it takes no more for now.
+    pub fn write_to(&mut self, write: &OwnedWriteHalf) -> io::Result<()> {
+        while self.len > 0 {
+            let last = self.last.get(self.sent..).unwrap_or_default();
+            let written = if self.pieces.is_empty() {
+                write.try_write(last)?
+            } else {
+                let pieces = self.pieces.iter().map(|piece| &**piece).chain([last]);
+                let slices: Vec<IoSlice<'_>> = pieces.take(PIECES).map(IoSlice::new).collect();
+                write.try_write_vectored(&slices)?
+            };
+            self.advance(written);
+        }
+        Ok(())
+    }
+
+    fn advance(&mut self, mut written: usize) {
+        self.len = self.len.saturating_sub(written);
+        while let Some(first) = self.pieces.front_mut() {
+            if written < first.len() {
+                first.advance(written);
+                return;
+            }
+            written -= first.len();
+            self.pieces.pop_front();
+        }
+        self.sent += written;
+        if self.sent >= self.last.len() {
+            self.last.clear();
+            self.last.shrink_to(KEPT);
+            self.sent = 0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncReadExt;
+    use tokio::net::{TcpListener, TcpStream};
+
+    /// Frames of all kinds, to a reader that is slow: what arrives is what was queued.
+    #[tokio::test]
+    async fn what_is_queued_arrives_in_order() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut other, _) = listener.accept().await.unwrap();
+        let (_read, write) = stream.into_split();
+        let mut queue = Queue::default();
+        let mut expected = Vec::new();
+        for round in 0..200_u8 {
+            let before = vec![round; 10 + usize::from(round)];
+            let shared =
+                if round % 3 == 0 { Bytes::from(vec![round; 60_000]) } else { Bytes::new() };
+            let after: &[u8] = if round % 3 == 0 { &[1] } else { &[] };
+            let frame = Frame { before: &before, shared, after };
+            expected.extend([frame.before, &frame.shared, after].concat());
+            queue.push(&frame);
+            assert_eq!(queue.len(), expected.len());
+        }
+        let all = expected.len();
+        let reader = tokio::spawn(async move {
+            let mut got = vec![0; all];
+            other.read_exact(&mut got).await.unwrap();
+            got
+        });
+        let mut blocked = 0;
+        while let Err(error) = queue.write_to(&write) {
+            assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+            blocked += 1;
+            queue.compact();
+            queue.push_bytes(&[blocked]);
+            expected.push(blocked);
+            write.writable().await.unwrap();
+        }
+        assert!(blocked > 0, "4 MB fit into a socket");
+        assert_eq!(queue.len(), 0);
+        assert_eq!(reader.await.unwrap(), expected[..all]);
+    }
+}
