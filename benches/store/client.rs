@@ -11,13 +11,15 @@ use tokio::net::TcpStream;
 pub struct Client {
     stream: TcpStream,
     buffer: Vec<u8>,
+    /// Bytes that it has written and read, without what stands around them on the wire.
+    pub bytes: u64,
 }
 
 impl Client {
     pub async fn connect(addr: SocketAddr) -> Self {
         let stream = TcpStream::connect(addr).await.unwrap();
         stream.set_nodelay(true).unwrap();
-        Self { stream, buffer: Vec::new() }
+        Self { stream, buffer: Vec::new(), bytes: 0 }
     }
 
     /// Status and body of one request.
@@ -43,6 +45,7 @@ impl Client {
             while self.buffer.len() < all {
                 assert!(self.stream.read_buf(&mut self.buffer).await.unwrap() > 0, "it hung up");
             }
+            self.bytes += (request.len() + all) as u64;
             return (status, self.buffer[end + 4..all].to_vec());
         }
     }

@@ -137,29 +137,23 @@ async fn bytes() {
     let (mut one_writer, mut all_write) = (Vec::new(), Vec::new());
     for _ in 0..3 {
         let mut used = Vec::new();
-        for count in [1, 3] {
+        for (count, writers) in [(1, 1), (3, 1), (3, 3)] {
             let replicas = Replicas::start(count, false).await;
-            let mut client = Client::connect(replicas.addrs[0]).await;
-            let before = wire();
+            let mut clients = Vec::new();
+            for addr in &replicas.addrs[..writers] {
+                clients.push(Client::connect(*addr).await);
+            }
+            for (place, client) in clients.iter_mut().enumerate() {
+                client.put(&format!("mine{place}"), "x", &Value::Null).await;
+            }
+            // As many exchanges over HTTP each time, but with longer metadata if more have written.
+            let http = |clients: &[Client]| clients.iter().map(|client| client.bytes).sum::<u64>();
+            let before = wire() - http(&clients);
             for round in 0..WRITES {
-                client.put(&format!("k{}", round % 100), &value(100), &Value::Null).await;
+                let key = format!("k{}", round % 100);
+                clients[round % writers].put(&key, &value(100), &Value::Null).await;
             }
-            used.push((wire() - before) as f64);
-            if count == 3 {
-                let mut clients = vec![client];
-                for addr in &replicas.addrs[1..] {
-                    clients.push(Client::connect(*addr).await);
-                }
-                for (place, client) in clients.iter_mut().enumerate() {
-                    client.put(&format!("mine{place}"), "x", &Value::Null).await;
-                }
-                let before = wire();
-                for round in 0..WRITES {
-                    let key = format!("k{}", round % 100);
-                    clients[round % 3].put(&key, &value(100), &Value::Null).await;
-                }
-                used.push((wire() - before) as f64);
-            }
+            used.push((wire() - http(&clients) - before) as f64);
         }
         let further = (WRITES * 2) as f64;
         one_writer.push((used[1] - used[0]) / further);

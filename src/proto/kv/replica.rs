@@ -80,9 +80,10 @@ pub struct Replication {
     later: VecDeque<(u64, Later)>,
     waiting: BTreeMap<u64, Waiting>,
     asked: BTreeMap<Conn, Time>,
-    /// When a neighbour was last sent what it lacks, and what it has said since.
+    /// When a neighbour was last sent what it lacks; and what it has said since that it has, with what
+    /// was here by then.
     repaired: BTreeMap<Conn, Time>,
-    owed: BTreeMap<Conn, Clock>,
+    owed: BTreeMap<Conn, (Clock, Clock)>,
     pub(super) transfers: Transfers,
     pub(super) counters: StoreCounters,
     pub(super) timers: Timers<Timer>,
@@ -427,13 +428,20 @@ impl Replication {
         match self.repaired.get(&conn) {
             Some(at) if turn.now.since(*at) < ASK_AGAIN => {
                 self.timers.set(Timer::Repair(conn), *at + ASK_AGAIN);
-                self.owed.insert(conn, theirs);
-                return;
+                self.owed.insert(conn, (theirs, self.store.context().clone()));
             }
-            _ => self.repaired.insert(conn, turn.now),
-        };
-        match self.store.since(&theirs) {
-            Some(writes) => {
+            _ => self.repair_now(turn, conn, &theirs, None),
+        }
+    }
+
+    /// Up to a context that was had here once, or all that it lacks.
+    fn repair_now(&mut self, turn: &mut Turn<'_>, conn: Conn, theirs: &Clock, had: Option<&Clock>) {
+        self.repaired.insert(conn, turn.now);
+        match self.store.since(theirs) {
+            Some(mut writes) => {
+                if let Some(had) = had {
+                    writes.retain(|write| had.contains(&write.dot));
+                }
                 self.counters.repaired += writes.len() as u64;
                 for frame in frames(writes, |write| write.size()) {
                     let message = Message::Writes(frame);
@@ -485,10 +493,11 @@ impl Replication {
                 }
                 Timer::Fetch => self.transfers.give_up(),
                 Timer::Repair(conn) => {
-                    if let Some(theirs) = self.owed.remove(&conn)
-                        && !theirs.covers(self.store.context())
+                    // What was written since has been told since.
+                    if let Some((theirs, had)) = self.owed.remove(&conn)
+                        && !theirs.covers(&had)
                     {
-                        self.repair(turn, conn, theirs);
+                        self.repair_now(turn, conn, &theirs, Some(&had));
                     }
                 }
                 Timer::Announce => {

@@ -101,9 +101,13 @@ fn a_neighbour_is_sent_what_it_lacks_no_more_often_than_it_may_ask() {
     (0..256).for_each(|_| assert!(stage.hear(nothing())));
     let repairs = |m: &Message| matches!(m, Message::Writes(_));
     assert_eq!(stage.sent(repairs), 1);
-    // What it said last is not forgotten: it may have lost what it was sent.
+    stage.put("later", value(json!(1)));
+    // What it said last is not forgotten: it may have lost what it was sent. What was written since
+    // is on its way.
     stage.pass(ASK_AGAIN);
     assert_eq!(stage.sent(repairs), 2);
+    let all = |m: &Message| matches!(m, Message::Writes(writes) if writes.len() > 1);
+    assert_eq!(stage.sent(all), 0);
     stage.pass(ASK_AGAIN);
     assert_eq!(stage.sent(repairs), 2);
 }
