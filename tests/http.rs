@@ -271,6 +271,33 @@ fn a_relayed_write_is_taken_when_its_past_is_here() {
 }
 
 #[test]
+fn a_relayed_write_that_no_replica_makes_goes_no_further() {
+    let network = Network::with_peers(2);
+    let [peer, other] = network.peers.as_slice() else { panic!("two peers") };
+    let many: serde_json::Map<String, Value> =
+        (0..7_000).map(|n| (format!("{n:0>128}"), json!(1))).collect();
+    let clocks = [
+        json!({"r".repeat(129): 1}),
+        json!({"": 1}),
+        json!({"r1": 9_007_199_254_740_992_u64}),
+        json!({"r1": 1, "r".repeat(129): 1}),
+        Value::Object(many),
+    ];
+    for clock in clocks {
+        let text = clock.to_string();
+        let body = json!({"value": "x", "causal-metadata": clock});
+        let (status, body) = ask(peer, "PUT", "/replica/kvs/k", &body);
+        assert!(matches!(status, 400 | 503), "{status} {body} for {text:.60}");
+    }
+    assert_eq!(get(peer, "/kvs/k").0, 404);
+    // And the links are what they were.
+    ask(peer, "PUT", "/kvs/after", &json!({"value": 1}));
+    until(|| get(other, "/kvs/after").0 == 200);
+    let log = fs::read_to_string(network.dir.path().join("outputfile.txt")).unwrap();
+    assert!(!log.contains("link closed") && !log.contains("write refused"), "{log}");
+}
+
+#[test]
 fn members_gossip_and_health_are_there_for_whoever_asks() {
     let network = Network::with_peers(3);
     let (seed, peer) = (&network.seed, &network.peers[0]);
