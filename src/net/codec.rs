@@ -31,6 +31,8 @@ const HEADER: usize = 4;
 /// A frame of so many bytes is shared by those who send it: to copy less is cheaper than to count
 /// who still needs it.
 const SHARED: usize = 4_096;
+/// So many records of a list are no less: each has an address of 7 bytes at least, and as many around.
+const SHARED_RECORDS: usize = SHARED / 8;
 
 type Format = Configuration<LittleEndian, Varint, Limit<MAX_FRAME>>;
 
@@ -140,7 +142,7 @@ impl Encoder {
     pub fn encode(&mut self, message: &Message) -> Result<Frame<'_>, EncodeError> {
         self.buffer.clear();
         if let Message::List { request, records, more } = message
-            && !records.is_empty()
+            && records.len() >= SHARED_RECORDS
         {
             return self.encode_list(*request, records, *more);
         }
@@ -303,7 +305,7 @@ mod tests {
             (([127, 0, 0, 1], port).into(), record)
         };
         let list = |many: u16| -> Records { (1..=many).map(record).collect() };
-        let (one, other) = (list(300), list(301));
+        let (one, other) = (list(600), list(601));
         let mut messages = vec![Message::Ping(7), Message::Update(one.to_vec())];
         for records in [&one, &one, &other, &list(1), &list(0), &one] {
             for (request, more) in [(1, false), (70_000, true)] {
@@ -316,6 +318,12 @@ mod tests {
             encode(&message, &mut bytes).unwrap();
             assert_eq!(whole(&encoder.encode(&message).unwrap()), bytes);
         }
+        // To share pays for what is large alone: what is small and shared takes more memory.
+        let mut pieces = |records: Records| {
+            let message = Message::List { request: 1, records, more: false };
+            encoder.encode(&message).unwrap().shared.len()
+        };
+        assert!(pieces(list(600)) >= SHARED && pieces(list(100)) == 0);
         let twice = [&list(60_000)[..], &list(60_000)].concat();
         let too_long = Message::List { request: 1, records: twice.into(), more: false };
         assert!(matches!(encoder.encode(&too_long), Err(EncodeError::TooLong(_))));

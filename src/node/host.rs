@@ -166,6 +166,8 @@ pub(super) struct Host<M> {
     to_keep_of_store: Vec<Batch<StoreChange>>,
     /// Whoever follows the log.
     events: Option<EventLog>,
+    /// Lines of this turn that they have not been told yet.
+    to_tell: Vec<Event>,
     /// Batches up to this one are on disk.
     durable: u64,
     stopped: bool,
@@ -210,6 +212,7 @@ impl<M: Machine + Send + 'static> Host<M> {
             store: None,
             replica: None,
             events,
+            to_tell: Vec::new(),
             to_keep: Vec::new(),
             to_keep_of_store: Vec::new(),
             durable: 0,
@@ -308,13 +311,15 @@ impl<M: Machine + Send + 'static> Host<M> {
     /// Handles a batch. What it logs is written when this returns, and so before its queues are; and
     /// before whatever leaves the machine by another way.
     fn turn(&mut self, now: Time, batch: &mut Vec<Inbound>) {
-        let _lines = logging::together();
+        let lines = logging::together();
         for inbound in batch.drain(..) {
             self.take(now, inbound);
         }
         if self.machine.wake_at().is_some_and(|at| at <= now) {
             self.handle(now, Input::Tick);
         }
+        drop(lines);
+        self.tell();
     }
 
     fn take(&mut self, now: Time, inbound: Inbound) {
@@ -427,24 +432,33 @@ impl<M: Machine + Send + 'static> Host<M> {
         }
     }
 
-    fn note(&self, severity: Severity, what: &'static str, reason: &str) {
+    fn note(&mut self, severity: Severity, what: &'static str, reason: &str) {
         let keys = vec![("reason", reason.to_owned())];
-        self.log(&Event::Note { severity, what, keys });
+        self.log(Event::Note { severity, what, keys });
     }
 
-    fn log(&self, event: &Event) {
-        logging::event(self.role, self.me, event);
-        if let Some(events) = &self.events {
-            events.add(self.role, self.me, event);
+    fn log(&mut self, event: Event) {
+        logging::event(self.role, self.me, &event);
+        if self.events.is_some() {
+            self.to_tell.push(event);
         }
     }
 
-    fn note_link(&self, conn: Conn, reason: &str) {
+    /// Tells whoever follows the log what is written by now.
+    fn tell(&mut self) {
+        for event in self.to_tell.drain(..) {
+            if let Some(events) = &self.events {
+                events.add(self.role, self.me, &event);
+            }
+        }
+    }
+
+    fn note_link(&mut self, conn: Conn, reason: &str) {
         let mut keys = vec![("reason", reason.to_owned())];
         if let Some(peer) = self.links.get(&conn).and_then(|link| link.peer) {
             keys.insert(0, ("from", peer.to_string()));
         }
-        self.log(&Event::Note { severity: Severity::Warn, what: "link closed", keys });
+        self.log(Event::Note { severity: Severity::Warn, what: "link closed", keys });
     }
 
     fn handle(&mut self, now: Time, input: Input) {
@@ -469,7 +483,10 @@ impl<M: Machine + Send + 'static> Host<M> {
     }
 
     fn lose(&mut self, now: Time, conn: Conn) {
-        if self.links.remove(&conn).is_some() {
+        if let Some(link) = self.links.remove(&conn) {
+            // The other side may look for the reason.
+            logging::catch_up();
+            drop(link);
             self.handle(now, Input::Closed { conn });
         }
     }

@@ -53,6 +53,15 @@ pub(super) enum Flushed {
     Broken(Option<&'static str>),
 }
 
+/// What has been said over a link since it was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Said {
+    Nothing,
+    /// The answer to its opening.
+    Answer,
+    More,
+}
+
 /// The sending side of a connection.
 #[derive(Debug)]
 pub(super) struct Link {
@@ -60,7 +69,9 @@ pub(super) struct Link {
     write: Option<OwnedWriteHalf>,
     queue: Queue,
     congested: bool,
-    blocked: bool,
+    /// The connection takes nothing for now: the task that waits for it to has the write half, and
+    /// takes the last words.
+    blocked: Option<oneshot::Sender<Queue>>,
     /// There was no room for a frame, which is lost.
     overfull: bool,
     inbox: mpsc::Sender<Inbound>,
@@ -68,8 +79,7 @@ pub(super) struct Link {
     unread: Option<(OwnedReadHalf, BytesMut)>,
     /// Dropped to tell the reader that nobody listens any more.
     reader: Option<oneshot::Sender<()>>,
-    /// Nothing has been said over it since it was opened.
-    silent: bool,
+    said: Said,
     /// Its place among the connections from one address, if it came in.
     _place: Option<Place>,
     pub dirty: bool,
@@ -92,12 +102,12 @@ impl Link {
             write: Some(write),
             queue: Queue::default(),
             congested: false,
-            blocked: false,
+            blocked: None,
             overfull: false,
             inbox,
             unread: Some((read, rest)),
             reader: None,
-            silent: true,
+            said: Said::Nothing,
             _place: place,
             dirty: false,
             peer: None,
@@ -115,12 +125,12 @@ impl Link {
     /// Queues a frame, if there is room. Else it is lost, and the link with it: the next flush says
     /// so.
     pub fn queue(&mut self, frame: &Frame<'_>) {
-        self.silent = false;
+        self.said = Said::More;
         let fits = |queue: &Queue| queue.len() + frame.len() <= MAX_QUEUE;
         if !self.overfull && !fits(&self.queue) {
             // Or only this turn is long.
             logging::catch_up();
-            let failed = !self.blocked && self.write_out().is_err();
+            let failed = self.blocked.is_none() && self.write_out().is_err();
             self.overfull = failed || !fits(&self.queue);
         }
         if !self.overfull {
@@ -129,14 +139,15 @@ impl Link {
     }
 
     /// Queues the answer to the opening.
-    pub fn queue_answer(&mut self, answer: &[u8]) {
-        self.silent = false;
+    pub fn queue_answer(&mut self, answer: &[u8], welcome: bool) {
+        // Who is refused may be a stranger that has said more than its opening.
+        self.said = if welcome { Said::Answer } else { Said::More };
         self.queue.push_bytes(answer);
     }
 
     /// Writes as much as the connection takes, in as few writes as it takes.
     pub fn flush(&mut self) -> Flushed {
-        if !self.blocked && self.write_out().is_err() {
+        if self.blocked.is_none() && self.write_out().is_err() {
             return Flushed::Broken(None);
         }
         if self.overfull {
@@ -170,60 +181,74 @@ impl Link {
         // What has been sent need not be kept meanwhile.
         self.queue.compact();
         let Some(write) = self.write.take() else { return };
-        self.blocked = true;
+        let (closing, closed) = oneshot::channel();
+        self.blocked = Some(closing);
         let (conn, inbox) = (self.conn, self.inbox.clone());
         tokio::spawn(async move {
-            let _ = write.writable().await;
-            let _ = inbox.send(Inbound::Writable { conn, write }).await;
+            tokio::select! {
+                _ = write.writable() => {
+                    let _ = inbox.send(Inbound::Writable { conn, write }).await;
+                }
+                // Without last words the link is lost; either way the connection ends here.
+                last = closed => if let Ok(mut last) = last {
+                    let _ = timeout(LINGER, write_all(&write, &mut last)).await;
+                }
+            }
         });
     }
 
     /// The connection takes bytes again.
     pub fn writable(&mut self, write: OwnedWriteHalf) {
         self.write = Some(write);
-        self.blocked = false;
+        self.blocked = None;
     }
 
-    /// Whether something is still to be said.
-    pub fn has_last_words(&self) -> bool {
-        self.queue.len() > 0
+    /// Whether the other side has heard nothing over it but that it is open.
+    pub fn is_silent(&self) -> bool {
+        self.said == Said::Nothing
     }
 
     /// Ends the connection after what is queued. What cannot be done at once is left to the task
     /// returned, which is over when it is done, or after a bound.
     pub fn close(mut self) -> Option<impl Future<Output = ()> + Send + 'static> {
-        let done = self.flush();
         let mut rest = std::mem::take(&mut self.queue);
-        let write = self.write.take()?;
-        if matches!(done, Flushed::Broken(_)) {
+        if let Some(closing) = self.blocked.take() {
+            let _ = closing.send(rest);
             return None;
         }
-        let unread = self.unread.take();
-        if rest.len() > 0 {
-            return Some(async move {
-                let _ = timeout(LINGER, write_all(&write, &mut rest)).await;
-                drop(write);
-                if let Some((read, _)) = unread {
-                    linger(read).await;
+        let write = self.write.take()?;
+        match rest.write_to(&write) {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return None,
+            _ => {}
+        }
+        let unread = self.unread.take().map(|(read, _)| read);
+        let said = self.said;
+        if rest.len() == 0 && said != Said::More {
+            // Who has a reader, which lingers, is told by the end of the write half. Else it is a
+            // probe: the other side had nothing to say after its opening, so there is nothing unread
+            // that would reset the connection before it has heard the answer.
+            if let Some(read) = unread {
+                if said == Said::Nothing {
+                    // And the answer was all that was wanted: without a farewell, neither side keeps
+                    // the connection for a minute more. Of seeds that dial every newcomer that is
+                    // most of what they would keep.
+                    let _ = read.as_ref().set_zero_linger();
                 }
-            });
-        }
-        // Who has a reader, which lingers, is told by the end of the write half. Else it is a probe or
-        // a refusal: the other side had nothing to say after its opening, so there is nothing unread
-        // that would reset the connection before it has heard the answer.
-        if let Some((read, _)) = unread {
-            if self.silent {
-                // And the answer was all that was wanted: without a farewell, neither side keeps the
-                // connection for a minute more. Of seeds that dial every newcomer that is most of
-                // what they would keep.
-                let _ = read.as_ref().set_zero_linger();
+                write.forget();
             }
-            write.forget();
+            return None;
         }
-        None
+        Some(async move {
+            let _ = timeout(LINGER, write_all(&write, &mut rest)).await;
+            drop(write);
+            if let Some(read) = unread {
+                linger(read).await;
+            }
+        })
     }
 }
 
+/// Writes all of it, however often the connection has to be waited for.
 async fn write_all(write: &OwnedWriteHalf, rest: &mut Queue) -> io::Result<()> {
     loop {
         match rest.write_to(write) {
@@ -324,18 +349,83 @@ async fn linger(read: OwnedReadHalf) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
+
+    /// A link, and the other side of it.
+    async fn pair() -> (Link, TcpStream, mpsc::Receiver<Inbound>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (other, _) = listener.accept().await.unwrap();
+        let (inbox, inbound) = mpsc::channel(8);
+        (Link::new(1, stream, BytesMut::new(), inbox, None), other, inbound)
+    }
+
+    /// All that comes until the connection ends in order.
+    async fn read_all(mut other: TcpStream) -> io::Result<usize> {
+        let mut all = Vec::new();
+        timeout(LINGER * 10, other.read_to_end(&mut all)).await.unwrap()?;
+        Ok(all.len())
+    }
+
+    #[tokio::test]
+    async fn last_words_are_heard_by_one_that_goes_on_talking() {
+        for listens in [false, true] {
+            let (mut link, mut other, _inbound) = pair().await;
+            let frame = [0, 0, 0, 1, 1];
+            link.queue(&Frame { before: &frame, shared: Bytes::new(), after: &[] });
+            if listens {
+                link.listen();
+            }
+            // Unread when the link closes.
+            other.write_all(&[0; 5]).await.unwrap();
+            let farewell = link.close();
+            if let Some(farewell) = farewell {
+                tokio::spawn(farewell);
+            }
+            other.write_all(&[0; 5]).await.unwrap();
+            assert_eq!(read_all(other).await.unwrap(), frame.len(), "listens: {listens}");
+        }
+    }
+
+    #[tokio::test]
+    async fn last_words_wait_for_one_that_is_slow_and_not_for_one_that_reads_nothing() {
+        for reads in [true, false] {
+            let (mut link, other, _inbound) = pair().await;
+            let frame = vec![7; 8 << 20];
+            link.queue(&Frame { before: &frame, shared: Bytes::new(), after: &[] });
+            // It takes a part.
+            link.flush();
+            assert!(link.blocked.is_some(), "8 MB fit into a socket");
+            assert!(link.close().is_none(), "the task that waits has the rest");
+            if reads {
+                assert_eq!(read_all(other).await.unwrap(), frame.len());
+                continue;
+            }
+            tokio::time::sleep(LINGER * 2).await;
+            let heard = read_all(other).await.unwrap();
+            assert!(heard < frame.len(), "the connection was closed meanwhile");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_link_that_is_lost_while_it_waits_is_closed() {
+        let (mut link, other, _inbound) = pair().await;
+        let frame = vec![7; 8 << 20];
+        link.queue(&Frame { before: &frame, shared: Bytes::new(), after: &[] });
+        link.flush();
+        drop(link);
+        // The end comes behind what the system had taken already, or as a reset.
+        assert!(read_all(other).await.is_ok_and(|heard| heard < frame.len()));
+    }
 
     #[tokio::test]
     async fn a_queue_has_a_bound_within_a_turn_too() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         // It never reads.
-        let _other = listener.accept().await.unwrap();
-        let (inbox, _inbound) = mpsc::channel(8);
-        let mut link = Link::new(1, stream, BytesMut::new(), inbox, None);
+        let (mut link, _other, _inbound) = pair().await;
         let frame = vec![7; 1 << 20];
-        let frame = Frame { before: &frame, shared: bytes::Bytes::new(), after: &[] };
+        let frame = Frame { before: &frame, shared: Bytes::new(), after: &[] };
         for _ in 0..15 {
             link.queue(&frame);
         }

@@ -99,6 +99,9 @@ impl Queue {
             written -= first.len();
             self.pieces.pop_front();
         }
+        if self.pieces.is_empty() {
+            self.pieces.shrink_to(PIECES);
+        }
         self.sent += written;
         if self.sent >= self.last.len() {
             self.last.clear();

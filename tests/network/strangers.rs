@@ -152,3 +152,23 @@ fn strangers_cost_a_line_each_and_neither_stop_nor_grow_a_process() {
         assert_eq!(network.log.events(event).count(), 0, "{event}");
     }
 }
+
+#[test]
+fn who_is_hung_up_on_finds_the_reason_in_the_log_at_once() {
+    let (mut network, peers) = Network::with_peers(1, &["--gossip-count", "0"]);
+    let name = Name::new(DEFAULT_NETWORK, network.seeds());
+    let mut says = Vec::new();
+    let hello = name.hello(Role::Peer, peers[0], 7, Purpose::Membership);
+    codec::encode_hello(&hello, &mut says).unwrap();
+    // A frame that is none.
+    says.extend([0, 0, 0, 1, 0xff]);
+    for round in 1..=50 {
+        let mut stream = TcpStream::connect(network.seeds()[0]).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(&says).unwrap();
+        wait_for_close(&mut stream);
+        network.log.read_more();
+        let lines = network.log.events("link closed").count();
+        assert_eq!(lines, round, "the connection's end came before the line");
+    }
+}

@@ -15,7 +15,7 @@ impl<M: Machine + Send + 'static> Host<M> {
         match effect {
             Effect::Send { conn, message } => self.send(&[conn], &message),
             Effect::SendMany { conns, message } => self.send(&conns, &message),
-            Effect::Log(event) => self.log(&event),
+            Effect::Log(event) => self.log(event),
             Effect::Deliver(delivery) => {
                 if !self.subscribers.is_empty() {
                     logging::catch_up();
@@ -83,7 +83,8 @@ impl<M: Machine + Send + 'static> Host<M> {
         let Ok(bytes) = handshake::answer_bytes(answer) else { return };
         let mut link = Link::new(conn, stream, rest, self.sender.clone(), place);
         link.peer = Some(peer);
-        link.queue_answer(&bytes);
+        let welcome = matches!(answer, Answer::Welcome(_));
+        link.queue_answer(&bytes, welcome);
         match answer {
             Answer::Welcome(_) => {
                 self.links.insert(conn, link);
@@ -151,10 +152,12 @@ impl<M: Machine + Send + 'static> Host<M> {
         }
         // What came of a link that broke.
         self.keep();
+        self.tell();
     }
 
     pub(super) fn part_from(&mut self, link: Link) {
-        if link.has_last_words() {
+        // Who is told that it is over may look for the reason. To have been probed says nothing.
+        if !link.is_silent() {
             logging::catch_up();
         }
         if let Some(farewell) = link.close() {

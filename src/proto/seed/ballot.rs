@@ -46,6 +46,8 @@ pub struct Ballot {
     /// The greatest incarnation that a voter knows.
     pub known: Incarnation,
     pub askers: BTreeSet<Asker>,
+    /// The askers were not told of a change, as the list that they wait for has it.
+    pub untold: bool,
     pub stage: Stage,
 }
 
@@ -68,6 +70,7 @@ impl Ballot {
             rejects: BTreeMap::new(),
             known: 0,
             askers: BTreeSet::new(),
+            untold: false,
             stage: Stage::Voting,
         }
     }

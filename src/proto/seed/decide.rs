@@ -179,10 +179,14 @@ impl SeedMachine {
             // Only fresh reports open the case again.
             self.close_case(peer, ballot.change.incarnation);
         }
-        for Asker { conn, request } in ballot.askers {
+        for Asker { conn, request } in &ballot.askers {
+            let (conn, request, known) = (*conn, *request, ballot.known);
             let votes = u32::try_from(votes).unwrap_or(u32::MAX);
-            let known = ballot.known;
             turn.send(conn, Message::Denied { request, votes, reason: reason.clone(), known });
+        }
+        if ballot.untold {
+            let askers: Vec<_> = ballot.askers.iter().map(|asker| asker.conn).collect();
+            self.tell_of_all(turn, &askers);
         }
     }
 

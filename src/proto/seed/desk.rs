@@ -185,6 +185,14 @@ impl SeedMachine {
         }
     }
 
+    /// Tells peers of all records.
+    pub(super) fn tell_of_all(&self, turn: &mut Turn<'_>, conns: &[Conn]) {
+        let all = self.registry.iter().map(|(peer, record)| (*peer, record.clone()));
+        for (records, _) in frames(all.collect(), MEMBERS_A_FRAME) {
+            turn.send_many(conns.to_vec(), Message::Update(records));
+        }
+    }
+
     fn send_list(&mut self, turn: &mut Turn<'_>, conn: Conn, request: u64) {
         if let Some(records) = &self.list.0 {
             let records = Arc::clone(records);
@@ -314,19 +322,18 @@ impl SeedMachine {
 
     /// Tells connected peers of changed records, but for those that wait to be registered: they are
     /// about to be sent the whole list, and while a thousand register that would be most of what is
-    /// said.
+    /// said. If it comes to no list, they are told of all.
     pub(super) fn push(&mut self, turn: &mut Turn<'_>) {
         let changed = std::mem::take(&mut self.changed);
         let records: Vec<(Addr, Record)> = changed
             .into_iter()
             .filter_map(|peer| self.registry.get(&peer).map(|record| (peer, record.clone())))
             .collect();
-        let waiting: BTreeSet<Conn> = self
-            .ballots
-            .values()
-            .filter(|ballot| ballot.change.kind == ChangeKind::Join)
-            .flat_map(|ballot| ballot.askers.iter().map(|asker| asker.conn))
-            .collect();
+        let mut waiting: BTreeSet<Conn> = BTreeSet::new();
+        for ballot in self.ballots.values_mut().filter(|b| b.change.kind == ChangeKind::Join) {
+            ballot.untold |= !records.is_empty();
+            waiting.extend(ballot.askers.iter().map(|asker| asker.conn));
+        }
         let peers: Vec<Conn> = self
             .lines
             .iter()

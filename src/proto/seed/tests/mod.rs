@@ -493,19 +493,40 @@ fn a_list_is_made_once_until_a_record_changes() {
     assert_eq!((first.len(), third.len()), (1, 2), "the new member is on the next one");
 }
 
+/// Who was told of changed records.
+fn told(stage: &Stage) -> Vec<Conn> {
+    let conns = |effect: &Effect| match effect {
+        Effect::Send { conn, message: Message::Update(_) } => vec![*conn],
+        Effect::SendMany { conns, message: Message::Update(_) } => conns.clone(),
+        _ => Vec::new(),
+    };
+    stage.effects.iter().flat_map(conns).collect()
+}
+
+#[test]
+fn a_peer_that_is_not_registered_after_all_hears_of_the_changes_meanwhile() {
+    let mut stage = Stage::new(3);
+    let waiting = register(&mut stage);
+    stage.member(5);
+    stage.pass(Duration::from_millis(100));
+    assert_eq!(told(&stage), [] as [Conn; 0]);
+    stage.vote(1, false);
+    stage.vote(2, false);
+    assert_eq!(stage.said(|m| matches!(m, Message::Denied { request: 7, .. })), 1);
+    assert_eq!(told(&stage), [waiting]);
+    // One that has missed nothing is told nothing.
+    let mut stage = Stage::new(3);
+    register(&mut stage);
+    stage.vote(1, false);
+    stage.vote(2, false);
+    assert_eq!(told(&stage), [] as [Conn; 0]);
+}
+
 #[test]
 fn a_peer_that_waits_to_be_registered_hears_of_changes_by_its_list() {
     let mut stage = Stage::new(3);
     let waiting = register(&mut stage);
     let other = stage.call(peer_addr(1), Role::Peer, Purpose::Membership);
-    let told = |stage: &Stage| -> Vec<Conn> {
-        let conns = |effect: &Effect| match effect {
-            Effect::Send { conn, message: Message::Update(_) } => vec![*conn],
-            Effect::SendMany { conns, message: Message::Update(_) } => conns.clone(),
-            _ => Vec::new(),
-        };
-        stage.effects.iter().flat_map(conns).collect()
-    };
     stage.probe(peer_addr(0), Ok((9, false)));
     stage.member(5);
     stage.pass(Duration::from_millis(100));
