@@ -134,6 +134,11 @@ impl Log {
         Self { path, ..Self::default() }
     }
 
+    /// The file, opened, for whoever has no time to open it.
+    pub fn open(&self) -> File {
+        File::open(&self.path).unwrap()
+    }
+
     /// Takes in whatever has been written meanwhile.
     pub fn read_more(&mut self) {
         let Ok(mut file) = File::open(&self.path) else { return };
