@@ -197,7 +197,11 @@ fn serve(commands: Commands, runtime: &Handle, peer: &PeerHandle) -> io::Result<
                     writeln!(io::stdout(), "error: a command has at most {MAX_LINE} bytes")?;
                     continue;
                 }
-                if read == 0 || !answer(&String::from_utf8_lossy(&bytes), is_seen)? {
+                let Ok(line) = std::str::from_utf8(&bytes) else {
+                    writeln!(io::stdout(), "error: a command is UTF-8 text")?;
+                    continue;
+                };
+                if read == 0 || !answer(line, is_seen)? {
                     return Ok(());
                 }
             }

@@ -179,6 +179,8 @@ fn a_mistake_in_the_arguments_is_one_line_and_exit_code_2() {
             ("--probe-timeout", "0s", "too short"),
             ("--probe-timeout", "100y", "too long"),
             ("--probe-timeout", "soon", "500ms"),
+            ("--probe-timeout", "-1s", "500ms"),
+            ("--http", "8000", "127.0.0.1:8000"),
             ("--advertise", "here", "not an IP address"),
             ("--advertise", "0.0.0.0", "--advertise 0.0.0.0"),
         ] {
@@ -207,6 +209,7 @@ fn a_mistake_in_a_peers_options_is_one_line_and_exit_code_2() {
         refused(&["--exponent", exponent], &["2"]);
     }
     refused(&["--gossip-count", "1.5"], &["--gossip-count"]);
+    refused(&["--gossip-count", "-1"], &["--gossip-count", "'-1'"]);
     refused(&["--links", "9", "--max-links", "8"], &["--max-links 8", "--links 9"]);
     refused(&["--links", "65"], &["--max-links 64", "--links 65"]);
 }

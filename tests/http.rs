@@ -192,6 +192,15 @@ fn keys_and_values_may_be_anything_within_their_bounds() {
     assert_eq!(raw(peer, "PUT", "/kvs/k", b"{").0, 400);
     let big = json!({"value": "x".repeat(1 << 20)}).to_string();
     assert_eq!(raw(peer, "PUT", "/kvs/k", big.as_bytes()).0, 413);
+    // One that is announced and does not come is not waited for.
+    let mut stream = TcpStream::connect(peer.http).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    stream
+        .write_all(b"PUT /kvs/k HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n")
+        .unwrap();
+    let mut answer = String::new();
+    let _ = stream.read_to_string(&mut answer);
+    assert!(answer.starts_with("HTTP/1.1 413 ") && answer.contains("{\"error\":"), "{answer}");
     // What is no UTF-8 is refused as everything else is.
     for (method, path) in [("PUT", "/kvs/%ff"), ("GET", "/kvs/%ff"), ("DELETE", "/replica/kvs/%ff")]
     {
@@ -268,6 +277,18 @@ fn a_relayed_write_is_taken_when_its_past_is_here() {
     assert_eq!(relay("DELETE", clock), (200, json!({"result": "deleted"})));
     assert_eq!(get(peer, "/kvs/k").0, 404);
     assert_eq!(put("x", json!({})).0, 400);
+    // printf '"x"' | sha256sum
+    let cid = "ba2df4903a2c14e86dc3bcca58911b44ac1d2514b7227bf6eb08cfb978f55a1b";
+    let with =
+        |cid: &str| relay("PUT", json!({"value": "x", "cid": cid, "causal-metadata": {"r4": 1}})).0;
+    assert_eq!(with(&cid.replace('b', "c")), 400);
+    assert_eq!(get(peer, "/kvs/k").0, 404, "refused");
+    let log = fs::read_to_string(network.dir.path().join("outputfile.txt")).unwrap();
+    assert!(
+        log.contains("write refused key=k reason=\"the cid is not that of the value\""),
+        "{log}"
+    );
+    assert_eq!(with(cid), 200);
 }
 
 #[test]

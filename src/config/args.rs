@@ -160,11 +160,11 @@ pub struct Common {
     pub insecure: bool,
 
     /// HTTP API and metrics on this address, as IP:PORT; may be the one that is listened on anyway
-    #[arg(long, env = "RUMORMILL_HTTP", value_name = "ADDR")]
+    #[arg(long, env = "RUMORMILL_HTTP", value_name = "ADDR", value_parser = values::http)]
     pub http: Option<SocketAddr>,
 
     /// How long a direct liveness probe may take
-    #[arg(long, env = "RUMORMILL_PROBE_TIMEOUT", value_name = "DUR", default_value = "1s", value_parser = values::duration)]
+    #[arg(long, env = "RUMORMILL_PROBE_TIMEOUT", value_name = "DUR", default_value = "1s", allow_hyphen_values = true, value_parser = values::duration)]
     pub probe_timeout: Duration,
 }
 
@@ -268,23 +268,29 @@ pub struct PeerArgs {
     pub peers: Option<Vec<Addr>>,
 
     /// One generated message each interval
-    #[arg(long, env = "RUMORMILL_GOSSIP_INTERVAL", value_name = "DUR", default_value = "5s", value_parser = values::duration)]
+    #[arg(long, env = "RUMORMILL_GOSSIP_INTERVAL", value_name = "DUR", default_value = "5s", allow_hyphen_values = true, value_parser = values::duration)]
     pub gossip_interval: Duration,
 
     /// How many messages to generate; 0 for none
-    #[arg(long, env = "RUMORMILL_GOSSIP_COUNT", value_name = "N", default_value_t = 10)]
+    #[arg(
+        long,
+        env = "RUMORMILL_GOSSIP_COUNT",
+        value_name = "N",
+        default_value_t = 10,
+        allow_negative_numbers = true
+    )]
     pub gossip_count: u64,
 
     /// PING to every neighbour each interval
-    #[arg(long, env = "RUMORMILL_PING_INTERVAL", value_name = "DUR", default_value = "5s", value_parser = values::duration)]
+    #[arg(long, env = "RUMORMILL_PING_INTERVAL", value_name = "DUR", default_value = "5s", allow_hyphen_values = true, value_parser = values::duration)]
     pub ping_interval: Duration,
 
     /// Silence after which a neighbour is suspected
-    #[arg(long, env = "RUMORMILL_SUSPECT_TIMEOUT", value_name = "DUR", default_value = "15s", value_parser = values::duration)]
+    #[arg(long, env = "RUMORMILL_SUSPECT_TIMEOUT", value_name = "DUR", default_value = "15s", allow_hyphen_values = true, value_parser = values::duration)]
     pub suspect_timeout: Duration,
 
     /// One anti-entropy round each interval
-    #[arg(long, env = "RUMORMILL_SYNC_INTERVAL", value_name = "DUR", default_value = "10s", value_parser = values::duration)]
+    #[arg(long, env = "RUMORMILL_SYNC_INTERVAL", value_name = "DUR", default_value = "10s", allow_hyphen_values = true, value_parser = values::duration)]
     pub sync_interval: Duration,
 
     /// Peers contacted in one anti-entropy round

@@ -22,6 +22,11 @@ pub(super) fn peer(text: &str) -> Result<SocketAddr, String> {
     super::parse_address(text.trim()).map_err(|why| format!("it {why}"))
 }
 
+/// Where HTTP is to be served.
+pub(super) fn http(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "not an address and a port; write 127.0.0.1:8000 or [::1]:8000".into())
+}
+
 /// An interval or timeout, never zero.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let trimmed = text.trim();

@@ -78,6 +78,11 @@ pub async fn with_whole_body(request: Request, next: Next) -> Response {
     let too_long = || {
         Failure::new(StatusCode::PAYLOAD_TOO_LARGE, format!("a body has at most {MAX_BODY} bytes"))
     };
+    let declared = parts.headers.get(header::CONTENT_LENGTH);
+    let declared = declared.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if declared.is_some_and(|length| length > (MAX_BODY + MAX_DRAINED) as u64) {
+        return too_long().into_response();
+    }
     let mut body = body.into_data_stream();
     let read = async {
         let mut bytes = BytesMut::new();

@@ -13,12 +13,14 @@ use tokio::time::{Instant, timeout_at};
 
 use super::answer::{Answer, Failure, body_of, json_of, ok, path_of};
 use super::dump;
+use crate::logging;
 use crate::node::PeerHandle;
+use crate::proto::event::{Event, Severity};
 use crate::proto::kv::clock::{Clock, MetadataError, Seen};
 use crate::proto::kv::replica::{Reply, Request};
 use crate::proto::kv::store::MAX_KEY;
 use crate::proto::kv::value;
-use crate::proto::message::Addr;
+use crate::proto::message::{Addr, Role};
 use crate::proto::peer::PeerMachine;
 
 type KeyPath = Result<Path<String>, PathRejection>;
@@ -187,9 +189,28 @@ fn clock_of(body: &Value) -> Result<Clock, Failure> {
     }
 }
 
+/// A relayed write may say what its value hashes to, and then that has to be so.
+fn check_cid(
+    peer: &PeerHandle,
+    key: &str,
+    value: &value::Value,
+    body: &Value,
+) -> Result<(), Failure> {
+    let cid = body.get("cid").unwrap_or(&Value::Null);
+    if cid.is_null() || cid.as_str() == Some(&value.cid().to_string()) {
+        return Ok(());
+    }
+    let reason = "the cid is not that of the value";
+    let keys = vec![("key", key.to_owned()), ("reason", reason.to_owned())];
+    let event = Event::Note { severity: Severity::Warn, what: "write refused", keys };
+    logging::event(Role::Peer, peer.address(), &event);
+    Err(bad(reason))
+}
+
 async fn relayed_write(State(peer): State<PeerHandle>, key: KeyPath, body: Bytes) -> Answer {
     let body = body_of(&body)?;
     let (value, key, clock) = (value_of(&body)?, key_of(key)?, clock_of(&body)?);
+    check_cid(&peer, &key, &value, &body)?;
     match ask(&peer, Request::Relayed(key, Some(value), clock), None).await? {
         Reply::Relayed => Ok(ok(&json!({ "result": "updated" }))),
         _ => Err(Failure::stopped()),

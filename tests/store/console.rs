@@ -185,6 +185,8 @@ fn a_mistake_is_an_answer_too() {
         let answer = console.ask(command);
         assert!(answer.starts_with("error: ") && answer.contains(says), "{command}: {answer}");
     }
+    console.commands.as_mut().unwrap().write_all(b"put \xff 1\n").unwrap();
+    assert_eq!(console.hear(), "error: a command is UTF-8 text");
     console.say("");
     assert_eq!(console.ask("keys"), "[]", "an empty line asks for nothing");
 }
