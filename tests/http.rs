@@ -379,8 +379,9 @@ fn the_log_can_be_followed_and_resumed() {
         write!(stream, "GET /events HTTP/1.1\r\nHost: x\r\n{resume}\r\n").unwrap();
         let mut lines = BufReader::new(stream).lines().map(Result::unwrap);
         assert!(lines.by_ref().any(|line| line.to_lowercase().contains("text/event-stream")));
-        let mut id = 0;
-        lines.filter_map(move |line| {
+        let (mut id, start) = (0, Instant::now());
+        // Comments go on for as long as nothing happens.
+        lines.take_while(move |_| start.elapsed() < PATIENCE).filter_map(move |line| {
             if let Some(number) = line.strip_prefix("id: ") {
                 id = number.parse::<u64>().unwrap();
             }

@@ -43,22 +43,19 @@ async fn events(
         ));
     };
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse::<u64>().ok());
+    // Taken here, or what happens once the client has its answer could be over before the task begins.
+    let next = last.map_or_else(|| log.next(), |last| last.saturating_add(1));
     let (sender, receiver) = mpsc::channel(WAITING);
     tokio::spawn(async move {
-        pass_on(log, last, sender).await;
+        pass_on(log, next, sender).await;
         drop(place);
     });
     let comments = KeepAlive::new().interval(COMMENT).text("still here");
     Ok(Sse::new(ReceiverStream::new(receiver)).keep_alive(comments).into_response())
 }
 
-/// Brings lines to one client until it is gone or does not keep up.
-async fn pass_on(
-    log: EventLog,
-    last: Option<u64>,
-    client: mpsc::Sender<Result<Event, Infallible>>,
-) {
-    let mut next = last.map_or_else(|| log.next(), |last| last.saturating_add(1));
+/// Brings lines from that number on to one client until it is gone or does not keep up.
+async fn pass_on(log: EventLog, mut next: u64, client: mpsc::Sender<Result<Event, Infallible>>) {
     loop {
         for (id, line) in log.from(next) {
             let event = Event::default().id(id.to_string()).data(&*line);
