@@ -11,7 +11,7 @@ use std::io::{self, IoSlice};
 use bytes::{Buf, Bytes};
 use tokio::net::tcp::OwnedWriteHalf;
 
-use crate::net::codec::Frame;
+use crate::net::codec::{Frame, SHARED};
 
 /// Pieces written at once: a list between two small frames, and some more.
 const PIECES: usize = 8;
@@ -39,12 +39,14 @@ impl Queue {
     /// Adds a frame.
     pub fn push(&mut self, frame: &Frame<'_>) {
         self.push_bytes(frame.before);
-        if !frame.shared.is_empty() {
+        if frame.shared.len() < SHARED {
+            self.push_bytes(&frame.shared);
+        } else {
             self.complete_last();
             self.pieces.push_back(frame.shared.clone());
             self.len += frame.shared.len();
-            self.push_bytes(frame.after);
         }
+        self.push_bytes(frame.after);
     }
 
     /// Adds bytes, which are copied.
@@ -116,6 +118,17 @@ mod tests {
     use super::*;
     use tokio::io::AsyncReadExt;
     use tokio::net::{TcpListener, TcpStream};
+
+    #[test]
+    fn what_is_small_is_copied_and_shares_nothing() {
+        let mut queue = Queue::default();
+        for _ in 0..1_000 {
+            let shared = Bytes::from(vec![1; SHARED - 1]);
+            queue.push(&Frame { before: &[0; 5], shared, after: &[2] });
+        }
+        assert!(queue.pieces.is_empty(), "a piece takes memory beside its bytes");
+        assert_eq!((queue.len(), queue.last.len()), (1_000 * (SHARED + 5), queue.len()));
+    }
 
     /// Frames of all kinds, to a reader that is slow: what arrives is what was queued.
     #[tokio::test]
