@@ -347,6 +347,7 @@ impl PeerMachine {
         if !self.is_open() || self.open.removed || self.leaving {
             return;
         }
+        self.check_caught_up(turn);
         let records = self.members.iter();
         let over = records.filter(|(_, record)| record.is_expired(turn.now));
         for peer in over.map(|(peer, _)| *peer).collect::<Vec<_>>() {
@@ -429,8 +430,16 @@ impl PeerMachine {
         // Who has been dropped meanwhile is not waited for.
         let Open { untried, ahead, .. } = &mut self.open;
         untried.retain(|peer| self.members.alive(peer).is_some());
+        let waits_for_none = ahead.is_empty() && self.is_first();
+        let is_first = waits_for_none && self.open.untried.is_empty();
+        if waits_for_none && !is_first {
+            // The others wait for this one, and those of them that it has no link with and has not
+            // asked yet would not ask by themselves.
+            let runs = |peer: &&Addr| self.members.alive(peer).is_some_and(|r| r.incarnation > 0);
+            let silent: Vec<Addr> = self.open.untried.iter().filter(runs).copied().collect();
+            silent.into_iter().for_each(|peer| self.call(turn, peer));
+        }
         let context = self.replica.store().context();
-        let is_first = ahead.is_empty() && untried.is_empty() && self.is_first();
         if !is_first && !self.open.ahead.values().any(|theirs| context.covers(theirs)) {
             return;
         }

@@ -191,6 +191,31 @@ fn a_replica_is_ready_once_it_has_seen_what_another_had() {
 }
 
 #[test]
+fn the_oldest_asks_those_that_it_heard_of_and_has_no_link_with() {
+    let mut stage = stage(&[1, 2]);
+    let slow = stage.dialled(addr(2)).unwrap();
+    stage.give(Input::OpenFailed { conn: slow, error: OpenError::TimedOut });
+    let younger = |number| {
+        let (peer, record) = told(number, 7, Status::Alive);
+        (peer, Record { at: NOW.millis() + 1, ..record })
+    };
+    let says = |number| Message::Peers {
+        records: vec![younger(number)],
+        context: Clock::new(),
+        caught_up: false,
+    };
+    let first = stage.link(1);
+    stage.hear(first, says(1));
+    stage.effects.clear();
+    stage.hear(first, Message::PeersChanged(vec![younger(2)]));
+    assert!(!stage.peer.is_ready(), "the other one may have something");
+    let call = stage.dialled(addr(2)).expect("one that failed is avoided, and would not be called");
+    stage.welcome(call, addr(2), Role::Peer, 7);
+    stage.hear(call, says(2));
+    assert!(stage.peer.is_ready());
+}
+
+#[test]
 fn who_is_removed_keeps_out_until_it_is_let_in() {
     let mut stage = stage(&[]);
     let conn = stage.shake_hands(1, &[]);
