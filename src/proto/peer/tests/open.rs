@@ -192,9 +192,7 @@ fn a_replica_is_ready_once_it_has_seen_what_another_had() {
 
 #[test]
 fn the_oldest_asks_those_that_it_heard_of_and_has_no_link_with() {
-    let mut stage = stage(&[1, 2]);
-    let slow = stage.dialled(addr(2)).unwrap();
-    stage.give(Input::OpenFailed { conn: slow, error: OpenError::TimedOut });
+    let mut stage = stage(&[1, 2, 3, 4]);
     let younger = |number| {
         let (peer, record) = told(number, 7, Status::Alive);
         (peer, Record { at: NOW.millis() + 1, ..record })
@@ -204,14 +202,20 @@ fn the_oldest_asks_those_that_it_heard_of_and_has_no_link_with() {
         context: Clock::new(),
         caught_up: false,
     };
-    let first = stage.link(1);
-    stage.hear(first, says(1));
-    stage.effects.clear();
-    stage.hear(first, Message::PeersChanged(vec![younger(2)]));
-    assert!(!stage.peer.is_ready(), "the other one may have something");
-    let call = stage.dialled(addr(2)).expect("one that failed is avoided, and would not be called");
-    stage.welcome(call, addr(2), Role::Peer, 7);
-    stage.hear(call, says(2));
+    // Nobody is there yet but three, and those are faster than its own calls.
+    let links = [1, 2, 3].map(|number| (number, stage.link(number)));
+    while let Some(conn) = stage.peer.dials.keys().next().copied() {
+        stage.give(Input::OpenFailed { conn, error: OpenError::TimedOut });
+    }
+    for (number, link) in links {
+        stage.hear(link, says(number));
+    }
+    assert!(stage.peer.dials.is_empty(), "it has links enough");
+    stage.hear(links[0].1, Message::PeersChanged(vec![younger(4)]));
+    assert!(!stage.peer.is_ready(), "that one may have something");
+    let call = stage.dialled(addr(4)).expect("nobody else is going to link the two");
+    stage.welcome(call, addr(4), Role::Peer, 7);
+    stage.hear(call, says(4));
     assert!(stage.peer.is_ready());
 }
 
