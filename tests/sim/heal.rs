@@ -177,8 +177,5 @@ fn with_a_fifth_lost_everybody_has_everything_after_two_rounds() {
     let table: Vec<(u32, usize)> = (0..10).map(|many| (many, took(many))).collect();
     println!("rounds until everybody has everything, and in how many runs: {table:?}");
     let late = rounds.iter().filter(|rounds| **rounds > 2).count();
-    // 5 in 1,000 did when it was measured: one in a few runs is chance, and two are not.
-    let chance = (rounds.len() / 100).max(1);
-    assert!(late <= chance, "{late} of {runs} runs took more than two: {table:?}");
-    assert!(rounds.iter().all(|rounds| *rounds <= 3), "{table:?}");
+    assert!(late * 100 <= rounds.len(), "{late} of {runs} runs took more than two: {table:?}");
 }
