@@ -109,7 +109,7 @@ impl LogHandle {
 pub fn init(options: LogOptions) -> Result<LogHandle, LogError> {
     let file = Arc::new(LogFile::open(options.file)?);
     let console = Console::on(options.screen).map_err(LogError::Console)?;
-    let sinks = Arc::new(Sinks { file: Arc::clone(&file), console: Some(Arc::clone(&console)) });
+    let sinks = Arc::new(Sinks { file: Arc::clone(&file), console: Arc::clone(&console) });
     let (level, logger) = dispatch(options.level, move |line| sinks.record(line)).into_log();
     log::set_boxed_logger(logger).map_err(|_| LogError::Twice)?;
     log::set_max_level(level);

@@ -68,7 +68,7 @@ impl Console {
         }
     }
 
-    fn start(to: impl Write + Send + 'static, colour: bool) -> io::Result<Arc<Self>> {
+    pub(super) fn start(to: impl Write + Send + 'static, colour: bool) -> io::Result<Arc<Self>> {
         let state = Mutex::new(State::default());
         let console = Arc::new(Self { state, changed: Condvar::new(), colour });
         let shared = Arc::clone(&console);

@@ -21,7 +21,7 @@ const TOGETHER: usize = 4_096;
 #[derive(Debug)]
 pub(super) struct Sinks {
     pub file: Arc<LogFile>,
-    pub console: Option<Arc<Console>>,
+    pub console: Arc<Console>,
 }
 
 /// Lines that wait for the end of the turn that a thread is in.
@@ -70,9 +70,7 @@ impl Waiting {
             self.write();
             self.file.push_str(&line);
         }
-        if let Some(console) = &to.console {
-            console.line(record, &mut self.console);
-        }
+        to.console.line(record, &mut self.console);
         true
     }
 
@@ -83,10 +81,8 @@ impl Waiting {
         }
         to.file.write(&self.file);
         self.file.clear();
-        if let Some(console) = &to.console {
-            console.write(&self.console);
-            self.console.clear();
-        }
+        to.console.write(&self.console);
+        self.console.clear();
     }
 }
 
@@ -134,11 +130,18 @@ impl Drop for Together {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io;
+    use std::path::PathBuf;
+
+    fn sinks_to(path: PathBuf) -> Arc<Sinks> {
+        let file = Arc::new(LogFile::open(path).unwrap());
+        Arc::new(Sinks { file, console: Console::start(io::sink(), false).unwrap() })
+    }
 
     fn sinks() -> (tempfile::TempDir, Arc<Sinks>) {
         let dir = tempfile::tempdir().unwrap();
-        let file = Arc::new(LogFile::open(dir.path().join("log")).unwrap());
-        (dir, Arc::new(Sinks { file, console: None }))
+        let sinks = sinks_to(dir.path().join("log"));
+        (dir, sinks)
     }
 
     #[test]
@@ -190,9 +193,8 @@ mod tests {
         let path = dir.path().join("log");
         std::thread::scope(|scope| {
             for writer in 0..4 {
-                let file = Arc::new(LogFile::open(path.clone()).unwrap());
+                let sinks = sinks_to(path.clone());
                 scope.spawn(move || {
-                    let sinks = Arc::new(Sinks { file, console: None });
                     for round in 0..200 {
                         let _turn = together();
                         for line in 0..60 {

@@ -82,7 +82,7 @@ pub(super) struct Link {
     said: Said,
     /// Its place among the connections from one address, if it came in.
     _place: Option<Place>,
-    pub dirty: bool,
+    dirty: bool,
     /// Who says to be at the other end, for the log.
     pub peer: Option<Addr>,
 }
@@ -122,6 +122,11 @@ impl Link {
         self.reader = Some(reader);
     }
 
+    /// Has it flushed at the end of the turn. True if it was not going to be.
+    pub fn mark(&mut self) -> bool {
+        !std::mem::replace(&mut self.dirty, true)
+    }
+
     /// Queues a frame, if there is room. Else it is lost, and the link with it: the next flush says
     /// so.
     pub fn queue(&mut self, frame: &Frame<'_>) {
@@ -147,6 +152,7 @@ impl Link {
 
     /// Writes as much as the connection takes, in as few writes as it takes.
     pub fn flush(&mut self) -> Flushed {
+        self.dirty = false;
         if self.blocked.is_none() && self.write_out().is_err() {
             return Flushed::Broken(None);
         }
@@ -392,7 +398,7 @@ mod tests {
     #[tokio::test]
     async fn last_words_wait_for_one_that_is_slow_and_not_for_one_that_reads_nothing() {
         for reads in [true, false] {
-            let (mut link, other, _inbound) = pair().await;
+            let (mut link, other, mut inbound) = pair().await;
             let frame = vec![7; 8 << 20];
             link.queue(&Frame { before: &frame, shared: Bytes::new(), after: &[] });
             // It takes a part.
@@ -403,7 +409,8 @@ mod tests {
                 assert_eq!(read_all(other).await.unwrap(), frame.len());
                 continue;
             }
-            tokio::time::sleep(LINGER * 2).await;
+            let over = timeout(LINGER * 10, inbound.recv()).await.unwrap();
+            assert!(over.is_none(), "the task has ended, and says nothing");
             let heard = read_all(other).await.unwrap();
             assert!(heard < frame.len(), "the connection was closed meanwhile");
         }

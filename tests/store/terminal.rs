@@ -59,6 +59,14 @@ impl Session {
         self.keyboard.write_all(keys.as_bytes()).unwrap();
     }
 
+    /// One that has caught up with the first replica, and reads keys.
+    fn at_prompt(network: &Replicas) -> Self {
+        let session = Self::start(network, network.addrs[0], true);
+        session.wait_for("caught up");
+        session.is_prompting();
+        session
+    }
+
     /// Waits until that appears on the screen, and takes all up to it away.
     fn wait_for(&self, what: &str) -> String {
         until(&format!("{what:?} on the screen: {:?}", self.screen.lock().unwrap()), || {
@@ -89,9 +97,7 @@ fn what_is_pasted_or_typed_ahead_is_done_line_by_line() {
     let mut network = Replicas::on_loopback(1);
     network.start_all(&["--ephemeral"]);
     network.wait_for_view(&[0]);
-    let mut session = Session::start(&network, network.addrs[0], true);
-    session.wait_for("caught up");
-    session.is_prompting();
+    let mut session = Session::at_prompt(&network);
     // As a script types, and as a terminal brackets what is pasted.
     session.press("put a 1\rput b 2\rkeys\r");
     session.wait_for("\"a\"\r\n\"b\"\r\n");
@@ -149,9 +155,7 @@ fn whatever_ends_it_the_terminal_is_left_as_it_was() {
     network.start_all(&["--ephemeral"]);
     network.wait_for_view(&[0]);
     for end in ["INT", "TERM", "Ctrl-C", "quit"] {
-        let mut session = Session::start(&network, network.addrs[0], true);
-        session.wait_for("caught up");
-        session.is_prompting();
+        let mut session = Session::at_prompt(&network);
         session.press("half a li");
         session.wait_for("half a li");
         match end {

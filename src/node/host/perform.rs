@@ -1,5 +1,9 @@
 //! What a host does for its machine: one effect at a time, and what ends a turn.
 
+use std::collections::HashMap;
+
+use tokio::sync::oneshot;
+
 use super::{Host, Inbound};
 use crate::logging;
 use crate::net::handshake::{self, Opened};
@@ -9,6 +13,14 @@ use crate::proto::event::Severity;
 use crate::proto::machine::{Conn, Effect, Input, Machine};
 use crate::proto::message::{Answer, Message};
 use crate::proto::time::Time;
+
+/// Answers whoever waits for it in this process.
+fn answer<T>(waiting: &mut HashMap<u64, oneshot::Sender<T>>, token: u64, with: T) {
+    if let Some(waiting) = waiting.remove(&token) {
+        logging::catch_up();
+        let _ = waiting.send(with);
+    }
+}
 
 impl<M: Machine + Send + 'static> Host<M> {
     pub(super) fn perform_one(&mut self, effect: Effect) {
@@ -55,24 +67,9 @@ impl<M: Machine + Send + 'static> Host<M> {
                 Some(_) => self.to_keep_of_store.push((batch, changes)),
                 None => self.follow_up.push_back(Input::Persisted { batch }),
             },
-            Effect::Stored { token, reply } => {
-                if let Some(answer) = self.stored.remove(&token) {
-                    logging::catch_up();
-                    let _ = answer.send(reply);
-                }
-            }
-            Effect::Operated { token, outcome } => {
-                if let Some(answer) = self.operated.remove(&token) {
-                    logging::catch_up();
-                    let _ = answer.send(outcome);
-                }
-            }
-            Effect::Published { token, result } => {
-                if let Some(answer) = self.answers.remove(&token) {
-                    logging::catch_up();
-                    let _ = answer.send(result);
-                }
-            }
+            Effect::Stored { token, reply } => answer(&mut self.stored, token, reply),
+            Effect::Operated { token, outcome } => answer(&mut self.operated, token, outcome),
+            Effect::Published { token, result } => answer(&mut self.answers, token, result),
             Effect::Stopped => self.stopped = true,
         }
     }
@@ -83,8 +80,7 @@ impl<M: Machine + Send + 'static> Host<M> {
         let Ok(bytes) = handshake::answer_bytes(answer) else { return };
         let mut link = Link::new(conn, stream, rest, self.sender.clone(), place);
         link.peer = Some(peer);
-        let welcome = matches!(answer, Answer::Welcome(_));
-        link.queue_answer(&bytes, welcome);
+        link.queue_answer(&bytes, matches!(answer, Answer::Welcome(_)));
         match answer {
             Answer::Welcome(_) => {
                 self.links.insert(conn, link);
@@ -101,8 +97,7 @@ impl<M: Machine + Send + 'static> Host<M> {
                 for conn in conns {
                     if let Some(link) = self.links.get_mut(conn) {
                         link.queue(&frame);
-                        if !link.dirty {
-                            link.dirty = true;
+                        if link.mark() {
                             self.dirty.push(*conn);
                         }
                     }
@@ -114,9 +109,8 @@ impl<M: Machine + Send + 'static> Host<M> {
 
     pub(super) fn mark(&mut self, conn: Conn) {
         if let Some(link) = self.links.get_mut(&conn)
-            && !link.dirty
+            && link.mark()
         {
-            link.dirty = true;
             self.dirty.push(conn);
         }
     }
@@ -137,7 +131,6 @@ impl<M: Machine + Send + 'static> Host<M> {
         self.keep();
         while let Some(conn) = self.dirty.pop() {
             let Some(link) = self.links.get_mut(&conn) else { continue };
-            link.dirty = false;
             match link.flush() {
                 Flushed::Quiet => {}
                 Flushed::Congested => self.handle(now, Input::Congested { conn }),

@@ -193,11 +193,6 @@ impl PeerMachine {
         if self.is_open() { self.has_caught_up() } else { self.registered }
     }
 
-    /// Whether an operator has removed it from a network without seeds.
-    pub fn is_removed(&self) -> bool {
-        self.is_out()
-    }
-
     /// How long a request may wait for the writes that its metadata names.
     pub fn causal_wait(&self) -> Duration {
         self.config.causal_wait

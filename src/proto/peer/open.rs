@@ -65,7 +65,8 @@ impl PeerMachine {
         self.open.caught_up && !self.open.removed
     }
 
-    pub(super) fn is_out(&self) -> bool {
+    /// Whether an operator has removed it from a network without seeds.
+    pub fn is_removed(&self) -> bool {
         self.open.removed
     }
 

@@ -152,7 +152,7 @@ impl SeedMachine {
         mut wanted: Leaves,
         done: Option<Standing>,
     ) {
-        for (records, more) in super::desk::frames(records, RECORDS_A_FRAME) {
+        for (records, more) in super::desk::frames::<_, Vec<_>>(records, RECORDS_A_FRAME) {
             let last = !more;
             let wanted = if last { std::mem::take(&mut wanted) } else { Vec::new() };
             let done = done.filter(|_| last);

@@ -50,17 +50,28 @@ impl Hash for SentList {
     fn hash<H: Hasher>(&self, _: &mut H) {}
 }
 
-/// Cuts a list into frames, each with whether more follow; an empty list is one empty frame.
-pub(super) fn frames<T>(all: Vec<T>, size: usize) -> Vec<(Vec<T>, bool)> {
-    let mut frames = Vec::new();
+/// Cuts a list into frames, as they are asked for, each with whether more follow; an empty list is one
+/// empty frame.
+pub(super) fn frames<T, F: FromIterator<T>>(
+    all: impl IntoIterator<Item = T>,
+    size: usize,
+) -> impl Iterator<Item = (F, bool)> {
     let mut rest = all.into_iter().peekable();
-    loop {
-        let frame: Vec<T> = rest.by_ref().take(size).collect();
-        let more = rest.peek().is_some();
-        frames.push((frame, more));
-        if !more {
-            return frames;
+    let mut done = false;
+    std::iter::from_fn(move || {
+        if done {
+            return None;
         }
+        let frame = rest.by_ref().take(size).collect();
+        done = rest.peek().is_none();
+        Some((frame, !done))
+    })
+}
+
+/// Tells peers of records.
+fn update(turn: &mut Turn<'_>, peers: &[Conn], records: impl IntoIterator<Item = (Addr, Record)>) {
+    for (records, _) in frames(records, MEMBERS_A_FRAME) {
+        turn.send_many(peers.to_vec(), Message::Update(records));
     }
 }
 
@@ -185,12 +196,13 @@ impl SeedMachine {
         }
     }
 
+    fn all_records(&self) -> impl Iterator<Item = (Addr, Record)> {
+        self.registry.iter().map(|(peer, record)| (*peer, record.clone()))
+    }
+
     /// Tells peers of all records.
-    pub(super) fn tell_of_all(&self, turn: &mut Turn<'_>, conns: &[Conn]) {
-        let all = self.registry.iter().map(|(peer, record)| (*peer, record.clone()));
-        for (records, _) in frames(all.collect(), MEMBERS_A_FRAME) {
-            turn.send_many(conns.to_vec(), Message::Update(records));
-        }
+    pub(super) fn tell_of_all(&self, turn: &mut Turn<'_>, peers: &[Conn]) {
+        update(turn, peers, self.all_records());
     }
 
     fn send_list(&mut self, turn: &mut Turn<'_>, conn: Conn, request: u64) {
@@ -199,18 +211,13 @@ impl SeedMachine {
             turn.send(conn, Message::List { request, records, more: false });
             return;
         }
-        let mut rest =
-            self.registry.iter().map(|(addr, record)| (*addr, record.clone())).peekable();
-        loop {
-            let records: Records = rest.by_ref().take(MEMBERS_A_FRAME).collect();
-            let more = rest.peek().is_some();
-            if self.registry.len() <= MEMBERS_A_FRAME {
-                self.list.0 = Some(Arc::clone(&records));
-            }
+        let mut last = None;
+        for (records, more) in frames::<_, Records>(self.all_records(), MEMBERS_A_FRAME) {
+            last = Some(Arc::clone(&records));
             turn.send(conn, Message::List { request, records, more });
-            if !more {
-                return;
-            }
+        }
+        if self.registry.len() <= MEMBERS_A_FRAME {
+            self.list.0 = last;
         }
     }
 
@@ -340,8 +347,6 @@ impl SeedMachine {
             .filter(|(conn, line)| matches!(line, Line::FromPeer { .. }) && !waiting.contains(conn))
             .map(|(conn, _)| *conn)
             .collect();
-        for (records, _) in frames(records, MEMBERS_A_FRAME) {
-            turn.send_many(peers.clone(), Message::Update(records));
-        }
+        update(turn, &peers, records);
     }
 }
