@@ -31,6 +31,22 @@ pub fn ok(body: &Value) -> Response {
     json_of(StatusCode::OK, body)
 }
 
+/// Whether a node is ready, and why.
+pub fn readiness(ready: bool, reason: &str, seeds_reachable: usize, of: usize) -> Response {
+    let body = json!({
+        "ready": ready,
+        "reason": reason,
+        "seeds_reachable": seeds_reachable,
+        "of": of,
+    });
+    if ready {
+        return ok(&body);
+    }
+    let mut response = json_of(StatusCode::SERVICE_UNAVAILABLE, &body);
+    response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
+    response
+}
+
 /// Something went wrong, and what.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure(pub StatusCode, pub String);

@@ -4,11 +4,10 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::response::IntoResponse;
 use axum::routing::get;
 use serde_json::{Value, json};
 
-use super::answer::{Answer, Failure, body_of, json_of, ok};
+use super::answer::{Answer, Failure, body_of, json_of, ok, readiness};
 use super::{events, metrics, store};
 use crate::json;
 use crate::node::{EventLog, PeerHandle};
@@ -39,15 +38,8 @@ async fn look<T: Send + 'static>(
 }
 
 async fn ready(State(peer): State<PeerHandle>) -> Answer {
-    let state =
-        look(&peer, |machine| (machine.is_ready(), machine.has_seeds(), machine.is_removed()));
-    let what = match state.await? {
-        (true, ..) => return Ok("OK".into_response()),
-        (_, true, _) => "not registered with a quorum of seeds",
-        (.., true) => "removed from the network; PUT /view lets it in again",
-        _ => "no existing replica has told all that it has yet",
-    };
-    Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, what))
+    let state = look(&peer, PeerMachine::readiness).await?;
+    Ok(readiness(state.ready, &state.reason, state.seeds_reachable, state.of))
 }
 
 async fn measure(State(peer): State<PeerHandle>) -> Answer {

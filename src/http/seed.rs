@@ -10,7 +10,7 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use serde_json::{Value, json};
 
-use super::answer::{Answer, Failure, ok, path_of};
+use super::answer::{Answer, Failure, ok, path_of, readiness};
 use super::{events, metrics};
 use crate::json;
 use crate::node::{EventLog, SeedHandle};
@@ -38,11 +38,15 @@ async fn look<T: Send + 'static>(
 }
 
 async fn ready(State(seed): State<SeedHandle>) -> Answer {
-    if look(&seed, SeedMachine::has_quorum).await? {
-        return Ok("OK".into_response());
-    }
-    let what = "not connected to a quorum of seeds";
-    Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, what))
+    let (reachable, of, ready) = look(&seed, |machine| {
+        (machine.seeds_reachable(), machine.seeds_configured(), machine.has_quorum())
+    })
+    .await?;
+    let reason = match ready {
+        true => "connected to a quorum of seeds",
+        false => "not connected to a quorum of seeds",
+    };
+    Ok(readiness(ready, reason, reachable, of))
 }
 
 async fn measure(State(seed): State<SeedHandle>) -> Answer {

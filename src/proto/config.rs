@@ -126,6 +126,9 @@ pub struct SeedConfig {
     pub network: Network,
     /// Bound on a dial-back or probe.
     pub probe_timeout: Duration,
+    /// Silence after which the peers of this network suspect a neighbour: what goes wrong at one
+    /// time is reported within so long.
+    pub suspect_timeout: Duration,
     #[doc(hidden)]
     pub flaw: Flaw,
 }
@@ -133,7 +136,13 @@ pub struct SeedConfig {
 impl SeedConfig {
     /// Defaults of CONTRACT.md, section 1.
     pub fn new(me: Addr, network: Network) -> Self {
-        Self { me, network, probe_timeout: Duration::from_secs(1), flaw: Flaw::None }
+        Self {
+            me,
+            network,
+            probe_timeout: Duration::from_secs(1),
+            suspect_timeout: Duration::from_secs(15),
+            flaw: Flaw::None,
+        }
     }
 }
 

@@ -270,6 +270,8 @@ pub enum MemberEvent {
     Left(Addr),
     /// The seeds committed a member dead.
     Dead(Addr),
+    /// No quorum of seeds knows this member any more: they lost what they knew.
+    Forgotten(Addr),
     /// This peer suspects a member.
     Suspected(Addr),
     /// A suspected member turned out to be alive.

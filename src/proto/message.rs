@@ -559,4 +559,10 @@ pub enum Message {
         /// More follow.
         more: bool,
     },
+
+    /// Seed to peer: nobody at that address is known here, in answer to a report of its death.
+    NoMember {
+        /// The address.
+        peer: Addr,
+    },
 }

@@ -33,6 +33,13 @@ impl<T: Ord + Clone> Timers<T> {
         }
     }
 
+    /// Sets a timer unless it is set to something earlier.
+    pub fn set_earlier(&mut self, timer: T, at: Time) {
+        if self.at.get(&timer).is_none_or(|old| at < *old) {
+            self.set(timer, at);
+        }
+    }
+
     /// Takes a timer back.
     pub fn cancel(&mut self, timer: &T) {
         if let Some(at) = self.at.remove(timer) {

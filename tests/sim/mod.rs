@@ -10,7 +10,7 @@
 //! - [`stores`] knows what each replica of the store must show.
 //! - [`chaos`] makes trouble and lets it heal, [`open`] in networks without seeds; [`planted`] shows
 //!   that the checkers see planted bugs; [`heal`] cuts a network in two for a minute, or loses a fifth of what is sent;
-//!   [`forged`] lies to good machines; [`degree`] looks at the shape of large overlays.
+//!   [`forged`] lies to good machines; [`truth`] has seeds that forget and seeds that lie; [`degree`] looks at the shape of large overlays.
 
 mod chaos;
 mod check;
@@ -28,5 +28,6 @@ mod stores;
 mod tally;
 mod trace;
 mod trouble;
+mod truth;
 mod wire;
 mod world;

@@ -72,13 +72,14 @@ struct Slanderer {
 }
 
 impl Slanderer {
-    fn new(place: u8, victim: Addr, others: Vec<Addr>) -> Self {
+    fn new(place: u8, victim: (Addr, Incarnation), others: Vec<Addr>) -> Self {
+        let (victim, victims_life) = victim;
         Self {
             me: peer_addr(place),
             victim,
             network: Network::without_seeds("simulated"),
             incarnation: 0,
-            victims_life: 0,
+            victims_life,
             others,
             opened: Vec::new(),
             used: 0,
@@ -161,7 +162,10 @@ fn lies_of_members_never_drop_a_peer_that_answers() {
         world.checks.as_mut().unwrap().calm_since = Some(since);
         for place in 20..22 {
             let others = addrs(0..6).into_iter().collect();
-            let liar = Slanderer::new(place, peer_addr(3), others);
+            // A word of another life than the present one would count for nothing.
+            let victim = world.nodes.iter().find(|node| node.addr == peer_addr(3)).unwrap();
+            let victim = (victim.addr, victim.incarnation().unwrap());
+            let liar = Slanderer::new(place, victim, others);
             world.add_script(peer_addr(place), Box::new(liar));
         }
         world.run_for(secs(60));

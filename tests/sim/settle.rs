@@ -62,20 +62,30 @@ fn registries(world: &World, found: &mut Vec<Violation>) {
     }
 }
 
-/// Without seeds: each peer's list holds just the peers that run, as they are now.
-fn lists(world: &World, found: &mut Vec<Violation>) {
-    if world.checks.as_ref().is_none_or(|checks| !checks.open) {
-        return;
+/// Each peer's list holds just the members: those that a quorum of seeds has or, without seeds, the
+/// peers that run, as they are now.
+pub fn lists(world: &World, found: &mut Vec<Violation>) {
+    let seeds: Vec<&SeedMachine> = world.nodes.iter().filter_map(|node| node.seed()).collect();
+    let configured = world.nodes.iter().filter(|node| node.is_seed()).count();
+    let mut expected: BTreeMap<Addr, Incarnation> = BTreeMap::new();
+    for node in world.nodes.iter().filter(|node| node.is_peer()) {
+        if configured == 0 {
+            expected.extend(node.incarnation().map(|incarnation| (node.addr, incarnation)));
+            continue;
+        }
+        let known = |seed: &&SeedMachine| Some(seed.registry().alive(&node.addr)?.incarnation);
+        let mut told: Vec<Incarnation> = seeds.iter().filter_map(known).collect();
+        told.sort_unstable();
+        let quorum = configured / 2 + 1;
+        let agreed = told.chunk_by(|one, other| one == other).find(|same| same.len() >= quorum);
+        expected.extend(agreed.map(|same| (node.addr, same[0])));
     }
-    let running = world.nodes.iter().filter(|node| node.is_peer());
-    let running: BTreeMap<Addr, Incarnation> =
-        running.filter_map(|node| Some((node.addr, node.incarnation()?))).collect();
     for peer in world.nodes.iter().filter_map(|node| node.peer().map(|peer| (node.addr, peer))) {
         let (addr, peer) = peer;
         let members: BTreeMap<Addr, Incarnation> =
             peer.members().members().map(|(addr, record)| (*addr, record.incarnation)).collect();
-        if members != running {
-            let what = format!("knows {members:?}, and there are {running:?}");
+        if members != expected {
+            let what = format!("knows {members:?}, and there are {expected:?}");
             found.push(Violation { invariant: 3, whose: addr, what });
         }
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::seeds::open_error_words;
-use super::{CALL, Dial, Line, PeerMachine, Timer};
+use super::{Dial, Line, PeerMachine, Timer};
 use crate::proto::kv::store::Version;
 use crate::proto::machine::{Conn, Effect, OpenError};
 use crate::proto::message::{Addr, Message, Purpose, Refused, Welcome};
@@ -170,17 +170,5 @@ impl PeerMachine {
         self.lines.remove(&conn);
         self.replica.tell_holding(turn, conn, key.as_deref());
         true
-    }
-
-    /// Whoever asked has had its answer long since.
-    pub(super) fn dismiss_inquirers(&mut self, turn: &mut Turn<'_>) {
-        let late =
-            |line: &Line| matches!(line, Line::Inquirer { since } if turn.now.since(*since) > CALL);
-        let late: Vec<Conn> =
-            self.lines.iter().filter(|(_, line)| late(line)).map(|(conn, _)| *conn).collect();
-        for conn in late {
-            self.lines.remove(&conn);
-            turn.close(conn);
-        }
     }
 }

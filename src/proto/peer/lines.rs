@@ -3,7 +3,7 @@
 //! What must stay true: whoever answers under an address must be the one that was meant; what is said
 //! over a connection that is not for that ends the connection, and costs nothing else.
 
-use super::PeerMachine;
+use super::{CALL, PeerMachine, Timer};
 use crate::proto::event::Severity;
 use crate::proto::machine::{Conn, OpenError};
 use crate::proto::message::{Addr, Hello, Message, Purpose, Refused, Role, Welcome};
@@ -71,12 +71,43 @@ impl PeerMachine {
             Purpose::Link => self.link_up(turn, conn, hello.from, hello.incarnation, false),
             Purpose::Errand => {
                 self.lines.insert(conn, Line::Caller { from: hello.from, since: turn.now });
+                self.expect_end(turn);
             }
             Purpose::Sync => self.guest_up(turn, conn, hello.from, false),
             Purpose::Ask => {
                 self.lines.insert(conn, Line::Inquirer { since: turn.now });
+                self.expect_end(turn);
             }
             _ => turn.close(conn),
+        }
+    }
+
+    /// Somebody called for one thing only: the connection is not to outlast [`CALL`].
+    pub(super) fn expect_end(&mut self, turn: &Turn<'_>) {
+        self.timers.set_if_unset(Timer::Dismiss, turn.now + CALL);
+    }
+
+    /// Closes the connections of those who called for one question, notice or comparison, and have
+    /// had the answer long since.
+    pub(super) fn dismiss_callers(&mut self, turn: &mut Turn<'_>) {
+        let since = |line: &Line| match line {
+            Line::Caller { since, .. }
+            | Line::Inquirer { since }
+            | Line::Guest { since, mine: false, .. } => Some(*since),
+            _ => None,
+        };
+        let calls: Vec<(Conn, Time)> = self
+            .lines
+            .iter()
+            .filter_map(|(conn, line)| since(line).map(|since| (*conn, since)))
+            .collect();
+        for (conn, since) in calls {
+            if turn.now.since(since) >= CALL {
+                turn.close(conn);
+                self.line_down(turn, conn, false);
+            } else {
+                self.timers.set_earlier(Timer::Dismiss, since + CALL);
+            }
         }
     }
 

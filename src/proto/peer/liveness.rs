@@ -12,13 +12,12 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::probe::Why;
-use super::{CALL, Dial, Line, PeerMachine, Timer, sample};
+use super::{Dial, Line, PeerMachine, Timer, sample};
 use crate::proto::config::Overlay;
 use crate::proto::event::{Event, Severity};
 use crate::proto::machine::{Conn, Effect, MemberEvent, OpenError};
 use crate::proto::message::{Addr, Incarnation, Message, Purpose, Welcome};
 use crate::proto::registry::{Record, Status};
-use crate::proto::time::Time;
 use crate::proto::turn::Turn;
 
 /// Random members asked to look for themselves. Neighbours of the suspect are rarely neighbours of
@@ -50,18 +49,6 @@ impl PeerMachine {
         }
         self.ping_neighbours(turn);
         self.timers.set(Timer::Refresh, turn.now);
-    }
-
-    /// Whoever brought a notice has had its answer long since.
-    pub(super) fn dismiss_callers(&mut self, turn: &mut Turn<'_>) {
-        let over = |since: Time| turn.now.since(since) > CALL;
-        let late = |line: &Line| matches!(line, Line::Caller { since, .. } if over(*since));
-        let calls: Vec<Conn> =
-            self.lines.iter().filter(|(_, line)| late(line)).map(|(conn, _)| *conn).collect();
-        for conn in calls {
-            self.lines.remove(&conn);
-            turn.close(conn);
-        }
     }
 
     pub(super) fn ping_neighbours(&mut self, turn: &mut Turn<'_>) {
@@ -320,13 +307,20 @@ impl PeerMachine {
         if !of_use || self.leaving {
             return;
         }
-        if let Some(suspicion) = self.suspicions.get_mut(&peer) {
-            suspicion.witnesses.insert(from);
-            let incarnation = suspicion.incarnation;
-            turn.send(conn, Message::Witness { peer, incarnation });
-            self.check_consensus(turn, peer);
-        } else {
-            self.look_at(turn, peer, incarnation, Why::Notice { conn, from });
+        let present = known.map_or(0, |record| record.incarnation);
+        if incarnation < present {
+            // The word is of an earlier life: it says nothing of this one.
+            turn.send(conn, Message::Refute { peer, incarnation: present });
+            return;
+        }
+        match self.suspicions.get_mut(&peer) {
+            Some(suspicion) if suspicion.incarnation == incarnation => {
+                suspicion.witnesses.insert(from);
+                turn.send(conn, Message::Witness { peer, incarnation });
+                self.check_consensus(turn, peer);
+            }
+            // In a later life than the one suspected here it may live.
+            _ => self.look_at(turn, peer, incarnation, Why::Notice { conn, from, incarnation }),
         }
     }
 
@@ -423,7 +417,17 @@ impl PeerMachine {
             return;
         }
         let (seen_by, incarnation) = (witnesses.len(), suspicion.incarnation);
-        turn.log(Event::PeerLevelConsensus { peer, witnesses });
+        if self.members.alive(&peer).is_none_or(|record| record.incarnation > incarnation) {
+            // It is decided, or the life suspected is not the present one.
+            return;
+        }
+        if witnesses.is_empty() {
+            let reason = "nobody else is left who could witness it".to_owned();
+            let keys = vec![("peer", peer.to_string()), ("reason", reason)];
+            turn.note(Severity::Info, "sole witness", keys);
+        } else {
+            turn.log(Event::PeerLevelConsensus { peer, witnesses });
+        }
         let bracketed = |addr: &Addr| match addr {
             Addr::V4(addr) => addr.ip().to_string(),
             Addr::V6(addr) => format!("[{}]", addr.ip()),

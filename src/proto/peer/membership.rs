@@ -1,47 +1,144 @@
 //! What the seeds tell a peer of its network, and of itself (DESIGN.md, section 4, registration).
 //!
-//! What must stay true: a peer that finds itself dead, gone or known in a later life comes back above
-//! that, and never below.
+//! What must stay true: nothing is believed of a member before a quorum of the seeds has told it
+//! (`testimony`), and what no quorum can know any more is dropped; a peer that finds itself dead, gone
+//! or known in a later life comes back above that, and never below.
 
 use super::PeerMachine;
+use super::testimony::Verdict;
+use crate::proto::event::Severity;
 use crate::proto::machine::{Effect, MemberEvent};
 use crate::proto::message::{Addr, Incarnation};
 use crate::proto::registry::{Merge, Record, Status};
 use crate::proto::turn::Turn;
 
 impl PeerMachine {
-    /// Takes records from a seed in, and acts on what is new.
+    /// A seed tells records.
     pub(super) fn learn(&mut self, turn: &mut Turn<'_>, seed: Addr, records: Vec<(Addr, Record)>) {
+        let (mut told, mut changed) = (Vec::with_capacity(records.len()), false);
+        for (peer, record) in records {
+            changed |= self.learn_detail(peer, &record);
+            self.testimony.tell(&self.members, seed, peer, Some(record));
+            told.push(peer);
+        }
+        self.settle(turn, seed, told, changed);
+    }
+
+    /// A seed tells all that it knows.
+    pub(super) fn learn_list(
+        &mut self,
+        turn: &mut Turn<'_>,
+        seed: Addr,
+        records: &[(Addr, Record)],
+    ) {
         let mut changed = false;
         for (peer, record) in records {
-            let merge = self.members.merge(peer, record.clone());
-            changed |= merge != Merge::Nothing;
-            if merge != Merge::Transition {
-                continue;
-            }
-            if peer == self.config.me {
-                self.learn_of_myself(turn, &record);
-                continue;
-            }
-            match record.status {
-                Status::Alive => {
-                    self.member_renewed(turn, peer, record.incarnation);
-                    let event = MemberEvent::Joined(peer, record.incarnation);
-                    turn.effects.push(Effect::Member(event));
+            changed |= self.learn_detail(*peer, record);
+        }
+        let touched = self.testimony.tell_all(&self.members, seed, records);
+        self.settle(turn, seed, touched, changed);
+    }
+
+    /// A seed says that its list is the one that this peer has.
+    pub(super) fn learn_agreement(&mut self, turn: &mut Turn<'_>, seed: Addr) {
+        let touched = self.testimony.agree(seed);
+        self.settle(turn, seed, touched, false);
+    }
+
+    /// A seed says that it knows nobody at an address.
+    pub(super) fn learn_absence(&mut self, turn: &mut Turn<'_>, seed: Addr, peer: Addr) {
+        self.testimony.tell(&self.members, seed, peer, None);
+        self.settle(turn, seed, [peer], false);
+    }
+
+    /// The same transition with other voters or another time says nothing of who belongs to the
+    /// network, only of the order of joining: any seed's word serves. Whether something changed.
+    fn learn_detail(&mut self, peer: Addr, record: &Record) -> bool {
+        let known = self.members.get(&peer).is_some_and(|known| known.same_transition(record));
+        known && self.members.merge(peer, record.clone()) == Merge::Detail
+    }
+
+    /// Acts on what a quorum says now of members of whom a seed has spoken.
+    fn settle(
+        &mut self,
+        turn: &mut Turn<'_>,
+        seed: Addr,
+        touched: impl IntoIterator<Item = Addr>,
+        mut changed: bool,
+    ) {
+        for peer in touched {
+            let before = self.members.get(&peer).cloned();
+            match self.testimony.verdict(&self.members, &peer) {
+                Verdict::Keep => continue,
+                Verdict::Believe(record) => {
+                    self.members.replace(peer, record.clone());
+                    self.testimony.believed_changed(&self.members, peer, before.as_ref());
+                    self.now_believed(turn, seed, peer, &record);
                 }
-                Status::Left => {
-                    self.member_gone(turn, peer, record.incarnation);
-                    turn.effects.push(Effect::Member(MemberEvent::Left(peer)));
-                }
-                Status::Dead => {
-                    self.confirm_dead(turn, seed, peer, &record);
-                    self.member_gone(turn, peer, record.incarnation);
-                    turn.effects.push(Effect::Member(MemberEvent::Dead(peer)));
+                Verdict::Drop => {
+                    self.members.remove(&peer);
+                    self.testimony.believed_changed(&self.members, peer, before.as_ref());
+                    if let Some(record) = before {
+                        self.no_longer_known(turn, peer, &record);
+                    }
                 }
             }
+            self.members_version += 1;
+            changed = true;
         }
         if changed {
             self.members_changed(turn);
+        }
+    }
+
+    fn now_believed(&mut self, turn: &mut Turn<'_>, seed: Addr, peer: Addr, record: &Record) {
+        if peer == self.config.me {
+            self.learn_of_myself(turn, record);
+            return;
+        }
+        match record.status {
+            Status::Alive => {
+                self.member_renewed(turn, peer, record.incarnation);
+                let event = MemberEvent::Joined(peer, record.incarnation);
+                turn.effects.push(Effect::Member(event));
+            }
+            Status::Left => {
+                self.member_gone(turn, peer, record.incarnation);
+                turn.effects.push(Effect::Member(MemberEvent::Left(peer)));
+            }
+            Status::Dead => {
+                self.confirm_dead(turn, seed, peer, record);
+                self.member_gone(turn, peer, record.incarnation);
+                turn.effects.push(Effect::Member(MemberEvent::Dead(peer)));
+            }
+        }
+    }
+
+    /// The seeds have lost a record, or dropped it as long over.
+    fn no_longer_known(&mut self, turn: &mut Turn<'_>, peer: Addr, record: &Record) {
+        if peer == self.config.me {
+            if !self.leaving {
+                turn.note(Severity::Warn, "rejoining", vec![("registry", "absent".to_owned())]);
+                self.accepted.clear();
+                self.registered = false;
+                self.begin_registration(turn);
+            }
+            return;
+        }
+        self.drop_suspicion(peer);
+        self.doubts.remove(&peer);
+        self.departing.remove(&peer);
+        if let Some(neighbour) = self.neighbours.get_mut(&peer) {
+            // It may be registering again at this moment: it has the time that a newcomer has.
+            neighbour.stranger_since = turn.now;
+        }
+        if record.status == Status::Alive {
+            let keys = vec![
+                ("peer", peer.to_string()),
+                ("reason", "no quorum of seeds knows it".to_owned()),
+            ];
+            turn.note(Severity::Info, "member forgotten", keys);
+            turn.effects.push(Effect::Member(MemberEvent::Forgotten(peer)));
         }
     }
 

@@ -16,6 +16,7 @@ mod probe;
 mod report;
 mod seeds;
 mod sync;
+mod testimony;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -31,6 +32,7 @@ use self::liveness::Suspicion;
 use self::open::Open;
 use self::overlay::Neighbour;
 use self::seeds::{Desk, Request};
+use self::testimony::Testimony;
 use super::config::{Overlay, PeerConfig};
 use super::event::Event;
 use super::gossip::Counters;
@@ -88,6 +90,21 @@ enum Timer {
     Question(u64),
     /// The leave has taken long enough.
     Leave,
+    /// Somebody who called for one thing only may have stayed for too long.
+    Dismiss,
+}
+
+/// Whether a peer can be relied on, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Readiness {
+    /// Whether it can.
+    pub ready: bool,
+    /// In words.
+    pub reason: String,
+    /// Seeds to which there is a connection right now.
+    pub seeds_reachable: usize,
+    /// Seeds configured.
+    pub of: usize,
 }
 
 /// A peer.
@@ -97,6 +114,12 @@ pub struct PeerMachine {
     rng: SmallRng,
     incarnation: Incarnation,
     members: Registry,
+    /// What each seed says of the members, where that differs from `members`.
+    testimony: Testimony,
+    /// Changes of `members` that seeds have brought about, counted.
+    members_version: u64,
+    /// Digest of `members`, and of which version.
+    digest_of: Option<(u64, [u8; 32])>,
     lines: BTreeMap<Conn, Line>,
     dials: BTreeMap<Conn, Dial>,
     conns_used: Conn,
@@ -109,6 +132,8 @@ pub struct PeerMachine {
     /// Seeds still to be asked in this attempt.
     to_ask: Vec<Addr>,
     failed_attempts: u32,
+    /// Refreshes in a row to which no seed had an answer.
+    failed_refreshes: u32,
     registered: bool,
 
     neighbours: BTreeMap<Addr, Neighbour>,
@@ -146,6 +171,9 @@ impl PeerMachine {
             rng: SmallRng::seed_from_u64(rng_seed),
             incarnation: 0,
             members: Registry::new(),
+            testimony: Testimony::new(config.network.seeds().len(), config.network.quorum()),
+            members_version: 0,
+            digest_of: None,
             lines: BTreeMap::new(),
             dials: BTreeMap::new(),
             conns_used: 0,
@@ -155,6 +183,7 @@ impl PeerMachine {
             accepted: BTreeSet::new(),
             to_ask: Vec::new(),
             failed_attempts: 0,
+            failed_refreshes: 0,
             registered: false,
             neighbours: BTreeMap::new(),
             ranking: None,
@@ -190,7 +219,31 @@ impl PeerMachine {
     /// Whether it can be relied on: a quorum of seeds has accepted it or, where peers tell each other
     /// who belongs to the network, its replica has what an existing one had.
     pub fn is_ready(&self) -> bool {
-        if self.is_open() { self.has_caught_up() } else { self.registered }
+        self.readiness().ready
+    }
+
+    /// Whether it can be relied on, and why.
+    pub fn readiness(&self) -> Readiness {
+        let (seeds_reachable, of) = (self.seeds_reachable(), self.config.network.seeds().len());
+        let (ready, reason) = if self.is_open() {
+            match (self.is_removed(), self.has_caught_up()) {
+                (true, _) => (false, "removed from the network; PUT /view lets it in again".into()),
+                (_, true) => (true, "caught up with the other replicas".into()),
+                _ => (false, "no existing replica has told all that it has yet".into()),
+            }
+        } else if let Some(rejection) = self.rejection() {
+            (false, format!("a quorum of seeds would not have it: {rejection}"))
+        } else if !self.registered {
+            (
+                false,
+                format!("not registered with a quorum of seeds ({} of {of})", self.accepted.len()),
+            )
+        } else if seeds_reachable < self.config.network.quorum() && of > 0 {
+            (true, "registered; a quorum of seeds cannot be reached at the moment".into())
+        } else {
+            (true, "registered with a quorum of seeds".into())
+        };
+        Readiness { ready, reason, seeds_reachable, of }
     }
 
     /// How long a request may wait for the writes that its metadata names.
@@ -348,9 +401,6 @@ impl PeerMachine {
             Timer::Ping => {
                 self.timers.set(Timer::Ping, turn.now + self.config.ping_interval);
                 self.unlink_strangers(turn);
-                self.dismiss_callers(turn);
-                self.dismiss_guests(turn, false);
-                self.dismiss_inquirers(turn);
                 self.call_the_lost(turn);
                 if self.config.overlay == Overlay::ScaleFree {
                     self.ping_neighbours(turn);
@@ -369,6 +419,7 @@ impl PeerMachine {
             }
             Timer::Question(token) => self.question_failed(turn, token, "no answer in time"),
             Timer::Leave => self.stop(turn),
+            Timer::Dismiss => self.dismiss_callers(turn),
         }
     }
 }

@@ -41,8 +41,8 @@ pub(super) struct Neighbour {
     pub incarnation: Incarnation,
     /// When something last came from it.
     pub heard: Time,
-    /// When the link came up.
-    since: Time,
+    /// When the link came up, or when its other end ceased to be a member.
+    pub stranger_since: Time,
     /// This peer picked it; else it was picked by it.
     pub picked: bool,
 }
@@ -117,15 +117,13 @@ impl PeerMachine {
         incarnation: Incarnation,
         picked: bool,
     ) {
-        // Who opens a link has none: what is left of an old one here is only not noticed to be gone.
-        if let Some(old) = self.neighbours.remove(&peer) {
+        // The other side opened a new link, so it has lost the old one; our end has not noticed yet.
+        if let Some(old) = self.forget_link(turn, peer) {
             self.lines.remove(&old.conn);
             turn.close(old.conn);
-            self.rumors.link_down(old.conn);
-            self.replica.link_down(old.conn);
-            turn.log(Event::NeighbourDown { peer, degree: self.neighbours.len() });
         }
-        let neighbour = Neighbour { conn, incarnation, heard: turn.now, since: turn.now, picked };
+        let neighbour =
+            Neighbour { conn, incarnation, heard: turn.now, stranger_since: turn.now, picked };
         self.neighbours.insert(peer, neighbour);
         self.lines.insert(conn, Line::Neighbour(peer));
         self.departing.remove(&peer);
@@ -147,6 +145,18 @@ impl PeerMachine {
         }
     }
 
+    /// Tells everybody who follows links that this one is gone, closed or replaced by a newer one.
+    fn forget_link(&mut self, turn: &mut Turn<'_>, peer: Addr) -> Option<Neighbour> {
+        let old = self.neighbours.remove(&peer)?;
+        self.timers.cancel(&Timer::Silence(peer));
+        turn.log(Event::NeighbourDown { peer, degree: self.neighbours.len() });
+        turn.effects.push(Effect::Member(MemberEvent::NeighbourDown(peer)));
+        self.rumors.link_down(old.conn);
+        self.replica.link_down(old.conn);
+        self.lost_sight_of(turn, old.conn);
+        Some(old)
+    }
+
     /// A link is gone.
     pub(super) fn link_down(
         &mut self,
@@ -160,13 +170,7 @@ impl PeerMachine {
             return;
         }
         let incarnation = neighbour.incarnation;
-        self.neighbours.remove(&peer);
-        self.timers.cancel(&Timer::Silence(peer));
-        turn.log(Event::NeighbourDown { peer, degree: self.neighbours.len() });
-        turn.effects.push(Effect::Member(MemberEvent::NeighbourDown(peer)));
-        self.rumors.link_down(conn);
-        self.replica.link_down(conn);
-        self.lost_sight_of(turn, conn);
+        self.forget_link(turn, peer);
         self.links_changed(turn);
         self.arrange(turn);
         if self.leaving {
@@ -217,7 +221,8 @@ impl PeerMachine {
             .neighbours
             .iter()
             .filter(|(peer, neighbour)| {
-                turn.now.since(neighbour.since) > STRANGER && self.members.get(peer).is_none()
+                turn.now.since(neighbour.stranger_since) > STRANGER
+                    && self.members.get(peer).is_none()
             })
             .map(|(peer, _)| *peer)
             .collect();

@@ -33,7 +33,7 @@ pub(super) enum Why {
     /// It is suspected here, and may have come back.
     Again,
     /// Somebody suspects it and asks.
-    Notice { conn: Conn, from: Addr },
+    Notice { conn: Conn, from: Addr, incarnation: Incarnation },
 }
 
 /// A probe under way.
@@ -220,12 +220,14 @@ impl PeerMachine {
             self.spread_notice(turn, peer);
         }
         for why in &probe.why {
-            let Why::Notice { conn, from } = why else { continue };
-            if let Some(suspicion) = self.suspicions.get_mut(&peer) {
+            let Why::Notice { conn, from, incarnation } = why else { continue };
+            // Who speaks of another life of it is no witness of the end of this one.
+            if let Some(suspicion) = self.suspicions.get_mut(&peer)
+                && suspicion.incarnation == *incarnation
+            {
                 suspicion.witnesses.insert(*from);
                 if self.lines.contains_key(conn) {
-                    let incarnation = suspicion.incarnation;
-                    turn.send(*conn, Message::Witness { peer, incarnation });
+                    turn.send(*conn, Message::Witness { peer, incarnation: *incarnation });
                 }
             }
         }

@@ -4,7 +4,6 @@
 //! seeds has answered that it holds this incarnation; a seed that is down or
 //! hung costs no more than the time after which another one is asked as well.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use rand::RngExt;
@@ -13,7 +12,7 @@ use super::{Dial, Line, PeerMachine, Timer, sample};
 use crate::proto::event::{Event, Severity};
 use crate::proto::machine::{Conn, Effect, MemberEvent, OpenError};
 use crate::proto::message::{Addr, Incarnation, Message, Purpose, Welcome};
-use crate::proto::registry::Record;
+use crate::proto::registry::{Record, Status};
 use crate::proto::time::Time;
 use crate::proto::turn::Turn;
 
@@ -24,9 +23,13 @@ const HEDGE: Duration = Duration::from_millis(300);
 const REQUEST_MARGIN: Duration = Duration::from_millis(900);
 /// First and last pause between two attempts to register.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
-/// A peer asks a seed what is new this often; seeds also tell by themselves.
+/// A peer asks each seed what is new this often; seeds also tell by themselves.
 const REFRESH: Duration = Duration::from_secs(10);
-/// After the connection to a seed is lost, another one is asked soon: it may have brought news.
+/// A peer that is registered hears from a quorum alone; soon it is to hear from all, so that one that
+/// is lost leaves no gap.
+const FIRST_REFRESH: Duration = Duration::from_secs(2);
+/// After the connection to a seed is lost the seeds are asked soon: it may have brought news. While
+/// fewer than a quorum can be asked, the pause doubles up to the usual one.
 const REFRESH_SOON: Duration = Duration::from_millis(500);
 /// Records of one list taken in frames.
 const MAX_LIST: usize = 1 << 20;
@@ -37,6 +40,8 @@ pub(super) struct Desk {
     dialling: Option<Conn>,
     line: Option<Conn>,
     queue: Vec<Message>,
+    /// Why it would not have this peer, when it last said so.
+    refused: Option<String>,
 }
 
 impl Desk {
@@ -58,6 +63,8 @@ pub(super) struct Request {
     seed: Addr,
     wish: Wish,
     began: Time,
+    /// Which state of the list a refresh was asked with.
+    version: u64,
     records: Vec<(Addr, Record)>,
 }
 
@@ -125,13 +132,26 @@ impl PeerMachine {
         let message = match wish {
             Wish::Register(incarnation) => Message::Register { request, incarnation },
             Wish::Leave => Message::Leave { request, incarnation },
-            Wish::Refresh => Message::Refresh { request, digest: self.members.status_digest() },
+            Wish::Refresh => Message::Refresh { request, digest: self.members_digest() },
         };
-        let began = turn.now;
-        self.requests.insert(request, Request { seed, wish, began, records: Vec::new() });
+        let (began, version) = (turn.now, self.members_version);
+        let asked = Request { seed, wish, began, version, records: Vec::new() };
+        self.requests.insert(request, asked);
         let patience = self.config.probe_timeout * 2 + REQUEST_MARGIN;
         self.timers.set(Timer::Request(request), turn.now + patience);
         self.say(turn, seed, message);
+    }
+
+    /// Digest of the list, computed once for each state of it.
+    fn members_digest(&mut self) -> [u8; 32] {
+        match self.digest_of {
+            Some((version, digest)) if version == self.members_version => digest,
+            _ => {
+                let digest = self.members.status_digest();
+                self.digest_of = Some((self.members_version, digest));
+                digest
+            }
+        }
     }
 
     /// Says something to a seed, over a connection that is opened if there is none.
@@ -163,17 +183,19 @@ impl PeerMachine {
         match result {
             Ok(_) => {
                 desk.line = Some(conn);
+                desk.refused = None;
                 self.lines.insert(conn, Line::Seed(seed));
                 for message in queue {
                     turn.send(conn, message);
                 }
             }
             Err(error) => {
-                if let OpenError::Refused(refusal) = &error {
-                    let keys = vec![
-                        ("seed", seed.to_string()),
-                        ("reason", refusal.reason.words().to_owned()),
-                    ];
+                desk.refused = match &error {
+                    OpenError::Refused(refusal) => Some(refusal.reason.words().to_owned()),
+                    _ => None,
+                };
+                if let Some(reason) = &desk.refused {
+                    let keys = vec![("seed", seed.to_string()), ("reason", reason.clone())];
                     turn.note(Severity::Warn, "seed refused the link", keys);
                 } else {
                     let keys =
@@ -192,7 +214,7 @@ impl PeerMachine {
             self.fail_requests_to(turn, seed);
             if self.registered && !self.leaving {
                 let soon = self.jitter(REFRESH_SOON);
-                self.timers.set(Timer::Refresh, turn.now + soon);
+                self.timers.set_earlier(Timer::Refresh, turn.now + soon);
             }
         }
     }
@@ -227,8 +249,13 @@ impl PeerMachine {
             Wish::Register(_) => {}
             Wish::Leave => self.ask_next_to_leave(turn),
             Wish::Refresh => {
-                let soon = self.jitter(REFRESH_SOON);
-                self.timers.set(Timer::Refresh, turn.now + soon);
+                let heard = self.desks.values().filter(|desk| desk.is_connected()).count();
+                if heard < self.quorum() && !self.leaving {
+                    let pause = REFRESH_SOON.saturating_mul(1 << self.failed_refreshes.min(8));
+                    self.failed_refreshes += 1;
+                    let soon = self.jitter(pause.min(REFRESH));
+                    self.timers.set_earlier(Timer::Refresh, turn.now + soon);
+                }
             }
         }
     }
@@ -243,15 +270,29 @@ impl PeerMachine {
             Message::List { request, records, more } => {
                 return self.list_received(turn, seed, request, &records, more);
             }
-            Message::Unchanged { request } => {
-                self.requests.remove(&request);
-                self.timers.cancel(&Timer::Request(request));
-            }
+            Message::Unchanged { request } => self.unchanged(turn, seed, request),
+            Message::NoMember { peer } => self.learn_absence(turn, seed, peer),
             Message::Update(records) => self.learn(turn, seed, records),
             Message::Ping(number) => self.say(turn, seed, Message::Pong(number)),
             _ => return false,
         }
         true
+    }
+
+    /// A seed has the list that it was asked with.
+    fn unchanged(&mut self, turn: &mut Turn<'_>, seed: Addr, id: u64) {
+        let Some(request) = self.requests.get(&id) else { return };
+        if request.seed != seed || request.wish != Wish::Refresh {
+            return;
+        }
+        let version = request.version;
+        self.requests.remove(&id);
+        self.timers.cancel(&Timer::Request(id));
+        self.failed_refreshes = 0;
+        // It spoke of the list as it was then. If that has changed since, the next refresh tells.
+        if version == self.members_version {
+            self.learn_agreement(turn, seed);
+        }
     }
 
     fn granted(&mut self, turn: &mut Turn<'_>, seed: Addr, id: u64) {
@@ -261,6 +302,9 @@ impl PeerMachine {
         }
         match request.wish {
             Wish::Register(incarnation) if incarnation == self.incarnation && !self.leaving => {
+                if let Some(desk) = self.desks.get_mut(&seed) {
+                    desk.refused = None;
+                }
                 if self.registered || !self.accepted.insert(seed) {
                     return;
                 }
@@ -272,7 +316,7 @@ impl PeerMachine {
                     self.to_ask.clear();
                     self.timers.cancel(&Timer::Hedge);
                     turn.effects.push(Effect::Member(MemberEvent::Registered));
-                    let pause = self.jitter(REFRESH);
+                    let pause = self.jitter(FIRST_REFRESH);
                     self.timers.set(Timer::Refresh, turn.now + pause);
                 }
             }
@@ -301,6 +345,9 @@ impl PeerMachine {
             Wish::Leave => (Severity::Warn, "leave denied"),
             Wish::Refresh => (Severity::Debug, "refresh denied"),
         };
+        if let (Wish::Register(_), Some(desk)) = (wish, self.desks.get_mut(&seed)) {
+            desk.refused = Some(reason.clone());
+        }
         turn.note(severity, what, vec![("seed", seed.to_string()), ("reason", reason)]);
         // Somebody knows a later life of this address: come back above it.
         let later = known >= self.incarnation && super::is_believable(known, turn.now);
@@ -335,9 +382,7 @@ impl PeerMachine {
         let Some(request) = self.requests.remove(&id) else { return true };
         self.timers.cancel(&Timer::Request(id));
         if matches!(request.wish, Wish::Register(_)) {
-            let alive = |(_, record): &&(Addr, Record)| {
-                record.status == crate::proto::registry::Status::Alive
-            };
+            let alive = |(_, record): &&(Addr, Record)| record.status == Status::Alive;
             let peers = request.records.iter().filter(alive).map(|(addr, _)| *addr).collect();
             turn.log(Event::PeerListReceived { seed, peers });
             let took = turn.now.since(request.began);
@@ -349,10 +394,8 @@ impl PeerMachine {
         }
         let me = self.config.me;
         let missing = !request.records.iter().any(|(peer, _)| *peer == me);
-        if request.wish == Wish::Refresh {
-            self.forget_long_gone(turn, &request.records);
-        }
-        self.learn(turn, seed, request.records);
+        self.failed_refreshes = 0;
+        self.learn_list(turn, seed, &request.records);
         if missing && self.registered && request.wish == Wish::Refresh {
             // The seed, and perhaps all of them, lost what it knew.
             let incarnation = self.incarnation;
@@ -366,32 +409,49 @@ impl PeerMachine {
         true
     }
 
-    /// Drops members that are long gone, and of which the seeds do not speak any more either.
-    fn forget_long_gone(&mut self, turn: &Turn<'_>, told: &[(Addr, Record)]) {
-        let told: BTreeSet<&Addr> = told.iter().map(|(peer, _)| peer).collect();
-        let gone = self
-            .members
-            .iter()
-            .filter(|(peer, record)| record.is_expired(turn.now) && !told.contains(peer));
-        let gone: Vec<Addr> = gone.map(|(peer, _)| *peer).collect();
-        for peer in gone {
-            self.members.remove(&peer);
-        }
-    }
-
-    /// Asks one random seed for what is new, one that accepted this peer if there is one.
+    /// Asks each seed for what is new.
     pub(super) fn refresh(&mut self, turn: &mut Turn<'_>) {
         let pause = self.jitter(REFRESH);
         self.timers.set(Timer::Refresh, turn.now + pause);
-        if self.leaving || self.requests.values().any(|request| request.wish == Wish::Refresh) {
+        if self.leaving {
             return;
         }
-        let seeds = self.config.network.seeds();
-        let place = self.rng.random_range(0..seeds.len().max(1));
-        if let Some(seed) = seeds.get(place).copied() {
-            self.request(turn, seed, Wish::Refresh);
-            self.report_links_to(turn, seed);
+        let asked = |machine: &Self, seed: &Addr| {
+            machine.requests.values().any(|r| r.wish == Wish::Refresh && r.seed == *seed)
+        };
+        for seed in self.config.network.seeds().to_vec() {
+            if !asked(self, &seed) {
+                self.request(turn, seed, Wish::Refresh);
+            }
         }
+        self.report_links(turn);
+    }
+
+    /// Seeds to which there is a connection.
+    pub fn seeds_reachable(&self) -> usize {
+        self.desks.values().filter(|desk| desk.is_connected()).count()
+    }
+
+    /// Why a quorum of seeds would not have this peer as a member, if that is how it stands: they
+    /// refuse it, or their lists have it as dead or gone.
+    pub(super) fn rejection(&self) -> Option<String> {
+        let me = self.config.me;
+        let mut reasons: Vec<String> = Vec::new();
+        for seed in self.config.network.seeds() {
+            let refused = self.desks.get(seed).and_then(|desk| desk.refused.clone());
+            let told = self.testimony.word(&self.members, seed, &me);
+            let gone = || match told? {
+                Some(record) if record.incarnation < self.incarnation => None,
+                Some(record) => match record.status {
+                    Status::Alive => None,
+                    Status::Left => Some("it has this peer as left".to_owned()),
+                    Status::Dead => Some("it has this peer as dead".to_owned()),
+                },
+                None => None,
+            };
+            reasons.extend(refused.or_else(gone).map(|reason| format!("{seed}: {reason}")));
+        }
+        (reasons.len() >= self.quorum()).then(|| reasons.join("; "))
     }
 
     /// Asks the seeds to commit the leave: first those that are connected.

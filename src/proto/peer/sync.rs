@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rand::RngExt;
 
-use super::{CALL, Dial, Line, PeerMachine, Timer, sample};
+use super::{Dial, Line, PeerMachine, Timer, sample};
 use crate::proto::config::Overlay;
 use crate::proto::machine::{Conn, OpenError};
 use crate::proto::message::{Addr, Gossip, Hello, Message, Purpose, Refused, Welcome};
@@ -30,7 +30,7 @@ impl PeerMachine {
     pub(super) fn begin_sync_round(&mut self, turn: &mut Turn<'_>) -> usize {
         let pause = self.jitter(self.config.sync_interval);
         self.timers.set(Timer::Sync, turn.now + pause);
-        self.dismiss_guests(turn, true);
+        self.end_own_comparisons(turn);
         if self.leaving {
             return 0;
         }
@@ -96,6 +96,7 @@ impl PeerMachine {
     /// A connection for a comparison is open, from whichever side.
     pub(super) fn guest_up(&mut self, turn: &mut Turn<'_>, conn: Conn, peer: Addr, mine: bool) {
         self.lines.insert(conn, Line::Guest { peer, since: turn.now, mine });
+        self.expect_end(turn);
         self.rumors.link_up(turn.now, conn, peer, true);
     }
 
@@ -167,21 +168,11 @@ impl PeerMachine {
         });
     }
 
-    /// Closes connections for comparisons that were over long ago: with `own` those that this peer
-    /// opened, else those that others opened and forgot.
-    pub(super) fn dismiss_guests(&mut self, turn: &mut Turn<'_>, own: bool) {
-        let over = |line: &Line| match line {
-            Line::Guest { mine, since, .. } => {
-                if own {
-                    *mine
-                } else {
-                    turn.now.since(*since) > CALL
-                }
-            }
-            _ => false,
-        };
+    /// Closes the connections for comparisons that this peer opened in the last round.
+    fn end_own_comparisons(&mut self, turn: &mut Turn<'_>) {
+        let mine = |line: &Line| matches!(line, Line::Guest { mine: true, .. });
         let guests: Vec<Conn> =
-            self.lines.iter().filter(|(_, line)| over(line)).map(|(conn, _)| *conn).collect();
+            self.lines.iter().filter(|(_, line)| mine(line)).map(|(conn, _)| *conn).collect();
         for conn in guests {
             turn.close(conn);
             self.line_down(turn, conn, false);

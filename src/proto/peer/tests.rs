@@ -7,6 +7,7 @@ use crate::proto::message::{Gossip, Refusal, Refused, Welcome};
 use crate::proto::registry::{Record, Status};
 
 mod open;
+mod voted;
 
 const NOW: Time = Time::from_millis(1_800_000_000_000);
 

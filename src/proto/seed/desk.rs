@@ -68,6 +68,13 @@ pub(super) fn frames<T, F: FromIterator<T>>(
     })
 }
 
+/// A report that opens no case is told, so that nobody looks for what became of it.
+fn report_refused(turn: &mut Turn<'_>, from: Addr, peer: Addr, reason: &str) {
+    let keys =
+        vec![("peer", peer.to_string()), ("from", from.to_string()), ("reason", reason.to_owned())];
+    turn.note(Severity::Info, "dead-node report refused", keys);
+}
+
 /// Tells peers of records.
 fn update(turn: &mut Turn<'_>, peers: &[Conn], records: impl IntoIterator<Item = (Addr, Record)>) {
     for (records, _) in frames(records, MEMBERS_A_FRAME) {
@@ -234,15 +241,33 @@ impl SeedMachine {
         match self.registry.get(&dead) {
             Some(record) if record.incarnation == incarnation && record.status == Status::Alive => {
             }
-            Some(record) if record.incarnation >= incarnation => {
+            // Known in another life, or gone: the reporter is told what stands here.
+            Some(record) => {
                 turn.send(conn, Message::Update(vec![(dead, record.clone())]));
+                if record.incarnation < incarnation {
+                    report_refused(turn, reporter, dead, "that incarnation is not known here");
+                }
                 return;
             }
-            _ => return,
+            None => {
+                turn.send(conn, Message::NoMember { peer: dead });
+                report_refused(turn, reporter, dead, "it is no member");
+                return;
+            }
         }
         let open = self.cases.get(&(dead, incarnation));
         let full = open.is_none() && self.cases.len() >= MAX_CASES;
-        if reporter == dead || self.registry.alive(&reporter).is_none() || full {
+        let objection = if reporter == dead {
+            Some("it reports itself")
+        } else if self.registry.alive(&reporter).is_none() {
+            Some("who reports is no member")
+        } else if full {
+            Some("too many open cases")
+        } else {
+            None
+        };
+        if let Some(objection) = objection {
+            report_refused(turn, reporter, dead, objection);
             return;
         }
         if !open.is_some_and(|case| case.reporters.contains(&reporter)) {

@@ -46,11 +46,12 @@ pub(super) struct Verdict {
 
 /// Judgements that may wait for a probe at the same time; more are refused at once.
 const MAX_JUDGEMENTS: usize = 1_024;
-/// Members accused within this long make a wave: the time after which silence is suspected, unless
-/// an option says otherwise.
-const WAVE_WINDOW: Duration = Duration::from_secs(15);
-/// Between the two probes that a voter makes in a wave: long enough for what is wrong with the
-/// voter itself to pass, or to be seen.
+/// Members accused within one suspect timeout make a wave if they are so many, and more than a third
+/// of all: two crashes in a small network are two crashes.
+const WAVE: usize = 3;
+/// Between the two probes that a voter makes in a wave, if the first got no answer at all: long
+/// enough for what is wrong with the voter itself to pass, or to be seen. A refused connection is an
+/// answer, which says that the voter's network works: then the second probe follows at once.
 pub(super) const WAVE_PAUSE: Duration = Duration::from_secs(1);
 /// A yes is given again for this long, without a line and a probe more: seeds that propose the same
 /// change at the same time ask twice.
@@ -116,11 +117,13 @@ impl SeedMachine {
         self.probes.insert(conn, key);
     }
 
-    /// Whether more than a third of the members were accused within one suspect timeout: then it
-    /// may be this seed, or its network, that is ill, and one failed probe is not enough.
+    /// Whether so many members were accused within one suspect timeout that it may be this seed, or
+    /// its network, that is ill: then one failed probe is not enough.
     fn is_wave(&mut self, now: Time) -> bool {
-        self.accused.retain(|_, at| now.since(*at) < WAVE_WINDOW);
-        self.accused.len() >= 2 && self.accused.len() * 3 > self.registry.size()
+        let window = self.config.suspect_timeout;
+        self.accused.retain(|_, at| now.since(*at) < window);
+        let gone = self.accused.keys().filter(|peer| self.registry.alive(peer).is_none()).count();
+        self.accused.len() >= WAVE && self.accused.len() * 3 > self.registry.size() + gone
     }
 
     /// The second probe of a member accused in a wave is due.
@@ -238,7 +241,11 @@ impl SeedMachine {
             && self.is_wave(turn.now)
         {
             self.judgements.insert(key, Judgement { change, waiters, unanswered: true });
-            self.timers.set(Timer::SecondProbe(key), turn.now + WAVE_PAUSE);
+            if result == Err(OpenError::Unreachable) {
+                self.probe_for(turn, key);
+            } else {
+                self.timers.set(Timer::SecondProbe(key), turn.now + WAVE_PAUSE);
+            }
             return;
         }
         self.conclude(turn, &change, waiters, outcome);

@@ -54,8 +54,17 @@ impl SeedMachine {
 
     /// Whether it is connected to a quorum of seeds, itself included.
     pub fn has_quorum(&self) -> bool {
-        let connected = self.colleagues.values().filter(|colleague| colleague.is_connected());
-        connected.count() + 1 >= self.config.network.quorum()
+        self.seeds_reachable() >= self.config.network.quorum()
+    }
+
+    /// Seeds with which it is connected, itself included.
+    pub fn seeds_reachable(&self) -> usize {
+        self.colleagues.values().filter(|colleague| colleague.is_connected()).count() + 1
+    }
+
+    /// Seeds configured.
+    pub fn seeds_configured(&self) -> usize {
+        self.config.network.seeds().len()
     }
 
     pub(super) fn begin_standing(&mut self, turn: &mut Turn<'_>) {

@@ -418,6 +418,41 @@ fn in_a_wave_each_death_is_confirmed_by_a_second_probe() {
 }
 
 #[test]
+fn a_report_on_somebody_unknown_is_answered_and_logged() {
+    let mut stage = Stage::new(3);
+    stage.member(0);
+    stage.report(0, 7);
+    let answer = |m: &Message| matches!(m, Message::NoMember { peer } if *peer == peer_addr(7));
+    assert_eq!(stage.said(answer), 1);
+    let noted = |e: &Event| matches!(e, Event::Note { what: "dead-node report refused", .. });
+    assert_eq!(stage.events(noted), 1);
+}
+
+#[test]
+fn two_crashes_in_a_small_network_are_no_wave() {
+    let mut stage = Stage::new(3);
+    (0..4).for_each(|number| stage.member(number));
+    accuse(&mut stage, 0..2);
+    assert_eq!(stage.said(accepts), 2, "each is judged by one look");
+}
+
+#[test]
+fn in_a_wave_a_refused_connection_is_looked_at_twice_without_a_pause() {
+    let mut stage = Stage::new(3);
+    (0..6).for_each(|number| stage.member(number));
+    accuse(&mut stage, 0..2);
+    let (kind, peer, incarnation) = (ChangeKind::Dead, peer_addr(2), 1);
+    let change = Change { kind, peer, incarnation, at: 3, reporters: vec![seed_addr(1)] };
+    stage.effects.clear();
+    let conn = stage.line_to(1);
+    stage.hear(conn, Message::Propose { ballot: 104, change });
+    stage.probe(peer_addr(2), Err(OpenError::Unreachable));
+    assert_eq!(stage.said(accepts), 0, "a wave");
+    stage.probe(peer_addr(2), Err(OpenError::Unreachable));
+    assert_eq!(stage.said(accepts), 1, "and no second has passed");
+}
+
+#[test]
 fn a_peer_that_accuses_everybody_fills_no_table() {
     let mut stage = Stage::new(3);
     (0..400).for_each(|number| stage.member(number));

@@ -1,0 +1,265 @@
+//! What each seed has said of the members, and what a quorum of them says.
+//!
+//! One seed's word is not enough: whoever answers at a dead seed's address could
+//! invent members or bury living ones. A record counts once a quorum of the
+//! configured seeds has told it (DESIGN.md, section 3), and what too few seeds can
+//! still know for it to be a quorum's is dropped.
+//!
+//! What must stay true: with fewer lying seeds than a quorum has members, each
+//! record believed was told by at least one honest seed, which had it committed.
+//!
+//! Kept is only where a seed's word differs from what is believed, so that in calm
+//! this costs nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::proto::message::Addr;
+use crate::proto::registry::{Record, Registry};
+
+/// Words of one seed that differ from what is believed: as many as one list may have records.
+const MAX_DIFFERENCES: usize = 1 << 20;
+
+/// What one seed has said.
+#[derive(Clone, Debug, Default)]
+struct Word {
+    /// It has told its whole list, so what it did not mention it does not know.
+    whole: bool,
+    /// By member: the record that it told, or that it knows none. Of a member that is not here it
+    /// says what is believed, if it has told its whole list, and nothing otherwise.
+    differs: BTreeMap<Addr, Option<Record>>,
+}
+
+/// What all seeds have said.
+#[derive(Clone, Debug)]
+pub(super) struct Testimony {
+    quorum: usize,
+    seeds: usize,
+    words: BTreeMap<Addr, Word>,
+}
+
+/// What follows for one member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// What is believed stays.
+    Keep,
+    /// A quorum says this.
+    Believe(Record),
+    /// No quorum can know it.
+    Drop,
+}
+
+fn same(one: Option<&Record>, other: Option<&Record>) -> bool {
+    match (one, other) {
+        (None, None) => true,
+        (Some(one), Some(other)) => one.same_transition(other),
+        _ => false,
+    }
+}
+
+impl Testimony {
+    /// Nothing said yet, in a network of so many seeds.
+    pub fn new(seeds: usize, quorum: usize) -> Self {
+        Self { quorum, seeds, words: BTreeMap::new() }
+    }
+
+    /// A seed tells one record, or that it knows none.
+    pub fn tell(&mut self, believed: &Registry, seed: Addr, peer: Addr, record: Option<Record>) {
+        let word = self.words.entry(seed).or_default();
+        if word.whole && same(record.as_ref(), believed.get(&peer)) {
+            word.differs.remove(&peer);
+        } else if word.differs.contains_key(&peer) || word.differs.len() < MAX_DIFFERENCES {
+            word.differs.insert(peer, record);
+        }
+    }
+
+    /// A seed tells its whole list. Returns the members of whom it now says something else than
+    /// what is believed, or said so before.
+    pub fn tell_all(
+        &mut self,
+        believed: &Registry,
+        seed: Addr,
+        records: &[(Addr, Record)],
+    ) -> BTreeSet<Addr> {
+        let word = self.words.entry(seed).or_default();
+        let mut touched: BTreeSet<Addr> = std::mem::take(&mut word.differs).into_keys().collect();
+        word.whole = true;
+        for (peer, record) in records {
+            if !same(Some(record), believed.get(peer)) {
+                word.differs.insert(*peer, Some(record.clone()));
+            }
+        }
+        let told: BTreeSet<&Addr> = records.iter().map(|(peer, _)| peer).collect();
+        for (peer, _) in believed.iter().filter(|(peer, _)| !told.contains(peer)) {
+            word.differs.insert(*peer, None);
+        }
+        touched.extend(word.differs.keys());
+        touched
+    }
+
+    /// A seed says that its list is the one believed. Returns the members of whom it said something
+    /// else before.
+    pub fn agree(&mut self, seed: Addr) -> BTreeSet<Addr> {
+        let word = self.words.entry(seed).or_default();
+        word.whole = true;
+        std::mem::take(&mut word.differs).into_keys().collect()
+    }
+
+    /// What is believed of a member has changed from `before`: what the seeds said stays said.
+    pub fn believed_changed(&mut self, believed: &Registry, peer: Addr, before: Option<&Record>) {
+        let now = believed.get(&peer);
+        for word in self.words.values_mut().filter(|word| word.whole) {
+            let told = word.differs.remove(&peer).unwrap_or_else(|| before.cloned());
+            if !same(told.as_ref(), now) {
+                word.differs.insert(peer, told);
+            }
+        }
+    }
+
+    /// What each seed that spoke of a member said of it.
+    fn told<'a>(
+        &'a self,
+        believed: &'a Registry,
+        peer: &'a Addr,
+    ) -> impl Iterator<Item = Option<&'a Record>> {
+        self.words.values().filter_map(move |word| match word.differs.get(peer) {
+            Some(told) => Some(told.as_ref()),
+            None => word.whole.then(|| believed.get(peer)),
+        })
+    }
+
+    /// What the seeds together say of a member.
+    pub fn verdict(&self, believed: &Registry, peer: &Addr) -> Verdict {
+        let records = || self.told(believed, peer).flatten();
+        // The death of an incarnation says that it lived, and nothing of any other.
+        let support = |record: &Record| {
+            records()
+                .filter(|told| {
+                    told.incarnation == record.incarnation && told.status >= record.status
+                })
+                .count()
+        };
+        let supported = records().filter(|record| support(record) >= self.quorum);
+        if let Some(best) = supported.max_by(|one, other| one.precedence(other)) {
+            return if same(Some(best), believed.get(peer)) {
+                Verdict::Keep
+            } else {
+                Verdict::Believe(best.clone())
+            };
+        }
+        let denied = self.told(believed, peer).filter(Option::is_none).count();
+        if believed.get(peer).is_some() && denied + self.quorum > self.seeds {
+            Verdict::Drop
+        } else {
+            Verdict::Keep
+        }
+    }
+
+    /// What one seed says of a member; nothing if it has not spoken of it.
+    pub fn word<'a>(
+        &'a self,
+        believed: &'a Registry,
+        seed: &Addr,
+        peer: &Addr,
+    ) -> Option<Option<&'a Record>> {
+        let word = self.words.get(seed)?;
+        match word.differs.get(peer) {
+            Some(told) => Some(told.as_ref()),
+            None => word.whole.then(|| believed.get(peer)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::registry::Status;
+
+    fn addr(port: u16) -> Addr {
+        ([127, 0, 0, 1], port).into()
+    }
+
+    fn record(incarnation: u64, status: Status) -> Record {
+        Record { incarnation, status, at: 1, voters: vec![0, 1] }
+    }
+
+    /// Three seeds; what each of them tells of one member, in order; what is believed in the end.
+    fn believed_of(words: &[(u16, Option<Record>)]) -> Option<(u64, Status)> {
+        let (mut testimony, mut believed) = (Testimony::new(3, 2), Registry::new());
+        let peer = addr(6_000);
+        for (seed, record) in words {
+            let list: Vec<(Addr, Record)> = record.iter().map(|r| (peer, r.clone())).collect();
+            for touched in testimony.tell_all(&believed, addr(*seed), &list) {
+                let before = believed.get(&touched).cloned();
+                match testimony.verdict(&believed, &touched) {
+                    Verdict::Keep => continue,
+                    Verdict::Believe(record) => believed.replace(touched, record),
+                    Verdict::Drop => {
+                        believed.remove(&touched);
+                    }
+                }
+                testimony.believed_changed(&believed, touched, before.as_ref());
+            }
+        }
+        believed.get(&peer).map(|record| (record.incarnation, record.status))
+    }
+
+    #[test]
+    fn a_record_counts_once_a_quorum_has_told_it_and_goes_once_none_can_know_it() {
+        use Status::{Alive, Dead};
+        let alive = Some(record(5, Alive));
+        let dead = Some(record(5, Dead));
+        let ghost = Some(record(9, Alive));
+        let table: &[(&str, &[(u16, Option<Record>)], Option<(u64, Status)>)] = &[
+            ("one seed's word is nothing", &[(1, alive.clone())], None),
+            ("however often it says it", &[(1, alive.clone()), (1, alive.clone())], None),
+            (
+                "two of three are a quorum",
+                &[(1, alive.clone()), (2, alive.clone())],
+                Some((5, Alive)),
+            ),
+            (
+                "a death says that there was a life",
+                &[(1, alive.clone()), (2, dead.clone())],
+                Some((5, Alive)),
+            ),
+            (
+                "a later life says nothing of an earlier one",
+                &[(1, alive.clone()), (2, ghost.clone())],
+                None,
+            ),
+            (
+                "one seed cannot bury",
+                &[(1, alive.clone()), (2, alive.clone()), (3, dead.clone())],
+                Some((5, Alive)),
+            ),
+            (
+                "two can",
+                &[(1, alive.clone()), (2, alive.clone()), (3, dead.clone()), (1, dead.clone())],
+                Some((5, Dead)),
+            ),
+            (
+                "one that knows nothing takes nobody away",
+                &[(1, alive.clone()), (2, alive.clone()), (3, None)],
+                Some((5, Alive)),
+            ),
+            (
+                "two that know nothing leave no quorum that could",
+                &[(1, alive.clone()), (2, alive.clone()), (3, None), (1, None)],
+                None,
+            ),
+            (
+                "seeds that lost all and know a life with a smaller number are right",
+                &[
+                    (1, dead.clone()),
+                    (2, dead),
+                    (1, Some(record(4, Alive))),
+                    (2, Some(record(4, Alive))),
+                ],
+                Some((4, Alive)),
+            ),
+        ];
+        for (what, words, expected) in table {
+            assert_eq!(believed_of(words), *expected, "{what}");
+        }
+    }
+}
