@@ -34,6 +34,7 @@ fn gossip() -> Gossip {
         life: 1_795_250_907_430,
         number: 9,
         offset: 5_000,
+        age: 3,
         payload: Bytes::from_static(b"hi"),
     }
 }
@@ -72,7 +73,10 @@ fn golden() -> Vec<(Message, &'static str)> {
         (Message::Pong(251), "00000004_01fbfb00"),
         (Message::Leaving, "00000001_02"),
         (Message::Unlink, "00000001_03"),
-        (Message::Gossip(gossip()), "00000019_04007f000001fb7017fd26e94afda101000009fb1027026869"),
+        (
+            Message::Gossip(gossip()),
+            "0000001a_04007f000001fb7017fd26e94afda101000009fb102703026869",
+        ),
         (Message::Have(vec![(tag, vec![(3, 2)])]), "0000000d_0501010203040506070801 0302"),
         (Message::Prune, "00000001_06"),
         (Message::Graft, "00000001_07"),
@@ -136,8 +140,13 @@ fn golden() -> Vec<(Message, &'static str)> {
         ),
         (Message::Committed { ballot: 1 }, "00000002_1a01"),
         (
-            Message::Compare { count: 1, digest: [2; 32], standing: Standing::Voting },
-            "00000023_1b01020202020202020202020202020202020202020202020202020202020202020202",
+            Message::Compare {
+                count: 1,
+                digest: [2; 32],
+                standing: Standing::Voting,
+                founders: vec![5],
+            },
+            "00000025_1b010202020202020202020202020202020202020202020202020202020202020202020105",
         ),
         (Message::Branches(vec![[3; 12]]), "0000000e_1c01030303030303030303030303"),
         (Message::Leaves(vec![(1, vec![[3; 12]])]), "00000010_1d010101030303030303030303030303"),
@@ -229,6 +238,7 @@ fn golden() -> Vec<(Message, &'static str)> {
             Message::StoreKeys { keys: vec!["k".into(), "l".into()], more: true },
             "00000007_3202016b016c01",
         ),
+        (Message::NoMember { peer: addr(6001) }, "00000009_33007f000001fb7117"),
     ]
 }
 
@@ -268,6 +278,7 @@ fn hello() -> Hello {
         from: addr(6000),
         incarnation: 5,
         purpose: Purpose::Link,
+        clock: 1_795_250_907_430,
     }
 }
 
@@ -275,8 +286,8 @@ fn hello() -> Hello {
 fn the_opening_keeps_its_bytes() {
     let mut encoded = Vec::new();
     codec::encode_hello(&hello(), &mut encoded).unwrap();
-    let expected = "0000003a_524d494c_01_0972756d6f726d696c6c\
-        0303030303030303030303030303030303030303030303030303030303030303_01_007f000001fb7017_05_01";
+    let expected = "00000043_524d494c_02_0972756d6f726d696c6c\
+        0303030303030303030303030303030303030303030303030303030303030303_01_007f000001fb7017_05_01_fd26e94afda1010000";
     assert_eq!(hex(&encoded), plain(expected));
     assert_eq!(codec::decode_hello(&encoded[4..]).unwrap(), hello());
 
@@ -285,10 +296,11 @@ fn the_opening_keeps_its_bytes() {
         from: addr(6001),
         incarnation: 5,
         leaving: false,
+        clock: 7,
     });
     let refused = Answer::Refused(Refusal { reason: Refused::Full, others: vec![addr(6002)] });
     for (answer, expected) in [
-        (welcome, "0000000c_0001007f000001fb71170500"),
+        (welcome, "0000000d_0001007f000001fb7117050007"),
         (refused, "0000000b_010301007f000001fb7217"),
     ] {
         let mut encoded = Vec::new();

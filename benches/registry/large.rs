@@ -30,7 +30,8 @@ async fn everybody(listener: TcpListener, network: Network) {
         let network = network.clone();
         tokio::spawn(async move {
             let Ok((mut opened, _)) = handshake::accept(stream, &network).await else { return };
-            let welcome = Welcome { role: Role::Peer, from, incarnation: 1, leaving: false };
+            let welcome =
+                Welcome { role: Role::Peer, from, incarnation: 1, leaving: false, clock: 0 };
             let bytes = handshake::answer_bytes(&Answer::Welcome(welcome)).unwrap();
             let _ = opened.stream.write_all(&bytes).await;
             let _ = opened.stream.read(&mut [0; 1]).await;

@@ -33,6 +33,11 @@ pub fn of_peer(peer: &PeerMachine) -> Sample {
             ("members", "Members as this peer knows them", count(peer.members().size())),
             ("neighbours", "Links of the overlay", count(peer.neighbours().len())),
             ("messages", "Gossip messages held", count(peer.rumors().list().len())),
+            (
+                "clock_skew_seconds",
+                "How far the clock that differs most is from this one's",
+                peer.clocks().worst().unsigned_abs() / 1_000,
+            ),
             ("store_keys", "Keys of the store", count(peer.replica().store().keys().count())),
         ],
         counters: vec![
@@ -63,6 +68,11 @@ pub fn of_seed(seed: &SeedMachine) -> Sample {
             ("voting", "Whether this seed votes", seed.is_voting().into()),
             ("quorum", "Whether a quorum of seeds is connected", seed.has_quorum().into()),
             ("members", "Members", count(seed.registry().size())),
+            (
+                "clock_skew_seconds",
+                "How far the clock that differs most is from this one's",
+                seed.clocks().worst().unsigned_abs() / 1_000,
+            ),
             ("members_dead", "Records of members voted dead", count(of(Status::Dead))),
             ("members_left", "Records of members that left", count(of(Status::Left))),
         ],

@@ -92,7 +92,9 @@ impl Seed {
     ) -> Result<Self, StorageError> {
         let (address, network) = (config.me, config.network.clone());
         let machine = SeedMachine::new(config, super::chance());
-        let machine = machine.recovered(store.standing(), store.records().iter().cloned());
+        let founders = store.founders().iter().copied();
+        let records = store.records().iter().cloned();
+        let machine = machine.recovered(store.standing(), founders, records);
         let (mut host, inbox) = Host::new(machine, port.into(), Role::Seed, address, network);
         host.keep_in(store)?;
         Ok(Self { address, inbox, task: tokio::spawn(host.run()) })

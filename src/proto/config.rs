@@ -67,7 +67,8 @@ impl Network {
         incarnation: Incarnation,
         purpose: Purpose,
     ) -> Hello {
-        Hello { network: self.name.clone(), seeds: self.digest, role, from, incarnation, purpose }
+        let (network, seeds) = (self.name.clone(), self.digest);
+        Hello { network, seeds, role, from, incarnation, purpose, clock: 0 }
     }
 }
 

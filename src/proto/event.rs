@@ -135,6 +135,15 @@ pub enum Event {
         of: usize,
     },
 
+    ClockSkew {
+        peer: Addr,
+        /// By how much its clock is ahead of ours, milliseconds.
+        ahead: i64,
+    },
+
+    /// One of the above that others tell as well, or that was told a moment ago: a detail.
+    Aside(Box<Event>),
+
     /// Anything else worth a line: an event in words, then keys and values.
     Note {
         severity: Severity,
@@ -144,14 +153,21 @@ pub enum Event {
 }
 
 impl Event {
+    /// The event, as a detail unless it is `worth` a line of its own.
+    pub fn told_if(self, worth: bool) -> Self {
+        if worth { self } else { Event::Aside(Box::new(self)) }
+    }
+
     /// How much it matters.
     pub fn severity(&self) -> Severity {
         match self {
             Event::Note { severity, .. } => *severity,
+            Event::Aside(_) => Severity::Debug,
             Event::RegistrationRejected { .. }
             | Event::DeadNodeRejected { .. }
             | Event::LeaveRejected { .. }
-            | Event::Suspected { .. } => Severity::Warn,
+            | Event::Suspected { .. }
+            | Event::ClockSkew { .. } => Severity::Warn,
             _ => Severity::Info,
         }
     }
@@ -293,6 +309,14 @@ impl fmt::Display for Event {
             Event::DeadNodeConfirmed { peer, seed, votes, of } => {
                 let seed = seed.map_or_else(|| "none".to_owned(), |seed| seed.to_string());
                 write!(f, "dead node confirmed peer={peer} seed={seed} votes={votes}/{of}")
+            }
+            Event::Aside(event) => event.fmt(f),
+            Event::ClockSkew { peer, ahead } => {
+                let words = super::clocks::offset_words(*ahead);
+                let advice =
+                    format!("the clock of {peer} is {words} of ours: set the wrong one right");
+                let seconds = *ahead / 1_000;
+                write!(f, "clock skew peer={peer} offset={seconds:+}s advice={}", Value(&advice))
             }
             Event::Note { what, keys, .. } => {
                 f.write_str(what)?;

@@ -228,6 +228,11 @@ pub enum Keep {
     Forget(Addr, Incarnation),
     /// How far the seed can be relied on.
     Standing(Standing),
+    /// Marks of a founding that the registry goes back to, beside those kept.
+    Founders(Vec<u64>),
+    /// A copy of all that is kept, under a name with this number: the network was founded anew
+    /// without it.
+    SetAside(u64),
 }
 
 /// Why a payload could not be published.
@@ -242,9 +247,6 @@ pub enum PublishError {
     /// Too much waits to be published already.
     #[error("the peer is busy; try again")]
     Busy,
-    /// The clock is so far off that others would refuse the message.
-    #[error("this machine's clock is too far from the time at which the peer started")]
-    Clock,
 }
 
 /// A gossip message handed to the application.

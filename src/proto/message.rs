@@ -67,6 +67,8 @@ pub struct Hello {
     pub incarnation: Incarnation,
     /// What the connection is for.
     pub purpose: Purpose,
+    /// What the clock of the one who opens says, Unix milliseconds; 0 if it does not say.
+    pub clock: u64,
 }
 
 /// The reply to a [`Hello`].
@@ -89,6 +91,8 @@ pub struct Welcome {
     pub incarnation: Incarnation,
     /// It is about to leave by its own will.
     pub leaving: bool,
+    /// What its clock says, Unix milliseconds; 0 if it does not say.
+    pub clock: u64,
 }
 
 /// Why a connection was refused, and whom to ask instead.
@@ -151,6 +155,10 @@ pub struct Gossip {
     pub number: u64,
     /// When it was published: milliseconds after `life`, which is itself in Unix milliseconds.
     pub offset: i64,
+    /// How long ago that was when the sender sent it, milliseconds: the time for which it and those
+    /// before it held the message, each by its own stopwatch, so that no two wall clocks have to
+    /// agree. No part of what the message is.
+    pub age: u64,
     /// What it says.
     pub payload: Bytes,
 }
@@ -258,8 +266,8 @@ pub struct Ranges {
     pub round: u64,
     /// Drawn by the side that was asked first; the same in all steps of the exchange.
     pub salt: Salt,
-    /// The sender has dropped messages for want of room, and takes none that was published up to
-    /// then, Unix milliseconds; 0 if it has not.
+    /// The sender has dropped messages for want of room, and takes only those that are younger than
+    /// this, milliseconds; 0 if it has not.
     pub floor: u64,
     /// What is said.
     pub parts: Parts,
@@ -437,6 +445,9 @@ pub enum Message {
         digest: [u8; 32],
         /// How far the sender can be relied on to know what was answered for.
         standing: Standing,
+        /// Which founding of the network its registry goes back to: the marks of those who took part
+        /// as far as it knows. Two quorums share a seed, so two sets of one founding share a mark.
+        founders: Vec<u64>,
     },
     /// Seed to seed: the digests differ; these are the branches of the sender's hash tree.
     Branches(Vec<Fingerprint>),

@@ -4,6 +4,7 @@
 //! `proto` imports nothing of the rest of the crate.
 
 pub mod change;
+pub mod clocks;
 pub mod config;
 pub mod event;
 pub mod gossip;
@@ -13,6 +14,7 @@ pub mod message;
 pub mod order;
 pub mod peer;
 pub mod registry;
+mod repeats;
 pub mod seed;
 pub mod time;
 pub mod timers;

@@ -16,9 +16,10 @@ use sha2::{Digest, Sha256};
 use super::message::{Addr, Incarnation};
 use super::time::Time;
 
-/// How far ahead of the clock an incarnation may be, milliseconds: a day of clock error. One far in
-/// the future would keep its address from ever registering again.
-pub const MAX_AHEAD_MILLIS: u64 = 86_400_000;
+/// How far ahead of the clock an incarnation may be, milliseconds: ten years. Clocks need not agree,
+/// and a peer comes back above whatever is known of it; but one at the end of all numbers would keep
+/// its address from ever registering again.
+pub const MAX_AHEAD_MILLIS: u64 = 10 * 365 * 86_400_000;
 
 /// How long the record of a member that died or left is kept.
 pub const RETENTION: Duration = Duration::from_secs(86_400);

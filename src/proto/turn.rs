@@ -29,7 +29,9 @@ impl Turn<'_> {
         }
     }
 
-    pub fn open(&mut self, conn: Conn, to: Addr, hello: Hello, within: Duration) {
+    /// Opens a connection; the hello tells the time.
+    pub fn open(&mut self, conn: Conn, to: Addr, mut hello: Hello, within: Duration) {
+        hello.clock = self.now.millis();
         self.effects.push(Effect::Open { conn, to, hello, within });
     }
 
@@ -37,7 +39,9 @@ impl Turn<'_> {
         self.effects.push(Effect::Close { conn });
     }
 
-    pub fn welcome(&mut self, conn: Conn, welcome: Welcome) {
+    /// Welcomes whoever has called; the welcome tells the time.
+    pub fn welcome(&mut self, conn: Conn, mut welcome: Welcome) {
+        welcome.clock = self.now.millis();
         self.effects.push(Effect::Answer { conn, answer: Answer::Welcome(welcome) });
     }
 

@@ -80,7 +80,7 @@ fn open(dir: &Path, name: &str) -> Result<(Database, PathBuf), StorageError> {
 pub type Batch<T> = (u64, Vec<T>);
 
 /// How a group of changes becomes durable.
-type Commit<T> = fn(&Database, &[Batch<T>]) -> Result<(), redb::Error>;
+type Commit<T> = fn(&Database, &Path, &[Batch<T>]) -> Result<(), redb::Error>;
 
 /// A thread that makes changes durable.
 #[derive(Debug)]
@@ -92,7 +92,7 @@ pub struct Writer<T> {
 impl<T: Send + 'static> Writer<T> {
     /// Starts it; it calls `durable` with the number of the last batch that is on disk.
     fn start(
-        database: Database,
+        (database, dir): (Database, PathBuf),
         name: &str,
         commit: Commit<T>,
         mut durable: impl FnMut(u64) + Send + 'static,
@@ -104,7 +104,7 @@ impl<T: Send + 'static> Writer<T> {
         let write = move || {
             while let Ok(mut group) = batches.recv() {
                 group.extend(batches.try_iter().flatten());
-                match commit(&database, &group) {
+                match commit(&database, &dir, &group) {
                     Ok(()) => {
                         if let Some((last, _)) = group.last() {
                             durable(*last);

@@ -1,6 +1,6 @@
 //! A seed's registry on disk.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
@@ -14,6 +14,8 @@ const FILE: &str = "registry.redb";
 /// Version of what the tables hold.
 const FORMAT: u64 = 1;
 const RECORDS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("records");
+/// Marks of the founding that the registry goes back to.
+const FOUNDERS: TableDefinition<'_, u64, ()> = TableDefinition::new("founders");
 /// Key of the seed's standing; without it and without records the seed is fresh.
 const STANDING_KEY: &str = "standing";
 
@@ -24,7 +26,9 @@ pub type RegistryStore = Writer<Keep>;
 #[derive(Debug)]
 pub struct OpenStore {
     database: Database,
+    dir: PathBuf,
     standing: Standing,
+    founders: Vec<u64>,
     records: Vec<(Addr, Record)>,
 }
 
@@ -36,13 +40,18 @@ impl OpenStore {
     /// If it is in use, damaged, foreign, or of another format; the file is then left as it is.
     pub fn open(dir: &Path) -> Result<Self, StorageError> {
         let (database, file) = open(dir, FILE)?;
-        let (standing, records) = read_all(&database, &file)?;
-        Ok(Self { database, standing, records })
+        let (standing, founders, records) = read_all(&database, &file)?;
+        Ok(Self { database, dir: dir.to_owned(), standing, founders, records })
     }
 
     /// How far the seed that wrote it could be relied on.
     pub fn standing(&self) -> Standing {
         self.standing
+    }
+
+    /// Marks of the founding that it goes back to.
+    pub fn founders(&self) -> &[u64] {
+        &self.founders
     }
 
     /// What was kept.
@@ -60,23 +69,35 @@ impl OpenStore {
         durable: impl FnMut(u64) + Send + 'static,
         failed: impl FnOnce(String) + Send + 'static,
     ) -> Result<RegistryStore, StorageError> {
-        Writer::start(self.database, "registry", commit, durable, failed)
+        Writer::start((self.database, self.dir), "registry", commit, durable, failed)
     }
 }
 
-fn commit(database: &Database, group: &[Batch<Keep>]) -> Result<(), redb::Error> {
+fn commit(database: &Database, dir: &Path, group: &[Batch<Keep>]) -> Result<(), redb::Error> {
     if group.iter().all(|(_, changes)| changes.is_empty()) {
         return Ok(());
+    }
+    for change in group.iter().flat_map(|(_, changes)| changes) {
+        if let Keep::SetAside(number) = change {
+            copy(database, &dir.join(format!("registry-{number}.redb")))?;
+        }
     }
     let transaction = database.begin_write()?;
     {
         let mut meta = transaction.open_table(META)?;
+        let mut founders = transaction.open_table(FOUNDERS)?;
         let mut table = transaction.open_table(RECORDS)?;
         for change in group.iter().flat_map(|(_, changes)| changes) {
             match change {
                 Keep::Standing(standing) => {
                     meta.insert(STANDING_KEY, encode_standing(*standing))?;
                 }
+                Keep::Founders(marks) => {
+                    for mark in marks {
+                        founders.insert(mark, ())?;
+                    }
+                }
+                Keep::SetAside(_) => {}
                 Keep::Record(peer, record) => {
                     let key = peer.to_string();
                     // Batches come in the order of their making, but two may be about one peer: the
@@ -105,7 +126,31 @@ fn commit(database: &Database, group: &[Batch<Keep>]) -> Result<(), redb::Error>
     Ok(())
 }
 
-type Kept = (Standing, Vec<(Addr, Record)>);
+/// Copies all that is kept into another file, which a seed can be started on.
+fn copy(database: &Database, file: &Path) -> Result<(), redb::Error> {
+    let (from, copy) = (database.begin_read()?, Database::create(file)?);
+    let to = copy.begin_write()?;
+    {
+        let mut meta = to.open_table(META)?;
+        for entry in from.open_table(META)?.iter()? {
+            let (key, value) = entry?;
+            meta.insert(key.value(), value.value())?;
+        }
+        let mut records = to.open_table(RECORDS)?;
+        for entry in from.open_table(RECORDS)?.iter()? {
+            let (key, value) = entry?;
+            records.insert(key.value(), value.value())?;
+        }
+        let mut founders = to.open_table(FOUNDERS)?;
+        for entry in from.open_table(FOUNDERS)?.iter()? {
+            founders.insert(entry?.0.value(), ())?;
+        }
+    }
+    to.commit()?;
+    Ok(())
+}
+
+type Kept = (Standing, Vec<u64>, Vec<(Addr, Record)>);
 
 fn read_all(database: &Database, file: &Path) -> Result<Kept, StorageError> {
     let damaged = |what: String| StorageError::Damaged { file: file.to_owned(), what };
@@ -134,7 +179,12 @@ fn read_all(database: &Database, file: &Path) -> Result<Kept, StorageError> {
         None if !records.is_empty() => Standing::Voting,
         None => Standing::Fresh,
     };
-    Ok((standing, records))
+    let table = transaction.open_table(FOUNDERS).map_err(|e| damaged(e.to_string()))?;
+    let mut founders = Vec::new();
+    for entry in table.iter().map_err(|e| damaged(e.to_string()))? {
+        founders.push(entry.map_err(|e| damaged(e.to_string()))?.0.value());
+    }
+    Ok((standing, founders, records))
 }
 
 fn encode_standing(standing: Standing) -> u64 {
@@ -161,6 +211,7 @@ fn prepare(database: &Database) -> Result<u64, redb::Error> {
             meta.insert(VERSION_KEY, FORMAT)?;
         }
         transaction.open_table(RECORDS)?;
+        transaction.open_table(FOUNDERS)?;
         known.unwrap_or(FORMAT)
     };
     if version == FORMAT {
@@ -267,6 +318,24 @@ mod tests {
         let left: Vec<u16> = again.records().iter().map(|(addr, _)| addr.port()).collect();
         assert_eq!(left, [6002, 6003]);
         assert_eq!(again.standing(), Standing::Voting, "whoever has records has voted");
+    }
+
+    #[test]
+    fn what_is_set_aside_is_a_registry_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, _durable) = start(OpenStore::open(dir.path()).unwrap());
+        store.submit(1, keep(6001, 1, Status::Alive));
+        store.submit(2, vec![Keep::Standing(Standing::Voting), Keep::Founders(vec![7, 9])]);
+        store.submit(3, vec![Keep::SetAside(5)]);
+        store.submit(4, keep(6002, 1, Status::Alive));
+        drop(store);
+        let again = OpenStore::open(dir.path()).unwrap();
+        assert_eq!((again.records().len(), again.founders()), (2, &[7, 9][..]));
+        let other = tempfile::tempdir().unwrap();
+        fs::copy(dir.path().join("registry-5.redb"), other.path().join(FILE)).unwrap();
+        let aside = OpenStore::open(other.path()).unwrap();
+        assert_eq!((aside.records().len(), aside.founders()), (1, &[7, 9][..]));
+        assert_eq!(aside.standing(), Standing::Voting);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! durable together, so that after a crash the replica has seen just what it
 //! holds, and its next dot was never used.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
@@ -34,6 +34,7 @@ pub type ReplicaStore = Writer<StoreChange>;
 #[derive(Debug)]
 pub struct OpenReplica {
     database: Database,
+    dir: PathBuf,
     store: Store,
 }
 
@@ -52,7 +53,7 @@ impl OpenReplica {
         }
         let store = read_all(&database).map_err(|error| damaged(error.to_string()))?;
         let store = store.map_err(|key| damaged(format!("unreadable versions of {key:?}")))?;
-        Ok(Self { database, store })
+        Ok(Self { database, dir: dir.to_owned(), store })
     }
 
     /// What was kept; without a name if nothing was.
@@ -75,7 +76,7 @@ impl OpenReplica {
         durable: impl FnMut(u64) + Send + 'static,
         failed: impl FnOnce(String) + Send + 'static,
     ) -> Result<ReplicaStore, StorageError> {
-        Writer::start(self.database, "store", commit, durable, failed)
+        Writer::start((self.database, self.dir), "store", commit, durable, failed)
     }
 }
 
@@ -123,7 +124,7 @@ fn read_all(database: &Database) -> Result<Result<Store, String>, redb::Error> {
     Ok(Ok(Store::recovered(name, context, lamport, versions)))
 }
 
-fn commit(database: &Database, group: &[Batch<StoreChange>]) -> Result<(), redb::Error> {
+fn commit(database: &Database, _: &Path, group: &[Batch<StoreChange>]) -> Result<(), redb::Error> {
     let transaction = database.begin_write()?;
     {
         let mut meta = transaction.open_table(META)?;

@@ -14,6 +14,7 @@ use rumormill::proto::registry::{Record, Registry, Status};
 pub struct Disk {
     /// What a process that starts now would read.
     pub standing: Standing,
+    pub founders: Vec<u64>,
     pub registry: Registry,
     /// What was asked for and is not said to be safe, by batch.
     pub unsynced: VecDeque<(u64, Vec<Keep>)>,
@@ -30,6 +31,8 @@ impl Disk {
     fn keep(&mut self, change: &Keep) {
         match change {
             Keep::Standing(standing) => self.standing = *standing,
+            Keep::Founders(marks) => self.founders.extend(marks),
+            Keep::SetAside(_) => {}
             Keep::Record(peer, record) => {
                 self.registry.merge(*peer, record.clone());
             }

@@ -140,8 +140,13 @@ impl Circle {
             Effect::Open { conn, to, hello, .. } => {
                 let Some(other) = (0..PEERS).find(|other| addr(*other) == to) else {
                     self.to_seed.insert((peer, conn));
-                    let welcome =
-                        Welcome { role: Role::Seed, from: to, incarnation: 0, leaving: false };
+                    let welcome = Welcome {
+                        role: Role::Seed,
+                        from: to,
+                        incarnation: 0,
+                        leaving: false,
+                        clock: 0,
+                    };
                     todo.push_back((peer, Input::Opened { conn, welcome }));
                     return;
                 };

@@ -85,7 +85,9 @@ impl Seat {
     pub fn boot(&mut self) {
         self.now = self.now + RESTART;
         let machine = SeedMachine::new(self.config.clone(), 1);
-        self.machine = Some(machine.recovered(self.disk.standing, self.disk.records()));
+        let founders = self.disk.founders.iter().copied();
+        let records = self.disk.records();
+        self.machine = Some(machine.recovered(self.disk.standing, founders, records));
     }
 
     /// The process ends.

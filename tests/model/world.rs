@@ -225,7 +225,10 @@ impl World {
         match self.peers[peer] {
             Some(Life { incarnation, leaving }) => {
                 let (role, from) = (Role::Peer, peer_addr(peer));
-                Input::Opened { conn, welcome: Welcome { role, from, incarnation, leaving } }
+                Input::Opened {
+                    conn,
+                    welcome: Welcome { role, from, incarnation, leaving, clock: 0 },
+                }
             }
             None => Input::OpenFailed { conn, error: OpenError::Unreachable },
         }
@@ -248,7 +251,7 @@ impl World {
         self.links.insert((place, other), link);
         todo.push_back((other, Input::Incoming { conn: theirs, hello }));
         let (role, from) = (Role::Seed, seed_addr(other));
-        let welcome = Welcome { role, from, incarnation: 0, leaving: false };
+        let welcome = Welcome { role, from, incarnation: 0, leaving: false, clock: 0 };
         todo.push_back((place, Input::Opened { conn, welcome }));
         true
     }

@@ -50,7 +50,8 @@ impl Stub {
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let leaving = gone.load(Ordering::Relaxed);
-                let welcome = Welcome { role: Role::Peer, from: addr, incarnation, leaving };
+                let welcome =
+                    Welcome { role: Role::Peer, from: addr, incarnation, leaving, clock: 0 };
                 tokio::spawn(answer(stream, of.clone(), welcome));
             }
         });

@@ -66,6 +66,7 @@ impl<C: Content> Disk<C> {
 #[derive(Clone, Debug, Default)]
 pub struct SeedState {
     pub standing: Standing,
+    pub founders: Vec<u64>,
     pub registry: Registry,
 }
 
@@ -75,6 +76,8 @@ impl Content for SeedState {
     fn keep(&mut self, change: Keep) {
         match change {
             Keep::Standing(standing) => self.standing = standing,
+            Keep::Founders(marks) => self.founders.extend(marks),
+            Keep::SetAside(_) => {}
             Keep::Record(peer, record) => {
                 self.registry.merge(peer, record);
             }

@@ -147,7 +147,7 @@ impl Machine for Liar {
                 } else {
                     let (from, incarnation) = (self.me, self.incarnation);
                     let role = Role::Peer;
-                    Answer::Welcome(Welcome { role, from, incarnation, leaving: false })
+                    Answer::Welcome(Welcome { role, from, incarnation, leaving: false, clock: 0 })
                 };
                 effects.push(Effect::Answer { conn, answer });
             }

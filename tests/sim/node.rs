@@ -60,6 +60,8 @@ pub enum State {
 pub struct Node {
     pub addr: Addr,
     pub kind: Kind,
+    /// By how much its clock is ahead of the world's, microseconds.
+    pub ahead: i64,
     pub state: State,
     /// Counts starts; 0 before the first.
     pub life: u32,
@@ -87,6 +89,7 @@ impl Node {
         Self {
             addr,
             kind,
+            ahead: 0,
             state: State::Down,
             life: 0,
             body: None,
@@ -99,6 +102,17 @@ impl Node {
             backlog: VecDeque::new(),
             left: false,
         }
+    }
+
+    /// What its clock says.
+    pub fn clock(&self, world: Time) -> Time {
+        Time::from_micros(world.micros().saturating_add_signed(self.ahead))
+    }
+
+    /// When its machine wants a tick, by the world's clock.
+    pub fn wake_at(&self) -> Option<Time> {
+        let at = self.body.as_ref().and_then(Machine::wake_at)?;
+        Some(Time::from_micros(at.micros().saturating_add_signed(-self.ahead)))
     }
 
     pub fn is_up(&self) -> bool {

@@ -128,7 +128,8 @@ impl Machine for Slanderer {
             }
             Input::Incoming { conn, .. } => {
                 let (from, incarnation) = (self.me, self.incarnation);
-                let welcome = Welcome { role: Role::Peer, from, incarnation, leaving: false };
+                let welcome =
+                    Welcome { role: Role::Peer, from, incarnation, leaving: false, clock: 0 };
                 effects.push(Effect::Answer { conn, answer: Answer::Welcome(welcome) });
             }
             Input::Opened { conn, .. } => self.opened.push(conn),

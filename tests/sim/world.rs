@@ -172,7 +172,11 @@ impl World {
                 let disk = self.disks.entry(id).or_default();
                 let kept = disk.kept.registry.iter().map(|(peer, record)| (*peer, record.clone()));
                 let seed = SeedMachine::new(config.clone(), rng_seed);
-                Body::Seed(Box::new(seed.recovered(disk.kept.standing, kept)))
+                Body::Seed(Box::new(seed.recovered(
+                    disk.kept.standing,
+                    disk.kept.founders.iter().copied(),
+                    kept,
+                )))
             }
             Kind::Peer(config) => {
                 let store = self.shelves.entry(id).or_default().kept.store();
@@ -189,8 +193,9 @@ impl World {
         if node.state != State::Down {
             return;
         }
+        let (life, ahead) = (node.life + 1, node.ahead);
         let fresh = Node::new(node.addr, node.kind.clone());
-        *node = Node { life: node.life + 1, state: State::Up, body: Some(body), ..fresh };
+        *node = Node { life, ahead, state: State::Up, body: Some(body), ..fresh };
         let life = node.life;
         self.note(id, || format!("== starts, life {life}"));
         self.give(id, Input::Start);
@@ -311,9 +316,10 @@ impl World {
         if let Some(checks) = &mut self.checks {
             checks.before(now, id, node, &input);
         }
+        let clock = node.clock(now);
         let Some(body) = &mut node.body else { return };
         let mut effects = std::mem::take(&mut self.effects);
-        body.handle(now, input, &mut effects);
+        body.handle(clock, input, &mut effects);
         if let Some(checks) = &mut self.checks {
             let disk = self.shelves.get(&id).map(|shelf| &shelf.kept.context);
             checks.after(now, id, node, &effects, disk, &mut self.tally);
@@ -395,7 +401,7 @@ impl World {
     }
 
     fn tick_if_due(&mut self, id: NodeId) {
-        let wanted = self.nodes[id].body.as_ref().and_then(Machine::wake_at);
+        let wanted = self.nodes[id].wake_at();
         if wanted.is_some_and(|at| at <= self.now) {
             let node = &mut self.nodes[id];
             let again = node.ticked == Some(self.now);
@@ -410,7 +416,7 @@ impl World {
     fn rearm(&mut self, id: NodeId) {
         let now = self.now;
         let node = &mut self.nodes[id];
-        let Some(at) = node.body.as_ref().and_then(Machine::wake_at) else { return };
+        let Some(at) = node.wake_at() else { return };
         let at = at.max(now);
         if node.wake.is_none_or(|set| at < set) {
             node.wake = Some(at);

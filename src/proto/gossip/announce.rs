@@ -204,7 +204,7 @@ impl Rumors {
             link.exchange.unsettled.set(*place);
             sent += 1;
             bytes += entry.gossip.payload.len();
-            turn.send(conn, Message::Gossip(entry.gossip.clone()));
+            turn.send(conn, Message::Gossip(self.list.outgoing(turn.now, entry)));
         }
         self.counters.payloads_sent += sent as u64;
         sent

@@ -2,7 +2,9 @@
 //! age, count and bytes.
 //!
 //! What must stay true: a message is held once, and what has been dropped is
-//! not accepted again. The list keeps messages in order of arrival; a message's
+//! not accepted again, whatever anybody's wall clock says: a message's age is
+//! what its holders have counted, and the clock of each origin is known by how
+//! far it is ahead of ours. The list keeps messages in order of arrival; a message's
 //! *place* in that order is what links remember (which ones crossed), so that
 //! a bit does where a hash set would.
 //!
@@ -16,7 +18,7 @@ use std::time::Duration;
 
 use super::index::IdIndex;
 use super::runs::RunSet;
-use super::{MAX_AGE, MAX_PAYLOAD, MAX_SKEW, MessageId, message_id, published, tag};
+use super::{AGE_ERROR, MAX_AGE, MAX_PAYLOAD, MessageId, message_id, published, tag};
 use crate::proto::message::{Addr, Gossip, Incarnation, Tag};
 use crate::proto::time::Time;
 
@@ -36,10 +38,14 @@ const MAX_STRANGERS: usize = 256;
 const FRESH: Duration = Duration::from_secs(1);
 /// What came so long ago is compared even if its origin's clock says that it is fresh.
 const FRESH_AT_MOST: Duration = Duration::from_secs(2);
-/// What is so old is not compared any more: another peer's clock may say that it is over.
-const COMPARED_UNTIL: Duration = MAX_AGE.saturating_sub(MAX_SKEW);
+/// What is so old is not compared any more: another peer may find that it is over.
+const COMPARED_UNTIL: Duration = MAX_AGE.saturating_sub(AGE_ERROR);
 /// The step of the clock at which it falls out of all peers' comparisons at once.
 const OLD_STEP: Duration = Duration::from_secs(60);
+/// A clock that is off by less is taken to be right: as far as age can tell, it is.
+const SAME_CLOCK: i64 = 1_000_000;
+/// Two stopwatches drift apart by less than one part in so many: 200 parts in a million.
+const DRIFT: i64 = 5_000;
 
 /// A message held.
 #[derive(Clone, Debug)]
@@ -67,6 +73,44 @@ pub struct Origin {
     pub seen: RunSet,
     held: BTreeMap<u64, Held>,
     newest: Time,
+    /// By how much its clock is ahead of ours as far as its messages tell, microseconds.
+    ahead: i64,
+    /// Messages of it that were published before, by its clock, are compared no more.
+    compared_from: Time,
+}
+
+impl Origin {
+    /// By how much its clock is ahead of ours, microseconds; 0 if they agree as far as can be told.
+    pub fn ahead(&self) -> i64 {
+        if self.ahead.abs() < SAME_CLOCK { 0 } else { self.ahead }
+    }
+
+    /// What its clock says at a time of ours.
+    fn clock(&self, now: Time) -> Time {
+        Time::from_micros(now.micros().saturating_add_signed(self.ahead()))
+    }
+
+    /// When, by our clock, a message of it was published.
+    fn published_here(&self, gossip: &Gossip) -> Time {
+        let ahead = self.ahead().saturating_neg();
+        Time::from_micros(published(gossip).micros().saturating_add_signed(ahead))
+    }
+
+    /// One more message of it has come. What it spent on the way is not counted in its age, so the
+    /// one that makes its clock look fastest is nearest to the truth.
+    fn heard(&mut self, now: Time, gossip: &Gossip) {
+        let ahead = ahead_of(now, gossip);
+        let drifted = i64::try_from(now.since(self.newest).as_micros()).unwrap_or(0) / DRIFT;
+        self.ahead = self.ahead.saturating_sub(drifted).max(ahead);
+        self.newest = self.newest.max(now);
+    }
+}
+
+/// By how much its origin's clock is ahead of ours as far as one message tells, microseconds.
+fn ahead_of(now: Time, gossip: &Gossip) -> i64 {
+    let theirs = published(gossip).micros().saturating_add(gossip.age.saturating_mul(1_000));
+    let whole = |micros| i64::try_from(micros).unwrap_or(i64::MAX);
+    whole(theirs).saturating_sub(whole(now.micros()))
 }
 
 /// Places of the messages held under one number. An honest origin has one; but a forger must not be
@@ -93,8 +137,6 @@ impl Held {
 pub enum Refusal {
     /// Older than [`MAX_AGE`].
     Old,
-    /// Published later than now, beyond [`MAX_SKEW`].
-    Future,
     /// Longer than [`MAX_PAYLOAD`].
     Long,
     /// Number 0, or a life later than now.
@@ -125,13 +167,12 @@ pub struct MessageList {
     held: usize,
     bytes: usize,
     /// What anti-entropy compares: messages before the place `indexed` that are neither `fresh` nor
-    /// published before `compared_from`.
+    /// published before their origin's `compared_from`.
     index: IdIndex,
     indexed: u64,
     fresh: Vec<u64>,
-    compared_from: Time,
-    /// The newest time of publication among those dropped for want of room.
-    floor: Time,
+    /// The newest time of publication, by our clock, among those dropped for want of room.
+    floor: Option<Time>,
     /// A retired origin leaves a hole, which the next one fills.
     origins: Vec<Option<Origin>>,
     free: Vec<usize>,
@@ -178,14 +219,14 @@ impl MessageList {
                 None => {}
             }
         }
-        let published = published(gossip);
+        let age = known
+            .and_then(|index| self.origin(index))
+            .map_or(Duration::ZERO, |origin| now.since(origin.published_here(gossip)));
         let refusal = if gossip.payload.len() > MAX_PAYLOAD {
             Some(Refusal::Long)
         } else if gossip.number == 0 || gossip.number == u64::MAX {
             Some(Refusal::Nonsense)
-        } else if published > now + MAX_SKEW {
-            Some(Refusal::Future)
-        } else if now.since(published) > MAX_AGE {
+        } else if age.max(Duration::from_millis(gossip.age)) > MAX_AGE {
             Some(Refusal::Old)
         } else {
             None
@@ -193,7 +234,8 @@ impl MessageList {
         if let Some(refusal) = refusal {
             return Offer::Refused(refusal);
         }
-        let Some(index) = known.or_else(|| self.new_origin(name, is_member)) else {
+        let ahead = ahead_of(now, gossip);
+        let Some(index) = known.or_else(|| self.new_origin(name, ahead, is_member)) else {
             return Offer::Refused(Refusal::Crowded);
         };
         let place = self.base + self.entries.len() as u64;
@@ -215,7 +257,7 @@ impl MessageList {
                     origin.held.insert(gossip.number, Held::Many(places));
                 }
             }
-            origin.newest = origin.newest.max(now);
+            origin.heard(now, gossip);
         }
         self.held += 1;
         self.bytes += gossip.payload.len();
@@ -231,6 +273,7 @@ impl MessageList {
     fn new_origin(
         &mut self,
         name: (Addr, Incarnation),
+        ahead: i64,
         is_member: impl Fn(&Addr, Incarnation) -> bool,
     ) -> Option<usize> {
         let stranger = !is_member(&name.0, name.1);
@@ -255,6 +298,8 @@ impl MessageList {
             seen: RunSet::default(),
             held: BTreeMap::new(),
             newest: Time::default(),
+            ahead,
+            compared_from: Time::default(),
         };
         let index = match self.free.pop() {
             Some(index) => index,
@@ -278,7 +323,8 @@ impl MessageList {
         let Some(entry) = self.entries.pop_front() else { return };
         self.base += 1;
         if let Some(entry) = entry {
-            self.floor = self.floor.max(published(&entry.gossip).min(now));
+            let published = self.published_here(&entry).min(now);
+            self.floor = self.floor.max(Some(published));
             self.unlist(&entry);
         }
     }
@@ -303,14 +349,19 @@ impl MessageList {
         }
     }
 
+    /// When, by our clock, a message held was published.
+    pub fn published_here(&self, entry: &Entry) -> Time {
+        self.origin(entry.origin)
+            .map_or(entry.received, |origin| origin.published_here(&entry.gossip))
+    }
+
     /// Drops what is too old, and forgets origins all of whose messages are so old that they are
     /// refused for their age; returns how many.
     pub fn expire(&mut self, now: Time) -> usize {
         for offset in 0..self.entries.len() {
-            let Some(slot) = self.entries.get_mut(offset) else { break };
-            let old =
-                slot.as_ref().is_some_and(|entry| now.since(published(&entry.gossip)) > MAX_AGE);
-            if old && let Some(entry) = slot.take() {
+            let entry = self.entries.get(offset).and_then(Option::as_ref);
+            let old = entry.is_some_and(|entry| now.since(self.published_here(entry)) > MAX_AGE);
+            if old && let Some(entry) = self.entries.get_mut(offset).and_then(Option::take) {
                 self.unlist(&entry);
             }
         }
@@ -321,7 +372,7 @@ impl MessageList {
         let mut retired = 0;
         for (index, slot) in self.origins.iter_mut().enumerate() {
             let over = slot.as_ref().is_some_and(|origin| {
-                origin.held.is_empty() && now.since(origin.newest) > MAX_AGE + MAX_SKEW * 2
+                origin.held.is_empty() && now.since(origin.newest) > MAX_AGE + AGE_ERROR * 2
             });
             if over && let Some(origin) = slot.take() {
                 self.by_name.remove(&(origin.addr, origin.life));
@@ -354,6 +405,13 @@ impl MessageList {
         self.origins.get(index)?.as_ref()
     }
 
+    /// By how much the clock of an origin is ahead of ours, microseconds; 0 if it is not known to be
+    /// off.
+    pub fn ahead(&self, origin: &Addr, life: Incarnation) -> i64 {
+        let index = self.by_name.get(&(*origin, life));
+        index.and_then(|index| self.origin(*index)).map_or(0, Origin::ahead)
+    }
+
     /// The index of the origin with a short name.
     pub fn by_tag(&self, tag: &Tag) -> Option<usize> {
         self.by_tag.get(tag).copied()
@@ -372,26 +430,21 @@ impl MessageList {
     /// Brings the index up to date with what is held at `now`; with `all`, including what is so
     /// fresh that gossip is still at work on it.
     pub fn settle(&mut self, now: Time, all: bool) {
-        let old = before(now, COMPARED_UNTIL, OLD_STEP);
-        if old > self.compared_from {
-            self.compared_from = old;
-            for entry in self.entries.iter().flatten() {
-                if published(&entry.gossip) < old {
-                    self.index.remove(&entry.id);
-                }
-            }
-        }
-        let step = before(now, FRESH, FRESH);
+        self.leave_out_the_old(now);
         let end = self.base + self.entries.len() as u64;
         let mut fresh = Vec::new();
         let places = std::mem::take(&mut self.fresh);
         for place in places.into_iter().chain(self.indexed.max(self.base)..end) {
             let Some(entry) = entry_at(&self.entries, self.base, place) else { continue };
+            let Some(origin) = self.origins.get(entry.origin).and_then(Option::as_ref) else {
+                continue;
+            };
             let published = published(&entry.gossip);
+            let step = before(origin.clock(now), FRESH, FRESH);
             let is_fresh = published >= step && now.since(entry.received) < FRESH_AT_MOST;
             if is_fresh && !all {
                 fresh.push(place);
-            } else if published >= old {
+            } else if published >= origin.compared_from {
                 self.index.insert(entry.id, place);
             }
         }
@@ -399,15 +452,42 @@ impl MessageList {
         self.indexed = end;
     }
 
+    /// Takes out of the comparison what has become too old for it.
+    fn leave_out_the_old(&mut self, now: Time) {
+        let mut advanced = false;
+        for origin in self.origins.iter_mut().flatten() {
+            let old = before(origin.clock(now), COMPARED_UNTIL, OLD_STEP);
+            if old > origin.compared_from {
+                origin.compared_from = old;
+                advanced = true;
+            }
+        }
+        if !advanced {
+            return;
+        }
+        for entry in self.entries.iter().flatten() {
+            let from = self.origins.get(entry.origin).and_then(Option::as_ref);
+            if from.is_some_and(|origin| published(&entry.gossip) < origin.compared_from) {
+                self.index.remove(&entry.id);
+            }
+        }
+    }
+
     /// What anti-entropy compares, as of the last [`MessageList::settle`].
     pub fn index(&mut self) -> &mut IdIndex {
         &mut self.index
     }
 
-    /// The newest time of publication among those dropped for want of room: what is not newer is
-    /// not taken in by anti-entropy. The beginning of time if none was dropped.
-    pub fn floor(&self) -> Time {
+    /// The newest time of publication among those dropped for want of room, by our clock: what is not
+    /// newer is not taken in by anti-entropy. None if none was dropped.
+    pub fn floor(&self) -> Option<Time> {
         self.floor
+    }
+
+    /// A message as it is sent on: with the time for which it was held here.
+    pub fn outgoing(&self, now: Time, entry: &Entry) -> Gossip {
+        let held = u64::try_from(now.since(entry.received).as_millis()).unwrap_or(u64::MAX);
+        Gossip { age: entry.gossip.age.saturating_add(held), ..entry.gossip.clone() }
     }
 }
 
@@ -453,6 +533,7 @@ mod tests {
             life: START.millis(),
             number,
             offset: 0,
+            age: 0,
             payload: Bytes::copy_from_slice(text.as_bytes()),
         }
     }
@@ -505,9 +586,12 @@ mod tests {
         assert_eq!(list.expire(later), 0);
         assert_eq!(list.len(), 0);
         assert_eq!(list.offer(later, &gossip(1, "a"), anybody), Offer::Refused(Refusal::Dropped));
-        let much_later = later + MAX_AGE + MAX_SKEW * 2;
+        let much_later = later + MAX_AGE + AGE_ERROR * 2;
         assert_eq!(list.expire(much_later), 1, "the origin is forgotten in the end");
-        assert_eq!(list.offer(much_later, &gossip(1, "a"), anybody), Offer::Refused(Refusal::Old));
+        // Whoever still holds it has counted.
+        let age = u64::try_from(much_later.since(START).as_millis()).unwrap();
+        let late = Gossip { age, ..gossip(1, "a") };
+        assert_eq!(list.offer(much_later, &late, anybody), Offer::Refused(Refusal::Old));
     }
 
     #[test]
@@ -533,7 +617,9 @@ mod tests {
         list.offer(START, &gossip(1, "a"), anybody);
         assert_eq!(compared(&mut list, START, false), 0, "it is on its way by gossip");
         assert_eq!(compared(&mut list, START, true), 1, "unless all is asked for");
-        list.offer(START, &Gossip { offset: 60_000, ..gossip(2, "clock ahead") }, anybody);
+        // Of another origin, whose clock is ahead.
+        let ahead = Gossip { origin: ([127, 0, 0, 1], 6001).into(), ..gossip(2, "clock ahead") };
+        list.offer(START, &Gossip { offset: 60_000, ..ahead }, anybody);
         assert_eq!(compared(&mut list, START + Duration::from_millis(1_900), false), 1);
         assert_eq!(compared(&mut list, START + Duration::from_secs(2), false), 2);
         // Two peers that heard a message at different times leave it out at the same time.
@@ -544,7 +630,7 @@ mod tests {
         one.offer(START, &gossip(1, "a"), anybody);
         assert_eq!(compared(&mut one, now, false), compared(&mut other, now, false));
         let late = START + COMPARED_UNTIL + OLD_STEP;
-        assert_eq!(compared(&mut list, late, false), 1, "the older one is nearly over");
+        assert_eq!(compared(&mut list, late, false), 0, "they are nearly over");
         assert_eq!(list.len(), 2, "and held all the same");
         list.expire(START + MAX_AGE + Duration::from_secs(120));
         assert_eq!(compared(&mut list, START + MAX_AGE + Duration::from_secs(120), true), 0);
@@ -553,25 +639,66 @@ mod tests {
     #[test]
     fn what_was_dropped_for_want_of_room_is_not_compared_and_not_asked_for() {
         let mut list = MessageList::default();
-        assert_eq!(list.floor(), Time::default());
+        assert_eq!(list.floor(), None);
         for number in 0..=MAX_MESSAGES as u64 {
-            let offset = i64::try_from(number).unwrap();
+            let (offset, age) = (i64::try_from(number).unwrap(), 600_000 - number);
             list.offer(
                 START + Duration::from_secs(600),
-                &Gossip { offset, ..gossip(number + 1, "x") },
+                &Gossip { offset, age, ..gossip(number + 1, "x") },
                 anybody,
             );
         }
         list.settle(START + Duration::from_secs(600), true);
         assert_eq!(list.index().len(), MAX_MESSAGES);
-        assert_eq!(list.floor(), START);
+        assert_eq!(list.floor(), Some(START));
+    }
+
+    #[test]
+    fn whatever_its_origins_clock_says_a_message_is_as_old_as_its_holders_have_counted() {
+        const HOUR: i64 = 3_600_000;
+        for offset in [-24 * HOUR, -HOUR, -600_000, 0, 600_000, HOUR, 24 * HOUR] {
+            let mut list = MessageList::default();
+            let at = |number, age: i64| {
+                let offset = offset - age;
+                Gossip { offset, age: age.unsigned_abs(), ..gossip(number, "a") }
+            };
+            assert_eq!(list.offer(START, &at(1, 0), anybody), Offer::New(0), "{offset}");
+            let ahead = list.ahead(&gossip(1, "a").origin, START.millis());
+            assert_eq!(ahead, offset * 1_000, "so far off is its clock");
+            let old = list.offer(START, &at(2, HOUR + 1_000), anybody);
+            assert_eq!(old, Offer::Refused(Refusal::Old), "{offset}");
+            // One that lay in a queue for so long that its age is wrong.
+            let queued = Gossip { age: 0, ..at(3, HOUR + 1_000) };
+            let queued = list.offer(START, &queued, anybody);
+            assert_eq!(queued, Offer::Refused(Refusal::Old), "{offset}");
+            // Compared like any other: not while fresh, then for an hour, and then no more.
+            let after = |seconds| START + Duration::from_secs(seconds);
+            assert_eq!(compared(&mut list, START, false), 0, "{offset}");
+            assert_eq!(compared(&mut list, after(3), false), 1, "{offset}");
+            assert_eq!(compared(&mut list, after(3_400), false), 0, "{offset}");
+            assert_eq!(list.len(), 1);
+            list.expire(after(3_601));
+            assert_eq!(list.len(), 0, "{offset}");
+        }
+    }
+
+    #[test]
+    fn the_slowest_message_does_not_decide_what_an_origins_clock_says() {
+        let mut list = MessageList::default();
+        let later = START + Duration::from_secs(100);
+        // Published at the start, and 100 s on the way.
+        list.offer(later, &gossip(1, "a"), anybody);
+        let origin = gossip(1, "a").origin;
+        assert_eq!(list.ahead(&origin, START.millis()), -100_000_000);
+        list.offer(later, &Gossip { offset: 100_000, ..gossip(2, "b") }, anybody);
+        assert_eq!(list.ahead(&origin, START.millis()), 0);
+        list.offer(later + Duration::from_secs(50), &gossip(3, "c"), anybody);
+        assert_eq!(list.ahead(&origin, START.millis()), 0, "slow ones say nothing");
     }
 
     #[test]
     fn nonsense_is_refused() {
         let mut list = MessageList::default();
-        let future = Gossip { offset: 3_600_000, ..gossip(1, "a") };
-        assert_eq!(list.offer(START, &future, anybody), Offer::Refused(Refusal::Future));
         assert_eq!(list.offer(START, &gossip(0, "a"), anybody), Offer::Refused(Refusal::Nonsense));
         let long = Gossip { payload: vec![0; MAX_PAYLOAD + 1].into(), ..gossip(1, "a") };
         assert_eq!(list.offer(START, &long, anybody), Offer::Refused(Refusal::Long));

@@ -27,10 +27,12 @@ use super::time::Time;
 /// Longest payload of a message, bytes: what the HTTP API takes as one body.
 pub const MAX_PAYLOAD: usize = 1 << 20;
 /// Messages older than this are dropped and not accepted: long enough for a peer that was cut off
-/// for a coffee, short enough to bound memory. Age is counted from the origin's own clock.
+/// for a coffee, short enough to bound memory. Age is what those who held the message have counted,
+/// each by its own stopwatch.
 pub const MAX_AGE: Duration = Duration::from_secs(3_600);
-/// How far ahead another machine's clock may be before its messages are refused.
-pub const MAX_SKEW: Duration = Duration::from_secs(300);
+/// By how much two peers may disagree on the age of a message: what it spent on the way between them
+/// is not counted, and a link over which nothing comes for so long is long given up.
+pub const AGE_ERROR: Duration = Duration::from_secs(300);
 
 /// The identity of a message: SHA-256 over its origin's address and life, its number, its time and
 /// its text. The text alone carries no port, and two peers on one host would collide.
@@ -142,6 +144,7 @@ mod tests {
             life: 1_000,
             number: 1,
             offset: 5,
+            age: 0,
             payload: Bytes::from_static(b"1.000000:127.0.0.1:1"),
         }
     }

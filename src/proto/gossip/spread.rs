@@ -279,13 +279,14 @@ impl Rumors {
             life: self.life,
             number: self.numbers_used,
             offset: now.saturating_sub(life),
+            age: 0,
             payload,
         };
         match self.list.offer(turn.now, &gossip, |_, _| true) {
             Offer::New(place) => Ok(self.accepted(turn, None, gossip, place)),
-            // A number of our own is used once, so it can be neither known nor dropped; what is
-            // left is a clock far off, and that is worth a line.
-            Offer::Known(_) | Offer::Refused(_) => Err(PublishError::Clock),
+            // A number of our own is used once, so it can be neither known nor dropped, and it is
+            // young: what is left is a list of origins that is full.
+            Offer::Known(_) | Offer::Refused(_) => Err(PublishError::Busy),
         }
     }
 
@@ -402,7 +403,7 @@ impl Rumors {
                 link.known.set(place);
                 link.exchange.unsettled.set(place);
                 self.counters.payloads_sent += 1;
-                turn.send(*conn, Message::Gossip(entry.gossip.clone()));
+                turn.send(*conn, Message::Gossip(self.list.outgoing(turn.now, entry)));
             }
         }
     }

@@ -17,7 +17,6 @@ use rand::RngExt;
 use rand::rngs::SmallRng;
 
 use super::list::MAX_MESSAGES;
-use super::published;
 use super::reconcile::{self, Findings};
 use super::spread::{Rumors, Timer};
 use super::window::Window;
@@ -172,7 +171,8 @@ impl Rumors {
             ranges.round = link.exchange.ask(turn.now, start);
             self.timers.set(Timer::Confirm(conn), turn.now + CONFIRM);
         }
-        ranges.floor = self.list.floor().millis();
+        let age = |floor| u64::try_from(turn.now.since(floor).as_millis()).unwrap_or(u64::MAX);
+        ranges.floor = self.list.floor().map_or(0, |floor| age(floor).max(1));
         let bytes = bytes(&ranges.parts);
         link.exchange.bytes += bytes;
         self.counters.sync_bytes += bytes;
@@ -205,8 +205,8 @@ impl Rumors {
             link.known.set(place);
         }
         // Before what follows is said: it is no part of what the next answer tells of.
-        let floor = Time::from_millis(ranges.floor);
-        let lacking = self.sendable(turn.now, conn, lacking, (asked, floor));
+        let oldest = (ranges.floor > 0).then(|| Duration::from_millis(ranges.floor));
+        let lacking = self.sendable(turn.now, conn, lacking, (asked, oldest));
         let is_over = !reply.is_question();
         if !reply.is_empty() {
             let (to, salt) = (ranges.round, ranges.salt);
@@ -230,21 +230,21 @@ impl Rumors {
     }
 
     /// Of the messages that the other side lacks those that may be sent to it, in order of arrival
-    /// here. It said so after `asked`, and takes nothing from before `floor`.
+    /// here. It said so after `asked`, and takes only what is younger than `oldest`.
     fn sendable(
         &mut self,
         now: Time,
         conn: Conn,
         mut lacking: Vec<u64>,
-        (asked, floor): (Time, Time),
+        (asked, oldest): (Time, Option<Duration>),
     ) -> Vec<u64> {
         let Some(link) = self.links.get(&conn) else { return Vec::new() };
         let mut resent = 0;
         lacking.retain(|place| {
             let Some(entry) = self.list.entry(*place) else { return false };
-            let published = published(&entry.gossip);
+            let published = self.list.published_here(entry);
             let settled = |at: Time| at.since(entry.received.max(published)) > SETTLE;
-            if published <= floor {
+            if oldest.is_some_and(|oldest| now.since(published) >= oldest) {
                 false
             } else if link.sent.get(*place) {
                 // Not only now, but when the other side spoke: its answer may have lain here long.

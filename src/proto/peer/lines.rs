@@ -64,9 +64,10 @@ impl PeerMachine {
             turn.refuse(conn, reason, others);
             return;
         }
+        self.clocks.met(turn, hello.from, hello.clock);
         let me = self.config.me;
         let (incarnation, leaving) = (self.incarnation, self.leaving);
-        turn.welcome(conn, Welcome { role: Role::Peer, from: me, incarnation, leaving });
+        turn.welcome(conn, Welcome { role: Role::Peer, from: me, incarnation, leaving, clock: 0 });
         match hello.purpose {
             Purpose::Link => self.link_up(turn, conn, hello.from, hello.incarnation, false),
             Purpose::Errand => {
@@ -133,7 +134,10 @@ impl PeerMachine {
         };
         // Whoever answers under that address must be the one that is meant.
         let result = match result {
-            Ok(welcome) if welcome.role == role && welcome.from == to => Ok(welcome),
+            Ok(welcome) if welcome.role == role && welcome.from == to => {
+                self.clocks.met(turn, to, welcome.clock);
+                Ok(welcome)
+            }
             Ok(_) => {
                 turn.close(conn);
                 Err(OpenError::Garbage)

@@ -27,15 +27,29 @@ const WITNESSES_ASKED: usize = 3;
 const PRESS: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
 /// Suspicions held at the same time; more than this many members cannot be looked after at once.
 const MAX_SUSPICIONS: usize = 4_096;
+/// After a sleep of so long the links are given up: a message that lay in a buffer meanwhile would
+/// say that it is young, and others have long dropped this peer.
+const STALE: Duration = Duration::from_secs(600);
+
 /// This peer's own finding that a member does not answer.
 #[derive(Clone, Debug)]
 pub(super) struct Suspicion {
     pub incarnation: Incarnation,
     /// The member's process is known to be unreachable, not merely silent.
     hard: bool,
+    /// This peer looked only because it was asked to.
+    asked: bool,
     pub witnesses: BTreeSet<Addr>,
     reported: Option<String>,
     presses: u32,
+}
+
+/// What a look at a member has found.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Found {
+    pub hard: bool,
+    pub asked: bool,
+    pub reason: &'static str,
 }
 
 impl PeerMachine {
@@ -46,6 +60,12 @@ impl PeerMachine {
         self.awake_since = turn.now;
         for neighbour in self.neighbours.values_mut() {
             neighbour.heard = turn.now;
+        }
+        if late > STALE {
+            // What still lies in the buffers of its links is older than it says; new links compare.
+            for neighbour in self.neighbours() {
+                self.unlink(turn, neighbour);
+            }
         }
         self.ping_neighbours(turn);
         self.timers.set(Timer::Refresh, turn.now);
@@ -78,7 +98,8 @@ impl PeerMachine {
             self.timers.set(Timer::Silence(peer), deadline);
         } else if !self.leaving {
             let reason = "silent for the suspect timeout";
-            if self.suspect(turn, peer, incarnation, false, reason) {
+            let found = Found { hard: false, asked: false, reason };
+            if self.suspect(turn, peer, incarnation, found) {
                 self.spread_notice(turn, peer);
             }
             if self.config.overlay != Overlay::ScaleFree {
@@ -94,9 +115,9 @@ impl PeerMachine {
         turn: &mut Turn<'_>,
         peer: Addr,
         incarnation: Incarnation,
-        hard: bool,
-        reason: &'static str,
+        found: Found,
     ) -> bool {
+        let Found { hard, asked, reason } = found;
         if self.suspicions.contains_key(&peer) || self.suspicions.len() >= MAX_SUSPICIONS {
             return false;
         }
@@ -112,9 +133,8 @@ impl PeerMachine {
         if self.is_departing(turn.now, &peer) {
             return false;
         }
-        if self.is_awaited(turn.now, record) {
-            let since = record.at;
-            self.look_when_due(peer, since);
+        if let Some(until) = self.awaited_until(turn.now, &peer, record) {
+            self.look_when_due(peer, until);
             return false;
         }
         if record.incarnation > incarnation && hard {
@@ -126,15 +146,17 @@ impl PeerMachine {
         let suspicion = Suspicion {
             incarnation: record.incarnation,
             hard,
+            asked,
             witnesses: BTreeSet::new(),
             reported: None,
             presses: 0,
         };
         self.suspicions.insert(peer, suspicion);
-        turn.log(Event::Suspected { peer, reason });
+        turn.log(Event::Suspected { peer, reason }.told_if(!asked || !self.is_large()));
         turn.effects.push(Effect::Member(MemberEvent::Suspected(peer)));
         self.timers.set(Timer::Suspicion(peer), turn.now + PRESS.0);
-        // One suspect more is one possible witness less for the others.
+        // A suspect cannot be a witness, so the other suspicions may now have all the witnesses that
+        // they can get: check them again.
         self.check_all(turn);
         true
     }
@@ -290,7 +312,8 @@ impl PeerMachine {
         peer: Addr,
         incarnation: Incarnation,
     ) {
-        turn.log(Event::SuspectNotice { peer, from });
+        let near = peer == self.config.me || !self.is_large();
+        turn.log(Event::SuspectNotice { peer, from }.told_if(near));
         if peer == self.config.me {
             self.refute(turn, conn, incarnation);
             return;
@@ -375,10 +398,11 @@ impl PeerMachine {
         by: Addr,
         incarnation: Incarnation,
     ) {
+        let asked = self.suspicions.get(&peer).is_some_and(|suspicion| suspicion.asked);
         if !self.drop_suspicion(peer) {
             return;
         }
-        turn.log(Event::SuspicionRefuted { peer, by });
+        turn.log(Event::SuspicionRefuted { peer, by }.told_if(!asked || !self.is_large()));
         turn.effects.push(Effect::Member(MemberEvent::Refuted(peer)));
         if let Some(neighbour) = self.neighbours.get_mut(&peer) {
             neighbour.incarnation = neighbour.incarnation.max(incarnation);
@@ -402,6 +426,11 @@ impl PeerMachine {
     pub(super) fn check_consensus(&mut self, turn: &mut Turn<'_>, peer: Addr) {
         let Some(suspicion) = self.suspicions.get(&peer) else { return };
         if suspicion.reported.is_some() {
+            return;
+        }
+        if suspicion.asked && suspicion.presses == 0 && self.is_large() && !self.is_open() {
+            // Whoever asked has this peer's word, and reports; in vain it has not been if the seeds
+            // have not decided by the next look.
             return;
         }
         // A neighbour counts even if the news of its registration is still on its way.
@@ -499,10 +528,11 @@ impl PeerMachine {
         record: &Record,
     ) {
         let suspected = self.suspicions.get(&peer);
-        if suspected.is_some_and(|suspicion| suspicion.incarnation <= record.incarnation) {
-            let of = self.config.network.seeds().len();
-            let votes = record.voters.len();
-            turn.log(Event::DeadNodeConfirmed { peer, seed: Some(seed), votes, of });
-        }
+        let suspected = suspected.filter(|s| s.incarnation <= record.incarnation);
+        let near = suspected.is_some_and(|s| !s.asked || s.reported.is_some() || !self.is_large())
+            || self.neighbours.contains_key(&peer);
+        let of = self.config.network.seeds().len();
+        let votes = record.voters.len();
+        turn.log(Event::DeadNodeConfirmed { peer, seed: Some(seed), votes, of }.told_if(near));
     }
 }

@@ -33,6 +33,7 @@ use self::open::Open;
 use self::overlay::Neighbour;
 use self::seeds::{Desk, Request};
 use self::testimony::Testimony;
+use super::clocks::Clocks;
 use super::config::{Overlay, PeerConfig};
 use super::event::Event;
 use super::gossip::Counters;
@@ -42,6 +43,7 @@ use super::kv::store::Store;
 use super::machine::{Command, Conn, Effect, Input, Machine, PublishError};
 use super::message::{Addr, Hello, Incarnation, Message, Purpose, Role};
 use super::registry::{MAX_AHEAD_MILLIS, Registry};
+use super::repeats::Repeats;
 use super::time::Time;
 use super::timers::Timers;
 use super::turn::Turn;
@@ -84,12 +86,16 @@ enum Timer {
     Suspicion(Addr),
     /// A member that did not answer, before that is reason to suspect it.
     Doubt(Addr),
+    /// The link to a member was lost, and it is this peer's turn to look.
+    Lost(Addr),
     /// Begin an anti-entropy round.
     Sync,
     /// A peer that was asked something has had long enough.
     Question(u64),
     /// The leave has taken long enough.
     Leave,
+    /// Nobody has called this peer, which is alone, for long enough.
+    Alone,
     /// Somebody who called for one thing only may have stayed for too long.
     Dismiss,
 }
@@ -146,6 +152,8 @@ pub struct PeerMachine {
     /// Members that said that they leave: in which incarnation, and when.
     departing: BTreeMap<Addr, (Incarnation, Time)>,
     probes: BTreeMap<Conn, probe::Probe>,
+    /// Members whose link was lost and that are to be looked at, in which incarnation.
+    lost: BTreeMap<Addr, Incarnation>,
     /// Members that did not answer a probe, and since when.
     doubts: BTreeMap<Addr, Time>,
     /// Peers that were found dead before they were known to be members.
@@ -159,6 +167,8 @@ pub struct PeerMachine {
 
     rumors: Rumors,
     replica: Replication,
+    clocks: Clocks,
+    repeats: Repeats,
     generated: u64,
     leaving: bool,
     timers: Timers<Timer>,
@@ -191,6 +201,7 @@ impl PeerMachine {
             suspicions: BTreeMap::new(),
             departing: BTreeMap::new(),
             probes: BTreeMap::new(),
+            lost: BTreeMap::new(),
             doubts: BTreeMap::new(),
             ghosts: BTreeSet::new(),
             awake_since: Time::default(),
@@ -199,6 +210,8 @@ impl PeerMachine {
             questions: BTreeMap::new(),
             rumors: Rumors::new(&config),
             replica: Replication::new(Store::new("".into()), config.causal_wait),
+            clocks: Clocks::default(),
+            repeats: Repeats::default(),
             generated: 0,
             leaving: false,
             timers: Timers::default(),
@@ -286,6 +299,11 @@ impl PeerMachine {
     /// What happened in the spreading of messages.
     pub fn counters(&self) -> &Counters {
         self.rumors.counters()
+    }
+
+    /// Clocks that disagree with this peer's.
+    pub fn clocks(&self) -> &Clocks {
+        &self.clocks
     }
 
     /// The gossip half.
@@ -413,12 +431,14 @@ impl PeerMachine {
             Timer::Silence(peer) => self.check_silence(turn, peer),
             Timer::Suspicion(peer) => self.press_on(turn, peer),
             Timer::Doubt(peer) => self.look_again(turn, peer),
+            Timer::Lost(peer) => self.look_at_lost(turn, peer),
             Timer::Report => self.report_links(turn),
             Timer::Sync => {
                 self.begin_sync_round(turn);
             }
             Timer::Question(token) => self.question_failed(turn, token, "no answer in time"),
             Timer::Leave => self.stop(turn),
+            Timer::Alone => self.check_caught_up(turn),
             Timer::Dismiss => self.dismiss_callers(turn),
         }
     }

@@ -23,12 +23,11 @@ use super::probe::Why;
 use super::{Dial, Line, PeerMachine, Timer};
 use crate::proto::config::Membership;
 use crate::proto::event::{Event, Severity};
-use crate::proto::gossip::MAX_SKEW;
 use crate::proto::kv::clock::Clock;
 use crate::proto::machine::{Conn, Effect, MemberEvent, OpenError};
 use crate::proto::message::{Addr, Incarnation, Message, Purpose, Refused};
 use crate::proto::order::Outcome;
-use crate::proto::registry::{Merge, Record, Status};
+use crate::proto::registry::{Merge, RETENTION, Record, Status};
 use crate::proto::time::Time;
 use crate::proto::turn::Turn;
 
@@ -50,8 +49,19 @@ pub(super) struct Open {
     ahead: BTreeMap<Conn, Clock>,
     /// This replica has had what an existing one had, or it is the first of a new network.
     caught_up: bool,
+    /// Alone and with nothing, it is no first one of a new network before then: it may have lost its
+    /// disk, and the others call whoever they have lost.
+    look_until: Time,
     /// An operator has removed this peer from the network.
     removed: bool,
+    /// Who was named and has never been seen, and since when by our own stopwatch: times in records
+    /// are by the clocks of others.
+    awaited: BTreeMap<Addr, Time>,
+    /// Members that are gone, and since when that is known here.
+    gone: BTreeMap<Addr, Time>,
+    /// Those of them whose records were dropped, up to which incarnation, and when: who still has
+    /// one is not to bring it back.
+    dropped: BTreeMap<Addr, (Incarnation, Time)>,
 }
 
 impl PeerMachine {
@@ -80,9 +90,11 @@ impl PeerMachine {
             voters: Vec::new(),
         };
         self.members.merge(me, record(self.incarnation));
+        self.open.look_until = turn.now + self.config.ping_interval + self.config.probe_timeout;
         for peer in contacts.into_iter().filter(|peer| *peer != me) {
             // Its first own words are of a later life than 0.
             self.members.merge(peer, record(0));
+            self.open.awaited.insert(peer, turn.now);
             self.open.contacts.insert(peer);
             self.open.untried.insert(peer);
         }
@@ -170,6 +182,9 @@ impl PeerMachine {
         let (mut news, mut history, mut deaths) = (Vec::new(), Vec::new(), Vec::new());
         for (peer, mut record) in records {
             record.voters.clear();
+            if record.incarnation == 0 {
+                self.open.awaited.entry(peer).or_insert(turn.now);
+            }
             if !self.is_acceptable(turn.now, &peer, &record)
                 || !self.make_room_for(&peer, peer == from)
             {
@@ -204,10 +219,11 @@ impl PeerMachine {
     /// Whether a record that somebody tells can be true, and has room.
     fn is_acceptable(&self, now: Time, peer: &Addr, record: &Record) -> bool {
         super::is_believable(record.incarnation, now)
-            && Time::from_millis(record.at) <= now + MAX_SKEW
             && !peer.ip().is_unspecified()
             && peer.port() != 0
-            && (self.members.get(peer).is_some() || !record.is_expired(now))
+            && (self.members.get(peer).is_some()
+                || record.status == Status::Alive
+                || self.open.dropped.get(peer).is_none_or(|(last, _)| *last < record.incarnation))
     }
 
     /// Whether there is room for a record. Who speaks for itself gets that of one that is gone.
@@ -337,10 +353,37 @@ impl PeerMachine {
         }
     }
 
-    /// One that was named and has never been seen has time to start, whoever finds it absent.
-    pub(super) fn is_awaited(&self, now: Time, record: &Record) -> bool {
-        let since = Time::from_millis(record.at);
-        self.is_open() && record.incarnation == 0 && now.since(since) < self.config.suspect_timeout
+    /// Until when one that was named and has never been seen has time to start, whoever finds it
+    /// absent; none if it has had its time.
+    pub(super) fn awaited_until(&self, now: Time, peer: &Addr, record: &Record) -> Option<Time> {
+        if !self.is_open() || record.incarnation > 0 {
+            return None;
+        }
+        let since = self.open.awaited.get(peer)?;
+        Some(*since + self.config.suspect_timeout).filter(|until| now < *until)
+    }
+
+    /// Drops the records of those that have been gone for so long that nobody needs them, counted
+    /// here: how long ago a record says that it was is by somebody else's clock.
+    fn drop_long_gone(&mut self, now: Time) {
+        let Open { gone, dropped, awaited, .. } = &mut self.open;
+        let is_gone = |peer: &Addr| {
+            self.members.get(peer).is_some_and(|record| record.status != Status::Alive)
+        };
+        gone.retain(|peer, _| is_gone(peer));
+        dropped.retain(|_, (_, at)| now.since(*at) < RETENTION);
+        awaited.retain(|peer, _| self.members.alive(peer).is_some_and(|r| r.incarnation == 0));
+        for (peer, _) in self.members.iter().filter(|(peer, _)| is_gone(peer)) {
+            gone.entry(*peer).or_insert(now);
+        }
+        let over = |(_, since): &(&Addr, &Time)| now.since(**since) > RETENTION;
+        let over: Vec<Addr> = gone.iter().filter(over).map(|(peer, _)| *peer).collect();
+        for peer in over {
+            self.open.gone.remove(&peer);
+            if let Some(record) = self.members.remove(&peer) {
+                self.open.dropped.insert(peer, (record.incarnation, now));
+            }
+        }
     }
 
     /// Calls one of those that were dropped, or named and never seen; and forgets the long gone.
@@ -349,11 +392,7 @@ impl PeerMachine {
             return;
         }
         self.check_caught_up(turn);
-        let records = self.members.iter();
-        let over = records.filter(|(_, record)| record.is_expired(turn.now));
-        for peer in over.map(|(peer, _)| *peer).collect::<Vec<_>>() {
-            self.members.remove(&peer);
-        }
+        self.drop_long_gone(turn.now);
         let is_dead = |record: &Record| record.status == Status::Dead;
         let dead = self.members.iter().filter(|(_, record)| is_dead(record)).map(|(peer, _)| *peer);
         let absent = |peer: &&Addr| {
@@ -441,6 +480,12 @@ impl PeerMachine {
             silent.into_iter().for_each(|peer| self.call(turn, peer));
         }
         let context = self.replica.store().context();
+        let has_nothing = context.iter().next().is_none();
+        if is_first && has_nothing && self.neighbours.is_empty() && turn.now < self.open.look_until
+        {
+            self.timers.set(Timer::Alone, self.open.look_until);
+            return;
+        }
         if !is_first && !self.open.ahead.values().any(|theirs| context.covers(theirs)) {
             return;
         }
@@ -486,6 +531,9 @@ impl PeerMachine {
         let record = Record { incarnation, status: Status::Alive, at, voters: Vec::new() };
         self.members.merge(peer, record.clone());
         self.open.contacts.insert(peer);
+        if incarnation == 0 {
+            self.open.awaited.insert(peer, turn.now);
+        }
         self.spread(turn, vec![(peer, record)], None);
         self.call(turn, peer);
         Outcome::Admitted
@@ -515,9 +563,8 @@ impl PeerMachine {
         matches!(self.lines.get(&conn), Some(Line::Neighbour(_)))
     }
 
-    /// The time at which one that is awaited is looked at again.
-    pub(super) fn look_when_due(&mut self, peer: Addr, record_at: u64) {
-        let due = Time::from_millis(record_at) + self.config.suspect_timeout;
+    /// One that is awaited is looked at again when its time is over.
+    pub(super) fn look_when_due(&mut self, peer: Addr, due: Time) {
         self.timers.set_if_unset(Timer::Doubt(peer), due);
     }
 }

@@ -179,7 +179,7 @@ impl PeerMachine {
         if unexpected && !self.is_departing(turn.now, &peer) {
             // Not dialled for a new link before it is known whether it lives.
             self.avoid.insert(peer, turn.now + AVOID);
-            self.look_at(turn, peer, incarnation, super::probe::Why::LinkLost);
+            self.look_when_lost(turn, peer, incarnation);
         }
         self.fill(turn);
     }

@@ -6,12 +6,15 @@
 //! this process was awake meanwhile, and silence only after the suspect timeout.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use rand::RngExt;
 
+use super::liveness::Found;
 use super::{Dial, PeerMachine, Timer};
 use crate::proto::machine::{Conn, OpenError};
 use crate::proto::message::{Addr, Incarnation, Message, Purpose, Welcome};
+use crate::proto::registry::Status;
 use crate::proto::time::Time;
 use crate::proto::turn::Turn;
 
@@ -20,6 +23,15 @@ const MAX_PROBES: usize = 256;
 
 /// Members in doubt at the same time.
 const MAX_DOUBTS: usize = 4_096;
+
+/// Members among whom each may tell of a death what it has seen of it. In a larger network those who
+/// are nearest tell, and the others leave it to them: else one death would be told by hundreds.
+pub(super) const SMALL: usize = 16;
+
+/// In a larger network the neighbours of a dead peer look one after another, within so long for each
+/// member, so that most hear of the death from the seeds before they have to report it.
+const TURN_A_MEMBER: Duration = Duration::from_micros(200);
+const LAST_TURN: Duration = Duration::from_millis(40);
 
 /// Why a member is being probed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -79,6 +91,40 @@ impl PeerMachine {
         let suspect = self.suspicions.iter().nth(place);
         if let Some((peer, incarnation)) = suspect.map(|(peer, s)| (*peer, s.incarnation)) {
             self.look_at(turn, peer, incarnation, Why::Again);
+        }
+    }
+
+    /// Whether the network is so large that not everybody is to tell of a death.
+    pub(super) fn is_large(&self) -> bool {
+        self.members.size() > SMALL
+    }
+
+    /// The link to a member was lost: this peer looks, when it is its turn.
+    pub(super) fn look_when_lost(
+        &mut self,
+        turn: &mut Turn<'_>,
+        peer: Addr,
+        incarnation: Incarnation,
+    ) {
+        if self.is_open() || !self.is_large() {
+            self.look_at(turn, peer, incarnation, Why::LinkLost);
+            return;
+        }
+        let members = u32::try_from(self.members.size()).unwrap_or(u32::MAX);
+        let last = TURN_A_MEMBER.saturating_mul(members).min(LAST_TURN);
+        self.lost.insert(peer, incarnation);
+        let pause = self.rng.random_range(Duration::ZERO..last);
+        self.timers.set(Timer::Lost(peer), turn.now + pause);
+    }
+
+    /// It is this peer's turn to look at a member whose link was lost, unless all is said by now.
+    pub(super) fn look_at_lost(&mut self, turn: &mut Turn<'_>, peer: Addr) {
+        let Some(incarnation) = self.lost.remove(&peer) else { return };
+        let gone = self.members.get(&peer).is_some_and(|record| {
+            record.status != Status::Alive && record.incarnation >= incarnation
+        });
+        if !gone && !self.neighbours.contains_key(&peer) && !self.leaving {
+            self.look_at(turn, peer, incarnation, Why::LinkLost);
         }
     }
 
@@ -216,7 +262,8 @@ impl PeerMachine {
         // Who looked only because it was asked answers that, and does not ask further: else every
         // death would wake the whole network.
         let asked = probe.why.iter().all(|why| matches!(why, Why::Notice { .. }));
-        if self.suspect(turn, peer, probe.incarnation, hard, reason) && !asked {
+        let found = Found { hard, asked, reason };
+        if self.suspect(turn, peer, probe.incarnation, found) && !asked {
             self.spread_notice(turn, peer);
         }
         for why in &probe.why {

@@ -196,7 +196,10 @@ impl PeerMachine {
                 };
                 if let Some(reason) = &desk.refused {
                     let keys = vec![("seed", seed.to_string()), ("reason", reason.clone())];
-                    turn.note(Severity::Warn, "seed refused the link", keys);
+                    let what = "seed refused the link";
+                    let news = self.repeats.is_news(turn.now, what, seed, reason);
+                    let severity = if news { Severity::Warn } else { Severity::Debug };
+                    turn.note(severity, what, keys);
                 } else {
                     let keys =
                         vec![("seed", seed.to_string()), ("reason", open_error_words(&error))];
@@ -345,6 +348,8 @@ impl PeerMachine {
             Wish::Leave => (Severity::Warn, "leave denied"),
             Wish::Refresh => (Severity::Debug, "refresh denied"),
         };
+        let news = self.repeats.is_news(turn.now, what, seed, &reason);
+        let severity = if news { severity } else { Severity::Debug };
         if let (Wish::Register(_), Some(desk)) = (wish, self.desks.get_mut(&seed)) {
             desk.refused = Some(reason.clone());
         }

@@ -160,12 +160,17 @@ impl PeerMachine {
     }
 
     pub(super) fn hear_gossip(&mut self, turn: &mut Turn<'_>, conn: Conn, gossip: Gossip) {
-        let members = &self.members;
+        let (members, origin, life) = (&self.members, gossip.origin, gossip.life);
         // Without seeds nobody says which lives of a member there were.
         let any_life = !self.config.network.has_seeds();
         self.rumors.on_gossip(turn, conn, gossip, |peer, life| {
             members.get(peer).is_some_and(|record| any_life || life <= record.incarnation)
         });
+        // A clock that seems to be behind may be a message that was long on its way: handshakes tell.
+        let ahead = self.rumors.list().ahead(&origin, life);
+        if ahead > 0 && members.alive(&origin).is_some() {
+            self.clocks.found(turn, origin, ahead / 1_000);
+        }
     }
 
     /// Closes the connections for comparisons that this peer opened in the last round.

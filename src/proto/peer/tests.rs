@@ -70,7 +70,7 @@ impl Stage {
     }
 
     fn welcome(&mut self, conn: Conn, from: Addr, role: Role, incarnation: Incarnation) {
-        let welcome = Welcome { role, from, incarnation, leaving: false };
+        let welcome = Welcome { role, from, incarnation, leaving: false, clock: 0 };
         self.give(Input::Opened { conn, welcome });
     }
 
@@ -127,7 +127,7 @@ impl Stage {
     fn gossip(&self, number: u64) -> Gossip {
         let life = self.now.millis();
         let payload = Bytes::from(format!("text {number}"));
-        Gossip { origin: addr(9), life, number, offset: 0, payload }
+        Gossip { origin: addr(9), life, number, offset: 0, age: 0, payload }
     }
 }
 

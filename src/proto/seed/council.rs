@@ -14,6 +14,7 @@ use rand::RngExt;
 
 use super::judge::Waiter;
 use super::keep::Pending;
+use super::standing::MAX_FOUNDERS;
 use super::{Line, SeedMachine, Timer};
 use crate::proto::event::Severity;
 use crate::proto::machine::{Conn, OpenError};
@@ -43,6 +44,8 @@ pub(super) struct Colleague {
     /// Connections opened by it, or by somebody who says so: what we say goes there.
     calls: BTreeSet<Conn>,
     failures: u32,
+    /// The founding that its registry goes back to, as it last said.
+    pub founders: Vec<u64>,
     /// What it last said of its standing, over the connection to it that is open.
     pub standing: Option<Standing>,
     /// When we last began to walk its hash tree, if that has not ended.
@@ -134,6 +137,7 @@ impl SeedMachine {
                 colleague.heard = turn.now;
                 colleague.failures = 0;
                 self.lines.insert(conn, Line::ToSeed(seed));
+                self.clocks.met(turn, seed, welcome.clock);
                 turn.note(Severity::Info, "seed connected", vec![("seed", seed.to_string())]);
             }
             Ok(welcome) => {
@@ -147,11 +151,10 @@ impl SeedMachine {
             }
             Err(error) => {
                 if let OpenError::Refused(refusal) = error {
-                    let keys = vec![
-                        ("from", seed.to_string()),
-                        ("reason", refusal.reason.words().to_owned()),
-                    ];
-                    turn.note(Severity::Warn, "link refused", keys);
+                    let (what, reason) = ("link refused", refusal.reason.words());
+                    let keys = vec![("from", seed.to_string()), ("reason", reason.to_owned())];
+                    let news = self.repeats.is_news(turn.now, what, seed, reason);
+                    turn.note(if news { Severity::Warn } else { Severity::Debug }, what, keys);
                 }
                 self.redial_later(turn, seed);
             }
@@ -246,7 +249,11 @@ impl SeedMachine {
                 }
             }
             Message::Committed { ballot } => self.count_durable(turn, ballot, number),
-            Message::Compare { count, digest, standing } => {
+            Message::Compare { count, digest, standing, founders } => {
+                if founders.len() > MAX_FOUNDERS {
+                    return false;
+                }
+                self.hear_founders(turn, seed, standing, count, &founders);
                 self.hear_digest(turn, seed, (count, digest), standing);
             }
             Message::Branches(branches) => return self.hear_branches(turn, &seed, &branches),

@@ -66,16 +66,20 @@ impl SeedMachine {
             }
             return;
         }
+        let life = change.incarnation.to_string();
         match change.kind {
-            ChangeKind::Join => turn.log(Event::RegistrationProposed {
-                peer: change.peer,
-                incarnation: change.incarnation,
-            }),
-            ChangeKind::Dead => turn.log(Event::DeadNodeProposed {
-                peer: change.peer,
-                reporters: change.reporters.clone(),
-                incarnation: change.incarnation,
-            }),
+            ChangeKind::Join => {
+                let (peer, incarnation) = (change.peer, change.incarnation);
+                let news = self.repeats.is_news(turn.now, "registration proposed", peer, &life);
+                turn.log(Event::RegistrationProposed { peer, incarnation }.told_if(news));
+            }
+            ChangeKind::Dead => {
+                let (peer, incarnation) = (change.peer, change.incarnation);
+                let news = self.repeats.is_news(turn.now, "dead-node proposed", peer, &life);
+                let reporters = change.reporters.clone();
+                let event = Event::DeadNodeProposed { peer, reporters, incarnation };
+                turn.log(event.told_if(news));
+            }
             ChangeKind::Leave => {}
         }
         let mut ballot = Ballot::new(change.clone());
@@ -174,7 +178,13 @@ impl SeedMachine {
             ChangeKind::Leave => Event::LeaveRejected { peer, votes, of, reason },
             ChangeKind::Dead => Event::DeadNodeRejected { peer, votes, of, reason },
         };
-        turn.log(event(reason.clone()));
+        let what = match ballot.change.kind {
+            ChangeKind::Join => "registration rejected",
+            ChangeKind::Leave => "leave rejected",
+            ChangeKind::Dead => "dead-node rejected",
+        };
+        let news = self.repeats.is_news(turn.now, what, peer, &reason);
+        turn.log(event(reason.clone()).told_if(news));
         if ballot.change.kind == ChangeKind::Dead {
             // Only fresh reports open the case again.
             self.close_case(peer, ballot.change.incarnation);

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use super::ballot::{ChangeKey, key};
 use super::{SeedMachine, Timer};
+use crate::proto::clocks::offset_words;
 use crate::proto::config::Flaw;
 use crate::proto::event::Event;
 use crate::proto::machine::{Conn, OpenError};
@@ -152,7 +153,13 @@ impl SeedMachine {
             return Some(format!("known in the later incarnation {}", record.incarnation));
         }
         if change.incarnation > now.millis().saturating_add(MAX_AHEAD_MILLIS) {
-            return Some("that incarnation lies in the future".to_owned());
+            let ahead = change.incarnation.saturating_sub(now.millis());
+            let words = offset_words(i64::try_from(ahead).unwrap_or(i64::MAX));
+            return Some(format!(
+                "that incarnation lies {words} of the clock of seed {}: look at that clock and at \
+                 that of {}",
+                self.config.me, change.peer
+            ));
         }
         let same = record.filter(|record| record.incarnation == change.incarnation);
         match change.kind {
@@ -219,6 +226,9 @@ impl SeedMachine {
             }
             return;
         }
+        if let Ok(welcome) = &result {
+            self.clocks.met(turn, change.peer, welcome.clock);
+        }
         let answered = result.as_ref().ok().filter(|welcome| {
             // Whatever else listens there now, it is not the peer.
             welcome.role == Role::Peer && welcome.from == change.peer
@@ -261,13 +271,12 @@ impl SeedMachine {
         let known = self.registry.get(&change.peer).map_or(0, |record| record.incarnation);
         let accept = outcome.is_ok();
         let reason = outcome.unwrap_or_else(|reason| reason);
-        turn.log(Event::Vote {
-            on: change.kind,
-            peer: change.peer,
-            accept,
-            reason: reason.clone(),
-            incarnation: change.incarnation,
-        });
+        let (on, peer, incarnation) = (change.kind, change.peer, change.incarnation);
+        let words = format!("{incarnation} {accept} {reason}");
+        let news = self.repeats.is_news(turn.now, on.words(), peer, &words);
+        let reason_told = reason.clone();
+        let vote = Event::Vote { on, peer, accept, reason: reason_told, incarnation };
+        turn.log(vote.told_if(news));
         let verdict = Verdict { accept, reason, known };
         while let Some((at, key)) = self.verdicts_by_age.front().copied()
             && turn.now.since(at) >= VERDICT_LASTS

@@ -21,6 +21,10 @@ pub(super) enum Pending {
     Record { peer: Addr, record: Record, tell: Option<Waiter>, decision: Option<Box<Decision>> },
     /// This seed's own standing.
     Standing(Standing),
+    /// Marks of a founding.
+    Founders(Vec<u64>),
+    /// A copy of what is on disk.
+    SetAside(u64),
     /// All that a seed of that standing held is here.
     Compared { seed: Addr, standing: Standing },
     /// The records that another seed asked about are here.
@@ -37,6 +41,8 @@ impl SeedMachine {
         let changes = pending.iter().filter_map(|pending| match pending {
             Pending::Record { peer, record, .. } => Some(Keep::Record(*peer, record.clone())),
             Pending::Standing(standing) => Some(Keep::Standing(*standing)),
+            Pending::Founders(marks) => Some(Keep::Founders(marks.clone())),
+            Pending::SetAside(number) => Some(Keep::SetAside(*number)),
             Pending::Forget { peer, incarnation } => Some(Keep::Forget(*peer, *incarnation)),
             Pending::Compared { .. } | Pending::Expired { .. } => None,
         });
@@ -51,6 +57,7 @@ impl SeedMachine {
                     self.record_is_durable(turn, peer, record, tell, decision);
                 }
                 Pending::Standing(standing) => self.standing_is_durable(turn, standing),
+                Pending::Founders(_) | Pending::SetAside(_) => {}
                 Pending::Compared { seed, standing } => self.compared(turn, seed, standing),
                 Pending::Expired { seed, round } => {
                     self.tell(turn, &seed, Message::Expired { round });

@@ -46,6 +46,7 @@ use self::recovery::Look;
 use self::settled::Unsettled;
 use self::standing::Held;
 use self::tree::Tree;
+use super::clocks::Clocks;
 use super::config::SeedConfig;
 use super::event::{Event, Severity};
 use super::machine::{Command, Conn, Effect, Input, Machine, OpenError};
@@ -53,6 +54,7 @@ use super::message::{
     Addr, Decision, Hello, Incarnation, Message, Purpose, Refused, Role, Standing, Welcome,
 };
 use super::registry::Registry;
+use super::repeats::Repeats;
 use super::time::Time;
 use super::timers::Timers;
 use super::turn::Turn;
@@ -128,6 +130,8 @@ pub struct SeedMachine {
     /// What is durable, and what is being written.
     standing: Standing,
     wants_standing: Standing,
+    /// Marks of the founding that the registry goes back to.
+    founders: BTreeSet<u64>,
     unsettled: Unsettled,
     /// Whether this seed votes yet.
     votes: bool,
@@ -165,6 +169,8 @@ pub struct SeedMachine {
     to_look: Vec<Look>,
     looks: BTreeMap<Conn, Look>,
     unanswered: Vec<Look>,
+    clocks: Clocks,
+    repeats: Repeats,
     timers: Timers<Timer>,
 }
 
@@ -185,6 +191,7 @@ impl SeedMachine {
             tree: Tree::default(),
             standing: Standing::Fresh,
             wants_standing: Standing::Fresh,
+            founders: BTreeSet::new(),
             unsettled: Unsettled::default(),
             votes: false,
             held: VecDeque::new(),
@@ -214,6 +221,8 @@ impl SeedMachine {
             to_look: Vec::new(),
             looks: BTreeMap::new(),
             unanswered: Vec::new(),
+            clocks: Clocks::default(),
+            repeats: Repeats::default(),
             timers: Timers::default(),
             config,
         }
@@ -227,6 +236,11 @@ impl SeedMachine {
     /// What was decided about a member while this seed ran, oldest first.
     pub fn history(&self, peer: &Addr) -> impl Iterator<Item = &Decision> {
         self.history.of(peer)
+    }
+
+    /// Clocks that disagree with this seed's.
+    pub fn clocks(&self) -> &Clocks {
+        &self.clocks
     }
 
     fn next_conn(&mut self) -> Conn {
@@ -252,8 +266,10 @@ impl SeedMachine {
             turn.refuse(conn, reason, Vec::new());
             return;
         }
+        self.clocks.met(turn, hello.from, hello.clock);
         let me = self.config.me;
-        let welcome = Welcome { role: Role::Seed, from: me, incarnation: 0, leaving: false };
+        let welcome =
+            Welcome { role: Role::Seed, from: me, incarnation: 0, leaving: false, clock: 0 };
         turn.welcome(conn, welcome);
         match hello.purpose {
             Purpose::Membership => {

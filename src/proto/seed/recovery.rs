@@ -33,12 +33,13 @@ pub(super) struct Look {
 }
 
 impl SeedMachine {
-    /// A seed that had these records on disk, and stood like that. They are no news: nothing is
-    /// logged of them.
+    /// A seed that had these records on disk, which go back to that founding, and stood like that.
+    /// They are no news: nothing is logged of them.
     #[must_use]
     pub fn recovered(
         mut self,
         standing: Standing,
+        founders: impl IntoIterator<Item = u64>,
         records: impl IntoIterator<Item = (Addr, Record)>,
     ) -> Self {
         for (peer, record) in records {
@@ -46,6 +47,7 @@ impl SeedMachine {
             self.tree.touch(&peer);
         }
         self.unsettled.recovered = !self.registry.is_empty();
+        self.founders.extend(founders);
         self.standing = standing;
         self.wants_standing = standing;
         self

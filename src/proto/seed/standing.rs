@@ -10,9 +10,12 @@
 //!
 //! What must stay true: a seed whose disk was lost does not vote before it
 //! holds what was answered for, as long as no majority of disks is lost (one
-//! that was never written counts as lost). A seed with its disk compares first,
+//! that was never written counts as lost). Where a majority is lost, those who
+//! are left found a new network, since they cannot tell; a seed that still holds
+//! the earlier one says so when they meet, and keeps a copy. A seed with its disk compares first,
 //! too, if it can do so soon.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::judge::{Verdict, Waiter};
@@ -30,6 +33,8 @@ const COMPARE_PATIENCE: Duration = Duration::from_millis(500);
 /// A proposal waits this long for a seed that may not vote yet, so that whoever asked is told
 /// within a second.
 const HOLD: Duration = Duration::from_millis(500);
+/// Marks of one founding, and of those that were merged into it.
+pub(super) const MAX_FOUNDERS: usize = 1_024;
 /// Proposals that may wait; more are refused at once.
 const MAX_HELD: usize = 8_192;
 
@@ -121,7 +126,69 @@ impl SeedMachine {
     /// Writes down a better standing; it counts once it is durable.
     fn rise(&mut self, turn: &mut Turn<'_>, standing: Standing) {
         self.wants_standing = standing;
+        let mut marks: BTreeSet<u64> = BTreeSet::new();
+        if standing == Standing::Founding {
+            // No two lives of a seed begin at the same time, and no two seeds have one place.
+            marks.insert(turn.now.micros().saturating_mul(64).saturating_add(u64::from(self.me)));
+        }
+        for other in self.colleagues.values() {
+            // Whoever votes already was founded before; a founder may be of another founding only if
+            // somebody votes.
+            if other.told() == Some(standing) || standing == Standing::Voting {
+                marks.extend(&other.founders);
+            }
+        }
+        self.take_founders(turn, marks);
         self.persist(turn, vec![Pending::Standing(standing)]);
+    }
+
+    fn take_founders(&mut self, turn: &mut Turn<'_>, marks: BTreeSet<u64>) {
+        let new: Vec<u64> = marks.difference(&self.founders).copied().collect();
+        if !new.is_empty() && self.founders.len() + new.len() <= MAX_FOUNDERS {
+            self.founders.extend(&new);
+            self.persist(turn, vec![Pending::Founders(new)]);
+        }
+    }
+
+    /// Another seed says which founding its registry goes back to. If that is another one than ours,
+    /// a majority has lost its disks and has begun anew: the operator has to know, and what the
+    /// earlier network held is kept beside before the two are merged.
+    pub(super) fn hear_founders(
+        &mut self,
+        turn: &mut Turn<'_>,
+        seed: Addr,
+        standing: Standing,
+        count: u64,
+        theirs: &[u64],
+    ) {
+        if let Some(colleague) = self.colleagues.get_mut(&seed) {
+            colleague.founders = theirs.to_vec();
+        }
+        let both_vote = self.standing == Standing::Voting && standing == Standing::Voting;
+        let (Some(ours), Some(newest)) = (self.founders.last(), theirs.iter().max()) else {
+            return;
+        };
+        if !both_vote || theirs.iter().any(|mark| self.founders.contains(mark)) {
+            return;
+        }
+        let mut keys = vec![
+            ("seed", seed.to_string()),
+            ("records", count.to_string()),
+            ("here", self.registry.len().to_string()),
+        ];
+        if ours < newest {
+            let number = turn.now.millis();
+            keys.push(("copy", format!("registry-{number}.redb in the data directory")));
+            keys.push((
+                "advice",
+                "a majority of the seeds lost their disks; members come back by themselves".into(),
+            ));
+            turn.note(Severity::Warn, "the network was founded anew without this seed", keys);
+            self.persist(turn, vec![Pending::SetAside(number)]);
+        } else {
+            turn.note(Severity::Warn, "a seed holds records of an earlier network", keys);
+        }
+        self.take_founders(turn, theirs.iter().copied().collect());
     }
 
     pub(super) fn standing_is_durable(&mut self, turn: &mut Turn<'_>, standing: Standing) {
@@ -193,7 +260,8 @@ impl SeedMachine {
     pub(super) fn digest(&mut self) -> Message {
         let digest = self.tree.root(&self.registry);
         let count = self.registry.len() as u64;
-        Message::Compare { count, digest, standing: self.standing }
+        let founders = self.founders.iter().copied().collect();
+        Message::Compare { count, digest, standing: self.standing, founders }
     }
 
     /// All that a seed of that standing held is here, and durable.

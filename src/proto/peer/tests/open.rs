@@ -67,25 +67,32 @@ fn a_handshake_is_answered_and_what_was_new_goes_on() {
 #[test]
 fn what_cannot_be_true_is_left_out() {
     let mut stage = stage(&[]);
-    let far = NOW.millis() + 2 * 86_400_000;
-    let long_gone = Record {
-        incarnation: 7,
-        status: Status::Dead,
-        at: NOW.millis() - 2 * 86_400_000,
-        voters: Vec::new(),
-    };
-    let late = Record { incarnation: 7, status: Status::Alive, at: far, voters: Vec::new() };
     let nowhere: Addr = "0.0.0.0:6000".parse().unwrap();
     let no_port: Addr = "127.0.0.1:0".parse().unwrap();
     let others = [
-        told(2, far, Status::Alive),
-        (addr(3), long_gone),
-        (addr(4), late),
+        told(2, u64::MAX, Status::Alive),
         (nowhere, told(1, 7, Status::Alive).1),
         (no_port, told(1, 7, Status::Alive).1),
     ];
     stage.shake_hands(1, &others);
     assert_eq!(stage.peer.members().len(), 2, "only itself and who spoke");
+}
+
+#[test]
+fn how_long_ago_somebody_went_is_counted_here_and_not_by_anothers_clock() {
+    let mut stage = stage(&[]);
+    let days = |days: u64| NOW.millis() + days * 86_400_000 - 3 * 86_400_000;
+    let gone = |at| Record { incarnation: 7, status: Status::Dead, at, voters: Vec::new() };
+    let dead = [(addr(3), gone(days(0))), (addr(4), gone(days(6)))];
+    stage.shake_hands(1, &dead);
+    let known = |stage: &Stage, number| stage.peer.members().get(&addr(number)).is_some();
+    stage.pass(Duration::from_secs(60));
+    assert!(known(&stage, 3) && known(&stage, 4), "whatever the clocks of those who tell say");
+    stage.pass(Duration::from_secs(86_400));
+    assert!(!known(&stage, 3) && !known(&stage, 4), "a day is over");
+    let teller = stage.shake_hands(1, &[]);
+    stage.hear(teller, Message::PeersChanged(dead.to_vec()));
+    assert!(!known(&stage, 3) && !known(&stage, 4), "and nobody brings them back");
 }
 
 #[test]

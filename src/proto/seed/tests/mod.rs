@@ -47,7 +47,8 @@ impl Stage {
     fn connect(&mut self, number: u16) {
         let addr = seed_addr(number);
         let conn = self.dialled(addr).expect("a seed dials the others at start");
-        let welcome = Welcome { role: Role::Seed, from: addr, incarnation: 0, leaving: false };
+        let welcome =
+            Welcome { role: Role::Seed, from: addr, incarnation: 0, leaving: false, clock: 0 };
         self.give(Input::Opened { conn, welcome });
         self.call(addr, Role::Seed, Purpose::Council);
     }
@@ -77,7 +78,7 @@ impl Stage {
     fn hear_digest(&mut self, number: u16, registry: &Registry, standing: Standing) {
         let conn = self.line_to(number);
         let (count, digest) = (registry.len() as u64, tree_of(registry).root(registry));
-        self.hear(conn, Message::Compare { count, digest, standing });
+        self.hear(conn, Message::Compare { count, digest, standing, founders: Vec::new() });
     }
 
     fn hear(&mut self, conn: Conn, message: Message) {
@@ -126,7 +127,8 @@ impl Stage {
         let conn = self.dialled(peer).expect("the seed probes by itself");
         self.give(match result {
             Ok((incarnation, leaving)) => {
-                let welcome = Welcome { role: Role::Peer, from: peer, incarnation, leaving };
+                let welcome =
+                    Welcome { role: Role::Peer, from: peer, incarnation, leaving, clock: 0 };
                 Input::Opened { conn, welcome }
             }
             Err(error) => Input::OpenFailed { conn, error },

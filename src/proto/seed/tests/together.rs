@@ -107,8 +107,13 @@ impl Council {
                     self.inbox.push_back((id, Input::OpenFailed { conn, error }));
                 } else {
                     // All members are well.
-                    let welcome =
-                        Welcome { role: Role::Peer, from: to, incarnation: 1, leaving: false };
+                    let welcome = Welcome {
+                        role: Role::Peer,
+                        from: to,
+                        incarnation: 1,
+                        leaving: false,
+                        clock: 0,
+                    };
                     self.inbox.push_back((id, Input::Opened { conn, welcome }));
                 }
             }

@@ -1,0 +1,68 @@
+//! Which lines of the log say again what was said a moment ago.
+//!
+//! While there is no quorum, or a link is down, the same thing is tried again and
+//! again with the same end. Told each time it would bury what is new; so it is told
+//! when it changes, and once a minute.
+//!
+//! What must stay true: memory is bounded, and what cannot be remembered is told.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::message::Addr;
+use super::time::Time;
+
+/// The same is told again after this long.
+const AGAIN: Duration = Duration::from_secs(60);
+/// Things remembered.
+const MAX_TOLD: usize = 8_192;
+
+/// What was told lately.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Repeats {
+    told: BTreeMap<(&'static str, Addr), (String, Time)>,
+}
+
+impl Repeats {
+    /// Whether this is news about a peer; then it counts as told.
+    pub fn is_news(&mut self, now: Time, what: &'static str, peer: Addr, words: &str) -> bool {
+        let key = (what, peer);
+        if let Some((told, at)) = self.told.get(&key)
+            && told == words
+            && now.since(*at) < AGAIN
+        {
+            return false;
+        }
+        if self.told.len() >= MAX_TOLD && !self.told.contains_key(&key) {
+            self.told.retain(|_, (_, at)| now.since(*at) < AGAIN);
+            if self.told.len() >= MAX_TOLD {
+                return true;
+            }
+        }
+        self.told.insert(key, (words.to_owned(), now));
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_is_told_when_it_changes_and_once_a_minute() {
+        let start = Time::from_millis(1_800_000_000_000);
+        let peer = |port| ([127, 0, 0, 1], port).into();
+        let mut repeats = Repeats::default();
+        let mut news = |second, words| {
+            repeats.is_news(start + Duration::from_secs(second), "denied", peer(1), words)
+        };
+        let told: Vec<u64> = (0..150).filter(|second| news(*second, "no quorum")).collect();
+        assert_eq!(told, [0, 60, 120]);
+        assert!(news(150, "it is leaving") && !news(151, "it is leaving"));
+        assert!(news(152, "no quorum"));
+        for port in 0..20_000 {
+            assert!(repeats.is_news(start, "denied", peer(port), "many"));
+        }
+        assert!(repeats.told.len() <= MAX_TOLD);
+    }
+}
