@@ -330,6 +330,10 @@ pub struct PeerArgs {
     /// goes straight to all
     #[arg(long, env = "RUMORMILL_BATCH", value_name = "DUR", default_value = "160ms", value_parser = values::wait)]
     pub batch: Duration,
+
+    /// With --maelstrom: which workload this is, before anything tells
+    #[arg(long, env = "RUMORMILL_WORKLOAD", value_name = "NAME", ignore_case = true)]
+    pub workload: Option<maelstrom::Workload>,
 }
 
 impl PeerArgs {
@@ -358,6 +362,7 @@ impl PeerArgs {
         }
         let args = Self::from_arg_matches(&matches)?;
         let mut options = maelstrom::Options::new(args.batch);
+        options.workload = args.workload;
         let peer = &mut options.peer;
         let set = |id, to: &mut Duration, value| {
             if is_given(id) {

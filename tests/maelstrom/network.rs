@@ -13,26 +13,26 @@ use rumormill::maelstrom::{DEFAULT_BATCH, Node, Options, Out};
 use rumormill::proto::time::Time;
 use serde_json::{Value, json};
 
-const fn ms(millis: u64) -> Duration {
+pub const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
 const START: Time = Time::from_millis(1_795_206_851_000);
 
 /// Who cannot hear whom: nodes of different groups.
-type Groups = Vec<usize>;
+pub type Groups = Vec<usize>;
 
 pub struct Network {
-    now: Time,
-    nodes: Vec<Node>,
+    pub now: Time,
+    pub nodes: Vec<Node>,
     lines: BTreeMap<(Time, u64), (usize, String)>,
     sequence: u64,
     latency: Duration,
-    loss: f64,
-    groups: Option<Groups>,
-    rng: SmallRng,
+    pub loss: f64,
+    pub groups: Option<Groups>,
+    pub rng: SmallRng,
     /// Messages between nodes.
-    messages: u64,
+    pub messages: u64,
     /// When each value was broadcast, and how many nodes have it since when at the latest.
     spread: BTreeMap<u64, (Time, usize, Time)>,
     seen: Vec<Vec<u64>>,
@@ -41,10 +41,14 @@ pub struct Network {
 
 impl Network {
     pub fn new(many: usize, batch: Duration, number: u64) -> Self {
+        Self::with(many, Options::new(batch), number)
+    }
+
+    pub fn with(many: usize, options: Options, number: u64) -> Self {
         let names: Vec<String> = (0..many).map(|place| format!("n{place}")).collect();
         let mut network = Self {
             now: START,
-            nodes: (0..many as u64).map(|seed| Node::new(Options::new(batch), seed)).collect(),
+            nodes: (0..many as u64).map(|seed| Node::new(options.clone(), seed)).collect(),
             lines: BTreeMap::new(),
             sequence: 0,
             latency: ms(100),
@@ -64,7 +68,7 @@ impl Network {
     }
 
     /// A client's request, which takes no time to arrive.
-    fn ask(&mut self, place: usize, mut body: Value) -> Value {
+    pub fn ask(&mut self, place: usize, mut body: Value) -> Value {
         body["msg_id"] = json!(1);
         let line = json!({"src": "c1", "dest": format!("n{place}"), "body": body}).to_string();
         let is_read = body["type"] == "read";
