@@ -1,10 +1,10 @@
 //! A seed's registry on disk.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
-use super::{Batch, META, StorageError, VERSION_KEY, Writer, open};
+use super::{Batch, META, StorageError, VERSION_KEY, Writer, open, trouble};
 use crate::proto::machine::Keep;
 use crate::proto::message::{Addr, Standing};
 use crate::proto::registry::{Record, Status};
@@ -24,6 +24,7 @@ pub type RegistryStore = Writer<Keep>;
 #[derive(Debug)]
 pub struct OpenStore {
     database: Database,
+    file: PathBuf,
     standing: Standing,
     records: Vec<(Addr, Record)>,
 }
@@ -37,7 +38,7 @@ impl OpenStore {
     pub fn open(dir: &Path) -> Result<Self, StorageError> {
         let (database, file) = open(dir, FILE)?;
         let (standing, records) = read_all(&database, &file)?;
-        Ok(Self { database, standing, records })
+        Ok(Self { database, file, standing, records })
     }
 
     /// How far the seed that wrote it could be relied on.
@@ -60,7 +61,7 @@ impl OpenStore {
         durable: impl FnMut(u64) + Send + 'static,
         failed: impl FnOnce(String) + Send + 'static,
     ) -> Result<RegistryStore, StorageError> {
-        Writer::start(self.database, "registry", commit, durable, failed)
+        Writer::start((self.database, self.file), "registry", commit, durable, failed)
     }
 }
 
@@ -109,8 +110,7 @@ type Kept = (Standing, Vec<(Addr, Record)>);
 
 fn read_all(database: &Database, file: &Path) -> Result<Kept, StorageError> {
     let damaged = |what: String| StorageError::Damaged { file: file.to_owned(), what };
-    let broken = |error: redb::Error| damaged(error.to_string());
-    let version = prepare(database).map_err(broken)?;
+    let version = prepare(database).map_err(|error| trouble(file, error))?;
     if version != FORMAT {
         return Err(StorageError::Version { file: file.to_owned(), found: version, reads: FORMAT });
     }

@@ -4,5 +4,7 @@
 
 mod console;
 mod disks;
+mod follow;
 mod programs;
 mod signals;
+mod words;
