@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test that stops has said why
 
 mod console;
+mod crowds;
 mod disks;
 mod follow;
 mod programs;

@@ -117,16 +117,31 @@ fn a_seed_tells_how_it_stands_in_words() {
 #[test]
 fn an_ipv6_address_in_a_message_is_in_brackets() {
     let place = Place::new();
-    std::fs::write(place.path("c"), "[::1]:5999\n").unwrap();
     let port = free_address().port();
-    let line = format!(
-        "exec {PEER} ::1 {port} --peers [::1]:{port} --gossip-count 1 --ephemeral --gossip-interval 10ms"
-    );
-    let peer = Running(place.sh(&line).spawn().unwrap());
-    let line = peer.until("it gossips", || {
+    std::fs::write(place.path("c"), format!("[::1]:{port}\n")).unwrap();
+    let start = |line: String| Running(place.sh(&line).spawn().unwrap());
+    let _seed = start(format!("exec {SEED} ::1 {port} c --ephemeral"));
+    let peers: Vec<(u16, Running)> = (0..3)
+        .map(|_| {
+            let port = free_address().port();
+            let options = "--ephemeral --gossip-count 1 --gossip-interval 100ms";
+            (port, start(format!("exec {PEER} ::1 {port} c {options}")))
+        })
+        .collect();
+    let said = |what: &str| {
         let log = place.log();
-        log.lines().find(|line| line.contains("gossip sent")).map(str::to_owned)
-    });
+        log.lines().find(|line| line.contains(what)).map(str::to_owned)
+    };
+    let (dead, dying) = &peers[2];
+    let line = dying.until("it gossips", || said("gossip sent"));
     let message = line.rsplit_once("message=").unwrap().1;
-    assert!(message.ends_with(":[::1]:1"), "{line}");
+    let (time, rest) = message.split_once(':').unwrap();
+    assert!(time.parse::<f64>().is_ok() && rest == "[::1]:1", "{line}");
+    dying.until("it has a neighbour", || said(&format!("neighbour up peer=[::1]:{dead}")));
+    dying.signal(&["KILL"]);
+    let line = peers[0].1.until("its death is reported", || said("Dead Node:"));
+    let message = line.split_once("Dead Node:").unwrap().1;
+    let rest = message.strip_prefix(&format!("[::1]:{dead}:")).unwrap_or_else(|| panic!("{line}"));
+    let (time, from) = rest.split_once(':').unwrap();
+    assert!(time.parse::<f64>().is_ok() && from == "[::1]", "{line}");
 }
