@@ -40,9 +40,6 @@ pub use self::workload::Workload;
 
 /// Messages that may wait for `init`; further ones are refused, with a word on stderr.
 const MAX_HELD: usize = 1_024;
-/// What goes nowhere by itself waits this long for a message that goes the same way. Below the time
-/// after which a question of anti-entropy is asked again.
-const PATIENCE: Duration = Duration::from_millis(250);
 /// Bytes of a digest in hex, which is what a comparison costs where lists would be sent.
 const DIGEST_HEX: u64 = 64;
 
@@ -65,8 +62,8 @@ impl Options {
         let nobody = (Ipv4Addr::UNSPECIFIED, 0).into();
         let peer = PeerConfig {
             probe_timeout: Duration::from_millis(700),
-            ping_interval: Duration::from_secs(2),
-            suspect_timeout: Duration::from_secs(5),
+            ping_interval: Duration::from_secs(1),
+            suspect_timeout: Duration::from_secs(6),
             sync_interval: Duration::from_secs(3),
             gossip_count: 0,
             // The workloads keep no keys.
@@ -79,7 +76,7 @@ impl Options {
 
 /// The batch unless another is asked for: as long as keeps a broadcast below two messages and the
 /// median below 300 ms, with 25 nodes and 100 ms a link.
-pub const DEFAULT_BATCH: Duration = Duration::from_millis(160);
+pub const DEFAULT_BATCH: Duration = Duration::from_millis(170);
 
 /// Something to write.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -245,7 +242,10 @@ impl Node {
             max_links: all.len().max(self.options.peer.max_links),
             ..self.options.peer.clone()
         };
-        let links = Links::new(*me, all.iter().cloned().zip(addresses), PATIENCE);
+        // Whoever asks for a longer batch than the usual one wants fewer messages: then what goes to the
+        // hub may wait for more of the same, too, for a part of what is longer.
+        let company = batch.saturating_sub(DEFAULT_BATCH) / 4;
+        let links = Links::new(*me, all.iter().cloned().zip(addresses), company);
         let others = all.into_iter().filter(|other| *other != name).collect();
         let mut elements = Elements::default();
         if let Some(workload) = self.options.workload {

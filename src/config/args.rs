@@ -332,8 +332,8 @@ pub struct PeerArgs {
     pub console: Option<bool>,
 
     /// Be one Maelstrom node on stdin and stdout; takes no IP, PORT and CONFIG. Maelstrom's links are
-    /// slow and its partitions short, so unless they are given, --ping-interval is 2s,
-    /// --suspect-timeout 5s, --sync-interval 3s and --probe-timeout 700ms
+    /// slow and its partitions short, so unless they are given, --ping-interval is 1s,
+    /// --suspect-timeout 6s, --sync-interval 3s and --probe-timeout 700ms
     #[arg(long, env = "RUMORMILL_MAELSTROM", value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_value_t = false, default_missing_value = "true", hide_default_value = true,
           hide_possible_values = true, value_parser = BoolishValueParser::new())]
@@ -341,7 +341,7 @@ pub struct PeerArgs {
 
     /// With --maelstrom: how long a node may gather broadcasts before it forwards them; with 0ms each
     /// goes straight to all
-    #[arg(long, env = "RUMORMILL_BATCH", value_name = "DUR", default_value = "160ms", value_parser = values::wait)]
+    #[arg(long, env = "RUMORMILL_BATCH", value_name = "DUR", default_value = "170ms", value_parser = values::wait)]
     pub batch: Duration,
 
     /// With --maelstrom: which workload this is, before anything tells
@@ -510,10 +510,10 @@ mod tests {
         };
         let options = parse(&[]).unwrap();
         assert_eq!(options.batch, maelstrom::DEFAULT_BATCH);
-        assert_eq!(options.peer.ping_interval, Duration::from_secs(2));
-        let options = parse(&["--batch", "0ms", "--ping-interval", "5s", "--fanout", "4"]).unwrap();
+        assert_eq!(options.peer.ping_interval, Duration::from_secs(1));
+        let options = parse(&["--batch", "0ms", "--ping-interval", "4s", "--fanout", "4"]).unwrap();
         assert_eq!((options.batch, options.peer.fanout), (Duration::ZERO, 4));
-        assert_eq!(options.peer.ping_interval, Duration::from_secs(5));
+        assert_eq!(options.peer.ping_interval, Duration::from_secs(4));
         assert!(parse(&["127.0.0.1", "6000", "c"]).is_err());
     }
 

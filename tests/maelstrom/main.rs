@@ -6,5 +6,7 @@
 
 mod counters;
 mod exchanges;
+mod healing;
 mod network;
 mod processes;
+mod workloads;

@@ -31,6 +31,7 @@ use self::liveness::Suspicion;
 use self::open::Open;
 use self::overlay::Neighbour;
 use self::seeds::{Desk, Request};
+use self::sync::Calm;
 use super::config::{Overlay, PeerConfig};
 use super::event::Event;
 use super::gossip::Counters;
@@ -116,6 +117,7 @@ pub struct PeerMachine {
     ranking: Option<Vec<Addr>>,
     /// Members whom dialling did not help, until when.
     avoid: BTreeMap<Addr, Time>,
+    calm: Calm,
 
     suspicions: BTreeMap<Addr, Suspicion>,
     /// Members that said that they leave: in which incarnation, and when.
@@ -159,6 +161,7 @@ impl PeerMachine {
             neighbours: BTreeMap::new(),
             ranking: None,
             avoid: BTreeMap::new(),
+            calm: Calm::default(),
             suspicions: BTreeMap::new(),
             departing: BTreeMap::new(),
             probes: BTreeMap::new(),
