@@ -36,8 +36,12 @@ const WORKERS: usize = 2;
 /// Bytes of stack of each: dozens of nodes on one machine are a normal use.
 const STACK: usize = 512 * 1024;
 
-/// A node stops by itself within 2 s; one that does not is not waited for.
-const STOP_LIMIT: Duration = Duration::from_secs(3);
+/// A node stops by itself within this time; one that does not is not waited for.
+const STOP_LIMIT: Duration = Duration::from_secs(2);
+
+/// A second signal within this time is the first one once more: `timeout` and terminals send theirs to
+/// a process and to its group, and would else cut off a leave that the first one asked for.
+const SAME_SIGNAL: Duration = Duration::from_secs(1);
 
 /// How long a console that is not read can delay the end.
 const FLUSH_LIMIT: Duration = Duration::from_millis(200);
@@ -148,7 +152,7 @@ fn maelstrom_node(args: Vec<OsString>) -> Result<(), Failure> {
     })
 }
 
-/// A node ends by itself only if it fails.
+/// A node ends by itself only if it fails; this is said of a failure that nothing explains.
 const ENDED: &str = "the node has stopped by itself; the end of the log says why";
 
 async fn seed(
@@ -158,7 +162,8 @@ async fn seed(
     log: LogHandle,
 ) -> Result<(), Failure> {
     let (role, me) = (Role::Seed, config.me);
-    let (port, api) = ports(&args.common, bind(args.common.listen()).await?, role, me).await?;
+    let listener = bind(args.common.listen()).await?;
+    let (port, api, voice) = ports(&args.common, listener, role, me).await?;
     let mut seed = match args.common.state_dir("seed", me) {
         Some(dir) => {
             let store = OpenStore::open(&dir).map_err(Failure::running)?;
@@ -169,10 +174,10 @@ async fn seed(
     let api = api.map(|(source, log)| Api::start(source, http::seed_routes(seed.handle(), log)));
     let api = api.unwrap_or_default();
     tokio::select! {
-        () = signals.stop_requested(&log, role, me) => {}
-        () = seed.ended() => return Err(Failure::running(ENDED)),
+        () = signals.stop_requested(&log, &voice) => {}
+        why = seed.ended() => return Err(Failure::running(why.as_deref().unwrap_or(ENDED))),
     }
-    signals.stopped(&log, role, me, api.before(seed.stop())).await
+    signals.stopped(&log, &voice, api.before(seed.stop())).await
 }
 
 async fn peer(
@@ -187,12 +192,7 @@ async fn peer(
     let port = listener.local_addr().map_err(Failure::running)?.port();
     let me = args.common.me(port);
     config.me = me;
-    if config.suspect_timeout <= config.ping_interval {
-        let (suspect, ping) = (config.suspect_timeout, config.ping_interval);
-        let keys = vec![("suspect", format!("{suspect:?}")), ("ping", format!("{ping:?}"))];
-        warn(role, me, "suspect timeout is not longer than ping interval", keys);
-    }
-    let (port, api) = ports(&args.common, listener, role, me).await?;
+    let (port, api, voice) = ports(&args.common, listener, role, me).await?;
     let mut peer = match args.common.state_dir("peer", me) {
         Some(dir) => {
             let replica = OpenReplica::open(&dir).map_err(Failure::running)?;
@@ -211,11 +211,11 @@ async fn peer(
         }
     };
     tokio::select! {
-        () = signals.stop_requested(&log, role, me) => {}
+        () = signals.stop_requested(&log, &voice) => {}
         () = quit => {}
-        () = peer.ended() => return Err(Failure::running(ENDED)),
+        why = peer.ended() => return Err(Failure::running(why.as_deref().unwrap_or(ENDED))),
     }
-    signals.stopped(&log, role, me, api.before(peer.leave())).await
+    signals.stopped(&log, &voice, api.before(peer.leave())).await
 }
 
 /// With port 0, any free port but that of a seed that happens to be down.
@@ -231,6 +231,24 @@ async fn bind_peer(common: &Common, config: &PeerConfig) -> Result<TcpListener, 
     }
 }
 
+/// Says for a node what this process does around it.
+struct Voice {
+    role: Role,
+    me: Addr,
+    log: Option<EventLog>,
+}
+
+impl Voice {
+    fn say(&self, severity: Severity, what: &'static str, keys: Vec<(&'static str, String)>) {
+        let event = Event::Note { severity, what, keys };
+        EventLog::say(self.log.as_ref(), self.role, self.me, &event);
+    }
+
+    fn say_where_http_is(&self, at: SocketAddr) {
+        self.say(Severity::Info, "http listening", vec![("http", at.to_string())]);
+    }
+}
+
 /// The port of a node; and if HTTP is wanted, where it comes in, which may be the same port, and the
 /// log that can be followed over it.
 async fn ports(
@@ -238,30 +256,27 @@ async fn ports(
     listener: TcpListener,
     role: Role,
     me: Addr,
-) -> Result<(Port, Option<(Source, EventLog)>), Failure> {
-    let Some(addr) = common.http else { return Ok((listener.into(), None)) };
+) -> Result<(Port, Option<(Source, EventLog)>, Voice), Failure> {
+    let Some(addr) = common.http else {
+        return Ok((listener.into(), None, Voice { role, me, log: None }));
+    };
     let log = EventLog::new(common.log_level.into());
+    let voice = Voice { role, me, log: Some(log.clone()) };
     let (port, source) = if common.shares_port() {
-        note_http(role, me, common.listen());
+        voice.say_where_http_is(common.listen());
         let (port, streams) = Port::shared(listener);
         (port, Source::Shared(streams))
     } else {
-        (Port::from(listener), Source::Own(bind_http(addr, role, me).await?))
+        (Port::from(listener), Source::Own(bind_http(addr, &voice).await?))
     };
-    Ok((port.with_log(log.clone()), Some((source, log))))
+    Ok((port.with_log(log.clone()), Some((source, log)), voice))
 }
 
 /// Listens for HTTP, and says where: the port may be any free one.
-async fn bind_http(listen: SocketAddr, role: Role, me: Addr) -> Result<TcpListener, Failure> {
+async fn bind_http(listen: SocketAddr, voice: &Voice) -> Result<TcpListener, Failure> {
     let listener = bind(listen).await?;
-    note_http(role, me, listener.local_addr().map_err(Failure::running)?);
+    voice.say_where_http_is(listener.local_addr().map_err(Failure::running)?);
     Ok(listener)
-}
-
-fn note_http(role: Role, me: Addr, at: SocketAddr) {
-    let keys = vec![("http", at.to_string())];
-    let event = Event::Note { severity: Severity::Info, what: "http listening", keys };
-    logging::event(role, me, &event);
 }
 
 /// The HTTP API beside a node, if there is one.
@@ -297,10 +312,6 @@ async fn bind(listen: SocketAddr) -> Result<TcpListener, Failure> {
         };
         Failure::running(format!("cannot listen on {listen}: {error}; {hint}"))
     })
-}
-
-fn warn(role: Role, me: Addr, what: &'static str, keys: Vec<(&'static str, String)>) {
-    logging::event(role, me, &Event::Note { severity: Severity::Warn, what, keys });
 }
 
 /// Starts log and runtime, and runs a node in them to its end.
@@ -350,30 +361,41 @@ impl Signals {
 
     /// Ends with SIGINT or SIGTERM; reopens the log at each SIGUSR1 until then. Nothing is lost
     /// if it is dropped while it waits: receiving a signal is one step.
-    async fn stop_requested(&mut self, log: &LogHandle, role: Role, me: Addr) {
+    async fn stop_requested(&mut self, log: &LogHandle, voice: &Voice) {
         loop {
             tokio::select! {
                 _ = self.interrupt.recv() => return,
                 _ = self.terminate.recv() => return,
                 _ = self.reopen.recv() => match log.reopen() {
                     Ok(()) => {}
-                    Err(error) => warn(role, me, "log not reopened", vec![("reason", error.to_string())]),
+                    Err(error) => {
+                        let keys = vec![("reason", error.to_string())];
+                        voice.say(Severity::Warn, "log not reopened", keys);
+                    }
                 },
             }
         }
     }
 
-    /// Waits for a node that was told to stop; a second signal ends the wait.
+    /// Waits for a node that was told to stop; a second signal ends the wait, if it is one.
     async fn stopped(
         &mut self,
         log: &LogHandle,
-        role: Role,
-        me: Addr,
+        voice: &Voice,
         stop: impl Future<Output = ()>,
     ) -> Result<(), Failure> {
-        tokio::select! {
-            _ = tokio::time::timeout(STOP_LIMIT, stop) => Ok(()),
-            () = self.stop_requested(log, role, me) => Err(Failure::Impatient),
+        let told = tokio::time::Instant::now();
+        let stop = tokio::time::timeout(STOP_LIMIT, stop);
+        tokio::pin!(stop);
+        loop {
+            tokio::select! {
+                _ = &mut stop => return Ok(()),
+                () = self.stop_requested(log, voice) => {
+                    if told.elapsed() >= SAME_SIGNAL {
+                        return Err(Failure::Impatient);
+                    }
+                }
+            }
         }
     }
 }
@@ -454,6 +476,10 @@ const KEY_FILE: &str = "RUMORMILL_KEY_FILE";
 fn condensed(message: &str) -> String {
     let mut line = String::new();
     for part in message.lines().map(str::trim) {
+        // A mistyped option is no value, and no program here takes one that begins so.
+        if part.starts_with("tip: to pass ") {
+            continue;
+        }
         if part.starts_with("Usage:") || part.starts_with("For more information") {
             break;
         }

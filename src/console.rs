@@ -24,10 +24,11 @@ use crate::json;
 use crate::logging::Screen;
 use crate::node::PeerHandle;
 use crate::proto::kv::replica::{Reply, Request};
-use crate::proto::kv::store::MAX_KEY;
+use crate::proto::kv::store::{MAX_KEY, Version};
 use crate::proto::kv::value;
 use crate::proto::message::Addr;
 use crate::proto::order::{Holding, Order, Outcome};
+use crate::proto::peer::PeerMachine;
 
 /// What is shown before a command, on a terminal.
 const PROMPT: &str = "> ";
@@ -40,14 +41,14 @@ const MAX_LINE: u64 = 2 << 20;
 
 const HELP: &str = "\
 put KEY JSON          write a value; a KEY with spaces is quoted as JSON is
-get KEY               read it; concurrent values are listed as siblings
+get KEY               its versions with value, vc, lamport, node_id, ts, cid; the winner first
 delete KEY            delete it
 keys                  the keys of this replica
-getpeer IP:PORT KEY   ask that peer: its versions with value, vc, lamport, node_id, ts, cid
+getpeer IP:PORT KEY   the versions that that peer has
 getpeer IP:PORT       ask that peer for its keys
-peers                 the members, and which of them are neighbours
+peers, members        the members, which of them are neighbours, and when the gone went
 publish TEXT          gossip a text to everybody
-messages              the messages held
+messages [N]          the messages held, the newest last; with N the last N
 sync                  one anti-entropy round now
 help, quit";
 
@@ -275,7 +276,7 @@ async fn execute(peer: &PeerHandle, line: &str) -> Answer {
     let rest = rest.trim();
     let done = match command {
         "" => return Answer::Nothing,
-        "quit" | "help" | "keys" | "peers" | "messages" | "sync" if !rest.is_empty() => {
+        "quit" | "help" | "keys" | "peers" | "members" | "sync" if !rest.is_empty() => {
             Err(format!("{command} takes nothing after it"))
         }
         "quit" => return Answer::Quit,
@@ -288,8 +289,8 @@ async fn execute(peer: &PeerHandle, line: &str) -> Answer {
         "keys" => {
             look(peer, |machine| json!(machine.replica().store().keys().collect::<Vec<_>>())).await
         }
-        "peers" => look(peer, peers).await,
-        "messages" => look(peer, |machine| json::messages(machine).into()).await,
+        "peers" | "members" => look(peer, peers).await,
+        "messages" => messages(peer, rest).await,
         "sync" => operate(peer, Order::Sync).await,
         other => Err(format!("there is no command {other:?}; try help")),
     };
@@ -304,12 +305,12 @@ fn stopped<E>(_: E) -> String {
 
 async fn look(
     peer: &PeerHandle,
-    look: impl FnOnce(&crate::proto::peer::PeerMachine) -> Value + Send + 'static,
+    look: impl FnOnce(&PeerMachine) -> Value + Send + 'static,
 ) -> Done {
     peer.look(look).await.map(Answer::Data).map_err(stopped)
 }
 
-fn peers(machine: &crate::proto::peer::PeerMachine) -> Value {
+fn peers(machine: &PeerMachine) -> Value {
     let neighbours: Vec<Value> = machine.neighbours().iter().map(|addr| json!(addr)).collect();
     let members = json::members(machine).into_iter().map(|mut member| {
         member["neighbour"] = neighbours.contains(&member["address"]).into();
@@ -346,16 +347,28 @@ async fn put(peer: &PeerHandle, rest: &str) -> Done {
 }
 
 async fn get(peer: &PeerHandle, rest: &str) -> Done {
-    let Reply::Got { versions, .. } = store(peer, Request::Get(only_key(rest)?)).await? else {
-        return Err(stopped(()));
-    };
-    let mut values = versions.iter().map(|version| version.value.json());
-    let first = values.next().unwrap_or_default();
-    if versions.len() == 1 {
-        return Ok(Answer::Data(first));
+    match store(peer, Request::Get(only_key(rest)?)).await? {
+        Reply::Got { versions, .. } => Ok(shown_versions(&versions)),
+        _ => Err(stopped(())),
     }
-    let siblings: Value = [first.clone()].into_iter().chain(values).collect();
-    Ok(Answer::Text(json::printable(&format!("{first} siblings={siblings}"))))
+}
+
+/// Versions of a key, in the store's order: the winner first.
+fn shown_versions(versions: &[Version]) -> Answer {
+    Answer::Data(versions.iter().map(json::version).collect())
+}
+
+async fn messages(peer: &PeerHandle, rest: &str) -> Done {
+    let most = match rest {
+        "" => usize::MAX,
+        number => number.parse().map_err(|_| format!("{number:?} is no number of messages"))?,
+    };
+    let last = move |machine: &PeerMachine| {
+        let mut all = json::messages(machine);
+        all.drain(..all.len().saturating_sub(most));
+        all.into()
+    };
+    look(peer, last).await
 }
 
 async fn delete(peer: &PeerHandle, rest: &str) -> Done {
@@ -385,9 +398,7 @@ async fn operate(peer: &PeerHandle, order: Order) -> Done {
         Outcome::Asked(Ok(Holding::Versions(versions))) if versions.is_empty() => {
             Err("Key does not exist".to_owned())
         }
-        Outcome::Asked(Ok(Holding::Versions(versions))) => {
-            Ok(Answer::Data(versions.iter().map(json::version).collect()))
-        }
+        Outcome::Asked(Ok(Holding::Versions(versions))) => Ok(shown_versions(&versions)),
         Outcome::Asked(Ok(Holding::Keys(keys))) => Ok(Answer::Data(json!(keys))),
         Outcome::Asked(Err(why)) => Err(format!("it was not answered: {why}")),
         Outcome::Synced(peers) => Ok(Answer::Text(format!("synced peers={peers}"))),

@@ -16,15 +16,15 @@ pub fn rfc3339(micros: u64) -> Option<String> {
 
 /// A member, as its record says.
 pub fn member(address: &Addr, record: &Record) -> Value {
-    // Of one that is gone it is not known any more when it joined.
-    let joined = (record.status == Status::Alive)
-        .then(|| rfc3339(record.at.saturating_mul(1_000)))
-        .flatten();
+    let at = rfc3339(record.at.saturating_mul(1_000));
+    // Of one that is gone it is known when it went, and not any more when it joined.
+    let (joined, gone) = if record.status == Status::Alive { (at, None) } else { (None, at) };
     json!({
         "address": address,
         "status": record.status,
         "incarnation": record.incarnation,
         "joined": joined,
+        "gone": gone,
     })
 }
 

@@ -137,6 +137,7 @@ fn dispatch(
 /// Logs what happened to `me`; nothing is formatted if nobody wants to read it.
 pub fn event(role: Role, me: Addr, event: &Event) {
     let level = match event.severity() {
+        Severity::Error => log::Level::Error,
         Severity::Warn => log::Level::Warn,
         Severity::Info => log::Level::Info,
         Severity::Debug => log::Level::Debug,

@@ -8,9 +8,11 @@
 //! `msg_id`; whatever line comes, the node goes on.
 
 mod body;
+mod counter;
 mod elements;
 mod links;
 mod stdio;
+mod workload;
 
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
@@ -22,22 +24,22 @@ use rand::{RngExt, SeedableRng};
 use serde_json::{Map, Value, json};
 
 use self::body::{Mistake, Request, envelope};
-use self::elements::{Elements, Kind};
+use self::counter::Counter;
+use self::elements::Elements;
 use self::links::Links;
+use self::workload::Kind;
 use crate::proto::config::{Membership, Network, Overlay, PeerConfig};
 use crate::proto::event::Event;
 use crate::proto::machine::{Command, Effect, Input, Machine};
-use crate::proto::message::Addr;
+use crate::proto::message::{Addr, Gossip};
 use crate::proto::peer::PeerMachine;
 use crate::proto::time::Time;
 
 pub use self::stdio::run;
+pub use self::workload::Workload;
 
 /// Messages that may wait for `init`; further ones are refused, with a word on stderr.
 const MAX_HELD: usize = 1_024;
-/// What goes nowhere by itself waits this long for a message that goes the same way. Below the time
-/// after which a question of anti-entropy is asked again.
-const PATIENCE: Duration = Duration::from_millis(250);
 /// Bytes of a digest in hex, which is what a comparison costs where lists would be sent.
 const DIGEST_HEX: u64 = 64;
 
@@ -47,6 +49,8 @@ pub struct Options {
     /// How long a node may gather broadcasts before it forwards them. With zero each goes straight
     /// from its origin to all others.
     pub batch: Duration,
+    /// Which workload this is, if that is known before a request tells.
+    pub workload: Option<Workload>,
     /// The settings of the peer, but for its address, its network and its overlay.
     pub peer: PeerConfig,
 }
@@ -58,21 +62,21 @@ impl Options {
         let nobody = (Ipv4Addr::UNSPECIFIED, 0).into();
         let peer = PeerConfig {
             probe_timeout: Duration::from_millis(700),
-            ping_interval: Duration::from_secs(2),
-            suspect_timeout: Duration::from_secs(5),
+            ping_interval: Duration::from_secs(1),
+            suspect_timeout: Duration::from_secs(6),
             sync_interval: Duration::from_secs(3),
             gossip_count: 0,
             // The workloads keep no keys.
             replicates: false,
             ..PeerConfig::new(nobody, Network::without_seeds("maelstrom"))
         };
-        Self { batch, peer }
+        Self { batch, workload: None, peer }
     }
 }
 
 /// The batch unless another is asked for: as long as keeps a broadcast below two messages and the
 /// median below 300 ms, with 25 nodes and 100 ms a link.
-pub const DEFAULT_BATCH: Duration = Duration::from_millis(160);
+pub const DEFAULT_BATCH: Duration = Duration::from_millis(170);
 
 /// Something to write.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,6 +111,10 @@ struct Started {
     effects: Vec<Effect>,
     inputs: VecDeque<Input>,
     elements: Elements,
+    counter: Counter,
+    /// What no other life of this node, and no other node, has: part of each identifier.
+    life: u64,
+    generated: u64,
     tokens: u64,
     stats: Stats,
 }
@@ -183,7 +191,8 @@ impl Node {
             return;
         }
         let in_reply_to = body.get("msg_id").and_then(Value::as_u64);
-        let reply = match Request::read(body) {
+        let workload = self.started.as_ref().and_then(|node| node.elements.kind());
+        let reply = match Request::read(body, workload) {
             Ok(Request::Answer) => return,
             Ok(Request::Init { name, all }) => self.init(now, name, all),
             Ok(request) => self.serve(now, src, request),
@@ -233,8 +242,16 @@ impl Node {
             max_links: all.len().max(self.options.peer.max_links),
             ..self.options.peer.clone()
         };
-        let links = Links::new(*me, all.iter().cloned().zip(addresses), PATIENCE);
+        // Whoever asks for a longer batch than the usual one wants fewer messages: then what goes to the
+        // hub may wait for more of the same, too, for a part of what is longer.
+        let company = batch.saturating_sub(DEFAULT_BATCH) / 4;
+        let links = Links::new(*me, all.iter().cloned().zip(addresses), company);
         let others = all.into_iter().filter(|other| *other != name).collect();
+        let mut elements = Elements::default();
+        if let Some(workload) = self.options.workload {
+            elements.hint(workload.into());
+        }
+        let life = self.rng.random();
         self.started = Some(Started {
             name,
             others,
@@ -242,7 +259,10 @@ impl Node {
             links,
             effects: Vec::new(),
             inputs: VecDeque::from([Input::Start]),
-            elements: Elements::default(),
+            elements,
+            counter: Counter::new(life),
+            life,
+            generated: 0,
             tokens: 0,
             stats: Stats::default(),
         });
@@ -268,16 +288,23 @@ impl Node {
                 json!({"type": ok})
             }
             Request::Read => {
-                let all = node.elements.all();
-                let mut reply = json!({"type": "read_ok"});
-                // Nothing has told yet which workload this is: then both may be asked for.
-                if node.elements.kind() != Some(Kind::Element) {
-                    reply["messages"] = Value::Array(all.clone());
-                }
-                if node.elements.kind() != Some(Kind::Message) {
-                    reply["value"] = Value::Array(all);
-                }
-                reply
+                let (field, value) = match node.elements.kind() {
+                    Some(Kind::Element) => ("value", Value::Array(node.elements.all())),
+                    Some(Kind::Counter { .. }) => ("value", node.sum()?),
+                    // Nothing has told: a field more than asked for ends the clients of Maelstrom.
+                    _ => ("messages", Value::Array(node.elements.all())),
+                };
+                json!({"type": "read_ok", field: value})
+            }
+            Request::Count(delta) => {
+                node.count(delta)?;
+                json!({"type": "add_ok"})
+            }
+            Request::Generate => {
+                node.elements.hint(Kind::Nothing);
+                node.generated += 1;
+                let id = format!("{}-{:016x}-{}", node.name, node.life, node.generated);
+                json!({"type": "generate_ok", "id": id})
             }
             Request::Round => {
                 node.stats.rounds += 1;
@@ -332,7 +359,7 @@ impl Node {
             node.machine.handle(now, input, &mut node.effects);
             for effect in std::mem::take(&mut node.effects) {
                 match effect {
-                    Effect::Deliver(delivery) => node.elements.receive(&delivery.gossip.payload),
+                    Effect::Deliver(delivery) => node.receive(&delivery.gossip),
                     Effect::Log(event) => self.out.push(Out::Event(event)),
                     Effect::Persist { batch, .. } => {
                         node.inputs.push_back(Input::Persisted { batch });
@@ -387,9 +414,7 @@ impl Started {
         let payload = Bytes::from(elements::payload(kind, &element));
         let is_new = self.elements.insert(kind, element);
         if is_new {
-            self.tokens += 1;
-            let publish = Command::Publish { token: self.tokens, payload };
-            self.inputs.push_back(Input::Command(publish));
+            self.publish(payload);
         }
         is_new
     }
@@ -400,11 +425,43 @@ impl Started {
         elements.into_iter().filter(|element| self.add(kind, element.clone())).count()
     }
 
+    /// Adds to the counter, and gossips what this node's part of it is now.
+    fn count(&mut self, delta: i64) -> Result<(), Mistake> {
+        self.elements.hint(Kind::Counter { grows_only: false });
+        if delta == 0 {
+            return Ok(());
+        }
+        let Some(total) = self.counter.add(delta) else {
+            return Err(Mistake::malformed("add: the sum would not fit 64 bits"));
+        };
+        self.publish(Bytes::from(total));
+        Ok(())
+    }
+
+    fn sum(&self) -> Result<Value, Mistake> {
+        let sum = i64::try_from(self.counter.sum());
+        sum.map(Value::from).map_err(|_| Mistake::crash("the sum does not fit 64 bits"))
+    }
+
+    /// Takes in what came by gossip.
+    fn receive(&mut self, gossip: &Gossip) {
+        if self.counter.receive(gossip) {
+            self.elements.hint(Kind::Counter { grows_only: false });
+        } else {
+            self.elements.receive(&gossip.payload);
+        }
+    }
+
+    fn publish(&mut self, payload: Bytes) {
+        self.tokens += 1;
+        let publish = Command::Publish { token: self.tokens, payload };
+        self.inputs.push_back(Input::Command(publish));
+    }
+
     fn digest_sync(&mut self, digest: &str, messages: Option<Vec<Value>>) -> Value {
         self.stats.rounds += 1;
-        let local = self.elements.all();
         if digest.eq_ignore_ascii_case(&self.elements.digest()) {
-            let list = Value::Array(local).to_string().len() as u64;
+            let list = Value::Array(self.elements.all()).to_string().len() as u64;
             self.stats.matched += 1;
             self.stats.messages_saved += self.elements.len() as u64;
             self.stats.bytes_saved += list.saturating_sub(DIGEST_HEX);
@@ -415,7 +472,8 @@ impl Started {
             "type": "digest_sync_ok",
             "match": false,
             "transferred": transferred,
-            "local_messages": local,
+            // The set after the merge: whoever asked takes from it what it lacks, and then has all.
+            "local_messages": self.elements.all(),
         })
     }
 

@@ -68,6 +68,17 @@ pub enum ArgsError {
     /// A peer has to know somebody.
     #[error("name CONFIG, the list of seeds, or --peers IP:PORT,... for a network without seeds")]
     NobodyNamed,
+    /// Whoever is pinged more rarely than it may be silent is suspected all the time.
+    #[error(
+        "--ping-interval {} is not below --suspect-timeout {}; lower the one or raise the other, or leave --ping-interval out for a third of the timeout",
+        humantime::format_duration(*ping), humantime::format_duration(*suspect)
+    )]
+    Ping {
+        /// Between two pings.
+        ping: Duration,
+        /// Silence after which a neighbour is suspected.
+        suspect: Duration,
+    },
     /// A peer may not open more links than it keeps.
     #[error(
         "--max-links {max_links} is less than --links {links}; raise the one or lower the other"
@@ -106,7 +117,8 @@ impl From<LogLevel> for log::LevelFilter {
 impl From<LogLevel> for Severity {
     fn from(level: LogLevel) -> Self {
         match level {
-            LogLevel::Error | LogLevel::Warn => Self::Warn,
+            LogLevel::Error => Self::Error,
+            LogLevel::Warn => Self::Warn,
             LogLevel::Info => Self::Info,
             LogLevel::Debug | LogLevel::Trace => Self::Debug,
         }
@@ -281,12 +293,13 @@ pub struct PeerArgs {
     )]
     pub gossip_count: u64,
 
-    /// PING to every neighbour each interval
-    #[arg(long, env = "RUMORMILL_PING_INTERVAL", value_name = "DUR", default_value = "5s", allow_hyphen_values = true, value_parser = values::duration)]
-    pub ping_interval: Duration,
+    /// PING to every neighbour each interval [default: 5s, or a third of the suspect timeout if that is
+    /// shorter]; has to be shorter than the suspect timeout
+    #[arg(long, env = "RUMORMILL_PING_INTERVAL", value_name = "DUR", allow_hyphen_values = true, value_parser = values::ping)]
+    pub ping_interval: Option<Duration>,
 
     /// Silence after which a neighbour is suspected
-    #[arg(long, env = "RUMORMILL_SUSPECT_TIMEOUT", value_name = "DUR", default_value = "15s", allow_hyphen_values = true, value_parser = values::duration)]
+    #[arg(long, env = "RUMORMILL_SUSPECT_TIMEOUT", value_name = "DUR", default_value = "15s", allow_hyphen_values = true, value_parser = values::silence)]
     pub suspect_timeout: Duration,
 
     /// One anti-entropy round each interval
@@ -319,8 +332,8 @@ pub struct PeerArgs {
     pub console: Option<bool>,
 
     /// Be one Maelstrom node on stdin and stdout; takes no IP, PORT and CONFIG. Maelstrom's links are
-    /// slow and its partitions short, so unless they are given, --ping-interval is 2s,
-    /// --suspect-timeout 5s, --sync-interval 3s and --probe-timeout 700ms
+    /// slow and its partitions short, so unless they are given, --ping-interval is 1s,
+    /// --suspect-timeout 6s, --sync-interval 3s and --probe-timeout 700ms
     #[arg(long, env = "RUMORMILL_MAELSTROM", value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_value_t = false, default_missing_value = "true", hide_default_value = true,
           hide_possible_values = true, value_parser = BoolishValueParser::new())]
@@ -328,8 +341,12 @@ pub struct PeerArgs {
 
     /// With --maelstrom: how long a node may gather broadcasts before it forwards them; with 0ms each
     /// goes straight to all
-    #[arg(long, env = "RUMORMILL_BATCH", value_name = "DUR", default_value = "160ms", value_parser = values::wait)]
+    #[arg(long, env = "RUMORMILL_BATCH", value_name = "DUR", default_value = "170ms", value_parser = values::wait)]
     pub batch: Duration,
+
+    /// With --maelstrom: which workload this is, before anything tells
+    #[arg(long, env = "RUMORMILL_WORKLOAD", value_name = "NAME", ignore_case = true)]
+    pub workload: Option<maelstrom::Workload>,
 }
 
 impl PeerArgs {
@@ -358,16 +375,18 @@ impl PeerArgs {
         }
         let args = Self::from_arg_matches(&matches)?;
         let mut options = maelstrom::Options::new(args.batch);
+        options.workload = args.workload;
         let peer = &mut options.peer;
         let set = |id, to: &mut Duration, value| {
             if is_given(id) {
                 *to = value;
             }
         };
-        set("ping_interval", &mut peer.ping_interval, args.ping_interval);
         set("suspect_timeout", &mut peer.suspect_timeout, args.suspect_timeout);
         set("sync_interval", &mut peer.sync_interval, args.sync_interval);
         set("probe_timeout", &mut peer.probe_timeout, args.common.probe_timeout);
+        peer.ping_interval = ping(args.ping_interval, peer.ping_interval, peer.suspect_timeout)
+            .map_err(|error| command.error(ErrorKind::ArgumentConflict, error))?;
         peer.fanout = args.fanout;
         peer.links = args.links;
         Ok((args, options))
@@ -404,7 +423,7 @@ impl PeerArgs {
             probe_timeout: self.common.probe_timeout,
             gossip_interval: self.gossip_interval,
             gossip_count: self.gossip_count,
-            ping_interval: self.ping_interval,
+            ping_interval: ping(self.ping_interval, PING, self.suspect_timeout)?,
             suspect_timeout: self.suspect_timeout,
             sync_interval: self.sync_interval,
             fanout: self.fanout,
@@ -415,6 +434,20 @@ impl PeerArgs {
             ..PeerConfig::new(me, network)
         })
     }
+}
+
+/// The time between two pings unless another is asked for.
+const PING: Duration = Duration::from_secs(5);
+
+/// The time between two pings: what was given, or the usual one, but three in a suspect timeout, so
+/// that one that is lost makes nobody a suspect.
+fn ping(
+    given: Option<Duration>,
+    usual: Duration,
+    suspect: Duration,
+) -> Result<Duration, ArgsError> {
+    let ping = given.unwrap_or_else(|| usual.min(suspect / 3));
+    if ping < suspect { Ok(ping) } else { Err(ArgsError::Ping { ping, suspect }) }
 }
 
 /// Links, and peers contacted at once: at least one, and not absurdly many.
@@ -434,11 +467,19 @@ const PEER_AFTER_HELP: &str = "\
 Durations are written 500ms, 5s, 1m. The command line wins over the environment. With no argument at
 all, SOCKET_ADDRESS=IP:PORT and VIEW=IP:PORT,... in the environment make it peer IP PORT --peers VIEW
 --http IP:PORT --gossip-count 0 --ephemeral --insecure.
-Exit codes: 0 after a clean stop, 1 for a failure while running, 2 for a mistake in the arguments or CONFIG.";
+Exit codes: 0 after a clean stop, 1 for a failure while running, 2 for a mistake in the arguments or CONFIG.
+
+Examples:
+  peer 127.0.0.1 6000 config.txt --http 127.0.0.1:8000    with the seeds that config.txt lists
+  peer 127.0.0.1 6001 --peers 127.0.0.1:6000 --console    without seeds, and with a console";
 
 const AFTER_HELP: &str = "\
 Durations are written 500ms, 5s, 1m. The command line wins over the environment.
-Exit codes: 0 after a clean stop, 1 for a failure while running, 2 for a mistake in the arguments or CONFIG.";
+Exit codes: 0 after a clean stop, 1 for a failure while running, 2 for a mistake in the arguments or CONFIG.
+
+Examples:
+  seed 127.0.0.1 5000 config.txt    the only seed, or one of some; config.txt lists 127.0.0.1:5000
+  seed 10.0.0.7 5000 config.txt --insecure --http 127.0.0.1:8500    for others on a trusted network";
 
 #[cfg(test)]
 mod tests {
@@ -469,10 +510,10 @@ mod tests {
         };
         let options = parse(&[]).unwrap();
         assert_eq!(options.batch, maelstrom::DEFAULT_BATCH);
-        assert_eq!(options.peer.ping_interval, Duration::from_secs(2));
-        let options = parse(&["--batch", "0ms", "--ping-interval", "5s", "--fanout", "4"]).unwrap();
+        assert_eq!(options.peer.ping_interval, Duration::from_secs(1));
+        let options = parse(&["--batch", "0ms", "--ping-interval", "4s", "--fanout", "4"]).unwrap();
         assert_eq!((options.batch, options.peer.fanout), (Duration::ZERO, 4));
-        assert_eq!(options.peer.ping_interval, Duration::from_secs(5));
+        assert_eq!(options.peer.ping_interval, Duration::from_secs(4));
         assert!(parse(&["127.0.0.1", "6000", "c"]).is_err());
     }
 

@@ -6,6 +6,14 @@ use std::time::Duration;
 /// The shortest interval or timeout: below, a timer would do nothing but fire.
 const SHORTEST: Duration = Duration::from_millis(1);
 
+/// The shortest time between two pings: a hundred a second to each neighbour are a load, and a thousand
+/// nothing but one.
+const SHORTEST_PING: Duration = Duration::from_millis(10);
+
+/// The shortest silence that may count as one: below, a busy machine suspects everybody again and
+/// again, and logs little else.
+const SHORTEST_SILENCE: Duration = Duration::from_millis(100);
+
 /// The longest interval or timeout: more is a mistake in the unit.
 const LONGEST: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
@@ -29,14 +37,28 @@ pub(super) fn http(text: &str) -> Result<SocketAddr, String> {
 
 /// An interval or timeout, never zero.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    at_least(SHORTEST, text)
+}
+
+/// The time between two pings.
+pub(super) fn ping(text: &str) -> Result<Duration, String> {
+    at_least(SHORTEST_PING, text)
+}
+
+/// The silence after which somebody is suspected.
+pub(super) fn silence(text: &str) -> Result<Duration, String> {
+    at_least(SHORTEST_SILENCE, text)
+}
+
+fn at_least(shortest: Duration, text: &str) -> Result<Duration, String> {
     let trimmed = text.trim();
     if trimmed.is_empty() || trimmed.chars().all(|c| c.is_ascii_digit() || c == '.') {
         return Err("a duration needs a unit; write 500ms, 5s or 1m".into());
     }
     let parsed = humantime::parse_duration(trimmed);
     let duration = parsed.map_err(|_| "not a duration; write 500ms, 5s or 1m")?;
-    if duration < SHORTEST {
-        return Err("too short; write 1ms or more".into());
+    if duration < shortest {
+        return Err(format!("too short; write {}ms or more", shortest.as_millis()));
     }
     if duration > LONGEST {
         return Err("too long; write 30d or less".into());

@@ -6,6 +6,7 @@
 //! counted. Nothing is decided here.
 
 mod answer;
+mod crowd;
 mod dump;
 mod events;
 mod metrics;

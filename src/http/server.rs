@@ -1,23 +1,22 @@
 //! Connections, within limits: how many, how slow, how long.
 
 use std::future::Future;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::DefaultBodyLimit;
 use axum::{Router, middleware};
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::answer::{no_such_path, with_whole_body, wrong_method};
+use super::crowd::{Answered, Crowd, Place};
 
-/// Connections at the same time; more wait to be accepted.
-const MAX_CONNECTIONS: usize = 1_024;
 /// A client that does not send its request within this is hung up on.
 const HEADER_PATIENCE: Duration = Duration::from_secs(10);
 /// Requests under way have this long to end when the node stops.
@@ -35,15 +34,19 @@ pub enum Source {
 }
 
 impl Source {
-    /// The next connection; none if there are no more.
-    async fn next(&mut self) -> Option<TcpStream> {
+    /// The next connection; none if there are no more. For want of descriptors one that asks nothing
+    /// goes.
+    async fn next(&mut self, crowd: &Crowd) -> Option<TcpStream> {
         match self {
             Source::Shared(streams) => streams.recv().await,
             Source::Own(listener) => loop {
                 match listener.accept().await {
                     Ok((stream, _)) => return Some(stream),
-                    // The event "a descriptor is free" is not to be had from the system.
-                    Err(_) => tokio::time::sleep(ACCEPT_AGAIN).await,
+                    Err(_) => {
+                        crowd.make_room();
+                        // The event "a descriptor is free" is not to be had from the system.
+                        tokio::time::sleep(ACCEPT_AGAIN).await;
+                    }
                 }
             },
         }
@@ -58,19 +61,16 @@ pub async fn serve(mut source: Source, routes: Router, stop: impl Future<Output 
         // The limit of its own is above that.
         .layer(DefaultBodyLimit::disable())
         .layer(middleware::from_fn(with_whole_body));
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let crowd = Crowd::default();
     let stopping = CancellationToken::new();
     let connections = TaskTracker::new();
     let accept = async {
         loop {
-            // The semaphore is never closed, so there is always a place some time.
-            let Ok(place) = places.clone().acquire_owned().await else { return };
-            let Some(stream) = source.next().await else { return };
-            let (routes, stopping) = (routes.clone(), stopping.clone());
-            connections.spawn(async move {
-                serve_one(stream, routes, stopping).await;
-                drop(place);
-            });
+            let Some(stream) = source.next(&crowd).await else { return };
+            // Whoever has hung up already has no address.
+            let Ok(from) = stream.peer_addr() else { continue };
+            let Some(place) = crowd.enter(from.ip()) else { continue };
+            connections.spawn(serve_one(stream, place, routes.clone(), stopping.clone()));
         }
     };
     tokio::select! {
@@ -82,9 +82,14 @@ pub async fn serve(mut source: Source, routes: Router, stop: impl Future<Output 
     let _ = tokio::time::timeout(LAST_REQUESTS, connections.wait()).await;
 }
 
-async fn serve_one(stream: TcpStream, routes: Router, stopping: CancellationToken) {
+async fn serve_one(stream: TcpStream, place: Place, routes: Router, stopping: CancellationToken) {
     let _ = stream.set_nodelay(true);
-    let service = TowerToHyperService::new(routes.into_service());
+    let routes = TowerToHyperService::new(routes.into_service());
+    let asked = place.clone();
+    let service = service_fn(move |request| {
+        let (asking, answer) = (asked.request(), routes.call(request));
+        async move { answer.await.map(|answer| answer.map(|body| Answered::new(body, asking))) }
+    });
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(HEADER_PATIENCE);
     let connection = server.serve_connection(TokioIo::new(stream), service);
@@ -92,6 +97,7 @@ async fn serve_one(stream: TcpStream, routes: Router, stopping: CancellationToke
     tokio::select! {
         // What went wrong on it is the client's business.
         _ = connection.as_mut() => {}
+        () = place.sent_away() => {}
         () = stopping.cancelled() => {
             connection.as_mut().graceful_shutdown();
             let _ = connection.await;

@@ -13,14 +13,13 @@ use tokio::time::{Instant, timeout_at};
 
 use super::answer::{Answer, Failure, body_of, json_of, ok, path_of};
 use super::dump;
-use crate::logging;
 use crate::node::PeerHandle;
 use crate::proto::event::{Event, Severity};
 use crate::proto::kv::clock::{Clock, MetadataError, Seen};
 use crate::proto::kv::replica::{Reply, Request};
 use crate::proto::kv::store::MAX_KEY;
 use crate::proto::kv::value;
-use crate::proto::message::{Addr, Role};
+use crate::proto::message::Addr;
 use crate::proto::peer::PeerMachine;
 
 type KeyPath = Result<Path<String>, PathRejection>;
@@ -203,7 +202,7 @@ fn check_cid(
     let reason = "the cid is not that of the value";
     let keys = vec![("key", key.to_owned()), ("reason", reason.to_owned())];
     let event = Event::Note { severity: Severity::Warn, what: "write refused", keys };
-    logging::event(Role::Peer, peer.address(), &event);
+    peer.say(&event);
     Err(bad(reason))
 }
 

@@ -1,7 +1,8 @@
 //! The file side of the log: appended to by any number of processes, whole lines in one `write`.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Seek, Write};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 
@@ -36,6 +37,34 @@ impl LogFile {
     }
 }
 
+/// What takes lines, and can take the half of one back.
+pub(super) trait Lines: Write {
+    /// Of the last write the last `bytes` are half a line, because there was no room for the rest:
+    /// takes them back, so that what is in the file ends with a whole line. False if they stay.
+    fn take_back(&mut self, path: &Path, bytes: usize) -> bool;
+}
+
+impl Lines for File {
+    /// In append mode the position is where the last write ended. As long as that is the end of the
+    /// file, nobody has written since, and the half can be cut off: whoever might, in the moment
+    /// between the look and the cut, has the same full disk. Otherwise the half gets an end of its own,
+    /// in place, so that the line behind it is whole.
+    fn take_back(&mut self, path: &Path, bytes: usize) -> bool {
+        let (Ok(end), Ok(here)) = (self.stream_position(), self.metadata()) else { return false };
+        let Some(begin) = u64::try_from(bytes).ok().and_then(|bytes| end.checked_sub(bytes)) else {
+            return false;
+        };
+        if here.len() == end {
+            return self.set_len(begin).is_ok();
+        }
+        // A descriptor in append mode writes at the end, wherever it is told to.
+        let Ok(again) = OpenOptions::new().write(true).open(path) else { return false };
+        let same =
+            again.metadata().is_ok_and(|it| (it.dev(), it.ino()) == (here.dev(), here.ino()));
+        same && end > begin && again.write_all_at(b"\n", end - 1).is_ok()
+    }
+}
+
 /// Append mode is what keeps the lines of several processes apart: the system puts each write at
 /// the end of the file, wherever that is by then.
 fn append(path: &Path) -> Result<File, LogError> {
@@ -43,7 +72,7 @@ fn append(path: &Path) -> Result<File, LogError> {
     opened.map_err(|source| LogError::Open { path: path.to_owned(), source })
 }
 
-impl<W: Write> LogFile<W> {
+impl<W: Lines> LogFile<W> {
     fn lock(&self) -> MutexGuard<'_, Open<W>> {
         self.open.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
@@ -70,7 +99,13 @@ impl<W: Write> LogFile<W> {
                     let (done, rest) =
                         lines.split_at_checked(n.saturating_sub(end)).unwrap_or((lines, &[]));
                     let whole = done.last().is_none_or(|last| *last == b'\n');
-                    open.torn = if n > 0 { !whole } else { open.torn };
+                    if !whole {
+                        let half = done.iter().rev().take_while(|byte| **byte != b'\n').count();
+                        // With the end of the torn line in front, which stays.
+                        open.torn = !open.to.take_back(&self.path, half);
+                    } else if n > 0 {
+                        open.torn = false;
+                    }
                     if rest.is_empty() {
                         return;
                     }
@@ -134,7 +169,67 @@ mod tests {
         LogFile { path: "test".into(), open: Mutex::new(Open { to, failed: false, torn: false }) }
     }
 
-    fn record<W: Write>(file: &LogFile<W>, record: &str) {
+    impl Lines for Writes {
+        fn take_back(&mut self, _: &Path, _: usize) -> bool {
+            false
+        }
+    }
+
+    /// A file on a disk that takes so many bytes more.
+    struct Full(File, usize);
+
+    impl Write for Full {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let taken = bytes.len().min(self.1);
+            if taken == 0 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.1 -= taken;
+            self.0.write(&bytes[..taken])
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Lines for Full {
+        fn take_back(&mut self, path: &Path, bytes: usize) -> bool {
+            self.0.take_back(path, bytes)
+        }
+    }
+
+    #[test]
+    fn on_a_full_disk_the_file_ends_with_a_whole_line() {
+        let dir = tempfile::tempdir().unwrap();
+        for room in 0..=17 {
+            let path = dir.path().join(room.to_string());
+            let to = Full(append(&path).unwrap(), room);
+            let open = Mutex::new(Open { to, failed: false, torn: false });
+            let file = LogFile { path: path.clone(), open };
+            file.write("first\nsecond\n");
+            file.write("third\n");
+            let left = std::fs::read_to_string(&path).unwrap();
+            assert!(left.is_empty() || left.ends_with('\n'), "room for {room}: {left:?}");
+            let whole = |line: &str| ["first", "second", "third"].contains(&line);
+            assert!(left.lines().all(whole), "room for {room}: {left:?}");
+            file.lock().to.1 = 100;
+            file.write("later\n");
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{left}later\n"));
+        }
+    }
+
+    #[test]
+    fn half_a_line_that_another_process_has_written_behind_gets_an_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let mut mine = append(&path).unwrap();
+        mine.write_all(b"whole\nhalf").unwrap();
+        append(&path).unwrap().write_all(b"another\n").unwrap();
+        assert!(mine.take_back(&path, 4));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "whole\nhal\nanother\n");
+    }
+
+    fn record<W: Lines>(file: &LogFile<W>, record: &str) {
         let mut line = String::new();
         file.line(record, &mut line);
         file.write(&line);

@@ -6,9 +6,26 @@
 
 use serde_json::{Map, Value};
 
-use super::elements::Kind;
+use super::workload::Kind;
 
 type Body = Map<String, Value>;
+
+/// The types of requests that a node serves.
+const SERVED: [&str; 13] = [
+    "init",
+    "topology",
+    "echo",
+    "broadcast",
+    "add",
+    "generate",
+    "read",
+    "gossip_round",
+    "gossip_sync",
+    "digest",
+    "digest_sync",
+    "stats",
+    "frames",
+];
 
 /// Characters of a line that a complaint about it shows at most.
 const SHOWN: usize = 200;
@@ -22,8 +39,11 @@ pub(super) enum Request {
     },
     Topology,
     Echo(Value),
-    /// `broadcast` or `add`.
+    /// `broadcast`, or `add` to a set.
     Say(Kind, Value),
+    /// `add` to a counter.
+    Count(i64),
+    Generate,
     Read,
     Round,
     Sync(Vec<Value>),
@@ -81,8 +101,8 @@ pub(super) fn envelope(line: &str) -> Result<(String, Body), String> {
 }
 
 impl Request {
-    /// Reads a body.
-    pub fn read(body: &Body) -> Result<Self, Mistake> {
+    /// Reads a body; which field an `add` has to have follows from the workload, if that is known.
+    pub fn read(body: &Body, workload: Option<Kind>) -> Result<Self, Mistake> {
         let Some(kind) = body.get("type") else {
             return Err(Mistake::malformed("type is missing"));
         };
@@ -92,6 +112,10 @@ impl Request {
         if body.contains_key("in_reply_to") {
             // An answer is never answered, or two nodes might never stop.
             return Ok(Request::Answer);
+        }
+        // Before anything else is looked at: what is not served has no form that it could lack.
+        if !SERVED.contains(&kind) {
+            return Err(Mistake::unknown(kind));
         }
         if body.get("msg_id").is_some_and(|id| !id.is_u64()) {
             return Err(Mistake::malformed("msg_id is not a whole number from 0 up"));
@@ -127,7 +151,27 @@ impl Request {
             },
             "echo" => Request::Echo(any("echo")?),
             "broadcast" => Request::Say(Kind::Message, any("message")?),
-            "add" => Request::Say(Kind::Element, any("element")?),
+            "add" => {
+                let counts = match workload {
+                    Some(Kind::Element) => false,
+                    Some(Kind::Counter { .. }) => true,
+                    // Nothing has told: the request does.
+                    _ => !body.contains_key("element") && body.contains_key("delta"),
+                };
+                if counts {
+                    let delta = any("delta")?.as_i64();
+                    let delta = delta.ok_or_else(|| {
+                        Mistake::malformed("add: delta is not a whole number of 64 bits")
+                    })?;
+                    if delta < 0 && workload == Some(Kind::Counter { grows_only: true }) {
+                        return Err(Mistake::malformed("add: a g-counter only grows"));
+                    }
+                    Request::Count(delta)
+                } else {
+                    Request::Say(Kind::Element, any("element")?)
+                }
+            }
+            "generate" => Request::Generate,
             "read" => Request::Read,
             "gossip_round" => Request::Round,
             "gossip_sync" => Request::Sync(list("messages")?),

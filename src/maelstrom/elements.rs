@@ -8,14 +8,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-/// What a client calls an element: the workload follows from it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// Of `broadcast`.
-    Message,
-    /// Of the g-set.
-    Element,
-}
+use super::workload::Kind;
 
 /// Numbers by size, then everything else by its JSON text; texts that differ are different.
 type Key = (u8, i128, String);
@@ -89,7 +82,7 @@ pub(super) fn payload(kind: Option<Kind>, element: &Value) -> String {
     let mark = match kind {
         Some(Kind::Message) => 'm',
         Some(Kind::Element) => 'e',
-        None => '?',
+        Some(Kind::Counter { .. } | Kind::Nothing) | None => '?',
     };
     format!("{mark}{element}")
 }

@@ -20,6 +20,12 @@ use crate::proto::time::Time;
 /// Connections at the same time; a network of some hundred nodes needs as many.
 const MAX_LINES: usize = 16_384;
 
+/// What nobody waits for waits this long for a message that goes the same way.
+const PATIENCE: Duration = Duration::from_millis(350);
+/// So does a question of anti-entropy, longer: with the answer to it that has to come before it is asked
+/// again.
+const QUESTION: Duration = Duration::from_millis(400);
+
 /// The other node, the number that the one who opened the connection gave it, and whether that was
 /// this node.
 type Name = (String, Conn, bool);
@@ -36,7 +42,7 @@ pub(super) struct Links {
     opening: BTreeMap<Conn, Time>,
     incoming_used: Conn,
     queues: BTreeMap<String, Queue>,
-    patience: Duration,
+    company: Duration,
 }
 
 /// What waits to go to one node.
@@ -48,8 +54,8 @@ struct Queue {
 }
 
 impl Links {
-    /// Of the node at `me`, among these nodes. What is not urgent may wait for company.
-    pub fn new(me: Addr, all: impl Iterator<Item = (String, Addr)>, patience: Duration) -> Self {
+    /// Of the node at `me`, among these nodes. Gossip to an older one may wait so long for company.
+    pub fn new(me: Addr, all: impl Iterator<Item = (String, Addr)>, company: Duration) -> Self {
         let addresses: BTreeMap<String, Addr> = all.collect();
         let names = addresses.iter().map(|(name, addr)| (*addr, name.clone())).collect();
         Self {
@@ -61,7 +67,7 @@ impl Links {
             opening: BTreeMap::new(),
             incoming_used: 1,
             queues: BTreeMap::new(),
-            patience,
+            company,
         }
     }
 
@@ -108,12 +114,12 @@ impl Links {
                 };
                 self.remember(conn, (name, conn, true));
                 self.opening.insert(conn, now + within);
-                self.queue(now, conn, "open", &bytes, true);
+                self.queue(now, conn, "open", &bytes, Duration::ZERO);
             }
             Effect::Answer { conn, answer } => {
                 let mut bytes = Vec::new();
                 if codec::encode_answer(&answer, &mut bytes).is_ok() {
-                    self.queue(now, conn, "answer", &bytes, true);
+                    self.queue(now, conn, "answer", &bytes, Duration::ZERO);
                 }
                 if matches!(answer, Answer::Refused(_)) {
                     self.forget(conn);
@@ -122,7 +128,7 @@ impl Links {
             Effect::Send { conn, message } => self.send(now, &[conn], &message),
             Effect::SendMany { conns, message } => self.send(now, &conns, &message),
             Effect::Close { conn } => {
-                self.queue(now, conn, "close", &[], false);
+                self.queue(now, conn, "close", &[], PATIENCE);
                 self.forget(conn);
             }
             _ => {}
@@ -135,22 +141,39 @@ impl Links {
         if codec::encode(message, &mut bytes).is_err() {
             return;
         }
-        // All else can wait for what somebody waits for.
-        let urgent = matches!(message, Message::Gossip(_) | Message::Want(_));
         for conn in conns {
-            self.queue(now, *conn, "say", &bytes, urgent);
+            let wait = self.wait(*conn, message);
+            self.queue(now, *conn, "say", &bytes, wait);
         }
     }
 
-    fn queue(&mut self, now: Time, conn: Conn, what: &str, bytes: &[u8], urgent: bool) {
+    /// How long a message may wait for another one that goes the same way.
+    fn wait(&self, conn: Conn, message: &Message) -> Duration {
+        match message {
+            Message::Gossip(_) => {
+                // What comes from the hub has been gathered there. The older ones have the lower addresses.
+                let to = self.lines.get(&conn).and_then(|(name, ..)| self.addresses.get(name));
+                if to.is_some_and(|to| *to < self.me) { self.company } else { Duration::ZERO }
+            }
+            // A step of a comparison comes only if the two differ, and the first question over a new
+            // link is what heals a cut.
+            Message::Want(_) | Message::SyncRanges(_) | Message::SyncDigest { fresh: true, .. } => {
+                Duration::ZERO
+            }
+            Message::SyncDigest { .. } => QUESTION,
+            _ => PATIENCE,
+        }
+    }
+
+    fn queue(&mut self, now: Time, conn: Conn, what: &str, bytes: &[u8], wait: Duration) {
         let Some((name, number, mine)) = self.lines.get(&conn).cloned() else { return };
         // Without the length in front: the text has its own.
         let bytes = bytes.get(4..).unwrap_or(&[]);
-        self.put(now, name, json!([number, mine, what, to_hex(bytes)]), urgent);
+        self.put(now, name, json!([number, mine, what, to_hex(bytes)]), wait);
     }
 
-    fn put(&mut self, now: Time, name: String, frame: Value, urgent: bool) {
-        let due = if urgent { now } else { now + self.patience };
+    fn put(&mut self, now: Time, name: String, frame: Value, wait: Duration) {
+        let due = now + wait;
         let queue = self.queues.entry(name).or_insert(Queue { frames: Vec::new(), due });
         queue.frames.push(frame);
         queue.due = queue.due.min(due);
@@ -237,7 +260,7 @@ impl Links {
             ("say" | "answer", None) => {
                 let gone = json!([number, !theirs, "close", ""]);
                 let now = Time::default();
-                self.put(now, src.to_owned(), gone, true);
+                self.put(now, src.to_owned(), gone, Duration::ZERO);
                 None
             }
             ("close", None) | ("open" | "answer", Some(_)) => None,

@@ -37,6 +37,9 @@ pub enum AcceptError {
     /// It ended before its hello did.
     #[error("closed before its hello was complete")]
     Closed,
+    /// Somebody else's protocol.
+    #[error("{0}")]
+    NoLink(&'static str),
     /// What was said is no hello.
     #[error("{0}")]
     Decode(#[from] DecodeError),
@@ -143,12 +146,34 @@ async fn read_opening(
 ) -> Result<BytesMut, AcceptError> {
     let mut frames = codec::opening_frames();
     loop {
+        if let Some(stranger) = stranger(buffer) {
+            return Err(AcceptError::NoLink(stranger));
+        }
         if let Some(frame) = codec::next_frame(&mut frames, buffer)? {
             return Ok(frame);
         }
         if stream.read_buf(buffer).await? == 0 {
             return Err(AcceptError::Closed);
         }
+    }
+}
+
+/// What speaks a protocol of its own at this port, by the first bytes of it: as the length of a hello,
+/// which they are not, they would be told of as a frame over the limit.
+fn stranger(bytes: &[u8]) -> Option<&'static str> {
+    const HTTP: [&[u8]; 11] = [
+        b"GET ", b"HEAD", b"POST", b"PUT ", b"DELE", b"CONN", b"OPTI", b"TRAC", b"PATC", b"PRI ",
+        b"HTTP",
+    ];
+    let first = bytes.get(..4)?;
+    if HTTP.contains(&first) {
+        Some("somebody speaks HTTP to the port of the links; HTTP is served where --http says")
+    } else if first.starts_with(&[0x16, 3]) {
+        Some("somebody speaks TLS to the port of the links, which takes links alone")
+    } else if first.starts_with(&[0]) {
+        None
+    } else {
+        Some("what was said is no link: another protocol, or another program's port was meant")
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 
+use crate::logging;
 use crate::proto::event::{Event, Severity};
 use crate::proto::message::{Addr, Role};
 
@@ -58,8 +59,17 @@ impl EventLog {
             lines.pop_front();
         }
         lines.push_back((id, line.to_string().into()));
-        drop(lines);
+        // Told before the next line may take its number from it: two lines of one number would be one
+        // to whoever follows.
         self.newest.send_replace(id);
+    }
+
+    /// Logs what happened to a node outside its own task, and tells those who follow.
+    pub(crate) fn say(log: Option<&Self>, role: Role, me: Addr, event: &Event) {
+        logging::event(role, me, event);
+        if let Some(log) = log {
+            log.add(role, me, event);
+        }
     }
 
     /// The number of the next line.
@@ -129,6 +139,19 @@ fn unquote(value: &str) -> (String, usize) {
                 Some((_, 'n')) => text.push('\n'),
                 Some((_, 't')) => text.push('\t'),
                 Some((_, 'r')) => text.push('\r'),
+                Some((_, '0')) => text.push('\0'),
+                // As `\u{1b}`, which is how what cannot be printed is written.
+                Some((at, 'u')) => {
+                    let rest = quoted.get(at + 1..).and_then(|rest| rest.strip_prefix('{'));
+                    let hex = rest.and_then(|rest| rest.split_once('}')).map(|(hex, _)| hex);
+                    let code = hex.and_then(|hex| u32::from_str_radix(hex, 16).ok());
+                    let (Some(hex), Some(letter)) = (hex, code.and_then(char::from_u32)) else {
+                        text.push('u');
+                        continue;
+                    };
+                    text.push(letter);
+                    letters.by_ref().nth(hex.len() + 1);
+                }
                 Some((_, other)) => text.push(other),
                 None => {}
             },
@@ -158,6 +181,38 @@ mod tests {
         assert_eq!(json["reason"], "it says \"a=b\" twice");
         assert_eq!((json["n"].as_str(), json["who"].as_str()), (Some("1"), Some("seed")));
         assert_eq!(json["level"], "WARN");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_value_arrives_as_it_was(value in "[\\PC\u{0}-\u{1f}\u{7f}-\u{9f}\"\\\\ =\u{200b}\u{202e}]{0,20}") {
+            let keys = vec![("key", value.clone()), ("next", "1".to_owned())];
+            let event = Event::Note { severity: Severity::Info, what: "two words", keys };
+            let json = to_json(Role::Peer, ([127, 0, 0, 1], 1).into(), &event);
+            proptest::prop_assert_eq!(json["key"].as_str(), Some(value.as_str()));
+            proptest::prop_assert_eq!(&json["next"], "1");
+            proptest::prop_assert_eq!(&json["event"], "two words");
+        }
+    }
+
+    #[test]
+    fn no_two_lines_share_a_number_and_who_follows_misses_none() {
+        let log = EventLog::default();
+        let first = log.next();
+        let me = ([127, 0, 0, 1], 5000).into();
+        let (threads, lines) = (4, 200);
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    for size in 0..lines {
+                        log.add(Role::Seed, me, &Event::PeerList { size });
+                    }
+                });
+            }
+        });
+        let numbers: Vec<u64> = log.from(first).into_iter().map(|(id, _)| id).collect();
+        let all: Vec<u64> = (first..).take(threads * lines).collect();
+        assert_eq!(numbers, all);
     }
 
     #[tokio::test]

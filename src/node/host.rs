@@ -196,6 +196,8 @@ pub(super) struct Host<M> {
     /// Batches up to this one are on disk.
     durable: u64,
     stopped: bool,
+    /// Why it stopped by itself.
+    failure: Option<String>,
 }
 
 impl<M: Machine + Send + 'static> Host<M> {
@@ -242,6 +244,7 @@ impl<M: Machine + Send + 'static> Host<M> {
             to_keep_of_store: Vec::new(),
             durable: 0,
             stopped: false,
+            failure: None,
         };
         (host, sender)
     }
@@ -284,8 +287,8 @@ impl<M: Machine + Send + 'static> Host<M> {
         )
     }
 
-    /// Runs the machine until it has stopped.
-    pub async fn run(mut self) {
+    /// Runs the machine until it has stopped; why, if nobody wanted it.
+    pub async fn run(mut self) -> Option<String> {
         let mut now = self.clock.now();
         self.handle(now, Input::Start);
         self.flush(now);
@@ -314,7 +317,9 @@ impl<M: Machine + Send + 'static> Host<M> {
             self.flush(now);
             while self.farewells.try_join_next().is_some() {}
         }
+        let failure = self.failure.take();
         self.end().await;
+        failure
     }
 
     async fn end(mut self) {
@@ -430,7 +435,8 @@ impl<M: Machine + Send + 'static> Host<M> {
             }
             Inbound::DiskFailed(error) => {
                 // Nothing that is said from here on could be kept.
-                self.note(Severity::Warn, "disk failed", &error);
+                self.note(Severity::Error, "disk failed", &error);
+                self.failure = Some(error);
                 self.stopped = true;
             }
             Inbound::Leave => self.handle(now, Input::Command(Command::Leave)),

@@ -19,7 +19,6 @@ use tokio::task::AbortHandle;
 
 use super::events::EventLog;
 use super::host::Inbound;
-use crate::logging;
 use crate::net::handshake::{self, AcceptError};
 use crate::proto::config::Network;
 use crate::proto::event::{Event, Severity};
@@ -30,6 +29,8 @@ const MAX_HALF_OPEN: usize = 512;
 /// Open connections from one address, probes not counted. A thousand peers on one machine are a
 /// test, and must still fit.
 const MAX_LINKS_PER_ADDRESS: usize = 4_096;
+/// Want of descriptors is told this often: it lasts, and each further line is as much use as the first.
+const OUT_OF_FILES_TOLD: Duration = Duration::from_secs(60);
 /// Pause when the system has no more file descriptors.
 const OUT_OF_FILES: Duration = Duration::from_millis(50);
 /// Lines about connections that came to nothing, in a second; further ones are only counted.
@@ -126,6 +127,26 @@ impl Silent {
     }
 }
 
+/// Attempts to accept that failed.
+#[derive(Debug, Default)]
+struct Failures {
+    told: Option<Instant>,
+    since: u64,
+}
+
+impl Failures {
+    /// What to say of one more, if it is time to say it.
+    fn told(&mut self, now: Instant, error: &std::io::Error) -> Option<String> {
+        self.since += 1;
+        if self.told.is_some_and(|told| now.duration_since(told) < OUT_OF_FILES_TOLD) {
+            return None;
+        }
+        self.told = Some(now);
+        let times = std::mem::take(&mut self.since);
+        Some(format!("{error}; attempts={times} since this was last said; raise ulimit -n"))
+    }
+}
+
 /// Logs what came to nothing, not more often than is of use.
 #[derive(Clone, Debug)]
 struct Notes {
@@ -158,10 +179,7 @@ impl Notes {
         }
         drop(budget);
         let event = Event::Note { severity, what, keys };
-        logging::event(self.role, self.me, &event);
-        if let Some(log) = &self.log {
-            log.add(self.role, self.me, &event);
-        }
+        EventLog::say(self.log.as_ref(), self.role, self.me, &event);
     }
 }
 
@@ -176,11 +194,14 @@ pub(super) async fn run(
     let network = Arc::new(network);
     let (silent, open) = (Silent::default(), Crowd::default());
     let notes = Notes { role, me, log, budget: Arc::new(Mutex::new((Instant::now(), 0, 0))) };
+    let mut failures = Failures::default();
     for number in 0.. {
         let (stream, from) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                notes.note(Severity::Warn, "accept failed", None, error.to_string());
+                if let Some(reason) = failures.told(Instant::now(), &error) {
+                    notes.note(Severity::Warn, "accept failed", None, reason);
+                }
                 // Waiting for the event "a descriptor is free" is not to be had from the system.
                 tokio::time::sleep(OUT_OF_FILES).await;
                 continue;

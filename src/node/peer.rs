@@ -6,9 +6,11 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+use super::events::EventLog;
 use super::host::{Host, Inbound, Inspection};
 use super::listener::Port;
 use crate::proto::config::PeerConfig;
+use crate::proto::event::Event;
 use crate::proto::gossip::{Counters, MAX_PAYLOAD, MessageId};
 use crate::proto::kv::clock::Seen;
 use crate::proto::kv::replica::{Reply, Request};
@@ -162,9 +164,15 @@ impl Publisher {
 pub struct PeerHandle {
     address: Addr,
     inbox: mpsc::Sender<Inbound>,
+    log: Option<EventLog>,
 }
 
 impl PeerHandle {
+    /// Logs what happened at this peer outside its own task, for those who follow its log, too.
+    pub(crate) fn say(&self, event: &Event) {
+        EventLog::say(self.log.as_ref(), Role::Peer, self.address, event);
+    }
+
     /// Where the peer listens.
     pub fn address(&self) -> Addr {
         self.address
@@ -260,17 +268,19 @@ impl PeerHandle {
 pub struct Peer {
     address: Addr,
     inbox: mpsc::Sender<Inbound>,
-    task: JoinHandle<()>,
+    log: Option<EventLog>,
+    task: JoinHandle<Option<String>>,
 }
 
 impl Peer {
     /// Starts a peer on the current tokio runtime. `config.me` is the address that others are
     /// told; the port's own, unless it listens on all addresses.
     pub fn start(port: impl Into<Port>, config: PeerConfig) -> Self {
-        let (address, network) = (config.me, config.network.clone());
+        let (address, network, port) = (config.me, config.network.clone(), port.into());
+        let log = port.log.clone();
         let machine = PeerMachine::new(config, super::chance());
-        let (host, inbox) = Host::new(machine, port.into(), Role::Peer, address, network);
-        Self { address, inbox, task: tokio::spawn(host.run()) }
+        let (host, inbox) = Host::new(machine, port, Role::Peer, address, network);
+        Self { address, inbox, log, task: tokio::spawn(host.run()) }
     }
 
     /// Starts a peer that keeps its replica of the store on disk, and begins with what is there.
@@ -283,12 +293,13 @@ impl Peer {
         config: PeerConfig,
         mut replica: OpenReplica,
     ) -> Result<Self, StorageError> {
-        let (address, network) = (config.me, config.network.clone());
+        let (address, network, port) = (config.me, config.network.clone(), port.into());
+        let log = port.log.clone();
         let machine = PeerMachine::new(config, super::chance());
         let machine = machine.recovered(replica.take_store());
-        let (mut host, inbox) = Host::new(machine, port.into(), Role::Peer, address, network);
+        let (mut host, inbox) = Host::new(machine, port, Role::Peer, address, network);
         host.keep_replica_in(replica)?;
-        Ok(Self { address, inbox, task: tokio::spawn(host.run()) })
+        Ok(Self { address, inbox, log, task: tokio::spawn(host.run()) })
     }
 
     /// Where it listens.
@@ -298,7 +309,7 @@ impl Peer {
 
     /// A handle to ask it from anywhere.
     pub fn handle(&self) -> PeerHandle {
-        PeerHandle { address: self.address, inbox: self.inbox.clone() }
+        PeerHandle { address: self.address, inbox: self.inbox.clone(), log: self.log.clone() }
     }
 
     /// Gossips a payload to everybody, and returns the message's identity.
@@ -358,8 +369,8 @@ impl Peer {
         self.task.abort();
     }
 
-    /// Waits until it has ended by itself, which it does only if it fails.
-    pub async fn ended(&mut self) {
-        let _ = (&mut self.task).await;
+    /// Waits until it has ended by itself, which it does only if it fails; why, if that is known.
+    pub async fn ended(&mut self) -> Option<String> {
+        (&mut self.task).await.ok().flatten()
     }
 }

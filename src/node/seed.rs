@@ -67,7 +67,7 @@ impl SeedHandle {
 pub struct Seed {
     address: Addr,
     inbox: mpsc::Sender<Inbound>,
-    task: JoinHandle<()>,
+    task: JoinHandle<Option<String>>,
 }
 
 impl Seed {
@@ -175,8 +175,8 @@ impl Seed {
         self.task.abort();
     }
 
-    /// Waits until it has ended by itself, which it does only if it fails.
-    pub async fn ended(&mut self) {
-        let _ = (&mut self.task).await;
+    /// Waits until it has ended by itself, which it does only if it fails; why, if that is known.
+    pub async fn ended(&mut self) -> Option<String> {
+        (&mut self.task).await.ok().flatten()
     }
 }

@@ -9,6 +9,8 @@ use super::message::{Addr, ChangeKind, Incarnation};
 /// How much it matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Severity {
+    /// What ends the process.
+    Error,
     /// Something a user should act on.
     Warn,
     /// The story.

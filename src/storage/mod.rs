@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
-use redb::{Database, DatabaseError, TableDefinition};
+use redb::{Database, TableDefinition};
 
 pub use registry::{OpenStore, RegistryStore};
 pub use replica::{OpenReplica, ReplicaStore};
@@ -57,22 +57,79 @@ pub enum StorageError {
         /// The version that this program reads.
         reads: u64,
     },
+    /// The system does not let the file be read or written.
+    #[error("cannot use {}: {source}; {}", file.display(), what_to_do(source))]
+    Disk {
+        /// The file.
+        file: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
     /// The writer cannot be started.
     #[error("cannot start the writer of the data directory: {0}")]
     Thread(std::io::Error),
 }
 
-/// Opens a database in a directory, which is made if it is not there.
+/// What helps against a failure of the disk.
+fn what_to_do(error: &std::io::Error) -> &'static str {
+    use std::io::ErrorKind::{FileTooLarge, PermissionDenied, QuotaExceeded, StorageFull};
+    match error.kind() {
+        StorageFull | QuotaExceeded | FileTooLarge => {
+            "free some space there and start it again: nothing that was answered is lost"
+        }
+        PermissionDenied => "make it readable and writable for this user, and start it again",
+        _ => "see to that disk and start it again: nothing that was answered is lost",
+    }
+}
+
+/// What is wrong with a file that redb cannot use: the file itself, or the disk under it.
+fn trouble(file: &Path, error: redb::Error) -> StorageError {
+    use std::io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
+    let file = file.to_owned();
+    match error {
+        redb::Error::DatabaseAlreadyOpen => StorageError::InUse(file),
+        redb::Error::Io(source)
+            if !matches!(source.kind(), InvalidData | InvalidInput | UnexpectedEof) =>
+        {
+            StorageError::Disk { file, source }
+        }
+        error => StorageError::Damaged { file, what: error.to_string() },
+    }
+}
+
+/// What a file is called until it is a database.
+const UNFINISHED: &str = "unfinished";
+
+/// Opens a database in a directory, which is made if it is not there. A new one gets its name once it
+/// is a database, so that whatever has the name and is none was damaged: a file of zero bytes, which
+/// may have held a registry, would else begin a new one.
 fn open(dir: &Path, name: &str) -> Result<(Database, PathBuf), StorageError> {
     let directory = |source| StorageError::Directory { dir: dir.to_owned(), source };
     fs::create_dir_all(dir).map_err(directory)?;
     let file = dir.join(name);
     let mut builder = Database::builder();
     builder.set_cache_size(CACHE);
-    let database = builder.create(&file).map_err(|error| match error {
-        DatabaseError::DatabaseAlreadyOpen => StorageError::InUse(file.clone()),
-        error => StorageError::Damaged { file: file.clone(), what: error.to_string() },
-    })?;
+    match fs::metadata(&file) {
+        Ok(found) if found.len() == 0 => {
+            return Err(StorageError::Damaged { file, what: "it has no bytes".to_owned() });
+        }
+        Ok(_) => {
+            let database = builder.open(&file).map_err(|error| trouble(&file, error.into()))?;
+            return Ok((database, file));
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(source) => return Err(StorageError::Disk { file, source }),
+    }
+    let unfinished = file.with_extension(UNFINISHED);
+    let failed = |source| StorageError::Disk { file: file.clone(), source };
+    match fs::remove_file(&unfinished) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    let database = builder.create(&unfinished).map_err(|error| trouble(&file, error.into()))?;
+    fs::rename(&unfinished, &file).map_err(failed)?;
+    // The name is on disk, too, before anything in the file is relied on.
+    fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed)?;
     Ok((database, file))
 }
 
@@ -92,7 +149,7 @@ pub struct Writer<T> {
 impl<T: Send + 'static> Writer<T> {
     /// Starts it; it calls `durable` with the number of the last batch that is on disk.
     fn start(
-        (database, dir): (Database, PathBuf),
+        (database, file): (Database, PathBuf),
         name: &str,
         commit: Commit<T>,
         mut durable: impl FnMut(u64) + Send + 'static,
@@ -104,7 +161,7 @@ impl<T: Send + 'static> Writer<T> {
         let write = move || {
             while let Ok(mut group) = batches.recv() {
                 group.extend(batches.try_iter().flatten());
-                match commit(&database, &dir, &group) {
+                match commit(&database, &file, &group) {
                     Ok(()) => {
                         if let Some((last, _)) = group.last() {
                             durable(*last);
@@ -112,7 +169,7 @@ impl<T: Send + 'static> Writer<T> {
                     }
                     // A disk that fails once cannot be trusted with the next answer.
                     Err(error) => {
-                        failed(error.to_string());
+                        failed(trouble(&file, error).to_string());
                         return;
                     }
                 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
-use super::{Batch, META, StorageError, VERSION_KEY, Writer, open};
+use super::{Batch, META, StorageError, VERSION_KEY, Writer, open, trouble};
 use crate::proto::machine::Keep;
 use crate::proto::message::{Addr, Standing};
 use crate::proto::registry::{Record, Status};
@@ -26,7 +26,7 @@ pub type RegistryStore = Writer<Keep>;
 #[derive(Debug)]
 pub struct OpenStore {
     database: Database,
-    dir: PathBuf,
+    file: PathBuf,
     standing: Standing,
     founders: Vec<u64>,
     records: Vec<(Addr, Record)>,
@@ -41,7 +41,7 @@ impl OpenStore {
     pub fn open(dir: &Path) -> Result<Self, StorageError> {
         let (database, file) = open(dir, FILE)?;
         let (standing, founders, records) = read_all(&database, &file)?;
-        Ok(Self { database, dir: dir.to_owned(), standing, founders, records })
+        Ok(Self { database, file, standing, founders, records })
     }
 
     /// How far the seed that wrote it could be relied on.
@@ -69,17 +69,17 @@ impl OpenStore {
         durable: impl FnMut(u64) + Send + 'static,
         failed: impl FnOnce(String) + Send + 'static,
     ) -> Result<RegistryStore, StorageError> {
-        Writer::start((self.database, self.dir), "registry", commit, durable, failed)
+        Writer::start((self.database, self.file), "registry", commit, durable, failed)
     }
 }
 
-fn commit(database: &Database, dir: &Path, group: &[Batch<Keep>]) -> Result<(), redb::Error> {
+fn commit(database: &Database, file: &Path, group: &[Batch<Keep>]) -> Result<(), redb::Error> {
     if group.iter().all(|(_, changes)| changes.is_empty()) {
         return Ok(());
     }
     for change in group.iter().flat_map(|(_, changes)| changes) {
         if let Keep::SetAside(number) = change {
-            copy(database, &dir.join(format!("registry-{number}.redb")))?;
+            copy(database, &file.with_file_name(format!("registry-{number}.redb")))?;
         }
     }
     let transaction = database.begin_write()?;
@@ -154,8 +154,7 @@ type Kept = (Standing, Vec<u64>, Vec<(Addr, Record)>);
 
 fn read_all(database: &Database, file: &Path) -> Result<Kept, StorageError> {
     let damaged = |what: String| StorageError::Damaged { file: file.to_owned(), what };
-    let broken = |error: redb::Error| damaged(error.to_string());
-    let version = prepare(database).map_err(broken)?;
+    let version = prepare(database).map_err(|error| trouble(file, error))?;
     if version != FORMAT {
         return Err(StorageError::Version { file: file.to_owned(), found: version, reads: FORMAT });
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
-use super::{Batch, META, StorageError, VERSION_KEY, Writer, open};
+use super::{Batch, META, StorageError, VERSION_KEY, Writer, open, trouble};
 use crate::proto::kv::clock::{Clock, Dot};
 use crate::proto::kv::replica::StoreChange;
 use crate::proto::kv::store::{Store, Version, Write};
@@ -34,7 +34,7 @@ pub type ReplicaStore = Writer<StoreChange>;
 #[derive(Debug)]
 pub struct OpenReplica {
     database: Database,
-    dir: PathBuf,
+    file: PathBuf,
     store: Store,
 }
 
@@ -47,13 +47,13 @@ impl OpenReplica {
     pub fn open(dir: &Path) -> Result<Self, StorageError> {
         let (database, file) = open(dir, FILE)?;
         let damaged = |what: String| StorageError::Damaged { file: file.clone(), what };
-        let version = prepare(&database).map_err(|error| damaged(error.to_string()))?;
+        let version = prepare(&database).map_err(|error| trouble(&file, error))?;
         if version != FORMAT {
             return Err(StorageError::Version { file, found: version, reads: FORMAT });
         }
-        let store = read_all(&database).map_err(|error| damaged(error.to_string()))?;
+        let store = read_all(&database).map_err(|error| trouble(&file, error))?;
         let store = store.map_err(|key| damaged(format!("unreadable versions of {key:?}")))?;
-        Ok(Self { database, dir: dir.to_owned(), store })
+        Ok(Self { database, file, store })
     }
 
     /// What was kept; without a name if nothing was.
@@ -76,7 +76,7 @@ impl OpenReplica {
         durable: impl FnMut(u64) + Send + 'static,
         failed: impl FnOnce(String) + Send + 'static,
     ) -> Result<ReplicaStore, StorageError> {
-        Writer::start((self.database, self.dir), "store", commit, durable, failed)
+        Writer::start((self.database, self.file), "store", commit, durable, failed)
     }
 }
 

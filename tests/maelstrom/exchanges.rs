@@ -46,9 +46,14 @@ fn init(others: &[&str]) -> String {
 
 /// What a node alone answers to these requests, without what every reply carries.
 fn replies(requests: &[Value]) -> Vec<Value> {
+    replies_with(&[], requests)
+}
+
+/// The same of a node with these options.
+fn replies_with(options: &[&str], requests: &[Value]) -> Vec<Value> {
     let mut lines = vec![init(&[])];
     lines.extend((2..).zip(requests).map(|(id, body)| request(id, body.clone())));
-    let all = messages(&run(&[], &lines));
+    let all = messages(&run(options, &lines));
     assert_eq!(all.len(), lines.len(), "one reply each: {all:?}");
     let mut bodies = Vec::new();
     for (id, message) in (1..).zip(all) {
@@ -118,6 +123,97 @@ fn a_g_set_is_read_as_a_value() {
 }
 
 #[test]
+fn a_read_before_anything_tells_the_workload_is_answered_with_messages_alone() {
+    let read = json!({"type": "read"});
+    let nothing = json!({"type": "read_ok", "messages": []});
+    assert_eq!(replies(std::slice::from_ref(&read)), [nothing.clone()]);
+    let asked = |workload| replies_with(&["--workload", workload], std::slice::from_ref(&read));
+    for workload in ["broadcast", "echo", "unique-ids"] {
+        assert_eq!(asked(workload), [nothing.clone()], "{workload}");
+    }
+    assert_eq!(asked("g-set"), [json!({"type": "read_ok", "value": []})]);
+    for workload in ["g-counter", "pn-counter"] {
+        assert_eq!(asked(workload), [json!({"type": "read_ok", "value": 0})], "{workload}");
+    }
+}
+
+#[test]
+fn an_option_outweighs_what_a_request_tells() {
+    let replies = replies_with(
+        &["--workload", "g-set"],
+        &[json!({"type": "topology", "topology": {}}), json!({"type": "read"})],
+    );
+    assert_eq!(replies[1], json!({"type": "read_ok", "value": []}));
+}
+
+#[test]
+fn a_workload_that_there_is_none_of_is_a_mistake_in_the_arguments() {
+    let output = Command::new(env!("CARGO_BIN_EXE_peer"))
+        .args(["--maelstrom", "--workload", "lin-kv"])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("--workload") && said.contains("pn-counter"), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+}
+
+#[test]
+fn a_counter_sums_what_was_added() {
+    let add = |delta: Value| json!({"type": "add", "delta": delta});
+    let (ok, read) = (json!({"type": "add_ok"}), json!({"type": "read"}));
+    let value = |value: i64| json!({"type": "read_ok", "value": value});
+    for options in [&[][..], &["--workload", "pn-counter"]] {
+        assert_eq!(
+            replies_with(
+                options,
+                &[add(json!(3)), add(json!(0)), add(json!(-5)), add(json!(3)), read.clone()]
+            ),
+            [ok.clone(), ok.clone(), ok.clone(), ok.clone(), value(1)],
+            "{options:?}"
+        );
+    }
+    let grows = ["--workload", "g-counter"];
+    let replies = replies_with(
+        &grows,
+        &[
+            add(json!(7)),
+            add(json!(-1)),
+            add(json!(0.5)),
+            add(json!("1")),
+            json!({"type": "add", "element": 1}),
+            read,
+        ],
+    );
+    assert_eq!(replies[0], ok);
+    for refused in &replies[1..5] {
+        assert_eq!((&refused["type"], &refused["code"]), (&json!("error"), &json!(12)));
+    }
+    assert_eq!(replies[5], value(7), "what was refused is not in it");
+}
+
+#[test]
+fn a_counter_refuses_what_goes_beyond_its_bounds() {
+    let add = |delta: i64| json!({"type": "add", "delta": delta});
+    let replies = replies(&[add(i64::MAX), add(1), json!({"type": "read"})]);
+    assert_eq!(replies[1]["code"], 12, "{replies:?}");
+    assert_eq!(replies[2]["value"], i64::MAX);
+}
+
+#[test]
+fn generated_ids_are_unique_at_every_node_and_in_every_life() {
+    let generate = vec![json!({"type": "generate"}); 100];
+    let mut ids = std::collections::BTreeSet::new();
+    for options in [&[][..], &["--workload", "unique-ids"]] {
+        for reply in replies_with(options, &generate) {
+            assert_eq!(reply["type"], "generate_ok");
+            assert!(ids.insert(reply["id"].to_string()), "twice: {reply}");
+        }
+    }
+}
+
+#[test]
 fn digests_and_their_comparison() {
     let (empty, both) = (sha256(""), sha256("1,2"));
     assert_eq!(
@@ -141,7 +237,9 @@ fn digests_and_their_comparison() {
                 "type": "digest_sync_ok", "match": false, "transferred": 0, "local_messages": [1, 2],
             }),
             json!({
-                "type": "digest_sync_ok", "match": false, "transferred": 1, "local_messages": [1, 2],
+                "type": "digest_sync_ok", "match": false, "transferred": 1,
+                // After merging: what the other side may take from it is all that is here.
+                "local_messages": [1, 2, 3],
             }),
             json!({"type": "digest_ok", "digest": sha256("1,2,3"), "count": 3}),
         ]
@@ -223,15 +321,33 @@ fn mistakes_get_their_code_and_the_node_goes_on() {
         json!({"type": "topology"}),
         json!({"type": "init", "node_id": "n9", "node_ids": ["n9"]}),
         json!({"type": "frames", "frames": 1}),
+        json!({"type": "add", "delta": "1"}),
+        json!({"type": "add", "delta": null}),
         json!({"type": "echo", "echo": "still there"}),
     ])
     .iter()
     .map(|body| body["code"].clone())
     .collect();
     let mut expected = vec![json!(10)];
-    expected.extend(vec![json!(12); 11]);
+    expected.extend(vec![json!(12); 13]);
     expected.push(Value::Null);
     assert_eq!(codes, expected);
+}
+
+#[test]
+fn what_is_not_served_is_code_10_whatever_its_fields() {
+    let lines = [
+        init(&[]),
+        request(2, json!({"type": "txn", "txn": [["r", 1, null]]})),
+        request(3, json!({"type": "cas", "key": 1, "from": "a"})),
+        // Not even a number by which it could be answered.
+        json!({"src": "c1", "dest": "n1", "body": {"type": "send", "msg_id": "x"}}).to_string(),
+        json!({"src": "c1", "dest": "n1", "body": {"type": "poll", "msg_id": -1}}).to_string(),
+        json!({"src": "c1", "dest": "n1", "body": {"type": "read", "msg_id": -1}}).to_string(),
+    ];
+    let codes: Vec<Value> =
+        messages(&run(&[], &lines))[1..].iter().map(|m| m["body"]["code"].clone()).collect();
+    assert_eq!(codes, [10, 10, 10, 10, 12], "what is served has to be well-formed");
 }
 
 #[test]

@@ -4,6 +4,9 @@
 //! The real Maelstrom needs a JVM and a download, and so is no part of the test suite.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test that stops has said why
 
+mod counters;
 mod exchanges;
+mod healing;
 mod network;
 mod processes;
+mod workloads;

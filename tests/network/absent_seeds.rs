@@ -111,9 +111,7 @@ fn a_seed_that_comes_back_empty_catches_up() {
     // It may have all six from one seed, and does not vote before it has read the other one, too.
     network.wait_for("the vote of the seed that is back", |log| {
         let mut standings = log.lines()[so_far..].iter().filter(|l| l.addr == seed);
-        standings
-            .any(|l| l.event == "standing" && l.get("standing") == Some("voting"))
-            .then_some(())
+        standings.any(|l| l.event == "voting from now on").then_some(())
     });
     network.kill(others[0]);
     let last = network.start_peer(&QUIET);

@@ -400,6 +400,11 @@ impl MessageList {
         self.base
     }
 
+    /// The place that the next message gets.
+    pub fn next_place(&self) -> u64 {
+        self.base + self.entries.len() as u64
+    }
+
     /// The origin with an index.
     pub fn origin(&self, index: usize) -> Option<&Origin> {
         self.origins.get(index)?.as_ref()

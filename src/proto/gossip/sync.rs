@@ -93,6 +93,11 @@ impl Exchange {
 }
 
 impl Rumors {
+    /// Whether the other side still owes an answer.
+    pub(crate) fn is_asking(&self, conn: Conn) -> bool {
+        self.links.get(&conn).is_some_and(|link| !link.exchange.open.is_empty())
+    }
+
     /// Begins a round with the peer at the other end; with `all`, over what is so fresh, too, that
     /// gossip is at work on it.
     pub(crate) fn begin_sync(&mut self, turn: &mut Turn<'_>, conn: Conn, all: bool) {

@@ -76,12 +76,18 @@ impl PeerMachine {
         self.ping(turn, links);
     }
 
-    /// Pings those from which nothing has come for a while: any traffic counts as life, and where
-    /// each message counts it is the only sign that costs none.
+    /// Pings those from which nothing has come for so long that two more intervals would make them
+    /// suspects: any traffic counts as life, and where each message counts it is the only sign that
+    /// costs none. The older of two waits an interval longer, because one ping tells both of each other.
     pub(super) fn ping_the_silent(&mut self, turn: &mut Turn<'_>) {
-        let silent = |heard| turn.now.since(heard) >= self.config.ping_interval;
-        let links = self.neighbours.values().filter(|n| silent(n.heard)).map(|n| n.conn);
-        let links = links.collect();
+        let (interval, limit) = (self.config.ping_interval, self.config.suspect_timeout);
+        let me = self.age(&self.config.me);
+        let silent = |peer: &Addr, heard| {
+            let left = if me < self.age(peer) { interval } else { interval * 2 };
+            turn.now.since(heard) >= limit.saturating_sub(left)
+        };
+        let links = self.neighbours.iter().filter(|(peer, n)| silent(peer, n.heard));
+        let links = links.map(|(_, n)| n.conn).collect();
         self.ping(turn, links);
     }
 
@@ -413,6 +419,12 @@ impl PeerMachine {
                 let deadline = neighbour.heard + self.config.suspect_timeout;
                 self.timers.set(Timer::Silence(peer), deadline);
             }
+        }
+        if self.config.overlay != Overlay::ScaleFree {
+            // A cut that has healed towards one has most likely healed towards all, and each of them may
+            // hold what the others lack. Who waits for the next look at each loses seconds.
+            self.probe_all_suspects(turn);
+            self.fill(turn);
         }
     }
 

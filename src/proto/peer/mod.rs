@@ -32,6 +32,8 @@ use self::liveness::Suspicion;
 use self::open::Open;
 use self::overlay::Neighbour;
 use self::seeds::{Desk, Request};
+
+use self::sync::Calm;
 use self::testimony::Testimony;
 use super::clocks::Clocks;
 use super::config::{Overlay, PeerConfig};
@@ -147,6 +149,7 @@ pub struct PeerMachine {
     ranking: Option<Vec<Addr>>,
     /// Members whom dialling did not help, until when.
     avoid: BTreeMap<Addr, Time>,
+    calm: Calm,
 
     suspicions: BTreeMap<Addr, Suspicion>,
     /// Members that said that they leave: in which incarnation, and when.
@@ -198,6 +201,7 @@ impl PeerMachine {
             neighbours: BTreeMap::new(),
             ranking: None,
             avoid: BTreeMap::new(),
+            calm: Calm::default(),
             suspicions: BTreeMap::new(),
             departing: BTreeMap::new(),
             probes: BTreeMap::new(),

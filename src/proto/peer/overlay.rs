@@ -185,7 +185,7 @@ impl PeerMachine {
     }
 
     /// A member's place in the order of joining; what is not known as a member is the youngest.
-    fn age(&self, peer: &Addr) -> (u64, Addr) {
+    pub(super) fn age(&self, peer: &Addr) -> (u64, Addr) {
         (self.members.alive(peer).map_or(u64::MAX, |record| record.at), *peer)
     }
 

@@ -128,6 +128,15 @@ impl PeerMachine {
         }
     }
 
+    /// Looks at everybody that is suspected.
+    pub(super) fn probe_all_suspects(&mut self, turn: &mut Turn<'_>) {
+        let all: Vec<(Addr, Incarnation)> =
+            self.suspicions.iter().map(|(peer, s)| (*peer, s.incarnation)).collect();
+        for (peer, incarnation) in all {
+            self.look_at(turn, peer, incarnation, Why::Again);
+        }
+    }
+
     /// Probes a member; several reasons share one probe.
     pub(super) fn look_at(
         &mut self,

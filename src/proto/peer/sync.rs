@@ -22,13 +22,34 @@ use crate::proto::turn::Turn;
 const STRANGER: f64 = 0.25;
 /// A peer without links that found nobody to compare with tries again after this long.
 const AGAIN: Duration = Duration::from_secs(1);
+/// In a calm the pause between two rounds doubles so many times: news that was lost on its way to a node that nothing else reaches waits for the next round.
+const MOST_CALM: u32 = 1;
 /// Connections for a comparison at the same time that others have opened.
 const MAX_GUESTS: usize = 16;
+
+/// How long it has been calm.
+#[derive(Debug, Default)]
+pub(super) struct Calm {
+    /// The place of the next message when the last round began.
+    held: u64,
+    /// Rounds in a row that began in a calm.
+    rounds: u32,
+}
+
+impl Calm {
+    /// Sync intervals until the next round.
+    fn next_pause(&mut self, calm: bool) -> u32 {
+        self.rounds = if calm { (self.rounds + 1).min(MOST_CALM) } else { 0 };
+        1 << self.rounds
+    }
+}
 
 impl PeerMachine {
     /// Begins a round; with how many it is.
     pub(super) fn begin_sync_round(&mut self, turn: &mut Turn<'_>) -> usize {
-        let pause = self.jitter(self.config.sync_interval);
+        let calm = self.is_calm();
+        let pauses = self.calm.next_pause(calm);
+        let pause = self.jitter(self.config.sync_interval * pauses);
         self.timers.set(Timer::Sync, turn.now + pause);
         self.end_own_comparisons(turn);
         if self.leaving {
@@ -53,6 +74,16 @@ impl PeerMachine {
         let contacted = partners.len() + usize::from(called);
         self.compare_members(turn, partners);
         contacted
+    }
+
+    /// Whether another round so soon would find nothing: nothing has come since the last one, nobody
+    /// is suspected, and no question is open, as one would be to which the answer was lost. Only where
+    /// each message counts is it worth to ask.
+    fn is_calm(&mut self) -> bool {
+        let held = self.rumors.list().next_place();
+        let same = std::mem::replace(&mut self.calm.held, held) == held;
+        let answered = self.neighbours.values().all(|n| !self.rumors.is_asking(n.conn));
+        same && answered && self.config.overlay != Overlay::ScaleFree && self.suspicions.is_empty()
     }
 
     /// Calls a random member that is no neighbour; false if there is none. One that is suspected is

@@ -194,12 +194,16 @@ impl SeedMachine {
     pub(super) fn standing_is_durable(&mut self, turn: &mut Turn<'_>, standing: Standing) {
         let before = self.standing;
         self.standing = standing;
+        let what = match standing {
+            Standing::Fresh => "waiting for other seeds",
+            Standing::Founding => "founding a new network",
+            Standing::Voting => "voting from now on",
+        };
         let keys = vec![
-            ("standing", standing.words().to_owned()),
-            ("was", before.words().to_owned()),
+            ("before", before.words().to_owned()),
             ("records", self.registry.len().to_string()),
         ];
-        turn.note(Severity::Info, "standing", keys);
+        turn.note(Severity::Info, what, keys);
         self.tell_digest(turn);
         if standing == Standing::Voting {
             self.may_vote(turn);

@@ -1,0 +1,102 @@
+//! The sum that clients of `g-counter` and `pn-counter` see.
+//!
+//! A counter of one total for each node and life, which that node alone changes
+//! (Shapiro, Preguiça, Baquero, Zawirski, "A comprehensive study of Convergent
+//! and Commutative Replicated Data Types", 2011, section 3.1). What must stay
+//! true: a node gossips its total and not what was added, so that each message
+//! stands for all before it: one that comes twice, late or never changes
+//! nothing, as long as one later one comes.
+
+use std::collections::BTreeMap;
+
+use crate::proto::message::Gossip;
+
+/// What a gossiped total begins with.
+const MARK: char = 'c';
+
+/// The totals of all nodes, by lives: a number that a node draws when it starts, so that one which
+/// has lost its total takes nothing away from what it had added before.
+#[derive(Debug)]
+pub(super) struct Counter {
+    life: u64,
+    mine: i64,
+    /// Of each other life: the number of the newest message that told, and the total.
+    others: BTreeMap<u64, (u64, i64)>,
+}
+
+impl Counter {
+    /// Of a node in that life.
+    pub fn new(life: u64) -> Self {
+        Self { life, mine: 0, others: BTreeMap::new() }
+    }
+
+    /// Adds to this node's own total; what is to be gossiped, or nothing if that does not fit.
+    pub fn add(&mut self, delta: i64) -> Option<String> {
+        self.mine = self.mine.checked_add(delta)?;
+        Some(format!("{MARK}{:x}:{}", self.life, self.mine))
+    }
+
+    /// Takes in what a node gossiped; false if it is no total.
+    pub fn receive(&mut self, gossip: &Gossip) -> bool {
+        let Some((life, total)) = read(&gossip.payload) else { return false };
+        if life != self.life {
+            let newest = self.others.entry(life).or_insert((0, 0));
+            if gossip.number >= newest.0 {
+                *newest = (gossip.number, total);
+            }
+        }
+        true
+    }
+
+    /// The sum of all totals.
+    pub fn sum(&self) -> i128 {
+        let others = self.others.values().map(|(_, total)| i128::from(*total));
+        i128::from(self.mine) + others.sum::<i128>()
+    }
+}
+
+/// A life and its total.
+fn read(payload: &[u8]) -> Option<(u64, i64)> {
+    let (life, total) = std::str::from_utf8(payload).ok()?.strip_prefix(MARK)?.split_once(':')?;
+    Some((u64::from_str_radix(life, 16).ok()?, total.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(life: u64, number: u64, total: i64) -> Gossip {
+        Gossip {
+            origin: ([10, 0, 0, 1], 1).into(),
+            life: 1,
+            number,
+            offset: 0,
+            payload: format!("c{life:x}:{total}").into_bytes().into(),
+        }
+    }
+
+    #[test]
+    fn the_newest_total_of_each_node_counts_in_whatever_order_they_come() {
+        let mut counter = Counter::new(10);
+        assert_eq!(counter.add(-2).as_deref(), Some("ca:-2"));
+        for told in [told(7, 2, 9), told(7, 1, 4), told(7, 2, 9), told(10, 1, -2)] {
+            assert!(counter.receive(&told));
+        }
+        assert_eq!(counter.sum(), 7);
+        assert!(counter.receive(&told(8, 1, 1)), "another life of somebody");
+        assert_eq!(counter.sum(), 8);
+    }
+
+    #[test]
+    fn what_is_no_total_changes_nothing() {
+        let mut counter = Counter::new(10);
+        for payload in ["", "c", "c1", "cx:1", "m1:1", "c1:99999999999999999999"] {
+            let gossip = Gossip { payload: payload.as_bytes().to_vec().into(), ..told(1, 1, 1) };
+            assert!(!counter.receive(&gossip), "{payload:?}");
+        }
+        assert_eq!(counter.sum(), 0);
+        assert_eq!(counter.add(i64::MAX).as_deref(), Some("ca:9223372036854775807"));
+        assert_eq!(counter.add(1), None);
+        assert_eq!(counter.sum(), i128::from(i64::MAX));
+    }
+}

@@ -1,0 +1,45 @@
+//! Which of Maelstrom's workloads a node is in.
+//!
+//! Two of them call different things `add` and `read`, so a node has to know
+//! which it serves: `--workload` says it, or else the first request that only
+//! one of them makes.
+
+/// A workload, as `--workload` names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[allow(missing_docs)] // the names are Maelstrom's
+pub enum Workload {
+    Broadcast,
+    GSet,
+    GCounter,
+    PnCounter,
+    UniqueIds,
+    Echo,
+}
+
+/// What clients put in and read: the workload as far as an answer depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Messages, of `broadcast`.
+    Message,
+    /// Elements, of the g-set.
+    Element,
+    /// Deltas, of a counter.
+    Counter {
+        /// It takes no negative ones.
+        grows_only: bool,
+    },
+    /// Nothing: `echo` and `unique-ids` keep no state.
+    Nothing,
+}
+
+impl From<Workload> for Kind {
+    fn from(workload: Workload) -> Self {
+        match workload {
+            Workload::Broadcast => Self::Message,
+            Workload::GSet => Self::Element,
+            Workload::GCounter => Self::Counter { grows_only: true },
+            Workload::PnCounter => Self::Counter { grows_only: false },
+            Workload::UniqueIds | Workload::Echo => Self::Nothing,
+        }
+    }
+}
