@@ -320,7 +320,8 @@ fn peers(machine: &crate::proto::peer::PeerMachine) -> Value {
 
 async fn store(peer: &PeerHandle, request: Request) -> Result<Reply, String> {
     match peer.store(request, None).await.map_err(stopped)? {
-        Reply::NotFound => Err("Key does not exist".to_owned()),
+        Reply::NotFound(_) => Err("Key does not exist".to_owned()),
+        Reply::Unseen { .. } => Err("Key has values that this client has not seen".to_owned()),
         Reply::TooManySiblings => Err("too many values stand beside each other".to_owned()),
         Reply::Behind => Err("Causal dependencies not satisfied; try again later".to_owned()),
         reply => Ok(reply),

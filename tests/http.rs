@@ -128,6 +128,13 @@ fn error(what: &str) -> Value {
     json!({ "error": what })
 }
 
+/// What an error of the store says, and the metadata that it brings like any other answer.
+fn told((status, mut body): (u16, Value)) -> ((u16, Value), Value) {
+    let metadata = body.as_object_mut().and_then(|body| body.remove("causal-metadata"));
+    let metadata = metadata.unwrap_or_else(|| panic!("{status} {body} has no causal-metadata"));
+    ((status, body), metadata)
+}
+
 #[test]
 fn the_store_answers_as_the_contract_says() {
     let network = Network::with_peers(3);
@@ -147,10 +154,13 @@ fn the_store_answers_as_the_contract_says() {
     );
     assert_eq!(body.get("siblings"), None);
     assert!(body["causal-metadata"].is_object());
-    // Who has seen nothing of a key deletes nothing of it.
+    // Who has seen nothing of a key deletes nothing of it, and is shown what there is.
     let nothing = json!({ "causal-metadata": {} });
-    assert_eq!(ask(one, "DELETE", "/kvs/k", &nothing), (404, error("Key does not exist")));
-    assert_eq!(get(one, "/kvs/k").0, 200);
+    let (answer, given) = told(ask(one, "DELETE", "/kvs/k", &nothing));
+    let mut unseen = error("Key has values that this client has not seen");
+    unseen["value"] = json!({"a": [1]});
+    assert_eq!(answer, (409, unseen));
+    assert_eq!(get(one, "/kvs/k").1["causal-metadata"], given);
     // Two clients that have seen the same write beside each other.
     for (at, value) in [(one, "x"), (other, "y")] {
         let put = json!({"value": value, "causal-metadata": seen});
@@ -167,8 +177,60 @@ fn the_store_answers_as_the_contract_says() {
     let (status, body) = ask(one, "DELETE", "/kvs/k", &Value::Null);
     assert_eq!((status, &body["result"]), (200, &json!("deleted")));
     let seen = json!({"causal-metadata": body["causal-metadata"]});
-    assert_eq!(ask(other, "GET", "/kvs/k", &seen), (404, error("Key does not exist")));
-    assert_eq!(ask(other, "DELETE", "/kvs/k", &seen), (404, error("Key does not exist")));
+    let gone = (404, error("Key does not exist"));
+    assert_eq!(told(ask(other, "GET", "/kvs/k", &seen)).0, gone);
+    assert_eq!(told(ask(other, "DELETE", "/kvs/k", &seen)).0, gone);
+}
+
+#[test]
+fn every_error_of_the_store_hands_on_what_its_client_has_seen() {
+    let network = Network::with_peers(1);
+    let peer = &network.peers[0];
+    let brought = get_metadata(ask(peer, "PUT", "/kvs/seen", &json!({"value": 1})));
+    let long = format!("/kvs/{}", "k".repeat(51));
+    for (method, path, mut body, status) in [
+        ("PUT", "/kvs/k", json!({}), 400),
+        ("PUT", &long, json!({"value": 1}), 400),
+        ("GET", "/kvs/%ff", json!({}), 400),
+        ("GET", "/kvs/k", json!({}), 404),
+        ("DELETE", "/kvs/k", json!({}), 404),
+        ("PUT", "/replica/kvs/k", json!({"value": 1}), 503),
+    ] {
+        body["causal-metadata"] = brought.clone();
+        if status == 503 {
+            body["causal-metadata"] = json!({"r1": 2});
+        }
+        let expected = body["causal-metadata"].clone();
+        let ((was, _), given) = told(ask(peer, method, path, &body));
+        assert_eq!((was, given), (status, expected), "{method} {path}");
+    }
+    let ((status, _), given) = told(ask(peer, "PUT", "/kvs/k", &json!([])));
+    assert_eq!((status, given), (400, Value::Null), "there was nothing to hand on");
+}
+
+fn get_metadata((status, body): (u16, Value)) -> Value {
+    assert!(body["causal-metadata"].is_object(), "{status} {body}");
+    body["causal-metadata"].clone()
+}
+
+/// A client reads a key where it is deleted and then where it still stands: there it is told to wait.
+#[test]
+fn who_was_told_that_a_key_is_gone_is_not_served_where_it_still_stands() {
+    let (here, elsewhere) = (Network::with_peers(1), Network::with_peers(1));
+    // Replicas that never hear of each other, as if the link between them was cut before the delete.
+    let (a, b) = (&here.peers[0], &elsewhere.peers[0]);
+    let written = json!({"value": 1, "causal-metadata": {"r1": 1}});
+    for at in [a, b] {
+        assert_eq!(ask(at, "PUT", "/replica/kvs/k", &written).0, 200);
+    }
+    let seen = get_metadata(get(b, "/kvs/k"));
+    assert_eq!(ask(a, "DELETE", "/kvs/k", &Value::Null).0, 200);
+    for method in ["GET", "DELETE"] {
+        let (answer, given) = told(ask(a, method, "/kvs/k", &json!({ "causal-metadata": seen })));
+        assert_eq!(answer, (404, error("Key does not exist")));
+        let (status, body) = ask(b, "GET", "/kvs/k", &json!({ "causal-metadata": given }));
+        assert_eq!(status, 503, "after {method} with 404: {body}");
+    }
 }
 
 #[test]
@@ -182,10 +244,10 @@ fn keys_and_values_may_be_anything_within_their_bounds() {
     let long = "k".repeat(50);
     assert_eq!(put(&format!("/kvs/{long}"), &json!({"value": false})).0, 201);
     let too_long = (400, error("Key is too long"));
-    assert_eq!(put(&format!("/kvs/{long}k"), &json!({"value": 1})), too_long);
+    assert_eq!(told(put(&format!("/kvs/{long}k"), &json!({"value": 1}))).0, too_long);
     let none = (400, error("PUT request does not specify a value"));
-    assert_eq!(put("/kvs/k", &json!({"value": null})), none);
-    assert_eq!(put("/kvs/k", &json!({})), none);
+    assert_eq!(told(put("/kvs/k", &json!({"value": null}))).0, none);
+    assert_eq!(told(put("/kvs/k", &json!({}))).0, none);
     let nested = |depth| (0..depth).fold(json!(1), |inner, _| json!([inner]));
     assert_eq!(put("/kvs/deep", &json!({"value": nested(64)})).0, 201);
     assert_eq!(put("/kvs/deep", &json!({"value": nested(65)})).0, 400);
@@ -254,7 +316,8 @@ fn metadata_from_the_future_is_answered_with_503_in_time() {
         let asked = Instant::now();
         let body = json!({"value": 1, "causal-metadata": metadata}).to_string();
         let (status, head, body) = raw(peer, "PUT", "/kvs/k", body.as_bytes());
-        assert_eq!((status, serde_json::from_str(&body).unwrap()), (503, expected.clone()));
+        let body = serde_json::from_str(&body).unwrap();
+        assert_eq!(told((status, body)), ((503, expected.clone()), metadata.clone()));
         assert!(head.contains("retry-after: 1"), "{head}");
         assert!(asked.elapsed() >= at_least && asked.elapsed() < Duration::from_secs(5));
     }

@@ -46,7 +46,11 @@ fn write() -> Write {
     let dot = |count| Dot { replica: "127.0.0.1:6001@7".into(), count };
     Write {
         dot: dot(2),
-        past: Seen { clock: clock(), extra: vec![Dot { replica: "elsewhere".into(), count: 4 }] },
+        past: Seen {
+            clock: clock(),
+            extra: vec![Dot { replica: "elsewhere".into(), count: 4 }],
+            floor: [("127.0.0.1:6003@8".into(), 5)].into_iter().collect(),
+        },
         own: 1,
         lamport: 3,
         at: Time::from_micros(251),

@@ -9,7 +9,7 @@ use axum::http::{StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::BytesMut;
-use serde_json::{Value, json};
+use serde_json::{Map, Value};
 use tokio::time::timeout;
 use tokio_stream::StreamExt;
 
@@ -33,11 +33,23 @@ pub fn ok(body: &Value) -> Response {
 
 /// Something went wrong, and what.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure(pub StatusCode, pub String);
+pub struct Failure {
+    status: StatusCode,
+    /// `error`, and what else there is to say.
+    body: Map<String, Value>,
+}
 
 impl Failure {
     pub fn new(status: StatusCode, what: impl Into<String>) -> Self {
-        Self(status, what.into())
+        let error = Value::String(what.into());
+        Self { status, body: [("error".to_owned(), error)].into_iter().collect() }
+    }
+
+    /// Says one thing more, unless it says that already.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.body.entry(name).or_insert(value.into());
+        self
     }
 
     /// The node behind the API has stopped.
@@ -48,8 +60,8 @@ impl Failure {
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        let mut response = json_of(self.0, &json!({ "error": self.1 }));
-        if self.0 == StatusCode::SERVICE_UNAVAILABLE {
+        let mut response = json_of(self.status, &Value::Object(self.body));
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
             response
                 .headers_mut()
                 .insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));

@@ -8,7 +8,7 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::{get, put};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::time::{Instant, timeout_at};
 
 use super::answer::{Answer, Failure, body_of, json_of, ok, path_of};
@@ -18,7 +18,7 @@ use crate::node::PeerHandle;
 use crate::proto::event::{Event, Severity};
 use crate::proto::kv::clock::{Clock, MetadataError, Seen};
 use crate::proto::kv::replica::{Reply, Request};
-use crate::proto::kv::store::MAX_KEY;
+use crate::proto::kv::store::{MAX_KEY, Version};
 use crate::proto::kv::value;
 use crate::proto::message::{Addr, Role};
 use crate::proto::peer::PeerMachine;
@@ -100,7 +100,16 @@ async fn ask(peer: &PeerHandle, request: Request, seen: Option<Seen>) -> Result<
             StatusCode::SERVICE_UNAVAILABLE,
             "Causal dependencies not satisfied; try again later",
         )),
-        Reply::NotFound => Err(Failure::new(StatusCode::NOT_FOUND, "Key does not exist")),
+        Reply::NotFound(seen) => {
+            let failure = Failure::new(StatusCode::NOT_FOUND, "Key does not exist");
+            Err(failure.with(METADATA, seen.to_json()))
+        }
+        Reply::Unseen { versions, seen } => {
+            let what = "Key has values that this client has not seen";
+            let failure = Failure::new(StatusCode::CONFLICT, what);
+            let shown = shown(&versions, &seen);
+            Err(shown.into_iter().fold(failure, |failure, (name, value)| failure.with(&name, value)))
+        }
         Reply::TooManySiblings => Err(Failure::new(
             StatusCode::CONFLICT,
             "too many values stand beside each other; read the key, and write with what that gives you",
@@ -108,6 +117,27 @@ async fn ask(peer: &PeerHandle, request: Request, seen: Option<Seen>) -> Result<
         Reply::TooManyReplicas => Err(bad("causal-metadata names too many replicas")),
         reply => Ok(reply),
     }
+}
+
+/// The versions of a key, and what a client that is shown them has seen.
+fn shown(versions: &[Version], seen: &Seen) -> Map<String, Value> {
+    let values: Vec<Value> = versions.iter().map(|version| version.value.json()).collect();
+    let mut shown = Map::new();
+    shown.insert("value".to_owned(), values.first().cloned().unwrap_or_default());
+    if values.len() > 1 {
+        shown.insert("siblings".to_owned(), Value::Array(values));
+    }
+    shown.insert(METADATA.to_owned(), seen.to_json());
+    shown
+}
+
+/// An answer that has `causal-metadata` whatever comes of it: if there is nothing newer to say, what
+/// the client brought, as a client hands back what it was last given.
+async fn with_metadata(body: Bytes, answer: impl Future<Output = Answer>) -> Answer {
+    answer.await.map_err(|failure| {
+        let brought = body_of(&body).ok().and_then(|mut body| Some(body.get_mut(METADATA)?.take()));
+        failure.with(METADATA, brought.unwrap_or_default())
+    })
 }
 
 fn key_of(key: KeyPath) -> Result<Arc<str>, Failure> {
@@ -123,6 +153,10 @@ fn value_of(body: &Value) -> Result<value::Value, Failure> {
 }
 
 async fn write(State(peer): State<PeerHandle>, key: KeyPath, body: Bytes) -> Answer {
+    with_metadata(body.clone(), write_to(peer, key, body)).await
+}
+
+async fn write_to(peer: PeerHandle, key: KeyPath, body: Bytes) -> Answer {
     let body = body_of(&body)?;
     let value = value_of(&body)?;
     let key = key_of(key)?;
@@ -140,25 +174,26 @@ async fn write(State(peer): State<PeerHandle>, key: KeyPath, body: Bytes) -> Ans
 }
 
 async fn read(State(peer): State<PeerHandle>, key: KeyPath, body: Bytes) -> Answer {
+    with_metadata(body.clone(), read_from(peer, key, body)).await
+}
+
+async fn read_from(peer: PeerHandle, key: KeyPath, body: Bytes) -> Answer {
     let seen = seen_of(&peer, &body_of(&body)?).await?;
     match ask(&peer, Request::Get(path_of(key)?.into()), seen).await? {
         Reply::Got { versions, seen } => {
-            let values: Vec<Value> = versions.iter().map(|version| version.value.json()).collect();
-            let mut answer = json!({
-                "result": "found",
-                "value": values.first(),
-                METADATA: seen.to_json(),
-            });
-            if values.len() > 1 {
-                answer["siblings"] = Value::Array(values);
-            }
-            Ok(ok(&answer))
+            let mut answer = shown(&versions, &seen);
+            answer.insert("result".to_owned(), "found".into());
+            Ok(ok(&Value::Object(answer)))
         }
         _ => Err(Failure::stopped()),
     }
 }
 
 async fn delete(State(peer): State<PeerHandle>, key: KeyPath, body: Bytes) -> Answer {
+    with_metadata(body.clone(), delete_from(peer, key, body)).await
+}
+
+async fn delete_from(peer: PeerHandle, key: KeyPath, body: Bytes) -> Answer {
     let seen = seen_of(&peer, &body_of(&body)?).await?;
     match ask(&peer, Request::Delete(path_of(key)?.into()), seen).await? {
         Reply::Deleted(seen) => Ok(ok(&json!({ "result": "deleted", METADATA: seen.to_json() }))),
@@ -183,7 +218,11 @@ fn clock_of(body: &Value) -> Result<Clock, Failure> {
     // A replica of another make may have any name.
     match Seen::from_json(body.get(METADATA).unwrap_or(&Value::Null), |_| true) {
         Ok(Some(seen)) if !seen.clock.is_sane() => Err(bad("causal-metadata has no sane names")),
-        Ok(Some(seen)) if seen.extra.is_empty() && !seen.clock.is_empty() => Ok(seen.clock),
+        Ok(Some(Seen { clock, extra, floor }))
+            if extra.is_empty() && floor.is_empty() && !clock.is_empty() =>
+        {
+            Ok(clock)
+        }
         Ok(_) => Err(bad("a relayed write carries its own clock as causal-metadata")),
         Err(error) => Err(bad(error.to_string())),
     }
@@ -208,6 +247,10 @@ fn check_cid(
 }
 
 async fn relayed_write(State(peer): State<PeerHandle>, key: KeyPath, body: Bytes) -> Answer {
+    with_metadata(body.clone(), take_write(peer, key, body)).await
+}
+
+async fn take_write(peer: PeerHandle, key: KeyPath, body: Bytes) -> Answer {
     let body = body_of(&body)?;
     let (value, key, clock) = (value_of(&body)?, key_of(key)?, clock_of(&body)?);
     check_cid(&peer, &key, &value, &body)?;
@@ -218,6 +261,10 @@ async fn relayed_write(State(peer): State<PeerHandle>, key: KeyPath, body: Bytes
 }
 
 async fn relayed_delete(State(peer): State<PeerHandle>, key: KeyPath, body: Bytes) -> Answer {
+    with_metadata(body.clone(), take_delete(peer, key, body)).await
+}
+
+async fn take_delete(peer: PeerHandle, key: KeyPath, body: Bytes) -> Answer {
     let body = body_of(&body)?;
     let (key, clock) = (key_of(key)?, clock_of(&body)?);
     match ask(&peer, Request::Relayed(key, None, clock), None).await? {
