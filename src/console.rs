@@ -20,11 +20,12 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::json;
+use crate::json::{self, NotExactly};
 use crate::logging::Screen;
 use crate::node::PeerHandle;
 use crate::proto::kv::replica::{Reply, Request};
 use crate::proto::kv::store::MAX_KEY;
+use crate::proto::kv::store::RESERVED_KEY;
 use crate::proto::kv::value;
 use crate::proto::message::Addr;
 use crate::proto::order::{Holding, Order, Outcome};
@@ -333,8 +334,14 @@ async fn put(peer: &PeerHandle, rest: &str) -> Done {
     if text.is_empty() {
         return Err("a value is missing: put KEY JSON".to_owned());
     }
-    let json: Value = serde_json::from_str(text).map_err(|error| {
-        format!("that is no JSON ({error}); a text is written in quotes, as \"blue\"")
+    if *key == *RESERVED_KEY {
+        return Err("Key is reserved".to_owned());
+    }
+    let json: Value = json::exactly(text.as_bytes()).map_err(|error| match error {
+        NotExactly::NotJson(error) => {
+            format!("that is no JSON ({error}); a text is written in quotes, as \"blue\"")
+        }
+        other => format!("the value {other}"),
     })?;
     if json.is_null() {
         return Err("null is no value; delete KEY deletes".to_owned());

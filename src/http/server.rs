@@ -15,11 +15,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::answer::{no_such_path, with_whole_body, wrong_method};
+use super::stream::Client;
 
 /// Connections at the same time; more wait to be accepted.
 const MAX_CONNECTIONS: usize = 1_024;
-/// A client that does not send its request within this is hung up on.
+/// A client that has begun a request and does not send it within this is hung up on.
 const HEADER_PATIENCE: Duration = Duration::from_secs(10);
+/// A connection over which nothing is asked for so long is closed.
+const IDLE_PATIENCE: Duration = Duration::from_secs(60);
 /// Requests under way have this long to end when the node stops.
 const LAST_REQUESTS: Duration = Duration::from_millis(300);
 /// Between two attempts to accept when the process is out of descriptors.
@@ -86,8 +89,9 @@ async fn serve_one(stream: TcpStream, routes: Router, stopping: CancellationToke
     let _ = stream.set_nodelay(true);
     let service = TowerToHyperService::new(routes.into_service());
     let mut server = http1::Builder::new();
-    server.timer(TokioTimer::new()).header_read_timeout(HEADER_PATIENCE);
-    let connection = server.serve_connection(TokioIo::new(stream), service);
+    server.timer(TokioTimer::new()).header_read_timeout(IDLE_PATIENCE);
+    let connection =
+        server.serve_connection(TokioIo::new(Client::new(stream, HEADER_PATIENCE)), service);
     tokio::pin!(connection);
     tokio::select! {
         // What went wrong on it is the client's business.

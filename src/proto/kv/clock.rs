@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -211,6 +212,12 @@ pub enum MetadataError {
     /// A name is none of a replica.
     #[error("causal-metadata names an unknown replica {0:?}")]
     UnknownReplica(String),
+}
+
+/// Whether a replica can have that name of which nothing has come here: those of this make have an
+/// address and a life, and those of another make often an address alone.
+pub fn is_name(name: &str) -> bool {
+    name::is_usual(name) || name.parse::<SocketAddr>().is_ok()
 }
 
 fn is_sane_name(name: &str) -> bool {

@@ -66,10 +66,9 @@ impl Reply {
             | Reply::Deleted(seen)
             | Reply::NotFound(seen)
             | Reply::Unseen { seen, .. } => Some(seen),
-            Reply::Relayed
-            | Reply::TooManySiblings
-            | Reply::TooManyReplicas
-            | Reply::Behind => None,
+            Reply::Relayed | Reply::TooManySiblings | Reply::TooManyReplicas | Reply::Behind => {
+                None
+            }
         }
     }
 }

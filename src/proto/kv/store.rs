@@ -19,6 +19,8 @@ use crate::proto::time::Time;
 
 /// Longest key, characters.
 pub const MAX_KEY: usize = 50;
+/// No key: over HTTP the whole store is read at its path.
+pub const RESERVED_KEY: &str = "sync";
 /// Versions that may stand beside what a client writes: all of a key are shown in one answer.
 const MAX_SIBLINGS: usize = 256;
 /// Writes that may wait for their causal past, and their bytes.
