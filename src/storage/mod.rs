@@ -8,12 +8,12 @@
 mod registry;
 mod replica;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
+use std::{fs, io};
 
-use redb::{Database, DatabaseError, TableDefinition};
+use redb::{Builder, Database, DatabaseError, TableDefinition};
 
 pub use registry::{OpenStore, RegistryStore};
 pub use replica::{OpenReplica, ReplicaStore};
@@ -62,18 +62,61 @@ pub enum StorageError {
     Thread(std::io::Error),
 }
 
+/// After the name of a file that is being made.
+const UNFINISHED: &str = ".new";
+
 /// Opens a database in a directory, which is made if it is not there.
+///
+/// The database, too, is made if it is not there, under another name until it is whole: a process that
+/// is killed while it makes one would else leave half of it, and could never start again.
 fn open(dir: &Path, name: &str) -> Result<(Database, PathBuf), StorageError> {
     let directory = |source| StorageError::Directory { dir: dir.to_owned(), source };
     fs::create_dir_all(dir).map_err(directory)?;
     let file = dir.join(name);
+    let unfinished = dir.join(format!("{name}{UNFINISHED}"));
     let mut builder = Database::builder();
     builder.set_cache_size(CACHE);
-    let database = builder.create(&file).map_err(|error| match error {
+    let wrong = |error| match error {
         DatabaseError::DatabaseAlreadyOpen => StorageError::InUse(file.clone()),
         error => StorageError::Damaged { file: file.clone(), what: error.to_string() },
-    })?;
-    Ok((database, file))
+    };
+    if !file.try_exists().map_err(directory)? {
+        let database = make(&builder, &unfinished).map_err(wrong)?;
+        put_in_place(&unfinished, &file).map_err(directory)?;
+        drop(database);
+    }
+    // One of no bytes is not made anew: it held something once.
+    let database = builder.open(&file).map_err(wrong)?;
+    // The lock is ours, so nobody is at work on this: it is of a life that was killed.
+    match fs::remove_file(&unfinished) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(directory(error)),
+        _ => Ok((database, file)),
+    }
+}
+
+/// Makes an empty database in the place of what a life left there that was killed while it made one.
+fn make(builder: &Builder, file: &Path) -> Result<Database, DatabaseError> {
+    match builder.create(file) {
+        Err(DatabaseError::DatabaseAlreadyOpen) => return Err(DatabaseError::DatabaseAlreadyOpen),
+        // It has just been made, or is whole and was never put in place, or is another name of one that
+        // was moved away since, or half of one; told apart from the first by nothing.
+        made => drop(made),
+    }
+    fs::remove_file(file).map_err(redb::StorageError::from)?;
+    builder.create(file)
+}
+
+/// Gives a file its name for good, unless there is one of that name by now.
+fn put_in_place(unfinished: &Path, file: &Path) -> io::Result<()> {
+    match fs::hard_link(unfinished, file) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        // Not every file system knows links.
+        Err(_) => fs::rename(unfinished, file)?,
+        Ok(()) => {}
+    }
+    let Some(dir) = file.parent() else { return Ok(()) };
+    // A name is durable with its directory.
+    fs::File::open(dir)?.sync_all()
 }
 
 /// Changes to keep, and their number.
@@ -144,5 +187,56 @@ impl<T> Drop for Writer<T> {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use redb::ReadableTable;
+
+    use super::*;
+
+    const NAME: &str = "some.redb";
+
+    #[test]
+    fn whatever_a_life_that_was_killed_left_of_a_new_file_the_next_one_makes_it() {
+        let half = vec![0; 1 << 20];
+        for left in [&b""[..], b"redb", &half] {
+            let dir = tempfile::tempdir().unwrap();
+            let unfinished = dir.path().join(format!("{NAME}{UNFINISHED}"));
+            fs::write(&unfinished, left).unwrap();
+            drop(open(dir.path(), NAME).unwrap());
+            assert!(!unfinished.exists());
+            drop(open(dir.path(), NAME).unwrap());
+        }
+    }
+
+    #[test]
+    fn what_was_moved_away_does_not_come_back_by_another_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, unfinished) = (dir.path().join(NAME), dir.path().join("some.redb.new"));
+        let (database, _) = open(dir.path(), NAME).unwrap();
+        let transaction = database.begin_write().unwrap();
+        transaction.open_table(META).unwrap().insert("old", 1).unwrap();
+        transaction.commit().unwrap();
+        drop(database);
+        // Killed after it was put in place, and before its first name was taken away.
+        fs::hard_link(&file, unfinished).unwrap();
+        fs::rename(&file, dir.path().join("away")).unwrap();
+        let (database, _) = open(dir.path(), NAME).unwrap();
+        let transaction = database.begin_write().unwrap();
+        assert!(transaction.open_table(META).unwrap().get("old").unwrap().is_none());
+    }
+
+    #[test]
+    fn a_file_of_no_bytes_is_damaged_and_one_in_use_is_in_use() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join(NAME);
+        fs::write(&file, b"").unwrap();
+        assert!(matches!(open(dir.path(), NAME), Err(StorageError::Damaged { .. })));
+        assert_eq!(fs::metadata(&file).unwrap().len(), 0, "it is left as it is");
+        fs::remove_file(&file).unwrap();
+        let _held = open(dir.path(), NAME).unwrap();
+        assert!(matches!(open(dir.path(), NAME), Err(StorageError::InUse(_))));
     }
 }

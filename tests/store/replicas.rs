@@ -159,6 +159,9 @@ impl Drop for Replicas {
             if fs::copy(self.path("outputfile.txt"), &kept).is_ok() {
                 eprintln!("the log is kept in {}", kept.display());
             }
+            // Why one that should run does not.
+            let errors = fs::read_to_string(self.path("stderr")).unwrap_or_default();
+            eprintln!("on stderr: {errors}");
         }
     }
 }
