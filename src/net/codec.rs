@@ -18,14 +18,14 @@ use crate::proto::kv::clock::MAX_CLOCK;
 use crate::proto::message::{Answer, Hello, Message, Records};
 
 /// Longest frame after the opening, bytes: the longest payload or value, and what is said around it,
-/// which for a write is the clocks of what it rests on and what it replaces.
-pub const MAX_FRAME: usize = MAX_PAYLOAD + MAX_CLOCK + (256 << 10);
+/// which for a write is what it replaces, and the two clocks of what it rests on.
+pub const MAX_FRAME: usize = MAX_PAYLOAD + 2 * MAX_CLOCK + (256 << 10);
 /// Longest frame of the opening, bytes: a stranger must not make us hold more.
 pub const MAX_OPENING: usize = 1_024;
 /// First bytes of a link.
 pub const MAGIC: [u8; 4] = *b"RMIL";
 /// Version of the protocol; links between different versions are refused.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 /// Bytes of a frame's length.
 const HEADER: usize = 4;
 /// A piece of so many bytes is shared by the queues of those who are sent it: to copy less is cheaper

@@ -100,22 +100,6 @@ fn judge_read(
     let read = &events[place];
     let shown: Vec<usize> =
         values.iter().filter_map(|v| wrote.get(&(read.key, *v)).copied()).collect();
-    for (other, event) in events.iter().enumerate() {
-        let Op::Get(then) = &event.op else { continue };
-        if event.key != read.key || !past[place].has(other) {
-            continue;
-        }
-        let back = |write: &&usize| match events[**write].op {
-            Op::Put(value) => past[other].has(**write) && !then.contains(&value),
-            _ => false,
-        };
-        if let Some(back) = shown.iter().find(back) {
-            return Some(format!(
-                "{read:?} shows {:?}, which was gone for {event:?} of its past",
-                events[*back]
-            ));
-        }
-    }
     let writes = (0..events.len())
         .filter(|w| events[*w].key == read.key && !matches!(events[*w].op, Op::Get(_)));
     for write in writes.clone().filter(|write| past[place].has(*write)) {
@@ -136,6 +120,22 @@ fn judge_read(
             return Some(format!(
                 "{read:?} does not show {:?}, which is of its past",
                 events[write]
+            ));
+        }
+    }
+    for (other, event) in events.iter().enumerate() {
+        let Op::Get(then) = &event.op else { continue };
+        if event.key != read.key || !past[place].has(other) {
+            continue;
+        }
+        let back = |write: &&usize| match events[**write].op {
+            Op::Put(value) => past[other].has(**write) && !then.contains(&value),
+            _ => false,
+        };
+        if let Some(back) = shown.iter().find(back) {
+            return Some(format!(
+                "{read:?} shows {:?}, which was gone for {event:?} of its past",
+                events[*back]
             ));
         }
     }

@@ -56,17 +56,22 @@ struct Client {
     rng: SmallRng,
     seen: Value,
     is_loyal: bool,
+    /// A key that it read or deleted just now and looks at once more, most likely elsewhere: what was
+    /// gone for it must not be there again.
+    again: Option<usize>,
 }
 
 impl Client {
     fn ask(&mut self, diary: &Diary, addr: SocketAddr, replica: usize) {
-        let key = self.rng.random_range(0..KEYS);
+        let any = self.rng.random_range(0..KEYS);
+        let again = self.again.take();
+        let key = again.unwrap_or(any);
         let path = format!("/kvs/key{key}");
         let asked = diary.tick();
         let came = match self.rng.random_range(0..10) {
-            _ if self.is_loyal => self.get(addr, &path),
-            0..5 => self.get(addr, &path),
-            5 => self.delete(addr, &path),
+            _ if self.is_loyal || again.is_some() => self.get(addr, &path),
+            0..4 => self.get(addr, &path),
+            4..6 => self.delete(addr, &path),
             // Each value is written once.
             _ => self.put(addr, &path, asked),
         };
@@ -79,6 +84,7 @@ impl Client {
             Came::Refused(seen) => self.takes(seen),
             Came::Unknown(op) => event(op, None),
             Came::Done(op, seen) => {
+                self.again = (matches!(op, Op::Get(_)) && self.rng.random()).then_some(key);
                 event(op, Some(answered));
                 self.takes(seen);
             }
@@ -201,7 +207,7 @@ fn clients(
             }
             let rng = SmallRng::seed_from_u64(number as u64);
             let is_loyal = number >= CLIENTS;
-            let mut client = Client { number, rng, seen: json!({}), is_loyal };
+            let mut client = Client { number, rng, seen: json!({}), is_loyal, again: None };
             while Instant::now() < end {
                 let any = client.rng.random_range(0..addrs.len());
                 let replica = if is_loyal { number % addrs.len() } else { any };
