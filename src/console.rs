@@ -324,6 +324,10 @@ async fn store(peer: &PeerHandle, request: Request) -> Result<Reply, String> {
         Reply::NotFound(_) => Err("Key does not exist".to_owned()),
         Reply::Unseen { .. } => Err("Key has values that this client has not seen".to_owned()),
         Reply::TooManySiblings => Err("too many values stand beside each other".to_owned()),
+        Reply::TooManyReplicas => {
+            let what = "as many replicas have written as can be kept count of; ask one that has";
+            Err(what.to_owned())
+        }
         Reply::Behind => Err("Causal dependencies not satisfied; try again later".to_owned()),
         reply => Ok(reply),
     }

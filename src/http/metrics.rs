@@ -34,6 +34,16 @@ pub fn of_peer(peer: &PeerMachine) -> Sample {
             ("neighbours", "Links of the overlay", count(peer.neighbours().len())),
             ("messages", "Gossip messages held", count(peer.rumors().list().len())),
             ("store_keys", "Keys of the store", count(peer.replica().store().keys().count())),
+            (
+                "store_context_replicas",
+                "Lives of replicas that have written, which every comparison and many a write name",
+                count(peer.replica().store().context().len()),
+            ),
+            (
+                "store_context_bytes",
+                "Bytes that naming them takes, of 524288 at most",
+                count(peer.replica().store().context().size()),
+            ),
         ],
         counters: vec![
             ("gossip_received", "Messages accepted from others", gossip.received),

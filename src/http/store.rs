@@ -94,7 +94,11 @@ async fn ask(peer: &PeerHandle, request: Wish, seen: Option<Seen>) -> Result<Rep
             StatusCode::CONFLICT,
             "too many values stand beside each other; read the key, and write with what that gives you",
         )),
-        Reply::TooManyReplicas => Err(bad("causal-metadata names too many replicas")),
+        Reply::TooManyReplicas => Err(Failure::new(
+            StatusCode::INSUFFICIENT_STORAGE,
+            "as many replicas have written as can be kept count of, and this one is none of them; \
+             ask one that has",
+        )),
         reply => Ok(reply),
     }
 }

@@ -153,6 +153,14 @@ impl Clock {
     }
 }
 
+impl Clock {
+    /// Whether a replica that has seen this may write: a write that others have no room for is refused
+    /// where it is made, and not acknowledged and then lost.
+    pub(super) fn lets_write(&self, me: &str) -> bool {
+        self.get(me) > 0 || self.size() + me.len() + ENTRY <= MAX_CLOCK_TO_BEGIN
+    }
+}
+
 impl FromIterator<(Replica, u64)> for Clock {
     fn from_iter<T: IntoIterator<Item = (Replica, u64)>>(entries: T) -> Self {
         let mut clock = Self::new();
@@ -190,6 +198,10 @@ const MAX_NAME: usize = 128;
 /// What a clock takes at most, bytes, by [`Clock::size`]: ten thousand lives of replicas that wrote.
 /// It has to fit a frame beside the greatest value.
 pub const MAX_CLOCK: usize = 512 << 10;
+/// What a clock may take where a replica begins to write, bytes: one that never wrote is one entry more
+/// in every clock from then on. The rest is for those that began meanwhile where this one could not see
+/// them, as both sides of a cut have to fit one clock when it is over.
+const MAX_CLOCK_TO_BEGIN: usize = MAX_CLOCK - MAX_CLOCK / 4;
 /// What an entry of a clock takes beside its name.
 const ENTRY: usize = 16;
 /// Between the name of a replica and the number of a single write.
@@ -246,7 +258,6 @@ impl Seen {
     pub fn is_sane(&self) -> bool {
         self.clock.is_sane()
             && self.floor.is_sane()
-            && self.clock.size() + self.floor.size() <= MAX_CLOCK
             && self.extra.len() <= MAX_EXTRA
             && self.extra.iter().all(Dot::is_sane)
     }

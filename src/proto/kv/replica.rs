@@ -222,6 +222,9 @@ impl Replication {
             {
                 Reply::TooManyReplicas
             }
+            Request::Put(..) | Request::Delete(_) if !self.store.has_room_to_write() => {
+                Reply::TooManyReplicas
+            }
             Request::Put(key, _) if !self.store.has_room_for_sibling(&key, seen) => {
                 Reply::TooManySiblings
             }

@@ -51,7 +51,7 @@ pub enum Reply {
     },
     /// Too many versions stand beside what the client would write.
     TooManySiblings,
-    /// It is of one replica more than can be kept count of.
+    /// It would be of one replica more than can be kept count of: nobody else would take it.
     TooManyReplicas,
     /// Writes that the client has seen have not come here in time.
     Behind,

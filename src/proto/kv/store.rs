@@ -278,6 +278,11 @@ impl Store {
         self.write(now, key, Some(value), seen)
     }
 
+    /// Whether this replica may write: there is an end to how many can be kept count of.
+    pub fn has_room_to_write(&self) -> bool {
+        self.context.lets_write(&self.me)
+    }
+
     /// Whether a client that has seen this may write to a key: there is an end to what may stand beside
     /// each other.
     pub fn has_room_for_sibling(&self, key: &str, seen: Option<&Seen>) -> bool {
@@ -362,7 +367,8 @@ impl Store {
             floor: seen.floor.without(&self.me),
         };
         let count = self.context.get(&self.me) + 1;
-        self.lamport = self.lamport.saturating_add(1);
+        // Beyond that nobody would take the write; the order of what is shown is all that suffers.
+        self.lamport = self.lamport.saturating_add(1).min(MAX_COUNT);
         let write = Arc::new(Write {
             dot: Dot { replica: self.me.clone(), count },
             past,
