@@ -20,11 +20,11 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::json;
+use crate::json::{self, NotExactly};
 use crate::logging::Screen;
 use crate::node::PeerHandle;
 use crate::proto::kv::replica::{Reply, Request};
-use crate::proto::kv::store::{MAX_KEY, Version};
+use crate::proto::kv::store::{MAX_KEY, RESERVED_KEY, Version};
 use crate::proto::kv::value;
 use crate::proto::message::Addr;
 use crate::proto::order::{Holding, Order, Outcome};
@@ -321,8 +321,13 @@ fn peers(machine: &PeerMachine) -> Value {
 
 async fn store(peer: &PeerHandle, request: Request) -> Result<Reply, String> {
     match peer.store(request, None).await.map_err(stopped)? {
-        Reply::NotFound => Err("Key does not exist".to_owned()),
+        Reply::NotFound(_) => Err("Key does not exist".to_owned()),
+        Reply::Unseen { .. } => Err("Key has values that this client has not seen".to_owned()),
         Reply::TooManySiblings => Err("too many values stand beside each other".to_owned()),
+        Reply::TooManyReplicas => {
+            let what = "as many replicas have written as can be kept count of; ask one that has";
+            Err(what.to_owned())
+        }
         Reply::Behind => Err("Causal dependencies not satisfied; try again later".to_owned()),
         reply => Ok(reply),
     }
@@ -333,8 +338,14 @@ async fn put(peer: &PeerHandle, rest: &str) -> Done {
     if text.is_empty() {
         return Err("a value is missing: put KEY JSON".to_owned());
     }
-    let json: Value = serde_json::from_str(text).map_err(|error| {
-        format!("that is no JSON ({error}); a text is written in quotes, as \"blue\"")
+    if *key == *RESERVED_KEY {
+        return Err("Key is reserved".to_owned());
+    }
+    let json: Value = json::exactly(text.as_bytes()).map_err(|error| match error {
+        NotExactly::NotJson(error) => {
+            format!("that is no JSON ({error}); a text is written in quotes, as \"blue\"")
+        }
+        other => format!("the value {other}"),
     })?;
     if json.is_null() {
         return Err("null is no value; delete KEY deletes".to_owned());

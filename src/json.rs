@@ -1,6 +1,10 @@
 //! What HTTP and the console show alike, as JSON.
 
-use serde_json::{Map, Value, json};
+use std::fmt;
+
+use serde::de::{Error, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Number, Value, json};
 
 use crate::proto::kv::clock::Clock;
 use crate::proto::kv::store::Version;
@@ -73,6 +77,149 @@ pub fn clock(clock: &Clock) -> Value {
     Value::Object(entries.collect::<Map<_, _>>())
 }
 
+/// Why a text is not taken as JSON.
+#[derive(Debug, thiserror::Error)]
+pub enum NotExactly {
+    /// It is none, or names one thing twice.
+    #[error("is not JSON: {0}")]
+    NotJson(serde_json::Error),
+    /// A number of it would come back as another one.
+    #[error("has the number {0}, which would come back as {1}; write it as a text")]
+    Number(String, String),
+}
+
+/// Reads JSON of which nothing is lost: a number that would come back as another one, and a name that
+/// would come back once although it was given twice, are refused.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub fn exactly(text: &[u8]) -> Result<Value, NotExactly> {
+    let Whole(value) = serde_json::from_slice(text).map_err(NotExactly::NotJson)?;
+    // It is JSON, so what begins like a number outside of quotes is one.
+    let mut rest = text;
+    while let Some((first, after)) = rest.split_first() {
+        match first {
+            b'"' => rest = after_string(after),
+            b'-' | b'0'..=b'9' => {
+                let is_part =
+                    |byte: &u8| matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E');
+                let end = rest.iter().position(|byte| !is_part(byte)).unwrap_or(rest.len());
+                let (number, after) = rest.split_at(end);
+                check_number(&String::from_utf8_lossy(number))?;
+                rest = after;
+            }
+            _ => rest = after,
+        }
+    }
+    Ok(value)
+}
+
+/// What follows on a string that has begun.
+fn after_string(mut text: &[u8]) -> &[u8] {
+    while let Some((first, after)) = text.split_first() {
+        match first {
+            b'"' => return after,
+            b'\\' => text = after.get(1..).unwrap_or_default(),
+            _ => text = after,
+        }
+    }
+    text
+}
+
+fn check_number(text: &str) -> Result<(), NotExactly> {
+    let number: Number = serde_json::from_str(text).map_err(NotExactly::NotJson)?;
+    let back = number.to_string();
+    if back == text || decimal(&back) == decimal(text) {
+        return Ok(());
+    }
+    // Nobody wants to read a million digits of it.
+    let shown = text.chars().take(40).collect();
+    Err(NotExactly::Number(shown, back))
+}
+
+/// A number as its digits, without zeros at either end, and the power of ten that they are to be
+/// multiplied by.
+fn decimal(text: &str) -> Option<(bool, String, i64)> {
+    let (sign, text) = text.strip_prefix('-').map_or((false, text), |text| (true, text));
+    let (digits, power) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+    let (whole, part) = digits.split_once('.').unwrap_or((digits, ""));
+    let all = [whole, part].concat();
+    let significant = all.trim_end_matches('0');
+    if significant.trim_start_matches('0').is_empty() {
+        return Some((false, String::new(), 0));
+    }
+    let shift = i64::try_from(all.len() - significant.len()).ok()?;
+    let power = power.parse::<i64>().ok()?.checked_sub(i64::try_from(part.len()).ok()?)?;
+    Some((sign, significant.trim_start_matches('0').to_owned(), power.checked_add(shift)?))
+}
+
+/// Any JSON in which no object has a name twice.
+struct Whole(Value);
+
+impl<'de> Deserialize<'de> for Whole {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(AnyJson).map(Whole)
+    }
+}
+
+struct AnyJson;
+
+impl<'de> Visitor<'de> for AnyJson {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let mut all = Vec::new();
+        while let Some(Whole(item)) = items.next_element()? {
+            all.push(item);
+        }
+        Ok(all.into())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
+        let mut all = Map::new();
+        while let Some((name, Whole(value))) = entries.next_entry::<String, Whole>()? {
+            if all.contains_key(&name) {
+                return Err(A::Error::custom(format!("it has {name:?} twice")));
+            }
+            all.insert(name, value);
+        }
+        Ok(all.into())
+    }
+}
+
 /// JSON for a terminal: what would move its cursor, hide text or turn it around is escaped, which
 /// changes nothing of its meaning, because such characters stand inside strings alone.
 pub fn printable(json: &str) -> String {
@@ -101,5 +248,54 @@ mod tests {
         assert!(shown.chars().all(|c| !c.is_control() && c != '\u{202e}'), "{shown}");
         assert!(shown.contains('ü'));
         assert_eq!(serde_json::from_str::<Value>(&shown).unwrap(), value);
+    }
+
+    #[test]
+    fn numbers_come_back_as_they_were_given_or_are_refused() {
+        for kept in [
+            "0",
+            "-0",
+            "1",
+            "-1.50",
+            "1e2",
+            "100E-2",
+            "0.1",
+            "1e300",
+            "5e-324",
+            "2.2250738585072014e-308",
+            "18446744073709551615",
+            "-9223372036854775808",
+            "123456789012345680000",
+            "0.0e-999",
+        ] {
+            let value = exactly(kept.as_bytes()).unwrap_or_else(|error| panic!("{kept}: {error}"));
+            assert_eq!(decimal(&value.to_string()), decimal(kept), "{kept} is {value}");
+        }
+        for lost in [
+            "18446744073709551617",
+            "1e-400",
+            "1e400",
+            "0.10000000000000000001",
+            "-9223372036854775809",
+            "3.14159265358979323846",
+            "1e-99999999999999999999",
+        ] {
+            for text in [lost.to_owned(), format!("{{\"a\\\"\": [1, {lost}]}}")] {
+                assert!(exactly(text.as_bytes()).is_err(), "{text}");
+            }
+        }
+        let quoted = r#"{"1e-400": "18446744073709551617\\"}"#;
+        assert_eq!(
+            exactly(quoted.as_bytes()).unwrap().to_string(),
+            r#"{"1e-400":"18446744073709551617\\"}"#
+        );
+    }
+
+    #[test]
+    fn a_name_that_is_given_twice_is_refused() {
+        for twice in [r#"{"a": 1, "a": 2}"#, r#"[{"b": {"a": 1, "\u0061": 1}}]"#] {
+            let error = exactly(twice.as_bytes()).unwrap_err().to_string();
+            assert!(error.contains("\"a\" twice"), "{error}");
+        }
     }
 }

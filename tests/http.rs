@@ -128,6 +128,13 @@ fn error(what: &str) -> Value {
     json!({ "error": what })
 }
 
+/// What an error of the store says, and the metadata that it brings like any other answer.
+fn told((status, mut body): (u16, Value)) -> ((u16, Value), Value) {
+    let metadata = body.as_object_mut().and_then(|body| body.remove("causal-metadata"));
+    let metadata = metadata.unwrap_or_else(|| panic!("{status} {body} has no causal-metadata"));
+    ((status, body), metadata)
+}
+
 #[test]
 fn the_store_answers_as_the_contract_says() {
     let network = Network::with_peers(3);
@@ -147,10 +154,13 @@ fn the_store_answers_as_the_contract_says() {
     );
     assert_eq!(body.get("siblings"), None);
     assert!(body["causal-metadata"].is_object());
-    // Who has seen nothing of a key deletes nothing of it.
+    // Who has seen nothing of a key deletes nothing of it, and is shown what there is.
     let nothing = json!({ "causal-metadata": {} });
-    assert_eq!(ask(one, "DELETE", "/kvs/k", &nothing), (404, error("Key does not exist")));
-    assert_eq!(get(one, "/kvs/k").0, 200);
+    let (answer, given) = told(ask(one, "DELETE", "/kvs/k", &nothing));
+    let mut unseen = error("Key has values that this client has not seen");
+    unseen["value"] = json!({"a": [1]});
+    assert_eq!(answer, (409, unseen));
+    assert_eq!(get(one, "/kvs/k").1["causal-metadata"], given);
     // Two clients that have seen the same write beside each other.
     for (at, value) in [(one, "x"), (other, "y")] {
         let put = json!({"value": value, "causal-metadata": seen});
@@ -167,8 +177,174 @@ fn the_store_answers_as_the_contract_says() {
     let (status, body) = ask(one, "DELETE", "/kvs/k", &Value::Null);
     assert_eq!((status, &body["result"]), (200, &json!("deleted")));
     let seen = json!({"causal-metadata": body["causal-metadata"]});
-    assert_eq!(ask(other, "GET", "/kvs/k", &seen), (404, error("Key does not exist")));
-    assert_eq!(ask(other, "DELETE", "/kvs/k", &seen), (404, error("Key does not exist")));
+    let gone = (404, error("Key does not exist"));
+    assert_eq!(told(ask(other, "GET", "/kvs/k", &seen)).0, gone);
+    assert_eq!(told(ask(other, "DELETE", "/kvs/k", &seen)).0, gone);
+}
+
+#[test]
+fn every_error_of_the_store_hands_on_what_its_client_has_seen() {
+    let network = Network::with_peers(1);
+    let peer = &network.peers[0];
+    let brought = get_metadata(ask(peer, "PUT", "/kvs/seen", &json!({"value": 1})));
+    let long = format!("/kvs/{}", "k".repeat(51));
+    for (method, path, mut body, status) in [
+        ("PUT", "/kvs/k", json!({}), 400),
+        ("PUT", &long, json!({"value": 1}), 400),
+        ("GET", "/kvs/%ff", json!({}), 400),
+        ("GET", "/kvs/k", json!({}), 404),
+        ("DELETE", "/kvs/k", json!({}), 404),
+        ("PUT", "/replica/kvs/k", json!({"value": 1}), 503),
+    ] {
+        body["causal-metadata"] = brought.clone();
+        if status == 503 {
+            body["causal-metadata"] = json!({"r1": 2});
+        }
+        let expected = body["causal-metadata"].clone();
+        let ((was, _), given) = told(ask(peer, method, path, &body));
+        assert_eq!((was, given), (status, expected), "{method} {path}");
+    }
+    let ((status, _), given) = told(ask(peer, "PUT", "/kvs/k", &json!([])));
+    assert_eq!((status, given), (400, Value::Null), "there was nothing to hand on");
+}
+
+fn get_metadata((status, body): (u16, Value)) -> Value {
+    assert!(body["causal-metadata"].is_object(), "{status} {body}");
+    body["causal-metadata"].clone()
+}
+
+#[test]
+fn what_would_be_ignored_is_refused() {
+    let network = Network::with_peers(1);
+    let (seed, peer) = (&network.seed, &network.peers[0]);
+    let refused = |node: &Node, method: &str, path: &str, body: &Value, name: &str| {
+        let (status, answer) = ask(node, method, path, body);
+        let says = answer["error"].as_str().is_some_and(|what| what.contains(name));
+        assert!(status == 400 && says, "{method} {path} {body}: {status} {answer}");
+        answer
+    };
+    for (method, path, body) in [
+        ("PUT", "/kvs/k", json!({"value": 1, "ttl": 5})),
+        ("PUT", "/kvs/k", json!({"value": 1, "casual-metadata": {}, "ttl": 5})),
+        ("GET", "/kvs/k", json!({"ttl": 1})),
+        ("DELETE", "/kvs/k", json!({"ttl": 1})),
+        ("PUT", "/replica/kvs/k", json!({"value": 1, "causal-metadata": {"r1": 1}, "ttl": 1})),
+        ("POST", "/gossip", json!({"payload": "x", "ttl": 1})),
+        ("GET", "/members", json!({"ttl": 1})),
+        ("GET", "/kvs", json!({"ttl": 1})),
+    ] {
+        let name = if body.get("casual-metadata").is_some() { "casual-metadata" } else { "ttl" };
+        refused(peer, method, path, &body, name);
+    }
+    for path in ["/health", "/ready", "/metrics", "/members", "/events"] {
+        for node in [seed, peer] {
+            refused(node, "GET", &format!("{path}?prefixx=a"), &Value::Null, "prefixx");
+        }
+    }
+    let paths = ["/kvs", "/kvs/k", "/kvs/sync", "/gossip", "/view"];
+    for path in paths {
+        refused(peer, "GET", &format!("{path}?prefixx=a"), &Value::Null, "prefixx");
+    }
+    refused(seed, "GET", "/topology?format=dot&formatt=json", &Value::Null, "formatt");
+    assert_eq!(raw(seed, "GET", "/topology?format=dot", b"").0, 200);
+    let told =
+        refused(peer, "PUT", "/kvs/k?ttl=5", &json!({"value": 1, "causal-metadata": {}}), "ttl");
+    assert_eq!(told["causal-metadata"], json!({}), "this is an error of the store, too");
+    // What does not come back as it was given is not taken.
+    for number in ["18446744073709551617", "1e-400", "1e400", "0.1000000000000000000001"] {
+        let body = format!("{{\"value\": [{number}]}}");
+        let (status, _, answer) = raw(peer, "PUT", "/kvs/k", body.as_bytes());
+        assert_eq!(status, 400, "{number}: {answer}");
+    }
+    assert_eq!(raw(peer, "PUT", "/kvs/k", br#"{"value": {"a": 1, "a": 2}}"#).0, 400);
+    assert_eq!(get(peer, "/kvs/k").0, 404, "nothing of that was written");
+    let kept = br#"{"value": [18446744073709551615, 2.2250738585072014e-308, 0.1]}"#;
+    assert_eq!(raw(peer, "PUT", "/kvs/k", kept).0, 201);
+    let (_, _, back) = raw(peer, "GET", "/kvs/k", b"");
+    assert!(back.contains("[18446744073709551615,2.2250738585072014e-308,0.1]"), "{back}");
+}
+
+/// All that is answered to some bytes, and until the connection ends.
+fn answered(node: &Node, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(node.http).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let _ = stream.write_all(bytes);
+    let mut answer = Vec::new();
+    // Hung up on before all was read, a client is told so as well.
+    let _ = stream.read_to_end(&mut answer);
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[test]
+fn a_condition_that_is_not_looked_at_is_not_ignored() {
+    let network = Network::with_peers(1);
+    let peer = &network.peers[0];
+    for condition in [
+        "If-Match: \"x\"",
+        "If-None-Match: *",
+        "If-Modified-Since: Sat, 29 Oct 1994 19:43:31 GMT",
+        "If-Unmodified-Since: Sat, 29 Oct 1994 19:43:31 GMT",
+        "If-Range: \"x\"",
+    ] {
+        let body = r#"{"value": 1, "causal-metadata": {}}"#;
+        let answer = answered(
+            peer,
+            format!(
+                "PUT /kvs/k HTTP/1.1\r\nHost: x\r\n{condition}\r\nConnection: close\r\n\
+                 Content-Length: {}\r\n\r\n{body}",
+                body.len()
+            )
+            .as_bytes(),
+        );
+        assert!(answer.starts_with("HTTP/1.1 501 "), "{condition}: {answer}");
+        let body = answer.split_once("\r\n\r\n").unwrap().1;
+        let body: Value = serde_json::from_str(body).unwrap();
+        assert!(body["error"].is_string() && body["causal-metadata"] == json!({}), "{body}");
+    }
+    assert_eq!(get(peer, "/kvs/k").0, 404);
+}
+
+#[test]
+fn what_is_no_request_is_told_so_in_json() {
+    let network = Network::with_peers(1);
+    let long = "x".repeat(70_000);
+    let many: String = (0..200).map(|n| format!("h{n}: x\r\n")).collect();
+    for (status, request) in [
+        (400, "GET / HTTP/9.9\r\n\r\n".to_owned()),
+        (400, "this is nothing\r\n\r\n".to_owned()),
+        (400, "GET / HTTP/1.1\r\nno header\r\n\r\n".to_owned()),
+        (414, format!("GET /{long} HTTP/1.1\r\nHost: x\r\n\r\n")),
+        (431, format!("GET / HTTP/1.1\r\n{many}\r\n")),
+    ] {
+        for node in [&network.seed, &network.peers[0]] {
+            let answer = answered(node, request.as_bytes());
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{request:.40}: {answer}");
+            let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+            let told: Value = serde_json::from_str(body).unwrap_or_default();
+            assert!(told["error"].is_string(), "{request:.40}: {answer}");
+            assert!(head.contains(&format!("content-length: {}", body.len())), "{head}");
+        }
+    }
+}
+
+/// A client reads a key where it is deleted and then where it still stands: there it is told to wait.
+#[test]
+fn who_was_told_that_a_key_is_gone_is_not_served_where_it_still_stands() {
+    let (here, elsewhere) = (Network::with_peers(1), Network::with_peers(1));
+    // Replicas that never hear of each other, as if the link between them was cut before the delete.
+    let (a, b) = (&here.peers[0], &elsewhere.peers[0]);
+    let written = json!({"value": 1, "causal-metadata": {"r1": 1}});
+    for at in [a, b] {
+        assert_eq!(ask(at, "PUT", "/replica/kvs/k", &written).0, 200);
+    }
+    let seen = get_metadata(get(b, "/kvs/k"));
+    assert_eq!(ask(a, "DELETE", "/kvs/k", &Value::Null).0, 200);
+    for method in ["GET", "DELETE"] {
+        let (answer, given) = told(ask(a, method, "/kvs/k", &json!({ "causal-metadata": seen })));
+        assert_eq!(answer, (404, error("Key does not exist")));
+        let (status, body) = ask(b, "GET", "/kvs/k", &json!({ "causal-metadata": given }));
+        assert_eq!(status, 503, "after {method} with 404: {body}");
+    }
 }
 
 #[test]
@@ -182,10 +358,10 @@ fn keys_and_values_may_be_anything_within_their_bounds() {
     let long = "k".repeat(50);
     assert_eq!(put(&format!("/kvs/{long}"), &json!({"value": false})).0, 201);
     let too_long = (400, error("Key is too long"));
-    assert_eq!(put(&format!("/kvs/{long}k"), &json!({"value": 1})), too_long);
+    assert_eq!(told(put(&format!("/kvs/{long}k"), &json!({"value": 1}))).0, too_long);
     let none = (400, error("PUT request does not specify a value"));
-    assert_eq!(put("/kvs/k", &json!({"value": null})), none);
-    assert_eq!(put("/kvs/k", &json!({})), none);
+    assert_eq!(told(put("/kvs/k", &json!({"value": null}))).0, none);
+    assert_eq!(told(put("/kvs/k", &json!({}))).0, none);
     let nested = |depth| (0..depth).fold(json!(1), |inner, _| json!([inner]));
     assert_eq!(put("/kvs/deep", &json!({"value": nested(64)})).0, 201);
     assert_eq!(put("/kvs/deep", &json!({"value": nested(65)})).0, 400);
@@ -214,7 +390,9 @@ fn keys_and_values_may_be_anything_within_their_bounds() {
         json!("x"),
         json!({"a": -1}),
         json!({"nobody": 1}),
-        json!({"127.0.0.1:1@5": 1}),
+        json!({"127.0.0.1:1@": 1}),
+        json!({"127.0.0.1:1@05": 1}),
+        json!({"127.0.0.1:99999@5": 1}),
         json!({"a": 1e99}),
         json!({ &own: u64::MAX }),
         json!({ &own: 1.5 }),
@@ -225,10 +403,20 @@ fn keys_and_values_may_be_anything_within_their_bounds() {
         assert!(status == 400 && body["error"].is_string(), "{metadata}: {status} {body}");
     }
     assert_eq!(get(peer, "/kvs/k").0, 404, "nothing of that was written");
-    // A key may even be called what a path is.
-    assert_eq!(put("/kvs/sync", &json!({"value": 1})).0, 201);
-    assert_eq!(get(peer, "/kvs/sync").1["store"]["sync"], 1);
-    assert_eq!(ask(peer, "DELETE", "/kvs/sync", &Value::Null).0, 200);
+    // At that path the whole store is read, and no key.
+    for (method, path) in [
+        ("PUT", "/kvs/sync"),
+        ("PUT", "/kvs/s%79nc"),
+        ("DELETE", "/kvs/sync"),
+        ("PUT", "/replica/kvs/sync"),
+    ] {
+        let body = if method == "PUT" { json!({"value": 1}) } else { json!({}) };
+        assert_eq!(
+            told(ask(peer, method, path, &body)).0,
+            (400, error("Key is reserved")),
+            "{path}"
+        );
+    }
     let (_, sync) = get(peer, "/kvs/sync");
     assert_eq!(sync["store"].as_object().unwrap().len(), 3);
     let version = &sync["versions"][&long][0];
@@ -247,14 +435,25 @@ fn metadata_from_the_future_is_answered_with_503_in_time() {
     network.start_peer(&["--causal-wait", "0s"]);
     let [waits, answers] = network.peers.as_slice() else { panic!("two peers") };
     until(|| get(waits, "/view").1["view"].as_array().is_some_and(|view| view.len() == 2));
-    // Of a peer that the seed knows, and a write of it that there never was.
-    let metadata = json!({ format!("{}@9", answers.addr): 7 });
+    // Of a peer that the seed knows a write that there never was, and one of a replica that nobody has
+    // heard of: both may be on their way.
+    for metadata in [
+        json!({ format!("{}@9", answers.addr): 7 }),
+        json!({"127.0.0.1:1@5": 1}),
+        json!({"127.0.0.1:1@5": 1, "127.0.0.1:1@5#3": 3, "127.0.0.1:2@5^": 1}),
+    ] {
+        is_behind(waits, answers, &metadata);
+    }
+}
+
+fn is_behind(waits: &Node, answers: &Node, metadata: &Value) {
     let expected = error("Causal dependencies not satisfied; try again later");
     for (peer, at_least) in [(waits, Duration::from_millis(900)), (answers, Duration::ZERO)] {
         let asked = Instant::now();
         let body = json!({"value": 1, "causal-metadata": metadata}).to_string();
         let (status, head, body) = raw(peer, "PUT", "/kvs/k", body.as_bytes());
-        assert_eq!((status, serde_json::from_str(&body).unwrap()), (503, expected.clone()));
+        let body = serde_json::from_str(&body).unwrap();
+        assert_eq!(told((status, body)), ((503, expected.clone()), metadata.clone()));
         assert!(head.contains("retry-after: 1"), "{head}");
         assert!(asked.elapsed() >= at_least && asked.elapsed() < Duration::from_secs(5));
     }

@@ -47,7 +47,11 @@ fn write() -> Write {
     let dot = |count| Dot { replica: "127.0.0.1:6001@7".into(), count };
     Write {
         dot: dot(2),
-        past: Seen { clock: clock(), extra: vec![Dot { replica: "elsewhere".into(), count: 4 }] },
+        past: Seen {
+            clock: clock(),
+            extra: vec![Dot { replica: "elsewhere".into(), count: 4 }],
+            floor: [("127.0.0.1:6003@8".into(), 5)].into_iter().collect(),
+        },
         own: 1,
         lamport: 3,
         at: Time::from_micros(251),
@@ -181,7 +185,7 @@ fn golden() -> Vec<(Message, &'static str)> {
         (Message::SyncMatched(4), "00000002_2504"),
         (
             Message::Write(Arc::new(write())),
-            "0000006e_2600007f000001fb711707020200007f000001fb7217fb2c01010109656c7365776865726502010109656c73657768657265040103fbfb00016b0100007f000001fb7117070101065b22c3bc225d25430e7ac849b6925886cb691fdcc5b6dcc24bf6b64b1a80b08bf928eb1c2703",
+            "0000007a_2600007f000001fb711707020200007f000001fb7217fb2c01010109656c7365776865726502010109656c73657768657265040100007f000001fb731708050103fbfb00016b0100007f000001fb7117070101065b22c3bc225d25430e7ac849b6925886cb691fdcc5b6dcc24bf6b64b1a80b08bf928eb1c2703",
         ),
         (
             Message::StoreContext { context: clock(), answer: true },
@@ -189,7 +193,7 @@ fn golden() -> Vec<(Message, &'static str)> {
         ),
         (
             Message::Writes(vec![Arc::new(write())]),
-            "0000006f_280100007f000001fb711707020200007f000001fb7217fb2c01010109656c7365776865726502010109656c73657768657265040103fbfb00016b0100007f000001fb7117070101065b22c3bc225d25430e7ac849b6925886cb691fdcc5b6dcc24bf6b64b1a80b08bf928eb1c2703",
+            "0000007b_280100007f000001fb711707020200007f000001fb7217fb2c01010109656c7365776865726502010109656c73657768657265040100007f000001fb731708050103fbfb00016b0100007f000001fb7117070101065b22c3bc225d25430e7ac849b6925886cb691fdcc5b6dcc24bf6b64b1a80b08bf928eb1c2703",
         ),
         (Message::SnapshotOffer, "00000001_29"),
         (Message::SnapshotAsk { round: 4, seen: None }, "00000003_2a0400"),
@@ -207,7 +211,7 @@ fn golden() -> Vec<(Message, &'static str)> {
                 entries: vec![("k".into(), write().version().into_iter().collect())],
                 more: false,
             },
-            "00000098_2b04010200007f000001fb7217fb2c01010109656c736577686572650203010e5b3a3a315d3a3630303240333030020102fbfb000101016b0100007f000001fb711707020200007f000001fb7217fb2c01010109656c7365776865726502010109656c73657768657265040103fbfb00065b22c3bc225d25430e7ac849b6925886cb691fdcc5b6dcc24bf6b64b1a80b08bf928eb1c270300",
+            "000000a4_2b04010200007f000001fb7217fb2c01010109656c736577686572650203010e5b3a3a315d3a3630303240333030020102fbfb000101016b0100007f000001fb711707020200007f000001fb7217fb2c01010109656c7365776865726502010109656c73657768657265040100007f000001fb731708050103fbfb00065b22c3bc225d25430e7ac849b6925886cb691fdcc5b6dcc24bf6b64b1a80b08bf928eb1c270300",
         ),
         (
             Message::Handshake(vec![(peer, record())]),
@@ -232,7 +236,7 @@ fn golden() -> Vec<(Message, &'static str)> {
                 versions: write().version().into_iter().collect(),
                 more: false,
             },
-            "00000061_310100007f000001fb711707020200007f000001fb7217fb2c01010109656c7365776865726502010109656c73657768657265040103fbfb00065b22c3bc225d25430e7ac849b6925886cb691fdcc5b6dcc24bf6b64b1a80b08bf928eb1c270300",
+            "0000006d_310100007f000001fb711707020200007f000001fb7217fb2c01010109656c7365776865726502010109656c73657768657265040100007f000001fb731708050103fbfb00065b22c3bc225d25430e7ac849b6925886cb691fdcc5b6dcc24bf6b64b1a80b08bf928eb1c270300",
         ),
         (
             Message::StoreKeys { keys: vec!["k".into(), "l".into()], more: true },

@@ -2,16 +2,18 @@
 
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, Request};
-use axum::http::{StatusCode, header};
+use axum::extract::{Path, Query, Request};
+use axum::http::{Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::BytesMut;
-use serde_json::{Value, json};
+use serde_json::{Map, Value};
 use tokio::time::timeout;
 use tokio_stream::StreamExt;
+
+use crate::json;
 
 /// Longest body, bytes.
 pub const MAX_BODY: usize = 1 << 20;
@@ -33,7 +35,7 @@ pub fn ok(body: &Value) -> Response {
 
 /// Whether a node is ready, and why.
 pub fn readiness(ready: bool, reason: &str, seeds_reachable: usize, of: usize) -> Response {
-    let body = json!({
+    let body = serde_json::json!({
         "ready": ready,
         "reason": reason,
         "seeds_reachable": seeds_reachable,
@@ -49,11 +51,23 @@ pub fn readiness(ready: bool, reason: &str, seeds_reachable: usize, of: usize) -
 
 /// Something went wrong, and what.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure(pub StatusCode, pub String);
+pub struct Failure {
+    status: StatusCode,
+    /// `error`, and what else there is to say.
+    body: Map<String, Value>,
+}
 
 impl Failure {
     pub fn new(status: StatusCode, what: impl Into<String>) -> Self {
-        Self(status, what.into())
+        let error = Value::String(what.into());
+        Self { status, body: [("error".to_owned(), error)].into_iter().collect() }
+    }
+
+    /// Says one thing more, unless it says that already.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.body.entry(name).or_insert(value.into());
+        self
     }
 
     /// The node behind the API has stopped.
@@ -64,12 +78,14 @@ impl Failure {
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        let mut response = json_of(self.0, &json!({ "error": self.1 }));
-        if self.0 == StatusCode::SERVICE_UNAVAILABLE {
+        let mut response = json_of(self.status, &Value::Object(self.body.clone()));
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
             response
                 .headers_mut()
                 .insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
         }
+        // For whoever has something to add.
+        response.extensions_mut().insert(self);
         response
     }
 }
@@ -136,6 +152,48 @@ pub async fn with_whole_body(request: Request, next: Next) -> Response {
     }
 }
 
+/// A request, and its body, which has come as a whole by now.
+///
+/// # Errors
+///
+/// If it has not after all.
+pub async fn split_body(request: Request) -> Result<(Request, Bytes), Failure> {
+    let (parts, body) = request.into_parts();
+    let bytes = to_bytes(body, MAX_BODY).await;
+    let bytes =
+        bytes.map_err(|_| Failure::new(StatusCode::BAD_REQUEST, "the body ends too early"))?;
+    Ok((Request::from_parts(parts, Body::from(bytes.clone())), bytes))
+}
+
+/// Refuses what a path does not take: to ignore a parameter or a body is to do something else than was
+/// asked, and its name is most likely one that was misspelt.
+pub async fn as_documented(request: Request, next: Next) -> Response {
+    match without_unknown(request).await {
+        Ok(request) => next.run(request).await,
+        Err(failure) => failure.into_response(),
+    }
+}
+
+async fn without_unknown(request: Request) -> Result<Request, Failure> {
+    let path = request.uri().path();
+    let known: &[&str] = if path == "/topology" { &["format"] } else { &[] };
+    let is_key = path.starts_with("/kvs/") && path != "/kvs/sync";
+    let bad = |what| Failure::new(StatusCode::BAD_REQUEST, what);
+    let Ok(Query(parameters)) = Query::<Vec<(String, String)>>::try_from_uri(request.uri()) else {
+        return Err(bad("that is no query".to_owned()));
+    };
+    if let Some((name, _)) = parameters.iter().find(|(name, _)| !known.contains(&name.as_str())) {
+        return Err(bad(format!("unknown query parameter {name:?}")));
+    }
+    // Of a key metadata is read from the body; everything else is read without one.
+    if !matches!(*request.method(), Method::GET | Method::HEAD) || is_key {
+        return Ok(request);
+    }
+    let (request, body) = split_body(request).await?;
+    body_of(&body, &[])?;
+    Ok(request)
+}
+
 /// The part of a path that a handler takes.
 ///
 /// # Errors
@@ -150,12 +208,16 @@ pub fn path_of(path: Result<Path<String>, PathRejection>) -> Result<String, Fail
 ///
 /// # Errors
 ///
-/// 400 if it is no JSON.
-pub fn body_of(bytes: &Bytes) -> Result<Value, Failure> {
+/// 400 if it is no JSON, would not come back as it was given, or has a field that is none of these.
+pub fn body_of(bytes: &Bytes, known: &[&str]) -> Result<Value, Failure> {
     if bytes.is_empty() {
         return Ok(Value::Null);
     }
-    serde_json::from_slice(bytes).map_err(|error| {
-        Failure::new(StatusCode::BAD_REQUEST, format!("the body is not JSON: {error}"))
-    })
+    let bad = |what| Failure::new(StatusCode::BAD_REQUEST, what);
+    let body = json::exactly(bytes).map_err(|error| bad(format!("the body {error}")))?;
+    let mut names = body.as_object().into_iter().flatten().map(|(name, _)| name);
+    match names.find(|name| !known.contains(&name.as_str())) {
+        Some(name) => Err(bad(format!("unknown field {name:?}"))),
+        None => Ok(body),
+    }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
+use axum::middleware::from_fn;
 use axum::response::IntoResponse;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::routing::get;
@@ -14,7 +15,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::answer::{Answer, Failure};
+use super::answer::{Answer, Failure, as_documented};
 use crate::node::EventLog;
 
 /// Lines that wait for one client.
@@ -29,7 +30,10 @@ const COMMENT: Duration = Duration::from_secs(15);
 
 pub fn routes(log: EventLog) -> Router {
     let places = Arc::new(Semaphore::new(MAX_FOLLOWERS));
-    Router::new().route("/events", get(events)).with_state((log, places))
+    Router::new()
+        .route("/events", get(events))
+        .route_layer(from_fn(as_documented))
+        .with_state((log, places))
 }
 
 async fn events(

@@ -39,6 +39,16 @@ pub fn of_peer(peer: &PeerMachine) -> Sample {
                 peer.clocks().worst().unsigned_abs() / 1_000,
             ),
             ("store_keys", "Keys of the store", count(peer.replica().store().keys().count())),
+            (
+                "store_context_replicas",
+                "Lives of replicas that have written, which every comparison and many a write name",
+                count(peer.replica().store().context().len()),
+            ),
+            (
+                "store_context_bytes",
+                "Bytes that naming them takes, of 524288 at most",
+                count(peer.replica().store().context().size()),
+            ),
         ],
         counters: vec![
             ("gossip_received", "Messages accepted from others", gossip.received),

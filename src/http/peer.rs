@@ -4,10 +4,11 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::middleware::from_fn;
 use axum::routing::get;
 use serde_json::{Value, json};
 
-use super::answer::{Answer, Failure, body_of, json_of, ok, readiness};
+use super::answer::{Answer, Failure, as_documented, body_of, json_of, ok, readiness};
 use super::{events, metrics, store};
 use crate::json;
 use crate::node::{EventLog, PeerHandle};
@@ -25,6 +26,7 @@ pub fn routes(peer: PeerHandle, log: EventLog) -> Router {
         .route("/members", get(members))
         .route("/gossip", get(messages).post(publish))
         .route("/view", view)
+        .route_layer(from_fn(as_documented))
         .merge(store::routes())
         .with_state(peer)
         .merge(events::routes(log))
@@ -60,7 +62,7 @@ async fn messages(State(peer): State<PeerHandle>) -> Answer {
 }
 
 async fn publish(State(peer): State<PeerHandle>, body: Bytes) -> Answer {
-    let body = body_of(&body)?;
+    let body = body_of(&body, &["payload"])?;
     let Some(payload) = body.get("payload").and_then(Value::as_str) else {
         return Err(Failure::new(StatusCode::BAD_REQUEST, "payload has to be a text"));
     };
@@ -80,7 +82,7 @@ async fn view(State(peer): State<PeerHandle>) -> Answer {
 
 /// The replica that a request is about.
 fn replica_of(body: Bytes) -> Result<Addr, Failure> {
-    let body = body_of(&body)?;
+    let body = body_of(&body, &["socket-address"])?;
     let address = body.get("socket-address").and_then(Value::as_str);
     let address = address.and_then(|text| text.trim().parse::<Addr>().ok());
     let usable = |addr: &Addr| addr.port() != 0 && !addr.ip().is_unspecified();

@@ -6,11 +6,12 @@ use axum::Router;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
+use axum::middleware::from_fn;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use serde_json::{Value, json};
 
-use super::answer::{Answer, Failure, ok, path_of, readiness};
+use super::answer::{Answer, Failure, as_documented, ok, path_of, readiness};
 use super::{events, metrics};
 use crate::json;
 use crate::node::{EventLog, SeedHandle};
@@ -26,6 +27,7 @@ pub fn routes(seed: SeedHandle, log: EventLog) -> Router {
         .route("/members", get(members))
         .route("/members/{address}", get(member))
         .route("/topology", get(topology))
+        .route_layer(from_fn(as_documented))
         .with_state(seed)
         .merge(events::routes(log))
 }

@@ -16,9 +16,12 @@ use tokio_util::task::TaskTracker;
 
 use super::answer::{no_such_path, with_whole_body, wrong_method};
 use super::crowd::{Answered, Crowd, Place};
+use super::stream::Client;
 
-/// A client that does not send its request within this is hung up on.
+/// A client that has begun a request and does not send it within this is hung up on.
 const HEADER_PATIENCE: Duration = Duration::from_secs(10);
+/// A connection over which nothing is asked for so long is closed.
+const IDLE_PATIENCE: Duration = Duration::from_secs(60);
 /// Requests under way have this long to end when the node stops.
 const LAST_REQUESTS: Duration = Duration::from_millis(300);
 /// Between two attempts to accept when the process is out of descriptors.
@@ -91,8 +94,9 @@ async fn serve_one(stream: TcpStream, place: Place, routes: Router, stopping: Ca
         async move { answer.await.map(|answer| answer.map(|body| Answered::new(body, asking))) }
     });
     let mut server = http1::Builder::new();
-    server.timer(TokioTimer::new()).header_read_timeout(HEADER_PATIENCE);
-    let connection = server.serve_connection(TokioIo::new(stream), service);
+    server.timer(TokioTimer::new()).header_read_timeout(IDLE_PATIENCE);
+    let connection =
+        server.serve_connection(TokioIo::new(Client::new(stream, HEADER_PATIENCE)), service);
     tokio::pin!(connection);
     tokio::select! {
         // What went wrong on it is the client's business.

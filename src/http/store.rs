@@ -5,35 +5,45 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderName, StatusCode, header};
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, put};
-use serde_json::{Value, json};
-use tokio::time::{Instant, timeout_at};
+use serde_json::{Map, Value, json};
 
-use super::answer::{Answer, Failure, body_of, json_of, ok, path_of};
+use super::answer::{Answer, Failure, as_documented, body_of, json_of, ok, path_of, split_body};
 use super::dump;
 use crate::node::PeerHandle;
 use crate::proto::event::{Event, Severity};
-use crate::proto::kv::clock::{Clock, MetadataError, Seen};
-use crate::proto::kv::replica::{Reply, Request};
-use crate::proto::kv::store::MAX_KEY;
+use crate::proto::kv::clock::{Clock, Seen, is_name};
+use crate::proto::kv::replica::{Reply, Request as Wish};
+use crate::proto::kv::store::{MAX_KEY, RESERVED_KEY, Version};
 use crate::proto::kv::value;
-use crate::proto::message::Addr;
 use crate::proto::peer::PeerMachine;
 
 type KeyPath = Result<Path<String>, PathRejection>;
 
 /// The name under which clients send and get metadata.
 const METADATA: &str = "causal-metadata";
+/// What a client can make a request depend on, and is not looked at here.
+const CONDITIONS: [HeaderName; 5] = [
+    header::IF_MATCH,
+    header::IF_NONE_MATCH,
+    header::IF_MODIFIED_SINCE,
+    header::IF_UNMODIFIED_SINCE,
+    header::IF_RANGE,
+];
 
 pub fn routes() -> Router<PeerHandle> {
     Router::new()
         .route("/kvs", get(keys))
-        // What is read there is the whole store; written, it is a key like any other.
-        .route("/kvs/sync", get(whole).put(write_sync).delete(delete_sync))
+        .route("/kvs/sync", get(whole).put(reserved).delete(reserved))
         .route("/kvs/{key}", put(write).get(read).delete(delete))
         .route("/replica/kvs/{key}", put(relayed_write).delete(relayed_delete))
+        .route_layer(from_fn(as_documented))
+        .route_layer(from_fn(unconditional))
+        .route_layer(from_fn(with_metadata))
 }
 
 fn bad(what: impl Into<String>) -> Failure {
@@ -50,68 +60,91 @@ async fn seen_of(peer: &PeerHandle, body: &Value) -> Result<Option<Seen>, Failur
     if metadata.is_null() {
         return Ok(None);
     }
-    let read = async || {
-        let metadata = metadata.clone();
-        let read = move |machine: &PeerMachine| {
-            let seen = Seen::from_json(&metadata, |name| is_replica(machine, name));
-            (seen, machine.causal_wait())
-        };
-        peer.look(read).await.map_err(|_| Failure::stopped())
+    // One that nobody has heard of here may have written what this client was just given: its news are
+    // under way, and waited for as any other write is.
+    let read = move |machine: &PeerMachine| {
+        let context = machine.replica().store().context();
+        Seen::from_json(&metadata, |name| is_name(name) || context.get(name) > 0)
     };
-    // The usual case, without listening for anything.
-    let (mut seen, wait) = read().await?;
-    if is_perhaps_new(&seen) {
-        let mut events = peer.member_events().await.map_err(|_| Failure::stopped())?;
-        let deadline = Instant::now() + wait;
-        loop {
-            (seen, _) = read().await?;
-            if !is_perhaps_new(&seen) || timeout_at(deadline, events.next()).await.is_err() {
-                break;
-            }
-        }
-    }
+    let seen = peer.look(read).await.map_err(|_| Failure::stopped())?;
     seen.map_err(|error| bad(error.to_string()))
 }
 
-/// Whether metadata names somebody who may have joined a moment ago: a client may be faster than the
-/// news of a replica that it has just written to.
-fn is_perhaps_new(seen: &Result<Option<Seen>, MetadataError>) -> bool {
-    matches!(seen, Err(MetadataError::UnknownReplica(name)) if address_of(name).is_some())
-}
-
-/// The address in the name of a replica.
-fn address_of(name: &str) -> Option<Addr> {
-    let (address, life) = name.rsplit_once('@')?;
-    let life = life.split_once('#').map_or(life, |(life, _)| life);
-    life.parse::<u64>().ok().and_then(|_| address.parse().ok())
-}
-
-/// Whether a name is one of a replica: it wrote something that is here, or its address is one of a
-/// peer that the seeds know, whose writes may still be on their way.
-fn is_replica(machine: &PeerMachine, name: &str) -> bool {
-    machine.replica().store().context().get(name) > 0
-        || address_of(name).is_some_and(|address| machine.members().get(&address).is_some())
-}
-
-async fn ask(peer: &PeerHandle, request: Request, seen: Option<Seen>) -> Result<Reply, Failure> {
+async fn ask(peer: &PeerHandle, request: Wish, seen: Option<Seen>) -> Result<Reply, Failure> {
     match peer.store(request, seen).await.map_err(|_| Failure::stopped())? {
         Reply::Behind => Err(Failure::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "Causal dependencies not satisfied; try again later",
         )),
-        Reply::NotFound => Err(Failure::new(StatusCode::NOT_FOUND, "Key does not exist")),
+        Reply::NotFound(seen) => {
+            let failure = Failure::new(StatusCode::NOT_FOUND, "Key does not exist");
+            Err(failure.with(METADATA, seen.to_json()))
+        }
+        Reply::Unseen { versions, seen } => {
+            let what = "Key has values that this client has not seen";
+            let failure = Failure::new(StatusCode::CONFLICT, what);
+            let shown = shown(&versions, &seen);
+            Err(shown
+                .into_iter()
+                .fold(failure, |failure, (name, value)| failure.with(&name, value)))
+        }
         Reply::TooManySiblings => Err(Failure::new(
             StatusCode::CONFLICT,
             "too many values stand beside each other; read the key, and write with what that gives you",
         )),
-        Reply::TooManyReplicas => Err(bad("causal-metadata names too many replicas")),
+        Reply::TooManyReplicas => Err(Failure::new(
+            StatusCode::INSUFFICIENT_STORAGE,
+            "as many replicas have written as can be kept count of, and this one is none of them; \
+             ask one that has",
+        )),
         reply => Ok(reply),
     }
 }
 
+/// The versions of a key, and what a client that is shown them has seen.
+fn shown(versions: &[Version], seen: &Seen) -> Map<String, Value> {
+    let values: Vec<Value> = versions.iter().map(|version| version.value.json()).collect();
+    let mut shown = Map::new();
+    shown.insert("value".to_owned(), values.first().cloned().unwrap_or_default());
+    if values.len() > 1 {
+        shown.insert("siblings".to_owned(), Value::Array(values));
+    }
+    shown.insert(METADATA.to_owned(), seen.to_json());
+    shown
+}
+
+/// Lets each error bring `causal-metadata`, whatever it is: if there is nothing newer to say, what the
+/// client brought, as a client hands back what it was last given.
+async fn with_metadata(request: Request, next: Next) -> Response {
+    let (request, body) = match split_body(request).await {
+        Ok(split) => split,
+        Err(failure) => return failure.into_response(),
+    };
+    let mut response = next.run(request).await;
+    let Some(failure) = response.extensions_mut().remove::<Failure>() else { return response };
+    let body: Option<Value> = serde_json::from_slice(&body).ok();
+    let brought = body.and_then(|mut body| Some(body.get_mut(METADATA)?.take()));
+    failure.with(METADATA, brought.unwrap_or_default()).into_response()
+}
+
+/// Refuses conditions: to ignore one is to do what the client asked not to be done.
+async fn unconditional(request: Request, next: Next) -> Response {
+    for condition in CONDITIONS {
+        if request.headers().contains_key(&condition) {
+            let what = format!("{condition} is not served; nothing was done");
+            return Failure::new(StatusCode::NOT_IMPLEMENTED, what).into_response();
+        }
+    }
+    next.run(request).await
+}
+
 fn key_of(key: KeyPath) -> Result<Arc<str>, Failure> {
     let key = path_of(key)?;
-    if key.chars().count() > MAX_KEY { Err(bad("Key is too long")) } else { Ok(key.into()) }
+    match key.as_str() {
+        RESERVED_KEY => Err(bad("Key is reserved")),
+        key if key.chars().count() > MAX_KEY => Err(bad("Key is too long")),
+        key => Ok(key.into()),
+    }
 }
 
 fn value_of(body: &Value) -> Result<value::Value, Failure> {
@@ -122,11 +155,11 @@ fn value_of(body: &Value) -> Result<value::Value, Failure> {
 }
 
 async fn write(State(peer): State<PeerHandle>, key: KeyPath, body: Bytes) -> Answer {
-    let body = body_of(&body)?;
+    let body = body_of(&body, &["value", METADATA])?;
     let value = value_of(&body)?;
     let key = key_of(key)?;
     let seen = seen_of(&peer, &body).await?;
-    match ask(&peer, Request::Put(key, value), seen).await? {
+    match ask(&peer, Wish::Put(key, value), seen).await? {
         Reply::Put { created, seen } => {
             let (status, result) = match created {
                 true => (StatusCode::CREATED, "created"),
@@ -139,42 +172,28 @@ async fn write(State(peer): State<PeerHandle>, key: KeyPath, body: Bytes) -> Ans
 }
 
 async fn read(State(peer): State<PeerHandle>, key: KeyPath, body: Bytes) -> Answer {
-    let seen = seen_of(&peer, &body_of(&body)?).await?;
-    match ask(&peer, Request::Get(path_of(key)?.into()), seen).await? {
+    let seen = seen_of(&peer, &body_of(&body, &[METADATA])?).await?;
+    match ask(&peer, Wish::Get(path_of(key)?.into()), seen).await? {
         Reply::Got { versions, seen } => {
-            let values: Vec<Value> = versions.iter().map(|version| version.value.json()).collect();
-            let mut answer = json!({
-                "result": "found",
-                "value": values.first(),
-                METADATA: seen.to_json(),
-            });
-            if values.len() > 1 {
-                answer["siblings"] = Value::Array(values);
-            }
-            Ok(ok(&answer))
+            let mut answer = shown(&versions, &seen);
+            answer.insert("result".to_owned(), "found".into());
+            Ok(ok(&Value::Object(answer)))
         }
         _ => Err(Failure::stopped()),
     }
 }
 
 async fn delete(State(peer): State<PeerHandle>, key: KeyPath, body: Bytes) -> Answer {
-    let seen = seen_of(&peer, &body_of(&body)?).await?;
-    match ask(&peer, Request::Delete(path_of(key)?.into()), seen).await? {
+    let seen = seen_of(&peer, &body_of(&body, &[METADATA])?).await?;
+    match ask(&peer, Wish::Delete(path_of(key)?.into()), seen).await? {
         Reply::Deleted(seen) => Ok(ok(&json!({ "result": "deleted", METADATA: seen.to_json() }))),
         _ => Err(Failure::stopped()),
     }
 }
 
-fn key_sync() -> KeyPath {
-    Ok(Path("sync".to_owned()))
-}
-
-async fn write_sync(peer: State<PeerHandle>, body: Bytes) -> Answer {
-    write(peer, key_sync(), body).await
-}
-
-async fn delete_sync(peer: State<PeerHandle>, body: Bytes) -> Answer {
-    delete(peer, key_sync(), body).await
+/// What is read at the path of that key is the whole store, so that a value there could not be read.
+async fn reserved() -> Failure {
+    bad("Key is reserved")
 }
 
 /// The clock of a write that another replica relays.
@@ -182,7 +201,11 @@ fn clock_of(body: &Value) -> Result<Clock, Failure> {
     // A replica of another make may have any name.
     match Seen::from_json(body.get(METADATA).unwrap_or(&Value::Null), |_| true) {
         Ok(Some(seen)) if !seen.clock.is_sane() => Err(bad("causal-metadata has no sane names")),
-        Ok(Some(seen)) if seen.extra.is_empty() && !seen.clock.is_empty() => Ok(seen.clock),
+        Ok(Some(Seen { clock, extra, floor }))
+            if extra.is_empty() && floor.is_empty() && !clock.is_empty() =>
+        {
+            Ok(clock)
+        }
         Ok(_) => Err(bad("a relayed write carries its own clock as causal-metadata")),
         Err(error) => Err(bad(error.to_string())),
     }
@@ -207,19 +230,19 @@ fn check_cid(
 }
 
 async fn relayed_write(State(peer): State<PeerHandle>, key: KeyPath, body: Bytes) -> Answer {
-    let body = body_of(&body)?;
+    let body = body_of(&body, &["value", "cid", METADATA])?;
     let (value, key, clock) = (value_of(&body)?, key_of(key)?, clock_of(&body)?);
     check_cid(&peer, &key, &value, &body)?;
-    match ask(&peer, Request::Relayed(key, Some(value), clock), None).await? {
+    match ask(&peer, Wish::Relayed(key, Some(value), clock), None).await? {
         Reply::Relayed => Ok(ok(&json!({ "result": "updated" }))),
         _ => Err(Failure::stopped()),
     }
 }
 
 async fn relayed_delete(State(peer): State<PeerHandle>, key: KeyPath, body: Bytes) -> Answer {
-    let body = body_of(&body)?;
+    let body = body_of(&body, &[METADATA])?;
     let (key, clock) = (key_of(key)?, clock_of(&body)?);
-    match ask(&peer, Request::Relayed(key, None, clock), None).await? {
+    match ask(&peer, Wish::Relayed(key, None, clock), None).await? {
         Reply::Relayed => Ok(ok(&json!({ "result": "deleted" }))),
         _ => Err(Failure::stopped()),
     }

@@ -71,6 +71,7 @@ mod tests {
             life: 1,
             number,
             offset: 0,
+            age: 0,
             payload: format!("c{life:x}:{total}").into_bytes().into(),
         }
     }

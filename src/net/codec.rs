@@ -18,8 +18,8 @@ use crate::proto::kv::clock::MAX_CLOCK;
 use crate::proto::message::{Answer, Hello, Message, Records};
 
 /// Longest frame after the opening, bytes: the longest payload or value, and what is said around it,
-/// which for a write is the clocks of what it rests on and what it replaces.
-pub const MAX_FRAME: usize = MAX_PAYLOAD + MAX_CLOCK + (256 << 10);
+/// which for a write is what it replaces, and the two clocks of what it rests on.
+pub const MAX_FRAME: usize = MAX_PAYLOAD + 2 * MAX_CLOCK + (256 << 10);
 /// Longest frame of the opening, bytes: a stranger must not make us hold more.
 pub const MAX_OPENING: usize = 1_024;
 /// First bytes of a link.

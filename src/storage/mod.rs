@@ -8,12 +8,12 @@
 mod registry;
 mod replica;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
+use std::{fs, io};
 
-use redb::{Database, TableDefinition};
+use redb::{Builder, Database, DatabaseError, TableDefinition};
 
 pub use registry::{OpenStore, RegistryStore};
 pub use replica::{OpenReplica, ReplicaStore};
@@ -97,40 +97,62 @@ fn trouble(file: &Path, error: redb::Error) -> StorageError {
     }
 }
 
-/// What a file is called until it is a database.
-const UNFINISHED: &str = "unfinished";
+/// After the name of a file that is being made.
+const UNFINISHED: &str = ".new";
 
-/// Opens a database in a directory, which is made if it is not there. A new one gets its name once it
-/// is a database, so that whatever has the name and is none was damaged: a file of zero bytes, which
-/// may have held a registry, would else begin a new one.
+/// Opens a database in a directory, which is made if it is not there.
+///
+/// The database, too, is made if it is not there, under another name until it is whole: a process that
+/// is killed while it makes one would else leave half of it, and could never start again.
 fn open(dir: &Path, name: &str) -> Result<(Database, PathBuf), StorageError> {
     let directory = |source| StorageError::Directory { dir: dir.to_owned(), source };
     fs::create_dir_all(dir).map_err(directory)?;
     let file = dir.join(name);
+    let unfinished = dir.join(format!("{name}{UNFINISHED}"));
     let mut builder = Database::builder();
     builder.set_cache_size(CACHE);
-    match fs::metadata(&file) {
-        Ok(found) if found.len() == 0 => {
-            return Err(StorageError::Damaged { file, what: "it has no bytes".to_owned() });
-        }
-        Ok(_) => {
-            let database = builder.open(&file).map_err(|error| trouble(&file, error.into()))?;
-            return Ok((database, file));
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(source) => return Err(StorageError::Disk { file, source }),
-    }
-    let unfinished = file.with_extension(UNFINISHED);
+    let wrong = |error: DatabaseError| trouble(&file, error.into());
     let failed = |source| StorageError::Disk { file: file.clone(), source };
-    match fs::remove_file(&unfinished) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
-        _ => {}
+    // One of no bytes is not made anew: it held something once.
+    if fs::metadata(&file).is_ok_and(|found| found.len() == 0) {
+        return Err(StorageError::Damaged { file, what: "it has no bytes".to_owned() });
     }
-    let database = builder.create(&unfinished).map_err(|error| trouble(&file, error.into()))?;
-    fs::rename(&unfinished, &file).map_err(failed)?;
-    // The name is on disk, too, before anything in the file is relied on.
-    fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed)?;
-    Ok((database, file))
+    if !file.try_exists().map_err(failed)? {
+        let database = make(&builder, &unfinished).map_err(wrong)?;
+        put_in_place(&unfinished, &file).map_err(failed)?;
+        drop(database);
+    }
+    let database = builder.open(&file).map_err(wrong)?;
+    // The lock is ours, so nobody is at work on this: it is of a life that was killed.
+    match fs::remove_file(&unfinished) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(error)),
+        _ => Ok((database, file)),
+    }
+}
+
+/// Makes an empty database in the place of what a life left there that was killed while it made one.
+fn make(builder: &Builder, file: &Path) -> Result<Database, DatabaseError> {
+    match builder.create(file) {
+        Err(DatabaseError::DatabaseAlreadyOpen) => return Err(DatabaseError::DatabaseAlreadyOpen),
+        // It has just been made, or is whole and was never put in place, or is another name of one that
+        // was moved away since, or half of one; told apart from the first by nothing.
+        made => drop(made),
+    }
+    fs::remove_file(file).map_err(redb::StorageError::from)?;
+    builder.create(file)
+}
+
+/// Gives a file its name for good, unless there is one of that name by now.
+fn put_in_place(unfinished: &Path, file: &Path) -> io::Result<()> {
+    match fs::hard_link(unfinished, file) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        // Not every file system knows links.
+        Err(_) => fs::rename(unfinished, file)?,
+        Ok(()) => {}
+    }
+    let Some(dir) = file.parent() else { return Ok(()) };
+    // A name is durable with its directory.
+    fs::File::open(dir)?.sync_all()
 }
 
 /// Changes to keep, and their number.
@@ -201,5 +223,56 @@ impl<T> Drop for Writer<T> {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use redb::ReadableTable;
+
+    use super::*;
+
+    const NAME: &str = "some.redb";
+
+    #[test]
+    fn whatever_a_life_that_was_killed_left_of_a_new_file_the_next_one_makes_it() {
+        let half = vec![0; 1 << 20];
+        for left in [&b""[..], b"redb", &half] {
+            let dir = tempfile::tempdir().unwrap();
+            let unfinished = dir.path().join(format!("{NAME}{UNFINISHED}"));
+            fs::write(&unfinished, left).unwrap();
+            drop(open(dir.path(), NAME).unwrap());
+            assert!(!unfinished.exists());
+            drop(open(dir.path(), NAME).unwrap());
+        }
+    }
+
+    #[test]
+    fn what_was_moved_away_does_not_come_back_by_another_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, unfinished) = (dir.path().join(NAME), dir.path().join("some.redb.new"));
+        let (database, _) = open(dir.path(), NAME).unwrap();
+        let transaction = database.begin_write().unwrap();
+        transaction.open_table(META).unwrap().insert("old", 1).unwrap();
+        transaction.commit().unwrap();
+        drop(database);
+        // Killed after it was put in place, and before its first name was taken away.
+        fs::hard_link(&file, unfinished).unwrap();
+        fs::rename(&file, dir.path().join("away")).unwrap();
+        let (database, _) = open(dir.path(), NAME).unwrap();
+        let transaction = database.begin_write().unwrap();
+        assert!(transaction.open_table(META).unwrap().get("old").unwrap().is_none());
+    }
+
+    #[test]
+    fn a_file_of_no_bytes_is_damaged_and_one_in_use_is_in_use() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join(NAME);
+        fs::write(&file, b"").unwrap();
+        assert!(matches!(open(dir.path(), NAME), Err(StorageError::Damaged { .. })));
+        assert_eq!(fs::metadata(&file).unwrap().len(), 0, "it is left as it is");
+        fs::remove_file(&file).unwrap();
+        let _held = open(dir.path(), NAME).unwrap();
+        assert!(matches!(open(dir.path(), NAME), Err(StorageError::InUse(_))));
     }
 }

@@ -163,7 +163,7 @@ fn commit(database: &Database, _: &Path, group: &[Batch<StoreChange>]) -> Result
 
 /// The versions of a key after a write.
 fn replaced(mut versions: Vec<Version>, write: &Write) -> Vec<Version> {
-    versions.retain(|version| !write.replaces.contains(&version.dot));
+    versions.retain(|version| !write.had_seen(&version.dot));
     versions.extend(write.version());
     versions
 }

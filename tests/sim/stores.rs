@@ -2,13 +2,14 @@
 //!
 //! The oracle knows every write that was ever made. What a replica shows must
 //! be just what follows from the writes that it says it has seen: each version
-//! whose write it has seen and that no write which it has seen replaces. That
+//! whose write it has seen and that the writer of no other which it has seen knew. That
 //! is all of it at once: nothing is shown without its causal past, nothing that
 //! was overwritten or deleted comes back, nothing is lost, and two that have
 //! seen the same show the same.
 //!
 //! And it knows what each client was really shown: a write replaces of that
-//! just what stood, and nothing that its client was never shown.
+//! just what stood, and nothing that its client was never shown; and a client to
+//! which something was gone is not served where it still is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -36,7 +37,7 @@ impl Content for Shelf {
             StoreChange::Named(name) => self.name = Some(name),
             StoreChange::Write(write) => {
                 let versions = self.versions.entry(write.key.clone()).or_default();
-                versions.retain(|version| !write.replaces.contains(&version.dot));
+                versions.retain(|version| !write.had_seen(&version.dot));
                 versions.extend(write.version());
                 self.context.add(&write.dot);
                 self.lamport = self.lamport.max(write.lamport);
@@ -69,18 +70,21 @@ impl Shelf {
 #[derive(Default)]
 pub struct Stores {
     writes: BTreeMap<Dot, Arc<Write>>,
-    /// Of each question that is not answered the one that the same client was answered before, whose
-    /// metadata it brings.
-    asking: BTreeMap<u64, Option<u64>>,
+    /// Of each question that is not answered the key that it is about, and the one that the same client
+    /// was answered before, whose metadata it brings.
+    asking: BTreeMap<u64, (Arc<str>, Option<u64>)>,
     /// What a client really knew once a question was answered, and when it wrote something.
     knew: BTreeMap<u64, BTreeSet<Dot>>,
+    /// And which writes were shown to it to be gone, by itself or by whoever wrote what it was shown.
+    gone: BTreeMap<u64, BTreeSet<Dot>>,
+    gone_at: BTreeMap<Dot, BTreeSet<Dot>>,
     knew_at: BTreeMap<Dot, BTreeSet<Dot>>,
 }
 
 impl Stores {
-    /// A client asks, with what it was given for an earlier question.
-    pub fn asks(&mut self, token: u64, before: Option<u64>) {
-        self.asking.insert(token, before);
+    /// A client asks about a key, with what it was given for an earlier question.
+    pub fn asks(&mut self, token: u64, key: Arc<str>, before: Option<u64>) {
+        self.asking.insert(token, (key, before));
     }
 
     /// A replica is about to keep changes; what is wrong with them.
@@ -112,7 +116,7 @@ impl Stores {
         store: &Store,
         disk: &Clock,
     ) -> Option<String> {
-        let before = self.asking.remove(&token)?;
+        let (key, before) = self.asking.remove(&token)?;
         if *reply == Reply::Behind {
             return None;
         }
@@ -125,22 +129,55 @@ impl Stores {
         if let Some(lacks) = lacks {
             return Some(format!("answers a client that has seen {lacks:?}, and has not"));
         }
+        let gone = before.and_then(|before| self.gone.get(&before).cloned()).unwrap_or_default();
+        if let Some(back) = store.iter().flat_map(|(_, of)| of).find(|v| gone.contains(&v.dot)) {
+            return Some(format!(
+                "serves a client that was shown that {:?} is gone, and holds it",
+                back.dot
+            ));
+        }
         match reply {
             Reply::Put { .. } | Reply::Deleted(_) => {
                 let replica = store.name().clone();
                 let dot = Dot { count: seen.get(&replica), replica };
-                self.wrote(token, dot, known, store)
+                let what = self.wrote(token, dot.clone(), known, store);
+                self.is_shown(token, &key, gone, [&dot]);
+                self.gone_at.insert(dot, self.gone.get(&token).cloned().unwrap_or_default());
+                what
             }
-            Reply::Got { versions, .. } => {
+            Reply::Got { versions, .. } | Reply::Unseen { versions, .. } => {
                 let mut known = known.unwrap_or_default();
                 for version in versions {
                     known.extend(self.behind(&version.dot));
                 }
                 self.knew.insert(token, known);
+                self.is_shown(token, &key, gone, versions.iter().map(|version| &version.dot));
+                None
+            }
+            Reply::NotFound(_) => {
+                self.knew.insert(token, known.unwrap_or_default());
+                self.is_shown(token, &key, gone, []);
                 None
             }
             _ => None,
         }
+    }
+
+    /// A client is shown just these of a key: whatever else of it the client knew is gone, and so is
+    /// whatever was to whoever wrote these.
+    fn is_shown<'a>(
+        &mut self,
+        token: u64,
+        key: &str,
+        mut gone: BTreeSet<Dot>,
+        shown: impl IntoIterator<Item = &'a Dot>,
+    ) {
+        let shown: BTreeSet<&Dot> = shown.into_iter().collect();
+        let known = self.knew.get(&token).into_iter().flatten();
+        let of_key = |dot: &&Dot| self.writes.get(dot).is_some_and(|write| &*write.key == key);
+        gone.extend(known.filter(of_key).filter(|dot| !shown.contains(dot)).cloned());
+        gone.extend(shown.into_iter().filter_map(|dot| self.gone_at.get(dot)).flatten().cloned());
+        self.gone.insert(token, gone);
     }
 
     /// What a client knows that is shown a write: it, and what its client knew.
@@ -195,7 +232,7 @@ impl Stores {
     pub fn judge(&self, store: &Store) -> Option<String> {
         let context = store.context();
         let mut stands: BTreeMap<&str, BTreeSet<&Dot>> = BTreeMap::new();
-        let mut replaced = BTreeSet::new();
+        let mut writes: BTreeMap<&str, Vec<&Write>> = BTreeMap::new();
         for (replica, count) in context.iter() {
             for count in 1..=count {
                 let dot = Dot { replica: replica.clone(), count };
@@ -205,14 +242,15 @@ impl Stores {
                 if !write.past.is_within(context) {
                     return Some(format!("has seen {dot:?} and not what it rests on"));
                 }
-                replaced.extend(&write.replaces);
+                writes.entry(&write.key).or_default().push(write);
                 if write.value.is_some() {
                     stands.entry(&write.key).or_default().insert(dot);
                 }
             }
         }
-        for dots in stands.values_mut() {
-            dots.retain(|dot| !replaced.contains(dot));
+        for (key, dots) in &mut stands {
+            let writes = writes.get(key).map_or(&[][..], Vec::as_slice);
+            dots.retain(|dot| !writes.iter().any(|write| write.had_seen(dot)));
         }
         stands.retain(|_, dots| !dots.is_empty());
         let shown: BTreeMap<&str, BTreeSet<&Dot>> =

@@ -264,10 +264,10 @@ impl Trouble {
         let key: Arc<str> = (*KEYS.choose(&mut self.rng).unwrap_or(&"a")).into();
         let number = serde_json::json!(token);
         let request = match self.rng.random_range(0..10) {
-            0..=2 => Request::Get(key),
-            3..=4 => Request::Delete(key),
+            0..=2 => Request::Get(key.clone()),
+            3..=4 => Request::Delete(key.clone()),
             _ => match Value::new(&number) {
-                Ok(value) => Request::Put(key, value),
+                Ok(value) => Request::Put(key.clone(), value),
                 Err(error) => panic!("{number} is a value: {error}"),
             },
         };
@@ -279,7 +279,7 @@ impl Trouble {
         };
         self.clients[client] = token;
         if let Some(checks) = &mut world.checks {
-            checks.stores.asks(token, seen.is_some().then_some(before));
+            checks.stores.asks(token, key, seen.is_some().then_some(before));
         }
         world.command(id, Command::Store { token, request, seen });
     }

@@ -11,6 +11,9 @@
 //!   whose client had seen it: nothing comes back.
 //! - Each write of its past is returned, or another one is in its place (or none,
 //!   after a delete), whose client had seen it: nothing is lost.
+//! - It returns nothing that a read of its past had no longer returned, although
+//!   that was of that read's past: whatever took it away, gone stays gone. So a
+//!   read that finds nothing counts as much as one that finds something.
 //!
 //! Session guarantees (reading one's own writes, never reading backwards) are the
 //! second and third with a past of the client's own.
@@ -117,6 +120,22 @@ fn judge_read(
             return Some(format!(
                 "{read:?} does not show {:?}, which is of its past",
                 events[write]
+            ));
+        }
+    }
+    for (other, event) in events.iter().enumerate() {
+        let Op::Get(then) = &event.op else { continue };
+        if event.key != read.key || !past[place].has(other) {
+            continue;
+        }
+        let back = |write: &&usize| match events[**write].op {
+            Op::Put(value) => past[other].has(**write) && !then.contains(&value),
+            _ => false,
+        };
+        if let Some(back) = shown.iter().find(back) {
+            return Some(format!(
+                "{read:?} shows {:?}, which was gone for {event:?} of its past",
+                events[*back]
             ));
         }
     }
@@ -272,6 +291,17 @@ mod tests {
             ],
             "does not show",
         );
+        // What was seen to be gone comes back, whoever took it away: for one client, and for one who
+        // reads what that client wrote then.
+        let gone = [
+            (0, 0, 0, Op::Put(1)),
+            (1, 1, 0, shows(&[1])),
+            (2, 0, 0, Op::Delete),
+            (1, 0, 0, shows(&[])),
+        ];
+        wrong(&[&gone[..], &[(1, 1, 0, shows(&[1]))]].concat(), "was gone");
+        let told = [(1, 0, 1, Op::Put(2)), (3, 1, 1, shows(&[2])), (3, 1, 0, shows(&[1]))];
+        wrong(&[&gone[..], &told].concat(), "was gone");
         wrong(&[(0, 0, 0, shows(&[7]))], "nobody has written");
         wrong(&[(1, 0, 0, shows(&[1])), (0, 0, 0, Op::Put(1))], "of its future");
     }

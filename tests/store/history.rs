@@ -2,7 +2,6 @@
 //! from each other: what they are answered must be causally consistent ([`crate::causal`]), nothing
 //! that was answered is lost, and in the end all replicas are equal.
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -13,7 +12,7 @@ use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 
 use crate::causal::{Event, Op, judge};
-use crate::replicas::{Replicas, ask_within, get, until};
+use crate::replicas::{PATIENCE, Replicas, ask_within, get, unless_late};
 
 /// Seconds of trouble unless RUMORMILL_CAUSAL says otherwise; it was run with 120.
 const SECONDS: u64 = 10;
@@ -24,7 +23,7 @@ const CLIENTS: usize = 6;
 const LOYAL: usize = 4;
 const KEYS: usize = 4;
 /// How long a client waits for a replica.
-const PATIENCE: Duration = Duration::from_secs(2);
+const CLIENT_PATIENCE: Duration = Duration::from_secs(2);
 /// Between two things that a client does.
 const PAUSE: u64 = 25;
 
@@ -45,8 +44,8 @@ impl Diary {
 enum Came {
     /// It was done, and the client has seen this now.
     Done(Op, Option<Value>),
-    /// It was not done.
-    Refused,
+    /// It was not done, and the client was given this.
+    Refused(Option<Value>),
     /// Nobody knows.
     Unknown(Op),
 }
@@ -57,17 +56,22 @@ struct Client {
     rng: SmallRng,
     seen: Value,
     is_loyal: bool,
+    /// A key that it read or deleted just now and looks at once more, most likely elsewhere: what was
+    /// gone for it must not be there again.
+    again: Option<usize>,
 }
 
 impl Client {
     fn ask(&mut self, diary: &Diary, addr: SocketAddr, replica: usize) {
-        let key = self.rng.random_range(0..KEYS);
+        let any = self.rng.random_range(0..KEYS);
+        let again = self.again.take();
+        let key = again.unwrap_or(any);
         let path = format!("/kvs/key{key}");
         let asked = diary.tick();
         let came = match self.rng.random_range(0..10) {
-            _ if self.is_loyal => self.get(addr, &path),
-            0..5 => self.get(addr, &path),
-            5 => self.delete(addr, &path),
+            _ if self.is_loyal || again.is_some() => self.get(addr, &path),
+            0..4 => self.get(addr, &path),
+            4..6 => self.delete(addr, &path),
             // Each value is written once.
             _ => self.put(addr, &path, asked),
         };
@@ -77,24 +81,31 @@ impl Client {
             events.lock().unwrap().push(Event { client, replica, key, op, asked, answered });
         };
         match came {
-            Came::Refused => {}
+            Came::Refused(seen) => self.takes(seen),
             Came::Unknown(op) => event(op, None),
             Came::Done(op, seen) => {
+                self.again = (matches!(op, Op::Get(_)) && self.rng.random()).then_some(key);
                 event(op, Some(answered));
-                if !self.is_loyal {
-                    self.seen = seen.unwrap_or(self.seen.take());
-                }
+                self.takes(seen);
             }
+        }
+    }
+
+    /// A client hands back what it was last given, with whatever answer.
+    fn takes(&mut self, seen: Option<Value>) {
+        if let Some(seen) = seen.filter(|_| !self.is_loyal) {
+            assert!(seen.is_object(), "an answer without causal-metadata");
+            self.seen = seen;
         }
     }
 
     fn put(&self, addr: SocketAddr, path: &str, value: u64) -> Came {
         let body = json!({"value": value, "causal-metadata": self.seen});
-        match ask_within(addr, "PUT", path, &body, PATIENCE) {
+        match ask_within(addr, "PUT", path, &body, CLIENT_PATIENCE) {
             Some((200 | 201, body)) => {
                 Came::Done(Op::Put(value), Some(body["causal-metadata"].clone()))
             }
-            Some((503, _)) => Came::Refused,
+            Some((503, body)) => Came::Refused(Some(body["causal-metadata"].clone())),
             Some(other) => panic!("PUT {path} {body}: {other:?}"),
             None => Came::Unknown(Op::Put(value)),
         }
@@ -102,11 +113,11 @@ impl Client {
 
     fn delete(&self, addr: SocketAddr, path: &str) -> Came {
         let body = json!({"causal-metadata": self.seen});
-        match ask_within(addr, "DELETE", path, &body, PATIENCE) {
+        match ask_within(addr, "DELETE", path, &body, CLIENT_PATIENCE) {
             Some((200, body)) => Came::Done(Op::Delete, Some(body["causal-metadata"].clone())),
-            // Nothing was there, as for a read.
-            Some((404, _)) => Came::Done(Op::Get(BTreeSet::new()), None),
-            Some((503, _)) => Came::Refused,
+            // Nothing was there, or something else, as for a read.
+            Some((404 | 409, body)) => read(&body),
+            Some((503, body)) => Came::Refused(Some(body["causal-metadata"].clone())),
             Some(other) => panic!("DELETE {path} {body}: {other:?}"),
             None => Came::Unknown(Op::Delete),
         }
@@ -114,20 +125,23 @@ impl Client {
 
     fn get(&self, addr: SocketAddr, path: &str) -> Came {
         let body = json!({"causal-metadata": self.seen});
-        match ask_within(addr, "GET", path, &body, PATIENCE) {
-            Some((200, body)) => {
-                let values = match body.get("siblings") {
-                    Some(siblings) => siblings.as_array().unwrap().clone(),
-                    None => vec![body["value"].clone()],
-                };
-                let values = values.iter().map(|value| value.as_u64().unwrap()).collect();
-                Came::Done(Op::Get(values), Some(body["causal-metadata"].clone()))
-            }
-            Some((404, _)) => Came::Done(Op::Get(BTreeSet::new()), None),
-            Some((503, _)) | None => Came::Refused,
+        match ask_within(addr, "GET", path, &body, CLIENT_PATIENCE) {
+            Some((200 | 404, body)) => read(&body),
+            Some((503, body)) => Came::Refused(Some(body["causal-metadata"].clone())),
+            None => Came::Refused(None),
             Some(other) => panic!("GET {path} {body}: {other:?}"),
         }
     }
+}
+
+/// What an answer shows of a key, which may be nothing.
+fn read(body: &Value) -> Came {
+    let values = match body.get("siblings") {
+        Some(siblings) => siblings.as_array().unwrap().clone(),
+        None => body.get("value").into_iter().cloned().collect(),
+    };
+    let values = values.iter().map(|value| value.as_u64().unwrap()).collect();
+    Came::Done(Op::Get(values), Some(body["causal-metadata"].clone()))
 }
 
 const BRISK: [&str; 8] = [
@@ -193,7 +207,7 @@ fn clients(
             }
             let rng = SmallRng::seed_from_u64(number as u64);
             let is_loyal = number >= CLIENTS;
-            let mut client = Client { number, rng, seen: json!({}), is_loyal };
+            let mut client = Client { number, rng, seen: json!({}), is_loyal, again: None };
             while Instant::now() < end {
                 let any = client.rng.random_range(0..addrs.len());
                 let replica = if is_loyal { number % addrs.len() } else { any };
@@ -240,12 +254,26 @@ fn what_hopping_clients_are_answered_in_trouble_is_causally_consistent() {
 /// Once nothing is wrong any more all replicas are equal, and whoever has seen all that anybody has seen
 /// is shown all of it.
 fn in_the_end(addrs: &[SocketAddr], diary: &Diary, clients: Vec<Client>) {
-    until("all replicas are equal", || {
-        let stores: Option<Vec<Value>> =
-            addrs.iter().map(|addr| Some(get(*addr, "/kvs/sync")?.1["versions"].clone())).collect();
-        let stores = stores?;
-        stores.iter().all(|store| *store == stores[0]).then_some(())
+    let mut last = vec![Value::Null; addrs.len()];
+    let equal = unless_late(|| {
+        for (addr, last) in addrs.iter().zip(&mut last) {
+            *last = get(*addr, "/kvs/sync").map_or(Value::Null, |(_, body)| body);
+        }
+        let same = |what: &str| last.iter().all(|store| store[what] == last[0][what]);
+        (last.iter().all(Value::is_object) && same("versions")).then_some(())
     });
+    if equal.is_none() {
+        // Whether contexts differ says if a repair is stuck, or a write is lost.
+        for (addr, store) in addrs.iter().zip(&last) {
+            let asked = |path| get(*addr, path).map_or(Value::Null, |(_, body)| body);
+            let metrics = asked("/metrics");
+            let counted = metrics.as_str().unwrap_or_default().lines();
+            let counted: Vec<&str> = counted.filter(|line| !line.starts_with('#')).collect();
+            eprintln!("{addr} has seen {} and holds {}", store["vector_clock"], store["versions"]);
+            eprintln!("{addr} sees {}\n{addr} counts {counted:?}", asked("/members"));
+        }
+        panic!("not all replicas are equal within {PATIENCE:?}; what they hold is above");
+    }
     for mut client in clients.into_iter().filter(|client| !client.is_loyal) {
         for (replica, addr) in addrs.iter().enumerate() {
             for key in 0..KEYS {
@@ -256,7 +284,7 @@ fn in_the_end(addrs: &[SocketAddr], diary: &Diary, clients: Vec<Client>) {
                 let (number, answered) = (client.number, Some(diary.tick()));
                 let mut events = diary.events.lock().unwrap();
                 events.push(Event { client: number, replica, key, op, asked, answered });
-                client.seen = seen.unwrap_or(client.seen.take());
+                client.takes(seen);
             }
         }
     }

@@ -153,22 +153,32 @@ impl Drop for Replicas {
     fn drop(&mut self) {
         (0..self.running.len()).for_each(|place| self.kill(place));
         if std::thread::panicking() {
-            let kept = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("store.log");
+            // Several tests, or runs, may fail side by side.
+            let name = format!("store-{}-{}.log", std::process::id(), self.addrs[0].port());
+            let kept = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
             if fs::copy(self.path("outputfile.txt"), &kept).is_ok() {
                 eprintln!("the log is kept in {}", kept.display());
             }
+            // Why one that should run does not.
+            let errors = fs::read_to_string(self.path("stderr")).unwrap_or_default();
+            eprintln!("on stderr: {errors}");
         }
     }
 }
 
 /// Looks again and again until there is something to see: a process cannot be waited on for that.
-pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub fn until<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    unless_late(look).unwrap_or_else(|| panic!("{what}: not within {PATIENCE:?}"))
+}
+
+/// The same, for whoever has more to say when it takes too long.
+pub fn unless_late<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        if let Some(found) = look() {
+        let found = look();
+        if found.is_some() || Instant::now() >= deadline {
             return found;
         }
-        assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }

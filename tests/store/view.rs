@@ -89,6 +89,23 @@ fn a_new_replica_has_everything_before_it_is_ready() {
     assert_eq!(stores[2]["versions"], stores[0]["versions"]);
 }
 
+#[test]
+fn a_replica_that_is_killed_in_its_first_moments_starts_again() {
+    for delay in 0..20_u64 {
+        let mut replicas = Replicas::on_loopback(1);
+        let addrs = replicas.addrs.clone();
+        let dir = replicas.path(&format!("data/peer-{}-{}", addrs[0].ip(), addrs[0].port()));
+        replicas.start(0, &addrs, &[]);
+        let begun = || dir.read_dir().ok()?.next().map(drop);
+        until("it begins to make its file", begun);
+        // Not a wait for anything: each time it is somewhere else in its work.
+        std::thread::sleep(Duration::from_micros(500 * delay));
+        replicas.kill(0);
+        replicas.start(0, &addrs, &[]);
+        until("it runs", || (get(addrs[0], "/ready")?.0 == 200).then_some(()));
+    }
+}
+
 /// More than a replica keeps of single writes, so that others get what differs instead.
 fn fill(addr: SocketAddr) {
     let writers = (0..4).map(|writer| {

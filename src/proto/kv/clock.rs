@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -152,6 +153,14 @@ impl Clock {
     }
 }
 
+impl Clock {
+    /// Whether a replica that has seen this may write: a write that others have no room for is refused
+    /// where it is made, and not acknowledged and then lost.
+    pub(super) fn lets_write(&self, me: &str) -> bool {
+        self.get(me) > 0 || self.size() + me.len() + ENTRY <= MAX_CLOCK_TO_BEGIN
+    }
+}
+
 impl FromIterator<(Replica, u64)> for Clock {
     fn from_iter<T: IntoIterator<Item = (Replica, u64)>>(entries: T) -> Self {
         let mut clock = Self::new();
@@ -171,6 +180,11 @@ pub struct Seen {
     pub clock: Clock,
     /// Single writes beyond that.
     pub extra: Vec<Dot>,
+    /// Beyond both, how far a replica must be to serve this client. Who is shown that something is gone
+    /// must not meet a replica at which it still stands, and so not one that lacks the deletes; but of
+    /// what was written beside those deletes the client was shown nothing, and replaces nothing.
+    #[serde(default)]
+    pub floor: Clock,
 }
 
 /// Greatest count in metadata: beyond, not every JSON reader keeps whole numbers apart (RFC 8259,
@@ -184,10 +198,16 @@ const MAX_NAME: usize = 128;
 /// What a clock takes at most, bytes, by [`Clock::size`]: ten thousand lives of replicas that wrote.
 /// It has to fit a frame beside the greatest value.
 pub const MAX_CLOCK: usize = 512 << 10;
+/// What a clock may take where a replica begins to write, bytes: one that never wrote is one entry more
+/// in every clock from then on. The rest is for those that began meanwhile where this one could not see
+/// them, as both sides of a cut have to fit one clock when it is over.
+const MAX_CLOCK_TO_BEGIN: usize = MAX_CLOCK - MAX_CLOCK / 4;
 /// What an entry of a clock takes beside its name.
 const ENTRY: usize = 16;
 /// Between the name of a replica and the number of a single write.
 const SINGLE: char = '#';
+/// After the name of a replica in [`Seen::floor`].
+const FLOOR: char = '^';
 
 /// Why metadata from a client is none.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -206,6 +226,12 @@ pub enum MetadataError {
     UnknownReplica(String),
 }
 
+/// Whether a replica can have that name of which nothing has come here: those of this make have an
+/// address and a life, and those of another make often an address alone.
+pub fn is_name(name: &str) -> bool {
+    name::is_usual(name) || name.parse::<SocketAddr>().is_ok()
+}
+
 fn is_sane_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= MAX_NAME
 }
@@ -220,7 +246,7 @@ impl Dot {
 impl Seen {
     /// All that a clock has.
     pub fn of(clock: Clock) -> Self {
-        Self { clock, extra: Vec::new() }
+        Self { clock, ..Self::default() }
     }
 
     /// Whether a write was seen.
@@ -230,12 +256,23 @@ impl Seen {
 
     /// Whether it can be one that a client has: of one from the network, nothing is known.
     pub fn is_sane(&self) -> bool {
-        self.clock.is_sane() && self.extra.len() <= MAX_EXTRA && self.extra.iter().all(Dot::is_sane)
+        self.clock.is_sane()
+            && self.floor.is_sane()
+            && self.extra.len() <= MAX_EXTRA
+            && self.extra.iter().all(Dot::is_sane)
     }
 
     /// Whether a replica that has seen this much has all of it.
     pub fn is_within(&self, context: &Clock) -> bool {
-        context.covers(&self.clock) && self.extra.iter().all(|single| context.contains(single))
+        context.covers(&self.clock)
+            && context.covers(&self.floor)
+            && self.extra.iter().all(|single| context.contains(single))
+    }
+
+    /// Is from now on only served by replicas that are as far as that.
+    pub(super) fn raise_floor(&mut self, floor: &Clock) {
+        self.floor.merge(floor);
+        self.settle();
     }
 
     /// Has seen these, too.
@@ -247,18 +284,25 @@ impl Seen {
     /// Bytes that it takes, at most.
     pub(super) fn size(&self) -> usize {
         let extra = self.extra.iter().map(|single| single.replica.len() + ENTRY);
-        self.clock.size() + extra.sum::<usize>()
+        self.clock.size() + self.floor.size() + extra.sum::<usize>()
     }
 
     /// Lets its names share the memory of those of a clock.
     pub(super) fn intern(&mut self, names: &Clock) {
         names.intern_all(&mut self.clock);
+        names.intern_all(&mut self.floor);
         self.extra.iter_mut().for_each(|single| names.intern(&mut single.replica));
     }
 
-    /// Single writes that follow on what the clock has go into it.
+    /// Single writes that follow on what the clock has go into it, and the floor is only what is above
+    /// it.
     fn settle(&mut self) {
-        let Self { clock, extra } = self;
+        let Self { clock, extra, floor } = self;
+        Self::settle_extra(clock, extra);
+        floor.0.retain(|(replica, count)| clock.get(replica) < *count);
+    }
+
+    fn settle_extra(clock: &mut Clock, extra: &mut Vec<Dot>) {
         extra.sort();
         extra.dedup();
         let absorb = |clock: &mut Clock, extra: &mut Vec<Dot>| {
@@ -289,6 +333,7 @@ impl Seen {
     /// client.
     pub fn bound(&self) -> Clock {
         let mut clock = self.clock.clone();
+        clock.merge(&self.floor);
         self.extra.iter().for_each(|dot| clock.add(dot));
         clock
     }
@@ -301,6 +346,9 @@ impl Seen {
         }
         for Dot { replica, count } in &self.extra {
             object.insert(format!("{replica}{SINGLE}{count}"), (*count).into());
+        }
+        for (replica, count) in self.floor.iter() {
+            object.insert(format!("{replica}{FLOOR}"), count.into());
         }
         serde_json::Value::Object(object)
     }
@@ -323,14 +371,17 @@ impl Seen {
         for (name, count) in object {
             let no_count = || MetadataError::NoCount(name.clone());
             let count = count.as_u64().filter(|count| *count <= MAX_COUNT).ok_or_else(no_count)?;
-            let (replica, single) = match name.rsplit_once(SINGLE) {
-                Some((replica, number)) => (replica, Some(number)),
-                None => (name.as_str(), None),
+            let floor = name.strip_suffix(FLOOR);
+            let (replica, single) = match (floor, name.rsplit_once(SINGLE)) {
+                (Some(replica), _) => (replica, None),
+                (None, Some((replica, number))) => (replica, Some(number)),
+                (None, None) => (name.as_str(), None),
             };
             if !is_replica(replica) {
                 return Err(MetadataError::UnknownReplica(name.clone()));
             }
             match single {
+                None if floor.is_some() => seen.floor.raise(&replica.into(), count),
                 None => seen.clock.raise(&replica.into(), count),
                 Some(_) if seen.extra.len() >= MAX_EXTRA => return Err(MetadataError::TooMany),
                 Some(number) if number.parse() == Ok(count) && count > 0 => {
@@ -387,6 +438,15 @@ mod tests {
         assert!(seen.contains(&dot("127.0.0.1:6000@7", 5)));
         assert!(!seen.contains(&dot("127.0.0.1:6000@7", 4)));
         assert_eq!(seen.bound().get("127.0.0.1:6000@7"), 5);
+        let floor = [("127.0.0.1:6000@7".into(), 9), ("127.0.0.1:6001@7".into(), 1)];
+        seen.raise_floor(&floor.into_iter().collect());
+        let json = seen.to_json();
+        assert_eq!(json["127.0.0.1:6000@7^"], 9);
+        assert_eq!(Seen::from_json(&json, |name| !name.ends_with('^')), Ok(Some(seen.clone())));
+        assert_eq!(seen.bound().get("127.0.0.1:6000@7"), 9);
+        assert!(!seen.contains(&dot("127.0.0.1:6000@7", 9)), "it was not shown");
+        seen.add([dot("127.0.0.1:6001@7", 1)]);
+        assert_eq!(seen.floor.get("127.0.0.1:6001@7"), 0, "what was shown is above it");
         assert_eq!(Seen::from_json(&json!(null), |_| true), Ok(None));
     }
 

@@ -24,6 +24,11 @@ fn parts(name: &str) -> Option<(SocketAddr, u64)> {
     (text(addr, life) == name).then_some((addr, life))
 }
 
+/// Whether a replica of this make could have that name.
+pub fn is_usual(name: &str) -> bool {
+    parts(name).is_some()
+}
+
 fn text(addr: SocketAddr, life: u64) -> String {
     format!("{addr}@{life}")
 }

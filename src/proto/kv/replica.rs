@@ -213,16 +213,16 @@ impl Replication {
         paths: &Paths,
     ) {
         let reply = match request {
-            Request::Get(key) => match self.store.get(&key) {
-                [] => Reply::NotFound,
-                versions => {
-                    let versions = versions.to_vec();
-                    Reply::Got { versions, seen: self.store.seen_with(&key, seen) }
-                }
+            Request::Get(key) => match self.shown(&key, seen) {
+                (versions, seen) if versions.is_empty() => Reply::NotFound(seen),
+                (versions, seen) => Reply::Got { versions, seen },
             },
             Request::Relayed(_, _, clock)
                 if !clock.iter().all(|(name, _)| self.store.context().has_room_for(name)) =>
             {
+                Reply::TooManyReplicas
+            }
+            Request::Put(..) | Request::Delete(_) if !self.store.has_room_to_write() => {
                 Reply::TooManyReplicas
             }
             Request::Put(key, _) if !self.store.has_room_for_sibling(&key, seen) => {
@@ -241,7 +241,10 @@ impl Replication {
                 Reply::Put { created, seen }
             }
             Request::Delete(key) => match self.store.delete(turn.now, &key, seen) {
-                None => Reply::NotFound,
+                None => match self.shown(&key, seen) {
+                    (versions, seen) if versions.is_empty() => Reply::NotFound(seen),
+                    (versions, seen) => Reply::Unseen { versions, seen },
+                },
                 Some((write, seen)) => {
                     self.written(turn, write, paths);
                     Reply::Deleted(seen)
@@ -249,6 +252,11 @@ impl Replication {
             },
         };
         self.when_durable(turn, Later::Answer(token, reply), paths);
+    }
+
+    /// The versions of a key, and what a client has seen that is shown them, or that there are none.
+    fn shown(&self, key: &str, seen: Option<&Seen>) -> (Vec<Version>, Seen) {
+        (self.store.get(key).to_vec(), self.store.seen_with(key, seen))
     }
 
     fn written(&mut self, turn: &mut Turn<'_>, write: Arc<Write>, paths: &Paths) {

@@ -40,11 +40,18 @@ pub enum Reply {
     Deleted(Seen),
     /// The relayed write is applied, or was before.
     Relayed,
-    /// There is no such key.
-    NotFound,
+    /// There is no such key, with what the client has seen now: that it is gone.
+    NotFound(Seen),
+    /// Of what the client had seen there is nothing to delete, and these it has not seen.
+    Unseen {
+        /// At least one.
+        versions: Vec<Version>,
+        /// What the client has seen now.
+        seen: Seen,
+    },
     /// Too many versions stand beside what the client would write.
     TooManySiblings,
-    /// It is of one replica more than can be kept count of.
+    /// It would be of one replica more than can be kept count of: nobody else would take it.
     TooManyReplicas,
     /// Writes that the client has seen have not come here in time.
     Behind,
@@ -54,12 +61,14 @@ impl Reply {
     /// What the client has seen now, if it was shown or did anything.
     pub fn seen(&self) -> Option<&Seen> {
         match self {
-            Reply::Put { seen, .. } | Reply::Got { seen, .. } | Reply::Deleted(seen) => Some(seen),
-            Reply::Relayed
-            | Reply::NotFound
-            | Reply::TooManySiblings
-            | Reply::TooManyReplicas
-            | Reply::Behind => None,
+            Reply::Put { seen, .. }
+            | Reply::Got { seen, .. }
+            | Reply::Deleted(seen)
+            | Reply::NotFound(seen)
+            | Reply::Unseen { seen, .. } => Some(seen),
+            Reply::Relayed | Reply::TooManySiblings | Reply::TooManyReplicas | Reply::Behind => {
+                None
+            }
         }
     }
 }

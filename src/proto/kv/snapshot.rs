@@ -138,6 +138,7 @@ impl Store {
             }
         }
         self.context.merge(&snapshot.context);
+        self.not_told_apart();
         self.raise_lamport(snapshot.lamport);
         self.forget_log();
         // What had waited for a part of it changes keys, too, and has to be kept with the rest.

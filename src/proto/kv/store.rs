@@ -19,6 +19,8 @@ use crate::proto::time::Time;
 
 /// Longest key, characters.
 pub const MAX_KEY: usize = 50;
+/// No key: over HTTP the whole store is read at its path.
+pub const RESERVED_KEY: &str = "sync";
 /// Versions that may stand beside what a client writes: all of a key are shown in one answer.
 const MAX_SIBLINGS: usize = 256;
 /// Writes that may wait for their causal past, and their bytes.
@@ -68,6 +70,7 @@ impl Version {
     fn tell(&self, seen: &mut Seen) {
         seen.clock.merge(&self.past.clock);
         seen.clock.raise(&self.dot.replica, self.own);
+        seen.floor.merge(&self.past.floor);
         seen.add(self.past.extra.iter().chain([&self.dot]).cloned());
     }
 }
@@ -112,8 +115,10 @@ impl Write {
         OVERHEAD + self.key.len() + value + self.past.size() + replaces
     }
 
-    /// Whether its writer had seen that.
-    fn had_seen(&self, dot: &Dot) -> bool {
+    /// Whether its writer had seen that. Of its key, that is what it takes away: more than it names if
+    /// a version was gone where it was made and is not yet gone where it arrives, because the delete is
+    /// still on its way there.
+    pub fn had_seen(&self, dot: &Dot) -> bool {
         let own = dot.replica == self.dot.replica && dot.count <= self.own;
         own || self.past.contains(dot)
     }
@@ -125,6 +130,7 @@ impl Write {
         dot.is_sane()
             && past.is_sane()
             && past.clock.get(&dot.replica) == 0
+            && past.floor.get(&dot.replica) == 0
             && past.extra.iter().all(is_earlier)
             && *own < dot.count
             && *lamport <= MAX_COUNT
@@ -175,6 +181,9 @@ pub struct Store {
     log_size: usize,
     /// All writes that are in the context and not in this are in the log.
     logged_from: Clock,
+    /// Covers each delete that was seen. It may be more, and need not be kept: where single writes are
+    /// not told apart it is all that was seen.
+    deletes: Clock,
 }
 
 impl Store {
@@ -199,6 +208,7 @@ impl Store {
             me,
             lamport,
             logged_from: context.clone(),
+            deletes: context.clone(),
             context,
             versions: of,
             held: BTreeMap::new(),
@@ -245,11 +255,14 @@ impl Store {
         self.versions.get(key).map_or(&[], Vec::as_slice)
     }
 
-    /// What a client has seen that is shown all versions of a key: them, and what their writers had
-    /// seen.
+    /// What a client has seen that is shown all versions of a key: them, what their writers had seen,
+    /// and that others which it may have seen before are gone. What is gone was deleted, or is behind
+    /// one that stands or was deleted; so the deletes are all that it takes, and nothing is kept of any
+    /// single key.
     pub fn seen_with(&self, key: &str, before: Option<&Seen>) -> Seen {
         let mut seen = before.cloned().unwrap_or_default();
         self.get(key).iter().for_each(|version| version.tell(&mut seen));
+        seen.raise_floor(&self.deletes);
         seen
     }
 
@@ -263,6 +276,11 @@ impl Store {
         seen: Option<&Seen>,
     ) -> (Arc<Write>, Seen) {
         self.write(now, key, Some(value), seen)
+    }
+
+    /// Whether this replica may write: there is an end to how many can be kept count of.
+    pub fn has_room_to_write(&self) -> bool {
+        self.context.lets_write(&self.me)
     }
 
     /// Whether a client that has seen this may write to a key: there is an end to what may stand beside
@@ -342,9 +360,15 @@ impl Store {
         let stands = self.get(key).iter();
         let replaced = stands.filter(|version| seen.contains(&version.dot));
         let replaces: Vec<Dot> = replaced.map(|version| version.dot.clone()).collect();
-        let past = Seen { clock: seen.clock.without(&self.me), extra: seen.extra.clone() };
+        let past = Seen {
+            clock: seen.clock.without(&self.me),
+            extra: seen.extra.clone(),
+            // Of this replica whoever has the write has all before it.
+            floor: seen.floor.without(&self.me),
+        };
         let count = self.context.get(&self.me) + 1;
-        self.lamport = self.lamport.saturating_add(1);
+        // Beyond that nobody would take the write; the order of what is shown is all that suffers.
+        self.lamport = self.lamport.saturating_add(1).min(MAX_COUNT);
         let write = Arc::new(Write {
             dot: Dot { replica: self.me.clone(), count },
             past,
@@ -434,7 +458,7 @@ impl Store {
 
     fn apply(&mut self, write: &Arc<Write>) {
         let versions = self.versions.entry(write.key.clone()).or_default();
-        versions.retain(|version| !write.replaces.contains(&version.dot));
+        versions.retain(|version| !write.had_seen(&version.dot));
         if let Some(version) = write.version() {
             // Most keys have one version, and a vector that grows by itself begins with four.
             versions.reserve_exact(1);
@@ -445,6 +469,9 @@ impl Store {
             self.versions.remove(&write.key);
         }
         self.context.add(&write.dot);
+        if write.value.is_none() {
+            self.deletes.add(&write.dot);
+        }
         self.lamport = self.lamport.max(write.lamport);
         self.log_size += write.size();
         self.log.push_back(write.clone());
@@ -475,6 +502,11 @@ impl Store {
         self.log.clear();
         self.log_size = 0;
         self.logged_from = self.context.clone();
+    }
+
+    /// What was just taken over may have had deletes anywhere in it.
+    pub(super) fn not_told_apart(&mut self) {
+        self.deletes = self.context.clone();
     }
 
     pub(super) fn raise_lamport(&mut self, lamport: u64) {

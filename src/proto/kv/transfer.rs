@@ -13,6 +13,7 @@ use super::replica::{FRAME, Later, Paths, Replication, Timer};
 use super::request::StoreChange;
 use super::snapshot::Snapshot;
 use super::store::Version;
+use crate::proto::event::Severity;
 use crate::proto::machine::Conn;
 use crate::proto::message::{Message, Runs};
 use crate::proto::time::Time;
@@ -222,6 +223,16 @@ impl Replication {
         }
         self.timers.cancel(&Timer::Fetch);
         let Some(Fetching { snapshot, .. }) = self.transfers.fetching.take() else { return true };
+        let mut both = self.store.context().clone();
+        both.merge(&snapshot.context);
+        if !both.is_sane() {
+            // What both sides of a cut began to count is more than fits: with it nobody would take what
+            // this replica says any more, not even what it has seen.
+            let replicas = both.len().to_string();
+            let keys = vec![("replicas", replicas), ("reason", "too many replicas".to_owned())];
+            turn.note(Severity::Warn, "snapshot refused", keys);
+            return true;
+        }
         let merged = self.store.merge(snapshot);
         self.counters.snapshots += 1;
         let mut changes: Vec<StoreChange> = merged

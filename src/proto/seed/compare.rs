@@ -58,7 +58,7 @@ impl SeedMachine {
                 self.tell(turn, &seed, Message::Branches(branches));
             }
         } else {
-            let compare = self.digest();
+            let compare = self.short_digest();
             self.tell(turn, &seed, compare);
         }
         self.reconsider(turn);

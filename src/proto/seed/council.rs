@@ -195,7 +195,8 @@ impl SeedMachine {
     /// Sends our digest around, and dials anew whoever has gone quiet.
     pub(super) fn compare(&mut self, turn: &mut Turn<'_>) {
         self.timers.set(Timer::Compare, turn.now + COMPARE_INTERVAL);
-        self.tell_digest(turn);
+        let compare = self.short_digest();
+        self.tell_all(turn, compare);
         self.pass_on_links(turn);
         self.hang_up(turn);
         let quiet: Vec<(Addr, Conn)> = self

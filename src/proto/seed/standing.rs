@@ -161,7 +161,9 @@ impl SeedMachine {
         count: u64,
         theirs: &[u64],
     ) {
-        if let Some(colleague) = self.colleagues.get_mut(&seed) {
+        if let Some(colleague) = self.colleagues.get_mut(&seed)
+            && !theirs.is_empty()
+        {
             colleague.founders = theirs.to_vec();
         }
         let both_vote = self.standing == Standing::Voting && standing == Standing::Voting;
@@ -259,6 +261,18 @@ impl SeedMachine {
     pub(super) fn tell_digest(&mut self, turn: &mut Turn<'_>) {
         let compare = self.digest();
         self.tell_all(turn, compare);
+    }
+
+    /// What the periodic comparison says: the founding stays what it is, and is told when a connection
+    /// is new or our standing has changed.
+    pub(super) fn short_digest(&mut self) -> Message {
+        match self.digest() {
+            Message::Compare { count, digest, standing: Standing::Voting, .. } => {
+                let founders = Vec::new();
+                Message::Compare { count, digest, standing: Standing::Voting, founders }
+            }
+            other => other,
+        }
     }
 
     pub(super) fn digest(&mut self) -> Message {

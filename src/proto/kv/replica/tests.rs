@@ -224,3 +224,77 @@ fn versions_of_one_key_travel_in_as_many_frames_as_they_need() {
     assert_eq!(mine.replica.store().get("k").len(), 3);
     assert_eq!(mine.replica.store().get("k"), theirs.replica.store().get("k"));
 }
+
+/// A clock of so many bytes, of replicas that nobody here is.
+fn crowd(from: usize, bytes: usize) -> Clock {
+    let mut clock = Clock::new();
+    let mut number = from;
+    while clock.size() < bytes {
+        clock.raise(&format!("127.0.0.1:9@{number:0>100}").into(), 1);
+        number += 1;
+    }
+    clock
+}
+
+impl Stage {
+    /// Has taken over that this was seen.
+    fn has_seen(&mut self, context: Clock) {
+        let round = self.replica.counters().snapshots + 1;
+        self.hear(Message::SnapshotOffer);
+        let (lamport, standing, entries) = (1, Vec::new(), Vec::new());
+        let more = false;
+        let part =
+            Message::SnapshotPart { round, part: 0, context, lamport, standing, entries, more };
+        assert!(self.hear(part));
+        self.persisted();
+    }
+
+    fn last_reply(&self) -> Option<&Reply> {
+        self.effects.iter().rev().find_map(|effect| match effect {
+            Effect::Stored { reply, .. } => Some(reply),
+            _ => None,
+        })
+    }
+}
+
+#[test]
+fn what_nobody_would_take_is_refused_where_it_is_asked_for() {
+    let mut stage = Stage::new();
+    stage.has_seen(crowd(0, 500 << 10));
+    let before = stage.kept().len();
+    stage.put("k", value(json!(1)));
+    assert_eq!(stage.last_reply(), Some(&Reply::TooManyReplicas));
+    assert_eq!(stage.kept().len(), before, "nothing was written");
+    // Whoever had written before goes on, with what it rests on, and is taken by all.
+    let mut stage = Stage::new();
+    stage.put("k", value(json!(1)));
+    stage.has_seen(crowd(0, 500 << 10));
+    stage.put("k", value(json!(2)));
+    assert!(matches!(stage.last_reply(), Some(Reply::Put { .. })), "{:?}", stage.last_reply());
+    let Some(StoreChange::Write(write)) = stage.kept().pop() else { panic!("it is kept") };
+    let mut other = Store::new("127.0.0.1:2@7".into());
+    assert_eq!(other.receive(write), Ok(Receipt::Held));
+}
+
+#[test]
+fn two_sides_of_a_cut_may_count_more_than_fits_and_still_talk() {
+    let mut stage = Stage::new();
+    stage.has_seen(crowd(0, 400 << 10));
+    stage.has_seen(crowd(1_000_000, 400 << 10));
+    assert!(stage.replica.store().context().is_sane(), "others would refuse all that it says");
+    let noted = |effect: &Effect| matches!(effect, Effect::Log(_));
+    assert!(stage.effects.iter().any(noted), "and it says so");
+}
+
+#[test]
+fn a_writer_that_has_seen_the_greatest_lamport_time_is_taken_still() {
+    let mut stage = Stage::new();
+    let mut last = Write::clone(&writes(1)[0]);
+    last.lamport = crate::proto::kv::clock::MAX_COUNT;
+    assert!(stage.hear(Message::Write(Arc::new(last.clone()))));
+    stage.put("k", value(json!(1)));
+    let Some(StoreChange::Write(write)) = stage.kept().pop() else { panic!("it is kept") };
+    let mut other = Store::new("127.0.0.1:3@7".into());
+    other.receive(Arc::new(last)).unwrap();
+    assert!(matches!(other.receive(write), Ok(Receipt::Applied(_))));
+}

@@ -292,9 +292,9 @@ impl Story {
     fn expected(&self, at: usize, key: &str) -> BTreeSet<Dot> {
         let context = &self.stores[at].context;
         let seen = || self.writes.iter().filter(|w| &*w.key == key && context.contains(&w.dot));
-        let replaced: BTreeSet<&Dot> = seen().flat_map(|write| &write.replaces).collect();
         seen()
-            .filter(|write| write.value.is_some() && !replaced.contains(&write.dot))
+            .filter(|write| write.value.is_some())
+            .filter(|write| !seen().any(|other| other.had_seen(&write.dot)))
             .map(|write| write.dot.clone())
             .collect()
     }

@@ -18,6 +18,10 @@ struct Council {
     used: Conn,
     network: Network,
     bytes: usize,
+    /// Marks of a founding on each disk.
+    founders: Vec<Vec<u64>>,
+    /// Whose disk was copied, with how many records.
+    aside: Vec<(usize, usize)>,
     events: Vec<(usize, Event)>,
 }
 
@@ -33,6 +37,8 @@ impl Council {
             used: 1,
             network: Network::new("test", (0..count).map(seed_addr)),
             bytes: 0,
+            founders: vec![Vec::new(); usize::from(count)],
+            aside: Vec::new(),
             events: Vec::new(),
         }
     }
@@ -41,7 +47,9 @@ impl Council {
         let config = SeedConfig::new(seed_addr(u16::try_from(id).unwrap()), self.network.clone());
         let (standing, registry) = self.disks[id].clone();
         let records = registry.iter().map(|(peer, record)| (*peer, record.clone()));
-        self.seeds[id] = Some(SeedMachine::new(config, 7).recovered(standing, records));
+        let founders = self.founders[id].clone();
+        let seed = SeedMachine::new(config, 7).recovered(standing, founders, records);
+        self.seeds[id] = Some(seed);
         self.inbox.push_back((id, Input::Start));
         self.run();
     }
@@ -62,6 +70,7 @@ impl Council {
     }
 
     fn lose_disk(&mut self, id: usize) {
+        self.founders[id].clear();
         self.disks[id] = (Standing::Fresh, Registry::new());
     }
 
@@ -139,6 +148,8 @@ impl Council {
                             registry.remove(&peer);
                         }
                         Keep::Standing(new) => *standing = new,
+                        Keep::Founders(marks) => self.founders[id].extend(marks),
+                        Keep::SetAside(_) => self.aside.push((id, registry.len())),
                     }
                 }
                 self.inbox.push_back((id, Input::Persisted { batch }));
@@ -249,6 +260,45 @@ fn with_a_majority_of_disks_lost_what_is_left_is_taken_over_once_all_are_there()
     assert_eq!(council.standings(), [VOTING, VOTING, VOTING]);
     council.assert_equal();
     assert_eq!(council.seed(0).registry().len(), 50);
+}
+
+#[test]
+fn a_network_founded_anew_is_no_secret_and_what_the_earlier_one_held_is_kept_beside() {
+    let noted = |council: &Council, what: &'static str| {
+        let is = |event: &Event| matches!(event, Event::Note { what: told, .. } if *told == what);
+        council.events.iter().filter(|(_, event)| is(event)).map(|(id, _)| *id).collect::<Vec<_>>()
+    };
+    let anew = "the network was founded anew without this seed";
+    let earlier = "a seed holds records of an earlier network";
+    let mut council = Council::of(3);
+    (0..3).for_each(|id| council.start(id));
+    assert_eq!(council.standings(), [VOTING, VOTING, VOTING]);
+    (0..3).for_each(|id| council.kill(id));
+    council.disks[2] = (Standing::Voting, members(5));
+    // A seed that was only away is no cause for alarm, whoever starts first.
+    council.disks[0] = (Standing::Voting, members(6));
+    council.disks[1] = (Standing::Voting, members(6));
+    (0..3).for_each(|id| council.start(id));
+    council.pass(Duration::from_secs(10));
+    assert_eq!((noted(&council, anew), noted(&council, earlier)), (vec![], vec![]));
+    (0..3).for_each(|id| council.kill(id));
+    // Two disks of three are lost, and their seeds find each other first.
+    (0..2).for_each(|id| council.lose_disk(id));
+    council.now = council.now + Duration::from_secs(60);
+    (0..2).for_each(|id| council.start(id));
+    assert_eq!(council.standings(), [VOTING, VOTING, None]);
+    council.start(2);
+    council.pass(Duration::from_secs(10));
+    assert_eq!(noted(&council, anew), [2]);
+    assert_eq!(council.aside, [(2, 6)], "with all that it had");
+    assert!(!noted(&council, earlier).is_empty(), "and the others say so, too");
+    council.assert_equal();
+    let told = noted(&council, earlier).len();
+    council.kill(2);
+    council.start(2);
+    council.pass(Duration::from_secs(10));
+    assert_eq!(noted(&council, anew), [2], "once");
+    assert_eq!(noted(&council, earlier).len(), told);
 }
 
 #[test]
