@@ -1,6 +1,7 @@
 //! Disks that are full, files that are damaged, and want of descriptors.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
 use std::time::Duration;
@@ -56,6 +57,41 @@ fn a_seed_whose_disk_is_full_says_so_and_what_to_do() {
     let error = log.lines().find(|line| line.contains(" disk failed "));
     let error = error.unwrap_or_else(|| panic!("no line about the disk in {log}"));
     assert!(error.contains(" ERROR seed ") && error.contains("No space left"), "{error}");
+}
+
+#[test]
+fn the_log_on_a_full_disk_ends_with_a_whole_line() {
+    if !may_mount() {
+        return;
+    }
+    let place = Place::new();
+    fs::create_dir(place.path("small")).unwrap();
+    let line = format!(
+        "exec unshare -m sh -c 'mount -t tmpfs -o size=64k tmpfs small && {}'",
+        place.seed_line("--ephemeral --log-file small/log")
+    );
+    let mut seed = Running(place.sh(&line).spawn().unwrap());
+    let log = format!("/proc/{}/root{}/log", seed.0.id(), place.path("small").display());
+    let read = || fs::read_to_string(&log).unwrap_or_default();
+    seed.until("it listens", || read().contains(" listening ").then_some(()));
+    // Each stranger is a line, until there is room for no more.
+    for _ in 0..1_000 {
+        let mut stream = TcpStream::connect(place.seed).unwrap();
+        let _ = stream.write_all(b"GET / HTTP/1.1\r\n\r\n");
+        let _ = stream.read_to_end(&mut Vec::new());
+    }
+    let text = read();
+    assert!(text.len() > 60_000, "{} bytes: the disk is not full", text.len());
+    assert!(text.ends_with('\n'), "it ends with {:?}", text.lines().last());
+    for line in text.lines() {
+        let time = line.split(' ').next().unwrap_or_default();
+        assert!(chrono::DateTime::parse_from_rfc3339(time).is_ok(), "{line:?}");
+        assert!(line.contains(&format!(" seed {} ", place.seed)), "{line:?}");
+    }
+    seed.signal(&["TERM"]);
+    let (code, said, _) = seed.end();
+    assert_eq!(code, Some(0), "the node goes on");
+    assert!(said.contains("cannot write the log") && said.lines().count() == 1, "{said:?}");
 }
 
 #[test]

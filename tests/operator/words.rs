@@ -53,7 +53,7 @@ fn pings_that_are_rarer_than_silence_may_be_are_a_mistake() {
         let said = refused(&place, &peer(options));
         assert!(said.contains("--ping-interval") && said.contains("--suspect-timeout"), "{said}");
     }
-    let said = refused(&place, &format!("exec {PEER} --maelstrom --ping-interval 5s"));
+    let said = refused(&place, &format!("exec {PEER} --maelstrom --ping-interval 6s"));
     assert!(said.contains("--ping-interval") && said.contains("--suspect-timeout"), "{said}");
     for (options, least) in [
         ("--suspect-timeout 1ms", "100ms"),

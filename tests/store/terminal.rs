@@ -104,7 +104,7 @@ fn what_is_pasted_or_typed_ahead_is_done_line_by_line() {
     let many: String = (0..200).map(|number| format!("put k{number} {number}\r")).collect();
     session.press(&many);
     session.press("\x1b[200~put c 3\nget c\x1b[201~\r");
-    session.wait_for("created\r\n3\r\n");
+    session.wait_for("\"value\":3,");
     session.press("quit\r");
     assert_eq!(session.child.wait().unwrap().code(), Some(0));
     let keys = get(network.addrs[0], "/kvs").unwrap().1["keys"].clone();
