@@ -69,8 +69,8 @@ impl Client {
         let path = format!("/kvs/key{key}");
         let asked = diary.tick();
         let came = match self.rng.random_range(0..10) {
-            _ if self.is_loyal || again.is_some() => self.get(addr, &path),
-            0..4 => self.get(addr, &path),
+            _ if self.is_loyal || again.is_some() => self.get(addr, &path, CLIENT_PATIENCE),
+            0..4 => self.get(addr, &path, CLIENT_PATIENCE),
             4..6 => self.delete(addr, &path),
             // Each value is written once.
             _ => self.put(addr, &path, asked),
@@ -123,9 +123,9 @@ impl Client {
         }
     }
 
-    fn get(&self, addr: SocketAddr, path: &str) -> Came {
+    fn get(&self, addr: SocketAddr, path: &str, patience: Duration) -> Came {
         let body = json!({"causal-metadata": self.seen});
-        match ask_within(addr, "GET", path, &body, CLIENT_PATIENCE) {
+        match ask_within(addr, "GET", path, &body, patience) {
             Some((200 | 404, body)) => read(&body),
             Some((503, body)) => Came::Refused(Some(body["causal-metadata"].clone())),
             None => Came::Refused(None),
@@ -297,10 +297,11 @@ fn in_the_end(addrs: &[SocketAddr], diary: &Diary, clients: Vec<Client>) {
         for (replica, addr) in addrs.iter().enumerate() {
             for key in 0..KEYS {
                 let asked = diary.tick();
-                let (op, seen) = match client.get(*addr, &format!("/kvs/key{key}")) {
+                // Nobody goes elsewhere any more when it takes long.
+                let (op, seen) = match client.get(*addr, &format!("/kvs/key{key}"), PATIENCE) {
                     Came::Done(op, seen) => (op, seen),
                     Came::Refused(None) | Came::Unknown(_) => {
-                        panic!("{addr} does not answer a read within {CLIENT_PATIENCE:?}")
+                        panic!("{addr} does not answer a read within {PATIENCE:?}")
                     }
                     Came::Refused(Some(seen)) => {
                         let store = get(*addr, "/kvs/sync").map(|(_, body)| body);
