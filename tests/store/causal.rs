@@ -296,6 +296,7 @@ mod tests {
         let gone = [
             (0, 0, 0, Op::Put(1)),
             (1, 1, 0, shows(&[1])),
+            (2, 0, 0, shows(&[1])),
             (2, 0, 0, Op::Delete),
             (1, 0, 0, shows(&[])),
         ];

@@ -397,3 +397,51 @@ fn metadata_of_a_client_that_never_reads_is_bounded() {
     assert_eq!(seen.extra.len(), MAX_EXTRA, "{seen:?}");
     assert_eq!(seen.bound().get(store.name()), 200);
 }
+
+/// One replica has heard of a delete of `k`, and the other one has not.
+fn cut_before_a_delete() -> (Store, Store, Seen, Arc<Write>) {
+    let (mut a, mut b) = (replica(1), replica(2));
+    let (write, _) = b.put(NOW, "k", value(json!(1)), None);
+    a.receive(write).unwrap();
+    let before = b.seen_with("k", Some(&Seen::default()));
+    let (gone, _) = a.delete(NOW, "k", None).unwrap();
+    (a, b, before, gone)
+}
+
+#[test]
+fn who_was_shown_that_a_key_is_gone_has_seen_its_delete_and_nothing_beside_it() {
+    let (mut a, mut b, before, gone) = cut_before_a_delete();
+    let (beside, _) = a.put(NOW, "beside", value(json!(1)), None);
+    let (again, _) = a.put(NOW, "k2", value(json!(1)), None);
+    a.delete(NOW, &again.key, None);
+    let after = a.seen_with("k", Some(&before));
+    assert!(before.is_within(b.context()) && !after.is_within(b.context()));
+    assert!(!after.contains(&beside.dot), "it was not shown: {after:?}");
+    // What it writes now stands beside that, and is shown nowhere before the delete is.
+    let (late, _) = a.put(NOW, "beside", value(json!(2)), Some(&after));
+    assert_eq!(shown(&a, "beside").len(), 2);
+    assert_eq!(b.receive(late.clone()), Ok(Receipt::Held));
+    for write in a.since(b.context()).unwrap() {
+        b.receive(write).unwrap();
+    }
+    assert_eq!(b.snapshot(&Clock::new()), a.snapshot(&Clock::new()));
+    // Who reads that has it from the writer: it must not meet the key again, either.
+    let reader = a.seen_with("beside", Some(&Seen::default()));
+    assert!(reader.bound().contains(&gone.dot), "{reader:?}");
+}
+
+#[test]
+fn a_version_that_was_gone_where_it_was_replaced_goes_where_it_still_stands() {
+    let (mut a, mut b, before, gone) = cut_before_a_delete();
+    let mut c = b.clone();
+    c.rename("127.0.0.1:3@7".into());
+    c.receive(gone.clone()).unwrap();
+    // Its client had seen the value, and has the answer at a replica where it was deleted meanwhile.
+    let (write, _) = c.put(NOW, "k", value(json!(2)), Some(&before));
+    assert!(write.replaces.is_empty());
+    assert!(matches!(b.receive(write.clone()), Ok(Receipt::Applied(_))));
+    assert_eq!(shown(&b, "k"), [json!(2)], "its client would be shown what it had replaced");
+    b.receive(gone).unwrap();
+    a.receive(write).unwrap();
+    assert_eq!(a.snapshot(&Clock::new()), b.snapshot(&Clock::new()));
+}
