@@ -238,6 +238,11 @@ pub struct SeedArgs {
     /// File that lists the seeds, one ip:port a line; # starts a comment
     #[arg(value_name = "CONFIG", index = 3)]
     pub config: PathBuf,
+
+    /// The peers' suspect timeout: so many members accused within it that more than a third of all may
+    /// be gone are looked at twice
+    #[arg(long, env = "RUMORMILL_SUSPECT_TIMEOUT", value_name = "DUR", default_value = "15s", allow_hyphen_values = true, value_parser = values::silence)]
+    pub suspect_timeout: Duration,
 }
 
 impl SeedArgs {
@@ -257,7 +262,8 @@ impl SeedArgs {
         if !network.seeds().contains(&me) {
             return Err(ArgsError::NotListed { config: config(), me });
         }
-        Ok(SeedConfig { probe_timeout: self.common.probe_timeout, ..SeedConfig::new(me, network) })
+        let (probe_timeout, suspect_timeout) = (self.common.probe_timeout, self.suspect_timeout);
+        Ok(SeedConfig { probe_timeout, suspect_timeout, ..SeedConfig::new(me, network) })
     }
 }
 
