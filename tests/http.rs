@@ -518,6 +518,24 @@ fn a_relayed_write_that_no_replica_makes_goes_no_further() {
 }
 
 #[test]
+fn a_peer_that_its_seeds_refuse_is_not_ready_and_one_that_hears_from_none_is() {
+    let mut network = Network::with_peers(2);
+    let seed = network.seed.addr;
+    network.seed.child.kill().unwrap();
+    network.seed.child.wait().unwrap();
+    until(|| get(&network.peers[0], "/ready").1["seeds_reachable"] == json!(0));
+    let (status, body) = get(&network.peers[0], "/ready");
+    assert_eq!((status, &body["ready"]), (200, &json!(true)), "{body}");
+    // It comes back in another network: its list of seeds has one more.
+    fs::write(network.dir.path().join("config.txt"), format!("{seed}\n127.0.0.1:1\n")).unwrap();
+    network.seed = start(&network.dir, env!("CARGO_BIN_EXE_seed"), seed, &[]);
+    until(|| get(&network.peers[0], "/ready").0 == 503);
+    let (_, body) = get(&network.peers[0], "/ready");
+    assert_eq!((&body["ready"], &body["of"]), (&json!(false), &json!(1)));
+    assert!(body["reason"].as_str().unwrap().contains("seed list differs"), "{body}");
+}
+
+#[test]
 fn members_gossip_and_health_are_there_for_whoever_asks() {
     let network = Network::with_peers(3);
     let (seed, peer) = (&network.seed, &network.peers[0]);
@@ -525,7 +543,9 @@ fn members_gossip_and_health_are_there_for_whoever_asks() {
         let (status, head, body) = raw(node, "GET", "/health", b"");
         assert_eq!((status, body.as_str()), (200, "OK"));
         assert!(head.contains("text/plain"), "{head}");
-        assert_eq!(raw(node, "GET", "/ready", b"").0, 200);
+        let (status, body) = get(node, "/ready");
+        let told = [&body["ready"], &body["seeds_reachable"], &body["of"]];
+        assert_eq!((status, told), (200, [&json!(true), &json!(1), &json!(1)]), "{body}");
         let (_, head, metrics) = raw(node, "GET", "/metrics", b"");
         assert!(head.contains("openmetrics-text") && metrics.ends_with("# EOF\n"), "{metrics}");
         let of_ours = |line: &str| line.starts_with('#') || line.starts_with("rumormill_");

@@ -9,6 +9,7 @@
 //! strangers say of their clocks.
 
 use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
 use super::event::Event;
@@ -25,7 +26,7 @@ const AGAIN: Duration = Duration::from_secs(3_600);
 const MAX_ORIGINS: usize = 1_024;
 
 /// Clocks that disagree with ours.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default)]
 pub struct Clocks {
     /// By how much each is ahead, milliseconds, and when that was told.
     offsets: BTreeMap<Addr, (i64, Time)>,
@@ -86,6 +87,20 @@ pub fn offset_words(ahead: i64) -> String {
         _ => format!("{} days", seconds / 86_400),
     };
     format!("{size} {}", if ahead < 0 { "behind" } else { "ahead" })
+}
+
+/// What was told decides nothing: machines that differ in it alone are equal, so that a model checker
+/// sees one state where there is one.
+impl PartialEq for Clocks {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Clocks {}
+
+impl Hash for Clocks {
+    fn hash<H: Hasher>(&self, _: &mut H) {}
 }
 
 #[cfg(test)]

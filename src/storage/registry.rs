@@ -77,17 +77,24 @@ fn commit(database: &Database, file: &Path, group: &[Batch<Keep>]) -> Result<(),
     if group.iter().all(|(_, changes)| changes.is_empty()) {
         return Ok(());
     }
-    for change in group.iter().flat_map(|(_, changes)| changes) {
-        if let Keep::SetAside(number) = change {
+    let changes: Vec<&Keep> = group.iter().flat_map(|(_, changes)| changes).collect();
+    for part in changes.split_inclusive(|change| matches!(change, Keep::SetAside(_))) {
+        write(database, part)?;
+        if let Some(Keep::SetAside(number)) = part.last() {
             copy(database, &file.with_file_name(format!("registry-{number}.redb")))?;
         }
     }
+    Ok(())
+}
+
+/// Writes changes in one transaction.
+fn write(database: &Database, changes: &[&Keep]) -> Result<(), redb::Error> {
     let transaction = database.begin_write()?;
     {
         let mut meta = transaction.open_table(META)?;
         let mut founders = transaction.open_table(FOUNDERS)?;
         let mut table = transaction.open_table(RECORDS)?;
-        for change in group.iter().flat_map(|(_, changes)| changes) {
+        for change in changes {
             match change {
                 Keep::Standing(standing) => {
                     meta.insert(STANDING_KEY, encode_standing(*standing))?;

@@ -204,6 +204,7 @@ impl World {
     }
 
     fn hear_log(&mut self, place: usize, event: &Event, sight: Option<&Sight>) {
+        let event = if let Event::Aside(event) = event { &**event } else { event };
         match event {
             Event::Vote { on, peer, accept: true, incarnation, .. } => {
                 if let Some(peer) = peer_at(*peer) {

@@ -260,6 +260,8 @@ impl Checks {
     }
 
     fn logs(&mut self, now: Time, id: NodeId, node: &Node, event: &Event, tally: &mut Tally) {
+        // Whether it is worth a line in the log does not matter here.
+        let event = if let Event::Aside(event) = event { event } else { event };
         match event {
             Event::Vote { on, peer, accept: true, incarnation, .. } => {
                 self.votes_yes(now, id, node, (*on, *peer, *incarnation));

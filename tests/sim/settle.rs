@@ -1,7 +1,7 @@
 //! What must hold in a network that had time to heal: invariants 3, 4 and 5 of DESIGN.md,
 //! section 7, and an overlay that is in one piece.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rumormill::proto::kv::store::Store;
 use rumormill::proto::message::{Addr, Incarnation};
@@ -68,17 +68,20 @@ pub fn lists(world: &World, found: &mut Vec<Violation>) {
     let seeds: Vec<&SeedMachine> = world.nodes.iter().filter_map(|node| node.seed()).collect();
     let configured = world.nodes.iter().filter(|node| node.is_seed()).count();
     let mut expected: BTreeMap<Addr, Incarnation> = BTreeMap::new();
-    for node in world.nodes.iter().filter(|node| node.is_peer()) {
-        if configured == 0 {
-            expected.extend(node.incarnation().map(|incarnation| (node.addr, incarnation)));
-            continue;
-        }
-        let known = |seed: &&SeedMachine| Some(seed.registry().alive(&node.addr)?.incarnation);
-        let mut told: Vec<Incarnation> = seeds.iter().filter_map(known).collect();
+    if configured == 0 {
+        let peers = world.nodes.iter().filter(|node| node.is_peer());
+        expected.extend(peers.filter_map(|node| Some((node.addr, node.incarnation()?))));
+    }
+    // A liar may be registered, too.
+    let known: BTreeSet<Addr> =
+        seeds.iter().flat_map(|seed| seed.registry().members().map(|(addr, _)| *addr)).collect();
+    for addr in known {
+        let incarnation = |seed: &&SeedMachine| Some(seed.registry().alive(&addr)?.incarnation);
+        let mut told: Vec<Incarnation> = seeds.iter().filter_map(incarnation).collect();
         told.sort_unstable();
         let quorum = configured / 2 + 1;
         let agreed = told.chunk_by(|one, other| one == other).find(|same| same.len() >= quorum);
-        expected.extend(agreed.map(|same| (node.addr, same[0])));
+        expected.extend(agreed.map(|same| (addr, same[0])));
     }
     for peer in world.nodes.iter().filter_map(|node| node.peer().map(|peer| (node.addr, peer))) {
         let (addr, peer) = peer;

@@ -83,15 +83,26 @@ impl Testimony {
         let word = self.words.entry(seed).or_default();
         let mut touched: BTreeSet<Addr> = std::mem::take(&mut word.differs).into_keys().collect();
         word.whole = true;
+        // Lists come in the order of addresses, as ours is: most of it is the same, and costs one look.
+        let mut ours = believed.iter().peekable();
+        let mut last: Option<Addr> = None;
         for (peer, record) in records {
-            if !same(Some(record), believed.get(peer)) {
+            let in_order = last.is_none_or(|last| last < *peer);
+            last = Some(*peer);
+            while in_order && let Some((absent, _)) = ours.next_if(|(ours, _)| *ours < peer) {
+                word.differs.insert(*absent, None);
+            }
+            let known = match ours.next_if(|(ours, _)| in_order && *ours == peer) {
+                Some((_, known)) => Some(known),
+                None => believed.get(peer),
+            };
+            if same(Some(record), known) {
+                word.differs.remove(peer);
+            } else {
                 word.differs.insert(*peer, Some(record.clone()));
             }
         }
-        let told: BTreeSet<&Addr> = records.iter().map(|(peer, _)| peer).collect();
-        for (peer, _) in believed.iter().filter(|(peer, _)| !told.contains(peer)) {
-            word.differs.insert(*peer, None);
-        }
+        word.differs.extend(ours.map(|(absent, _)| (*absent, None)));
         touched.extend(word.differs.keys());
         touched
     }

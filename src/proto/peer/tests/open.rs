@@ -141,6 +141,26 @@ fn who_is_told_of_its_own_death_rises_above_it() {
 }
 
 #[test]
+fn one_that_is_alone_and_has_nothing_waits_for_a_call_before_it_is_ready() {
+    // It may have lost its disk: the others call whoever they have lost once a ping interval.
+    let mut alone = stage(&[]);
+    assert!(!alone.peer.is_ready(), "in its first moment");
+    alone.pass(Duration::from_secs(5));
+    assert!(!alone.peer.is_ready(), "a ping interval and the time of a handshake");
+    alone.pass(Duration::from_millis(1_100));
+    assert!(alone.peer.is_ready(), "nobody has called");
+    // One that is called waits for what the caller has.
+    let mut called = stage(&[]);
+    called.pass(Duration::from_secs(3));
+    let link = called.shake_hands(1, &[]);
+    let context: Clock = [("127.0.0.1:6001@7".into(), 3)].into_iter().collect();
+    let records = vec![told(1, 7, Status::Alive)];
+    called.hear(link, Message::Peers { records, context, caught_up: true });
+    called.pass(Duration::from_secs(10));
+    assert!(!called.peer.is_ready(), "it lacks what that one has");
+}
+
+#[test]
 fn one_that_was_named_has_time_to_start() {
     let mut stage = stage(&[1, 2]);
     assert!(stage.knows(1) && stage.knows(2), "the peers named are the start of the network");
@@ -151,11 +171,12 @@ fn one_that_was_named_has_time_to_start() {
     };
     assert!(!stage.peer.is_ready(), "somebody may have something that it lacks");
     (0..3).for_each(|_| refuse_all(&mut stage));
-    assert!(stage.peer.is_ready(), "there is nobody");
+    assert!(!stage.peer.is_ready(), "somebody may call");
     for _ in 0..14 {
         stage.pass(Duration::from_secs(1));
         refuse_all(&mut stage);
     }
+    assert!(stage.peer.is_ready(), "there is nobody");
     assert!(stage.knows(1) && stage.knows(2), "not yet");
     for _ in 0..14 {
         stage.pass(Duration::from_secs(1));
@@ -229,6 +250,8 @@ fn the_oldest_asks_those_that_it_heard_of_and_has_no_link_with() {
 #[test]
 fn who_is_removed_keeps_out_until_it_is_let_in() {
     let mut stage = stage(&[]);
+    stage.pass(Duration::from_secs(7));
+    assert!(stage.peer.is_ready());
     let conn = stage.shake_hands(1, &[]);
     let me = stage.peer.incarnation();
     stage.hear(conn, Message::PeersChanged(vec![told(5, me, Status::Left)]));
