@@ -236,7 +236,15 @@ fn an_operator_removes_and_lets_in_from_anywhere() {
         others.remove(&peer_addr(4));
         assert!(all_know(&world, &rest, &others), "number {number}: it is still there");
         let out = world.nodes[ids[4]].peer().unwrap();
-        assert!(out.neighbours().is_empty() && !out.is_ready(), "number {number}: it knows");
+        assert!(
+            out.neighbours().is_empty() && !out.is_ready(),
+            "number {number}: it does not know: {:?}, links with {:?}, lists {:?}",
+            out.readiness(),
+            out.neighbours(),
+            rest.iter()
+                .map(|id| world.nodes[*id].peer().unwrap().members().get(&peer_addr(4)).cloned())
+                .collect::<Vec<_>>()
+        );
         order(&mut world, 2, Order::Admit(peer_addr(4)));
         world.run_for(secs(3));
         assert!(all_know(&world, &ids, &addrs(0..6)), "number {number}: it is not back");

@@ -4,12 +4,14 @@
 //! (`testimony`), and what no quorum can know any more is dropped; a peer that finds itself dead, gone
 //! or known in a later life comes back above that, and never below.
 
+use std::cmp::Ordering;
+
 use super::PeerMachine;
 use super::testimony::Verdict;
 use crate::proto::event::Severity;
 use crate::proto::machine::{Effect, MemberEvent};
-use crate::proto::message::{Addr, Incarnation};
-use crate::proto::registry::{Merge, Record, Status};
+use crate::proto::message::{Addr, Incarnation, Records};
+use crate::proto::registry::{Record, Status};
 use crate::proto::turn::Turn;
 
 impl PeerMachine {
@@ -25,18 +27,13 @@ impl PeerMachine {
     }
 
     /// A seed tells all that it knows.
-    pub(super) fn learn_list(
-        &mut self,
-        turn: &mut Turn<'_>,
-        seed: Addr,
-        records: &[(Addr, Record)],
-    ) {
-        let mut changed = false;
-        for (peer, record) in records {
-            changed |= self.learn_detail(*peer, record);
+    pub(super) fn learn_list(&mut self, turn: &mut Turn<'_>, seed: Addr, frames: &[Records]) {
+        let records = frames.iter().flat_map(|frame| frame.iter());
+        let (touched, better) = self.testimony.tell_all(&self.members, seed, records);
+        for (peer, record) in &better {
+            self.members.replace(*peer, record.clone());
         }
-        let touched = self.testimony.tell_all(&self.members, seed, records);
-        self.settle(turn, seed, touched, changed);
+        self.settle(turn, seed, touched, !better.is_empty());
     }
 
     /// A seed says that its list is the one that this peer has.
@@ -54,8 +51,13 @@ impl PeerMachine {
     /// The same transition with other voters or another time says nothing of who belongs to the
     /// network, only of the order of joining: any seed's word serves. Whether something changed.
     fn learn_detail(&mut self, peer: Addr, record: &Record) -> bool {
-        let known = self.members.get(&peer).is_some_and(|known| known.same_transition(record));
-        known && self.members.merge(peer, record.clone()) == Merge::Detail
+        let better = self.members.get(&peer).is_some_and(|known| {
+            known.same_transition(record) && record.precedence(known) == Ordering::Greater
+        });
+        if better {
+            self.members.replace(peer, record.clone());
+        }
+        better
     }
 
     /// Acts on what a quorum says now of members of whom a seed has spoken.

@@ -432,8 +432,10 @@ impl PeerMachine {
     /// Somebody takes this peer for gone, and does not say more than that.
     pub(super) fn is_taken_for_gone(&mut self, turn: &mut Turn<'_>, by: Addr) {
         if self.is_open() {
-            // Dead or removed: a handshake says which.
-            self.call(turn, by);
+            // Dead or removed: a handshake says which, unless this peer knows already.
+            if !self.open.removed {
+                self.call(turn, by);
+            }
         } else {
             self.rise_again(turn);
         }

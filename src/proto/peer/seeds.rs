@@ -11,7 +11,7 @@ use rand::RngExt;
 use super::{Dial, Line, PeerMachine, Timer, sample};
 use crate::proto::event::{Event, Severity};
 use crate::proto::machine::{Conn, Effect, MemberEvent, OpenError};
-use crate::proto::message::{Addr, Incarnation, Message, Purpose, Welcome};
+use crate::proto::message::{Addr, Incarnation, Message, Purpose, Records, Welcome};
 use crate::proto::registry::{Record, Status};
 use crate::proto::time::Time;
 use crate::proto::turn::Turn;
@@ -33,6 +33,8 @@ const FIRST_REFRESH: Duration = Duration::from_secs(2);
 const REFRESH_SOON: Duration = Duration::from_millis(500);
 /// Records of one list taken in frames.
 const MAX_LIST: usize = 1 << 20;
+/// And frames, which may be empty.
+const MAX_FRAMES: usize = 4_096;
 
 /// The connection to one seed.
 #[derive(Clone, Debug, Default)]
@@ -65,7 +67,8 @@ pub(super) struct Request {
     began: Time,
     /// Which state of the list a refresh was asked with.
     version: u64,
-    records: Vec<(Addr, Record)>,
+    /// The list so far, frame by frame.
+    frames: Vec<Records>,
 }
 
 impl PeerMachine {
@@ -135,7 +138,7 @@ impl PeerMachine {
             Wish::Refresh => Message::Refresh { request, digest: self.members_digest() },
         };
         let (began, version) = (turn.now, self.members_version);
-        let asked = Request { seed, wish, began, version, records: Vec::new() };
+        let asked = Request { seed, wish, began, version, frames: Vec::new() };
         self.requests.insert(request, asked);
         let patience = self.config.probe_timeout * 2 + REQUEST_MARGIN;
         self.timers.set(Timer::Request(request), turn.now + patience);
@@ -271,7 +274,7 @@ impl PeerMachine {
                 self.denied(turn, seed, request, reason, known);
             }
             Message::List { request, records, more } => {
-                return self.list_received(turn, seed, request, &records, more);
+                return self.list_received(turn, seed, request, records, more);
             }
             Message::Unchanged { request } => self.unchanged(turn, seed, request),
             Message::NoMember { peer } => self.learn_absence(turn, seed, peer),
@@ -370,17 +373,18 @@ impl PeerMachine {
         turn: &mut Turn<'_>,
         seed: Addr,
         id: u64,
-        records: &[(Addr, Record)],
+        records: Records,
         more: bool,
     ) -> bool {
         let Some(request) = self.requests.get_mut(&id) else { return true };
         if request.seed != seed {
             return true;
         }
-        if request.records.len() + records.len() > MAX_LIST {
+        let so_far: usize = request.frames.iter().map(|frame| frame.len()).sum();
+        if so_far + records.len() > MAX_LIST || request.frames.len() >= MAX_FRAMES {
             return false;
         }
-        request.records.extend_from_slice(records);
+        request.frames.push(records);
         if more {
             return true;
         }
@@ -388,7 +392,8 @@ impl PeerMachine {
         self.timers.cancel(&Timer::Request(id));
         if matches!(request.wish, Wish::Register(_)) {
             let alive = |(_, record): &&(Addr, Record)| record.status == Status::Alive;
-            let peers = request.records.iter().filter(alive).map(|(addr, _)| *addr).collect();
+            let told = request.frames.iter().flat_map(|frame| frame.iter());
+            let peers = told.filter(alive).map(|(addr, _)| *addr).collect();
             turn.log(Event::PeerListReceived { seed, peers });
             let took = turn.now.since(request.began);
             let keys = vec![
@@ -398,9 +403,10 @@ impl PeerMachine {
             turn.note(Severity::Debug, "registration answered", keys);
         }
         let me = self.config.me;
-        let missing = !request.records.iter().any(|(peer, _)| *peer == me);
+        let mut told = request.frames.iter().flat_map(|frame| frame.iter());
+        let missing = !told.any(|(peer, _)| *peer == me);
         self.failed_refreshes = 0;
-        self.learn_list(turn, seed, &request.records);
+        self.learn_list(turn, seed, &request.frames);
         if missing && self.registered && request.wish == Wish::Refresh {
             // The seed, and perhaps all of them, lost what it knew.
             let incarnation = self.incarnation;

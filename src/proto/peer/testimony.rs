@@ -11,6 +11,7 @@
 //! Kept is only where a seed's word differs from what is believed, so that in calm
 //! this costs nothing.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::proto::message::Addr;
@@ -73,20 +74,23 @@ impl Testimony {
     }
 
     /// A seed tells its whole list. Returns the members of whom it now says something else than
-    /// what is believed, or said so before.
-    pub fn tell_all(
+    /// what is believed, or said so before; and the records that say the same of a transition in
+    /// better detail.
+    pub fn tell_all<'a>(
         &mut self,
         believed: &Registry,
         seed: Addr,
-        records: &[(Addr, Record)],
-    ) -> BTreeSet<Addr> {
+        records: impl Iterator<Item = &'a (Addr, Record)>,
+    ) -> (BTreeSet<Addr>, Vec<&'a (Addr, Record)>) {
+        let mut better = Vec::new();
         let word = self.words.entry(seed).or_default();
         let mut touched: BTreeSet<Addr> = std::mem::take(&mut word.differs).into_keys().collect();
         word.whole = true;
         // Lists come in the order of addresses, as ours is: most of it is the same, and costs one look.
         let mut ours = believed.iter().peekable();
         let mut last: Option<Addr> = None;
-        for (peer, record) in records {
+        for told in records {
+            let (peer, record) = told;
             let in_order = last.is_none_or(|last| last < *peer);
             last = Some(*peer);
             while in_order && let Some((absent, _)) = ours.next_if(|(ours, _)| *ours < peer) {
@@ -96,15 +100,18 @@ impl Testimony {
                 Some((_, known)) => Some(known),
                 None => believed.get(peer),
             };
-            if same(Some(record), known) {
+            if let Some(known) = known.filter(|known| known.same_transition(record)) {
                 word.differs.remove(peer);
+                if record.precedence(known) == Ordering::Greater {
+                    better.push(told);
+                }
             } else {
                 word.differs.insert(*peer, Some(record.clone()));
             }
         }
         word.differs.extend(ours.map(|(absent, _)| (*absent, None)));
         touched.extend(word.differs.keys());
-        touched
+        (touched, better)
     }
 
     /// A seed says that its list is the one believed. Returns the members of whom it said something
@@ -199,7 +206,7 @@ mod tests {
         let peer = addr(6_000);
         for (seed, record) in words {
             let list: Vec<(Addr, Record)> = record.iter().map(|r| (peer, r.clone())).collect();
-            for touched in testimony.tell_all(&believed, addr(*seed), &list) {
+            for touched in testimony.tell_all(&believed, addr(*seed), list.iter()).0 {
                 let before = believed.get(&touched).cloned();
                 match testimony.verdict(&believed, &touched) {
                     Verdict::Keep => continue,
