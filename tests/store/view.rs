@@ -102,7 +102,7 @@ fn a_replica_that_is_killed_in_its_first_moments_starts_again() {
         std::thread::sleep(Duration::from_micros(500 * delay));
         replicas.kill(0);
         replicas.start(0, &addrs, &[]);
-        until("it runs", || (get(addrs[0], "/ready")?.0 == 200).then_some(()));
+        until("it runs", || (get(addrs[0], "/health")?.0 == 200).then_some(()));
     }
 }
 

@@ -200,6 +200,9 @@ mod tests {
         Record { incarnation, status, at: 1, voters: vec![0, 1] }
     }
 
+    /// What happens, what each seed tells, and what is believed in the end.
+    type Case<'a> = (&'a str, &'a [(u16, Option<Record>)], Option<(u64, Status)>);
+
     /// Three seeds; what each of them tells of one member, in order; what is believed in the end.
     fn believed_of(words: &[(u16, Option<Record>)]) -> Option<(u64, Status)> {
         let (mut testimony, mut believed) = (Testimony::new(3, 2), Registry::new());
@@ -227,7 +230,7 @@ mod tests {
         let alive = Some(record(5, Alive));
         let dead = Some(record(5, Dead));
         let ghost = Some(record(9, Alive));
-        let table: &[(&str, &[(u16, Option<Record>)], Option<(u64, Status)>)] = &[
+        let table: &[Case<'_>] = &[
             ("one seed's word is nothing", &[(1, alive.clone())], None),
             ("however often it says it", &[(1, alive.clone()), (1, alive.clone())], None),
             (
