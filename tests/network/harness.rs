@@ -31,6 +31,8 @@ pub struct Network {
     seeds: Vec<Reserved>,
     running: BTreeMap<SocketAddr, Child>,
     started: usize,
+    /// What processes started from here on find in their environment.
+    pub env: Vec<(&'static str, String)>,
 }
 
 impl Network {
@@ -41,7 +43,7 @@ impl Network {
         let lines: Vec<String> = seeds.iter().map(|seed| format!("{}\n", seed.addr)).collect();
         fs::write(dir.path().join("config.txt"), lines.concat()).unwrap();
         let log = Log::of(dir.path().join("outputfile.txt"));
-        Self { log, dir, seeds, running: BTreeMap::new(), started: 0 }
+        Self { log, dir, seeds, running: BTreeMap::new(), started: 0, env: Vec::new() }
     }
 
     /// Three seeds that run and are connected to each other.
@@ -111,6 +113,7 @@ impl Network {
                 command.env_remove(name);
             }
         }
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
         (command.spawn().unwrap(), console)
     }
 

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod absent_seeds;
+mod clocks;
 mod crowd;
 mod death;
 mod durable;
