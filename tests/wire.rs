@@ -43,6 +43,19 @@ fn clock() -> Clock {
     [("127.0.0.1:6002@300".into(), 1), ("elsewhere".into(), 2)].into_iter().collect()
 }
 
+fn seal() -> Write {
+    Write {
+        dot: Dot { replica: "127.0.0.1:6001@7!".into(), count: 2 },
+        past: Seen::of([("127.0.0.1:6002@300!".into(), 1)].into_iter().collect()),
+        own: 1,
+        lamport: 3,
+        at: Time::from_micros(251),
+        key: "".into(),
+        replaces: vec![Dot { replica: "127.0.0.1:6002@9".into(), count: 251 }],
+        value: None,
+    }
+}
+
 fn write() -> Write {
     let dot = |count| Dot { replica: "127.0.0.1:6001@7".into(), count };
     Write {
@@ -207,11 +220,12 @@ fn golden() -> Vec<(Message, &'static str)> {
                 part: 1,
                 context: clock(),
                 lamport: 3,
+                seals: vec![Arc::new(seal())],
                 standing: vec![("[::1]:6002@300".into(), vec![(1, 2), (251, 1)])],
                 entries: vec![("k".into(), write().version().into_iter().collect())],
                 more: false,
             },
-            "000000a4_2b04010200007f000001fb7217fb2c01010109656c736577686572650203010e5b3a3a315d3a3630303240333030020102fbfb000101016b0100007f000001fb711707020200007f000001fb7217fb2c01010109656c7365776865726502010109656c73657768657265040100007f000001fb731708050103fbfb00065b22c3bc225d25430e7ac849b6925886cb691fdcc5b6dcc24bf6b64b1a80b08bf928eb1c270300",
+            "000000d5_2b04010200007f000001fb7217fb2c01010109656c7365776865726502030102007f000001fb711707020102007f000001fb7217fb2c010100000103fbfb00000100007f000001fb721709fbfb0000010e5b3a3a315d3a3630303240333030020102fbfb000101016b0100007f000001fb711707020200007f000001fb7217fb2c01010109656c7365776865726502010109656c73657768657265040100007f000001fb731708050103fbfb00065b22c3bc225d25430e7ac849b6925886cb691fdcc5b6dcc24bf6b64b1a80b08bf928eb1c270300",
         ),
         (
             Message::Handshake(vec![(peer, record())]),
@@ -290,7 +304,7 @@ fn hello() -> Hello {
 fn the_opening_keeps_its_bytes() {
     let mut encoded = Vec::new();
     codec::encode_hello(&hello(), &mut encoded).unwrap();
-    let expected = "00000043_524d494c_02_0972756d6f726d696c6c\
+    let expected = "00000043_524d494c_03_0972756d6f726d696c6c\
         0303030303030303030303030303030303030303030303030303030303030303_01_007f000001fb7017_05_01_fd26e94afda1010000";
     assert_eq!(hex(&encoded), plain(expected));
     assert_eq!(codec::decode_hello(&encoded[4..]).unwrap(), hello());

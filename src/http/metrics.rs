@@ -49,6 +49,11 @@ pub fn of_peer(peer: &PeerMachine) -> Sample {
                 "Bytes that naming them takes, of 524288 at most",
                 count(peer.replica().store().context().size()),
             ),
+            (
+                "store_ended_lives",
+                "Lives of replicas that are over, and named no more",
+                count(peer.replica().store().seals().lives()),
+            ),
         ],
         counters: vec![
             ("gossip_received", "Messages accepted from others", gossip.received),

@@ -63,8 +63,8 @@ async fn seen_of(peer: &PeerHandle, body: &Value) -> Result<Option<Seen>, Failur
     // One that nobody has heard of here may have written what this client was just given: its news are
     // under way, and waited for as any other write is.
     let read = move |machine: &PeerMachine| {
-        let context = machine.replica().store().context();
-        Seen::from_json(&metadata, |name| is_name(name) || context.get(name) > 0)
+        let store = machine.replica().store();
+        Seen::from_json(&metadata, |name| is_name(name) || store.count(name) > 0)
     };
     let seen = peer.look(read).await.map_err(|_| Failure::stopped())?;
     seen.map_err(|error| bad(error.to_string()))

@@ -176,6 +176,8 @@ pub struct PeerConfig {
     pub replicates: bool,
     /// How long a request may wait for the writes that its metadata names.
     pub causal_wait: Duration,
+    /// Lives of replicas that are ended together, once as many replicas are named in each clock.
+    pub seal_from: usize,
     /// Exponent γ of the degree distribution that the choice of neighbours aims at.
     pub exponent: f64,
     /// Which links are kept.
@@ -206,6 +208,7 @@ impl PeerConfig {
             max_links: 64,
             replicates: true,
             causal_wait: Duration::from_secs(1),
+            seal_from: 64,
             exponent: 2.5,
             overlay: Overlay::ScaleFree,
             gather: Duration::ZERO,

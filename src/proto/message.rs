@@ -528,6 +528,8 @@ pub enum Message {
         context: Clock,
         /// Its Lamport time.
         lamport: u64,
+        /// Seals that the receiver has not seen, each after those that it rests on.
+        seals: Vec<Arc<Write>>,
         /// Of the writes that the receiver has seen: those whose versions stand, by replica.
         standing: Vec<(Replica, Runs)>,
         /// Keys and their versions, beyond those.

@@ -26,9 +26,14 @@ impl<T: Ord + Clone> Timers<T> {
         self.order.insert((at, timer));
     }
 
+    /// Whether a timer is set.
+    pub fn is_set(&self, timer: &T) -> bool {
+        self.at.contains_key(timer)
+    }
+
     /// Sets a timer unless it is set already.
     pub fn set_if_unset(&mut self, timer: T, at: Time) {
-        if !self.at.contains_key(&timer) {
+        if !self.is_set(&timer) {
             self.set(timer, at);
         }
     }

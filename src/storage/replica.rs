@@ -17,11 +17,15 @@ use crate::proto::kv::store::{Store, Version, Write};
 /// Name of the file in the data directory.
 const FILE: &str = "store.redb";
 /// Version of what the tables hold.
-const FORMAT: u64 = 2;
+const FORMAT: u64 = 3;
+/// The one before it, which had no seals, and is all else the same.
+const WITHOUT_SEALS: u64 = 2;
 /// By key: its versions, as JSON.
 const VERSIONS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("versions");
-/// By replica: how many of its writes were seen.
+/// By replica: how many of its writes were seen, but for lives that a seal ends.
 const CONTEXT: TableDefinition<'_, &str, u64> = TableDefinition::new("context");
+/// By Lamport time and name, so that causes come first: seals, as JSON.
+const SEALS: TableDefinition<'_, (u64, &str), &[u8]> = TableDefinition::new("seals");
 /// The replica's name.
 const NAME: TableDefinition<'_, &str, &str> = TableDefinition::new("name");
 const NAME_KEY: &str = "name";
@@ -52,7 +56,7 @@ impl OpenReplica {
             return Err(StorageError::Version { file, found: version, reads: FORMAT });
         }
         let store = read_all(&database).map_err(|error| trouble(&file, error))?;
-        let store = store.map_err(|key| damaged(format!("unreadable versions of {key:?}")))?;
+        let store = store.map_err(damaged)?;
         Ok(Self { database, file, store })
     }
 
@@ -85,11 +89,13 @@ fn prepare(database: &Database) -> Result<u64, redb::Error> {
     let version = {
         let mut meta = transaction.open_table(META)?;
         let known = meta.get(VERSION_KEY)?.map(|version| version.value());
+        let known = known.filter(|version| *version != WITHOUT_SEALS);
         if known.is_none() {
             meta.insert(VERSION_KEY, FORMAT)?;
         }
         transaction.open_table(VERSIONS)?;
         transaction.open_table(CONTEXT)?;
+        transaction.open_table(SEALS)?;
         transaction.open_table(NAME)?;
         known.unwrap_or(FORMAT)
     };
@@ -101,7 +107,7 @@ fn prepare(database: &Database) -> Result<u64, redb::Error> {
     Ok(version)
 }
 
-/// All that is kept, or the key whose versions cannot be read.
+/// All that is kept, or what cannot be read.
 fn read_all(database: &Database) -> Result<Result<Store, String>, redb::Error> {
     let transaction = database.begin_read()?;
     let name = transaction.open_table(NAME)?.get(NAME_KEY)?.map(|name| name.value().to_owned());
@@ -115,13 +121,21 @@ fn read_all(database: &Database) -> Result<Result<Store, String>, redb::Error> {
     for entry in transaction.open_table(VERSIONS)?.iter()? {
         let (key, kept) = entry?;
         let Ok(mut of) = serde_json::from_slice::<Vec<Version>>(kept.value()) else {
-            return Ok(Err(key.value().to_owned()));
+            return Ok(Err(format!("unreadable versions of {:?}", key.value())));
         };
         of.shrink_to_fit();
         versions.push((key.value().into(), of));
     }
+    let mut seals: Vec<Arc<Write>> = Vec::new();
+    for entry in transaction.open_table(SEALS)?.iter()? {
+        let (key, kept) = entry?;
+        let Ok(seal) = serde_json::from_slice(kept.value()) else {
+            return Ok(Err(format!("unreadable seal of {:?}", key.value().1)));
+        };
+        seals.push(Arc::new(seal));
+    }
     let name = name.unwrap_or_default().into();
-    Ok(Ok(Store::recovered(name, context, lamport, versions)))
+    Ok(Ok(Store::recovered(name, context, lamport, seals, versions)))
 }
 
 fn commit(database: &Database, _: &Path, group: &[Batch<StoreChange>]) -> Result<(), redb::Error> {
@@ -130,6 +144,7 @@ fn commit(database: &Database, _: &Path, group: &[Batch<StoreChange>]) -> Result
         let mut meta = transaction.open_table(META)?;
         let mut names = transaction.open_table(NAME)?;
         let mut context = transaction.open_table(CONTEXT)?;
+        let mut seals = transaction.open_table(SEALS)?;
         let mut table = transaction.open_table(VERSIONS)?;
         let mut lamport = meta.get(LAMPORT_KEY)?.map_or(0, |kept| kept.value());
         for change in group.iter().flat_map(|(_, changes)| changes) {
@@ -138,13 +153,19 @@ fn commit(database: &Database, _: &Path, group: &[Batch<StoreChange>]) -> Result
                     names.insert(NAME_KEY, &**name)?;
                 }
                 StoreChange::Write(write) => {
-                    let kept = table
-                        .get(&*write.key)?
-                        .and_then(|kept| serde_json::from_slice::<Vec<Version>>(kept.value()).ok());
-                    put(&mut table, &write.key, &replaced(kept.unwrap_or_default(), write))?;
                     let Dot { replica, count } = &write.dot;
                     context.insert(&**replica, count)?;
                     lamport = lamport.max(write.lamport);
+                    if write.is_seal() {
+                        let bytes = serde_json::to_vec(write).map_err(std::io::Error::other)?;
+                        seals.insert((write.lamport, &**replica), bytes.as_slice())?;
+                        for ended in &write.replaces {
+                            let kept = context.get(&*ended.replica)?.map(|kept| kept.value());
+                            if kept.is_some_and(|count| count <= ended.count) {
+                                context.remove(&*ended.replica)?;
+                            }
+                        }
+                    }
                 }
                 StoreChange::Versions(key, versions) => put(&mut table, key, versions)?,
                 StoreChange::Seen(seen, at) => {
@@ -159,13 +180,6 @@ fn commit(database: &Database, _: &Path, group: &[Batch<StoreChange>]) -> Result
     }
     transaction.commit()?;
     Ok(())
-}
-
-/// The versions of a key after a write.
-fn replaced(mut versions: Vec<Version>, write: &Write) -> Vec<Version> {
-    versions.retain(|version| !write.had_seen(&version.dot));
-    versions.extend(write.version());
-    versions
 }
 
 fn put(
@@ -192,6 +206,11 @@ mod tests {
 
     const NOW: Time = Time::from_millis(1_800_000_000_000);
 
+    fn applied(store: &Store, write: Arc<Write>) -> Vec<StoreChange> {
+        let versions = store.get(&write.key).to_vec();
+        vec![StoreChange::Versions(write.key.clone(), versions), StoreChange::Write(write)]
+    }
+
     #[test]
     fn a_replica_comes_back_with_what_it_had() {
         let dir = tempfile::tempdir().unwrap();
@@ -205,23 +224,30 @@ mod tests {
             let key = format!("key {}", number % 10);
             let value = Value::new(&json!({"number": number, "ü": [null, 1.5]})).unwrap();
             let (write, _) = store.put(NOW, &key, value, None);
-            writer.submit(2 + number, vec![StoreChange::Write(write)]);
+            writer.submit(2 + number, applied(&store, write));
         }
         let (gone, _) = store.delete(NOW, "key 3", None).unwrap();
-        writer.submit(102, vec![StoreChange::Write(gone)]);
+        writer.submit(102, applied(&store, gone));
         let mut other = Store::new("127.0.0.1:6001@8".into());
         other.put(NOW, "theirs", Value::new(&json!("x")).unwrap(), None);
-        let changed = store.merge(other.snapshot(&Clock::new())).changed;
+        let changed = store.merge(other.snapshot(&Clock::new())).unwrap().changed;
         let mut changes: Vec<StoreChange> = changed
             .into_iter()
             .map(|key| StoreChange::Versions(key.clone(), store.get(&key).to_vec()))
             .collect();
         changes.push(StoreChange::Seen(store.context().clone(), store.lamport()));
         writer.submit(103, changes);
+        // A life that is over is named by a seal from then on.
+        let last = [("127.0.0.1:6001@8".into(), 1)].into_iter().collect();
+        let seal = store.seal(NOW, &last).unwrap();
+        writer.submit(104, vec![StoreChange::Write(seal)]);
+        assert_eq!(store.context().get("127.0.0.1:6001@8"), 0);
         drop(writer);
         let again = OpenReplica::open(dir.path()).unwrap();
         assert_eq!(again.store().name(), store.name());
         assert_eq!(again.store().snapshot(&Clock::new()), store.snapshot(&Clock::new()));
         assert_eq!(again.store().keys().count(), 10);
+        assert_eq!(again.store().context(), store.context());
+        assert_eq!(again.store().count("127.0.0.1:6001@8"), 1);
     }
 }

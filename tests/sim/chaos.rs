@@ -65,6 +65,7 @@ pub fn brisk(me: Addr, network: &Network) -> PeerConfig {
         ping_interval: Duration::from_secs(1),
         suspect_timeout: Duration::from_secs(3),
         sync_interval: Duration::from_secs(2),
+        seal_from: 2,
         ..PeerConfig::new(me, network.clone())
     }
 }

@@ -24,8 +24,9 @@ use super::disk::Content;
 #[derive(Clone, Debug, Default)]
 pub struct Shelf {
     name: Option<Replica>,
-    pub context: Clock,
+    context: BTreeMap<Replica, u64>,
     lamport: u64,
+    seals: Vec<Arc<Write>>,
     versions: BTreeMap<Arc<str>, Vec<Version>>,
 }
 
@@ -36,17 +37,23 @@ impl Content for Shelf {
         match change {
             StoreChange::Named(name) => self.name = Some(name),
             StoreChange::Write(write) => {
-                let versions = self.versions.entry(write.key.clone()).or_default();
-                versions.retain(|version| !write.had_seen(&version.dot));
-                versions.extend(write.version());
-                self.context.add(&write.dot);
+                self.has(write.dot.replica.clone(), write.dot.count);
                 self.lamport = self.lamport.max(write.lamport);
+                if write.is_seal() {
+                    for last in &write.replaces {
+                        if self.context.get(&last.replica).is_some_and(|count| *count <= last.count)
+                        {
+                            self.context.remove(&last.replica);
+                        }
+                    }
+                    self.seals.push(write);
+                }
             }
             StoreChange::Versions(key, versions) => {
                 self.versions.insert(key, versions);
             }
             StoreChange::Seen(context, lamport) => {
-                self.context.merge(&context);
+                context.iter().for_each(|(name, count)| self.has(name.clone(), count));
                 self.lamport = self.lamport.max(lamport);
             }
         }
@@ -58,7 +65,18 @@ impl Shelf {
     /// The replica that a process begins with that starts now.
     pub fn store(&self) -> Store {
         let name = self.name.clone().unwrap_or_else(|| "".into());
-        Store::recovered(name, self.context.clone(), self.lamport, self.versions.clone())
+        let seals = self.seals.iter().cloned();
+        Store::recovered(name, self.context(), self.lamport, seals, self.versions.clone())
+    }
+
+    fn has(&mut self, name: Replica, count: u64) {
+        let of = self.context.entry(name).or_default();
+        *of = count.max(*of);
+    }
+
+    /// What has been seen by what is kept.
+    pub fn context(&self) -> Clock {
+        self.context.iter().map(|(name, count)| (name.clone(), *count)).collect()
     }
 
     pub fn name(&self) -> Option<&Replica> {
@@ -66,10 +84,23 @@ impl Shelf {
     }
 }
 
+/// Whether a replica of that name has made it.
+fn is_by(dot: &Dot, name: &str) -> bool {
+    dot.replica.strip_suffix('!').unwrap_or(&dot.replica) == name
+}
+
+/// Whether the writer of something had seen that, by all that its clock stands for.
+fn had_seen(write: &Write, past: &Clock, dot: &Dot) -> bool {
+    let own = dot.replica == write.dot.replica && dot.count <= write.own;
+    own || past.contains(dot) || write.past.extra.contains(dot)
+}
+
 /// Every write that was ever made.
 #[derive(Default)]
 pub struct Stores {
     writes: BTreeMap<Dot, Arc<Write>>,
+    /// The seals among them.
+    seals: BTreeMap<Dot, Arc<Write>>,
     /// Of each question that is not answered the key that it is about, and the one that the same client
     /// was answered before, whose metadata it brings.
     asking: BTreeMap<u64, (Arc<str>, Option<u64>)>,
@@ -94,18 +125,18 @@ impl Stores {
             match self.writes.get(&write.dot) {
                 Some(known) if known == write => {}
                 Some(known) => return Some(format!("{write:?} has the dot of {known:?}")),
-                None if write.dot.replica == *store.name() => {
-                    self.writes.insert(write.dot.clone(), write.clone());
-                }
+                None if is_by(&write.dot, store.name()) => self.made(write),
                 None => return Some(format!("takes {write:?}, which nobody has made")),
             }
         }
         None
     }
 
-    /// A process is gone, and of its own writes its disk has that many: the others never left it.
-    pub fn ends(&mut self, name: &Replica, kept: u64) {
-        self.writes.retain(|dot, _| dot.replica != *name || dot.count <= kept);
+    /// A process is gone, and of its own writes its disk has those: the others never left it.
+    pub fn ends(&mut self, name: &Replica, kept: &Clock) {
+        let kept = self.full(kept);
+        self.writes.retain(|dot, _| !is_by(dot, name) || kept.contains(dot));
+        self.seals.retain(|dot, _| self.writes.contains_key(dot));
     }
 
     /// A client is answered, by a replica with that on its disk; what is wrong with that.
@@ -121,11 +152,12 @@ impl Stores {
             return None;
         }
         let seen = reply.seen().map(Seen::bound).unwrap_or_default();
-        if !disk.covers(&seen) {
+        if !self.full(disk).covers(&seen) {
             return Some(format!("answers for {seen}, and has {disk} on its disk"));
         }
         let known = before.map(|before| self.knew.get(&before).cloned().unwrap_or_default());
-        let lacks = known.iter().flatten().find(|dot| !store.context().contains(dot));
+        let context = self.full(store.context());
+        let lacks = known.iter().flatten().find(|dot| !context.contains(dot));
         if let Some(lacks) = lacks {
             return Some(format!("answers a client that has seen {lacks:?}, and has not"));
         }
@@ -193,11 +225,34 @@ impl Stores {
     }
 
     fn told(&self, write: &Write) -> BTreeSet<Dot> {
-        let had_seen = |dot: &Dot| {
-            let own = dot.replica == write.dot.replica && dot.count <= write.own;
-            own || write.past.contains(dot)
-        };
-        self.writes.keys().filter(|dot| had_seen(dot)).cloned().collect()
+        let past = self.full(&write.past.clock);
+        self.writes.keys().filter(|dot| had_seen(write, &past, dot)).cloned().collect()
+    }
+
+    fn made(&mut self, write: &Arc<Write>) {
+        self.writes.insert(write.dot.clone(), write.clone());
+        if write.is_seal() {
+            self.seals.insert(write.dot.clone(), write.clone());
+        }
+    }
+
+    /// A clock with all that the seals in it stand for, said by the seals alone.
+    fn full(&self, clock: &Clock) -> Clock {
+        let mut all = clock.clone();
+        let mut more = true;
+        let mut seals: Vec<&Arc<Write>> = self.seals.values().collect();
+        while std::mem::take(&mut more) {
+            seals.retain(|seal| {
+                let is_in = all.contains(&seal.dot);
+                if is_in {
+                    more = true;
+                    all.merge(&seal.past.clock);
+                    seal.replaces.iter().for_each(|last| all.add(last));
+                }
+                !is_in
+            });
+        }
+        all
     }
 
     /// A client that knew that is answered for this write; what is wrong with it.
@@ -230,7 +285,7 @@ impl Stores {
 
     /// What is wrong with what a replica shows.
     pub fn judge(&self, store: &Store) -> Option<String> {
-        let context = store.context();
+        let context = &self.full(store.context());
         let mut stands: BTreeMap<&str, BTreeSet<&Dot>> = BTreeMap::new();
         let mut writes: BTreeMap<&str, Vec<&Write>> = BTreeMap::new();
         for (replica, count) in context.iter() {
@@ -239,7 +294,9 @@ impl Stores {
                 let Some((dot, write)) = self.writes.get_key_value(&dot) else {
                     return Some(format!("has seen {dot:?}, which nobody has made"));
                 };
-                if !write.past.is_within(context) {
+                let ends = write.is_seal().then_some(&write.replaces).into_iter().flatten();
+                if !write.past.is_within(context) || !ends.clone().all(|dot| context.contains(dot))
+                {
                     return Some(format!("has seen {dot:?} and not what it rests on"));
                 }
                 writes.entry(&write.key).or_default().push(write);
@@ -250,7 +307,11 @@ impl Stores {
         }
         for (key, dots) in &mut stands {
             let writes = writes.get(key).map_or(&[][..], Vec::as_slice);
-            dots.retain(|dot| !writes.iter().any(|write| write.had_seen(dot)));
+            let pasts = writes.iter().map(|write| self.full(&write.past.clock));
+            let pasts: Vec<Clock> = pasts.collect();
+            dots.retain(|dot| {
+                !writes.iter().zip(&pasts).any(|(write, past)| had_seen(write, past, dot))
+            });
         }
         stands.retain(|_, dots| !dots.is_empty());
         let shown: BTreeMap<&str, BTreeSet<&Dot>> =

@@ -242,7 +242,7 @@ impl World {
             let shelf = self.shelves.entry(id).or_default();
             shelf.crash(&mut self.rng);
             if let (Some(checks), Some(name)) = (&mut self.checks, shelf.kept.name()) {
-                checks.stores.ends(name, shelf.kept.context.get(name));
+                checks.stores.ends(name, &shelf.kept.context());
             }
         }
         if let Some(checks) = &mut self.checks {
@@ -321,8 +321,8 @@ impl World {
         let mut effects = std::mem::take(&mut self.effects);
         body.handle(clock, input, &mut effects);
         if let Some(checks) = &mut self.checks {
-            let disk = self.shelves.get(&id).map(|shelf| &shelf.kept.context);
-            checks.after(now, id, node, &effects, disk, &mut self.tally);
+            let disk = self.shelves.get(&id).map(|shelf| shelf.kept.context());
+            checks.after(now, id, node, &effects, disk.as_ref(), &mut self.tally);
         }
         self.trace_violations();
         for effect in effects.drain(..) {

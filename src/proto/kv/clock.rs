@@ -79,6 +79,11 @@ impl Clock {
         }
     }
 
+    /// Keeps only some of it.
+    pub(super) fn retain(&mut self, mut is_kept: impl FnMut(&str, u64) -> bool) {
+        self.0.retain(|(replica, count)| is_kept(replica, *count));
+    }
+
     /// The same, but for one replica.
     #[must_use]
     pub fn without(&self, replica: &str) -> Self {
@@ -105,14 +110,31 @@ impl Clock {
 
     /// Has seen what either has seen.
     pub fn merge(&mut self, other: &Clock) {
-        for (replica, count) in &other.0 {
-            self.raise(replica, *count);
-        }
+        let beyond = self.beside(other).filter(|(_, count, here)| count > here);
+        let beyond: Vec<(Replica, u64)> =
+            beyond.map(|(replica, count, _)| (replica.clone(), count)).collect();
+        beyond.iter().for_each(|(replica, count)| self.raise(replica, *count));
+    }
+
+    /// What another clock counts, and how much of that is counted here.
+    pub(super) fn beside<'a>(
+        &'a self,
+        other: &'a Clock,
+    ) -> impl Iterator<Item = (&'a Replica, u64, u64)> {
+        // Most clocks that are compared name the same, and share the names.
+        let mut mine = self.0.iter().peekable();
+        other.0.iter().map(move |(replica, count)| {
+            let is_before =
+                |(name, _): &&(Replica, u64)| !Arc::ptr_eq(name, replica) && name < replica;
+            while mine.next_if(is_before).is_some() {}
+            let here = mine.peek().filter(|(name, _)| name == replica).map_or(0, |(_, here)| *here);
+            (replica, *count, here)
+        })
     }
 
     /// Whether this has seen all that the other has.
     pub fn covers(&self, other: &Clock) -> bool {
-        other.0.iter().all(|(replica, count)| self.get(replica) >= *count)
+        self.beside(other).all(|(_, count, here)| here >= count)
     }
 
     /// Replicas and counts, by name.
@@ -229,7 +251,7 @@ pub enum MetadataError {
 /// Whether a replica can have that name of which nothing has come here: those of this make have an
 /// address and a life, and those of another make often an address alone.
 pub fn is_name(name: &str) -> bool {
-    name::is_usual(name) || name.parse::<SocketAddr>().is_ok()
+    name::is_usual(name) || name::is_sealer(name) || name.parse::<SocketAddr>().is_ok()
 }
 
 fn is_sane_name(name: &str) -> bool {

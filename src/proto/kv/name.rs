@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::clock::Replica;
+use super::seal::SEAL;
 
 /// A name on the wire.
 #[derive(Serialize, Deserialize)]
@@ -15,10 +16,12 @@ enum Wire {
     Usual(SocketAddr, u64),
     /// Any other.
     Text(Arc<str>),
+    /// A usual one with [`SEAL`] behind it, which is what the seals of such a replica are made under.
+    Sealer(SocketAddr, u64),
 }
 
 /// The parts of a name, if they make just that name again.
-fn parts(name: &str) -> Option<(SocketAddr, u64)> {
+pub(super) fn parts(name: &str) -> Option<(SocketAddr, u64)> {
     let (addr, life) = name.rsplit_once('@')?;
     let (addr, life) = (addr.parse().ok()?, life.parse().ok()?);
     (text(addr, life) == name).then_some((addr, life))
@@ -29,7 +32,12 @@ pub fn is_usual(name: &str) -> bool {
     parts(name).is_some()
 }
 
-fn text(addr: SocketAddr, life: u64) -> String {
+/// Whether the seals of a replica of this make could have that name.
+pub fn is_sealer(name: &str) -> bool {
+    name.strip_suffix(SEAL).is_some_and(is_usual)
+}
+
+pub(super) fn text(addr: SocketAddr, life: u64) -> String {
     format!("{addr}@{life}")
 }
 
@@ -38,9 +46,11 @@ pub fn serialize<S: Serializer>(name: &Replica, to: S) -> Result<S::Ok, S::Error
     if to.is_human_readable() {
         return name.serialize(to);
     }
-    match parts(name) {
-        Some((addr, life)) => Wire::Usual(addr, life).serialize(to),
-        None => Wire::Text(name.clone()).serialize(to),
+    let (replica, seals) = name.strip_suffix(SEAL).map_or((&**name, false), |of| (of, true));
+    match (parts(replica), seals) {
+        (Some((addr, life)), false) => Wire::Usual(addr, life).serialize(to),
+        (Some((addr, life)), true) => Wire::Sealer(addr, life).serialize(to),
+        (None, _) => Wire::Text(name.clone()).serialize(to),
     }
 }
 
@@ -52,6 +62,7 @@ pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Replica, D::Err
     Ok(match Wire::deserialize(from)? {
         Wire::Usual(addr, life) => text(addr, life).into(),
         Wire::Text(name) => name,
+        Wire::Sealer(addr, life) => format!("{addr}@{life}{SEAL}").into(),
     })
 }
 

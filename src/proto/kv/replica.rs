@@ -7,12 +7,14 @@
 //! a write of its own nor the answer to a read, so no dot is ever used twice; and
 //! no answer is older than what its client has seen.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::clock::{Clock, Dot, Replica, Seen};
 pub use super::request::{Reply, Request, StoreChange, StoreCounters};
+use super::seal;
 use super::store::{Receipt, Store, Version, Write};
 use super::transfer::Transfers;
 use crate::proto::event::Severity;
@@ -30,6 +32,13 @@ const ASK_AGAIN: Duration = Duration::from_millis(50);
 const ANNOUNCE_AFTER: Duration = Duration::from_millis(100);
 /// Bytes of writes or versions in one frame, roughly: frames of others get their turn in between.
 pub(super) const FRAME: usize = 256 << 10;
+/// Between two looks for lives that are over: those are ended that were so at both.
+const LOOK_FOR_ENDED: Duration = Duration::from_secs(10);
+/// The look of whoever has others before it is so much later for each: they have ended what they see
+/// by then, and told it.
+const ANOTHERS_TURN: Duration = Duration::from_secs(1);
+/// Whoever has so many before it waits no longer than these.
+const LAST_PLACE: u8 = 7;
 /// Requests that may wait for writes at the same time.
 const MAX_WAITING: usize = 1_024;
 
@@ -43,6 +52,8 @@ pub(super) enum Timer {
     Announce,
     /// Send a neighbour what it lacks by what it said last.
     Repair(Conn),
+    /// Look for lives that are over.
+    Seal,
 }
 
 /// Done once what it rests on is durable.
@@ -84,6 +95,10 @@ pub struct Replication {
     /// was here by then.
     repaired: BTreeMap<Conn, Time>,
     owed: BTreeMap<Conn, (Clock, Clock)>,
+    /// So many lives end together, from so many replicas on.
+    seal_from: usize,
+    /// Lives that were over at the last look, and their last writes.
+    over: Clock,
     pub(super) transfers: Transfers,
     pub(super) counters: StoreCounters,
     pub(super) timers: Timers<Timer>,
@@ -91,7 +106,7 @@ pub struct Replication {
 
 impl Replication {
     /// Of a replica that begins with this store.
-    pub fn new(store: Store, causal_wait: Duration) -> Self {
+    pub fn new(store: Store, causal_wait: Duration, seal_from: usize) -> Self {
         Self {
             store,
             causal_wait,
@@ -102,6 +117,8 @@ impl Replication {
             asked: BTreeMap::new(),
             repaired: BTreeMap::new(),
             owed: BTreeMap::new(),
+            seal_from,
+            over: Clock::new(),
             transfers: Transfers::default(),
             counters: StoreCounters::default(),
             timers: Timers::default(),
@@ -130,6 +147,7 @@ impl Replication {
             let name = self.store.name().clone();
             self.persist(turn, vec![StoreChange::Named(name)]);
         }
+        self.look_for_ended(turn);
     }
 
     pub(super) fn persist(&mut self, turn: &mut Turn<'_>, changes: Vec<StoreChange>) {
@@ -188,7 +206,7 @@ impl Replication {
             _ => seen,
         };
         match seen {
-            Some(seen) if !self.store.context().covers(&seen.bound()) => {
+            Some(seen) if !self.store.is_as_far_as(&seen) => {
                 if self.causal_wait.is_zero() || self.waiting.len() >= MAX_WAITING {
                     self.counters.behind += 1;
                     self.when_durable(turn, Later::Answer(token, Reply::Behind), paths);
@@ -218,7 +236,7 @@ impl Replication {
                 (versions, seen) => Reply::Got { versions, seen },
             },
             Request::Relayed(_, _, clock)
-                if !clock.iter().all(|(name, _)| self.store.context().has_room_for(name)) =>
+                if !clock.iter().all(|(name, _)| self.store.has_room_for(name)) =>
             {
                 Reply::TooManyReplicas
             }
@@ -254,6 +272,74 @@ impl Replication {
         self.when_durable(turn, Later::Answer(token, reply), paths);
     }
 
+    /// What is to be kept of writes that were just applied.
+    fn changes(&self, applied: &[Arc<Write>]) -> Vec<StoreChange> {
+        let keys = applied.iter().filter(|write| !write.is_seal()).map(|write| write.key.clone());
+        let keys: BTreeSet<Arc<str>> = keys.collect();
+        let writes = applied.iter().cloned().map(StoreChange::Write);
+        writes.chain(self.versions_of(keys)).collect()
+    }
+
+    pub(super) fn versions_of(
+        &self,
+        keys: impl IntoIterator<Item = Arc<str>>,
+    ) -> impl Iterator<Item = StoreChange> {
+        let versions = |key: Arc<str>| {
+            let of = self.store.get(&key).to_vec();
+            StoreChange::Versions(key, of)
+        };
+        keys.into_iter().map(versions)
+    }
+
+    /// Lives may be over once so many are named.
+    pub(super) fn look_for_ended(&mut self, turn: &mut Turn<'_>) {
+        if self.store.context().len() >= self.seal_from && !self.timers.is_set(&Timer::Seal) {
+            // Two that have the same before them, as neither has said anything yet, look at different
+            // times.
+            let spread = self
+                .store
+                .name()
+                .bytes()
+                .fold(0_u32, |all, byte| all.wrapping_mul(31).wrapping_add(byte.into()));
+            let after = LOOK_FOR_ENDED
+                + ANOTHERS_TURN * u32::from(self.place())
+                + ANOTHERS_TURN * (spread % 64) / 16;
+            self.timers.set(Timer::Seal, turn.now + after);
+        }
+    }
+
+    /// How many live longer than this replica, of those that write.
+    fn place(&self) -> u8 {
+        let is_over = |name: &str| self.over.get(name) > 0;
+        let older = self.store.older().filter(|name| !is_over(name)).take(LAST_PLACE.into());
+        older.map(|_| 1).sum()
+    }
+
+    /// Ends lives that were over at the last look and are now, if they are many. The replica that lives
+    /// longest does it for all; the others wait for more, in case that it does not.
+    fn seal(
+        &mut self,
+        turn: &mut Turn<'_>,
+        paths: &Paths,
+        is_member: &impl Fn(SocketAddr) -> bool,
+    ) {
+        let over = self.store.over(is_member);
+        let before = std::mem::replace(&mut self.over, over);
+        let last = self.over.iter().filter(|(name, count)| before.get(name) == *count);
+        let last: Clock = last.map(|(name, count)| (name.clone(), count)).collect();
+        let enough = self.seal_from.saturating_mul(1 + usize::from(self.place()));
+        if last.len() >= enough
+            && let Some(write) = self.store.seal(turn.now, &last)
+        {
+            self.counters.seals += 1;
+            let changes = self.changes(std::slice::from_ref(&write));
+            self.persist(turn, changes);
+            self.timers.set_if_unset(Timer::Announce, turn.now + ANNOUNCE_AFTER);
+            self.when_durable(turn, Later::Spread(write), paths);
+        }
+        self.look_for_ended(turn);
+    }
+
     /// The versions of a key, and what a client has seen that is shown them, or that there are none.
     fn shown(&self, key: &str, seen: Option<&Seen>) -> (Vec<Version>, Seen) {
         (self.store.get(key).to_vec(), self.store.seen_with(key, seen))
@@ -262,7 +348,9 @@ impl Replication {
     fn written(&mut self, turn: &mut Turn<'_>, write: Arc<Write>, paths: &Paths) {
         self.counters.written += 1;
         self.timers.set_if_unset(Timer::Announce, turn.now + ANNOUNCE_AFTER);
-        self.persist(turn, vec![StoreChange::Write(write.clone())]);
+        let changes = self.changes(std::slice::from_ref(&write));
+        self.persist(turn, changes);
+        self.look_for_ended(turn);
         self.when_durable(turn, Later::Spread(write), paths);
     }
 
@@ -367,9 +455,7 @@ impl Replication {
         let (mut gap, mut sane) = (false, true);
         for write in writes {
             let (dot, key) = (write.dot.clone(), write.key.clone());
-            if dot.replica == *self.store.name() {
-                self.rename_if_behind(turn, dot.count);
-            }
+            self.rename_if_ended(turn, &write);
             match self.store.receive(write) {
                 Ok(Receipt::Applied(writes)) => applied.extend(writes),
                 Ok(Receipt::Known) => self.counters.duplicates += 1,
@@ -393,8 +479,9 @@ impl Replication {
         if !applied.is_empty() {
             self.counters.received += applied.len() as u64;
             self.timers.set_if_unset(Timer::Announce, turn.now + ANNOUNCE_AFTER);
-            let changes = applied.iter().cloned().map(StoreChange::Write).collect();
+            let changes = self.changes(&applied);
             self.persist(turn, changes);
+            self.look_for_ended(turn);
             // They are durable where they were written, so they may go on at once. What had been lost
             // goes on, too: others behind us may lack it as well, and who does not stops it.
             let onward: Vec<Conn> =
@@ -415,11 +502,10 @@ impl Replication {
     }
 
     pub(super) fn serve_waiting(&mut self, turn: &mut Turn<'_>, paths: &Paths) {
-        let context = self.store.context();
         let ready: Vec<u64> = self
             .waiting
             .iter()
-            .filter(|(_, waiting)| context.covers(&waiting.seen.bound()))
+            .filter(|(_, waiting)| self.store.is_as_far_as(&waiting.seen))
             .map(|(token, _)| *token)
             .collect();
         for token in ready {
@@ -445,10 +531,16 @@ impl Replication {
     /// Up to a context that was had here once, or all that it lacks.
     fn repair_now(&mut self, turn: &mut Turn<'_>, conn: Conn, theirs: &Clock, had: Option<&Clock>) {
         self.repaired.insert(conn, turn.now);
+        // It may name what has an end here, and be behind in just that.
+        let context = self.store.context_for(theirs);
+        if context != *self.store.context() {
+            let message = Message::StoreContext { context, answer: false };
+            self.when_durable(turn, Later::Say(conn, message), &Paths::default());
+        }
         match self.store.since(theirs) {
             Some(mut writes) => {
                 if let Some(had) = had {
-                    writes.retain(|write| had.contains(&write.dot));
+                    writes.retain(|write| self.store.is_known_with(had, &write.dot));
                 }
                 self.counters.repaired += writes.len() as u64;
                 for frame in frames(writes, |write| write.size()) {
@@ -463,11 +555,13 @@ impl Replication {
     /// Others know of so many writes of this replica. If those are more than it knows of itself, its
     /// disk is an old copy, and what it would write next was written before: so it writes under
     /// another name from now on.
-    pub(super) fn rename_if_behind(&mut self, turn: &mut Turn<'_>, known: u64) {
+    pub(super) fn rename_if_behind(&mut self, turn: &mut Turn<'_>, theirs: &Clock) {
         let mine = self.store.name().clone();
-        if mine.is_empty() || known <= self.store.context().get(&mine) {
+        let is_behind = |name: &str| theirs.get(name) > self.store.count(name);
+        if mine.is_empty() || !is_behind(&mine) && !is_behind(&seal::sealer(&mine)) {
             return;
         }
+        let known = theirs.get(&mine);
         let base = mine.rsplit_once('@').map_or(&*mine, |(addr, _)| addr);
         let name: Replica = format!("{base}@{}", turn.now.millis()).into();
         let keys = vec![("was", mine.to_string()), ("number", known.to_string())];
@@ -476,21 +570,34 @@ impl Replication {
         self.persist(turn, vec![StoreChange::Named(name)]);
     }
 
+    /// The same for what a write says of this replica: whose it is, or which life it ends.
+    pub(super) fn rename_if_ended(&mut self, turn: &mut Turn<'_>, write: &Write) {
+        let ended = if write.is_seal() { &write.replaces[..] } else { &[] };
+        let known = ended.iter().chain([&write.dot]).cloned();
+        let known: Clock = known.map(|Dot { replica, count }| (replica, count)).collect();
+        self.rename_if_behind(turn, &known);
+    }
+
     fn hear_context(&mut self, turn: &mut Turn<'_>, conn: Conn, theirs: &Clock, answer: bool) {
-        self.rename_if_behind(turn, theirs.get(self.store.name()));
-        if !theirs.covers(self.store.context()) {
+        self.rename_if_behind(turn, theirs);
+        if !self.store.is_covered_by(theirs) {
             self.repair(turn, conn, theirs.clone());
         }
         let asked_just_now =
             self.asked.get(&conn).is_some_and(|at| turn.now.since(*at) < ASK_AGAIN);
-        if !self.store.context().covers(theirs) && (answer || !asked_just_now) {
+        if !self.store.covers(theirs) && (answer || !asked_just_now) {
             self.asked.insert(conn, turn.now);
             self.tell_context(turn, conn, false);
         }
     }
 
     /// Fires what is due.
-    pub(crate) fn tick(&mut self, turn: &mut Turn<'_>, paths: &Paths) {
+    pub(crate) fn tick(
+        &mut self,
+        turn: &mut Turn<'_>,
+        paths: &Paths,
+        is_member: impl Fn(SocketAddr) -> bool,
+    ) {
         while let Some((_, timer)) = self.timers.due(turn.now) {
             match timer {
                 Timer::Waiting(token) => {
@@ -503,11 +610,12 @@ impl Replication {
                 Timer::Repair(conn) => {
                     // What was written since has been told since.
                     if let Some((theirs, had)) = self.owed.remove(&conn)
-                        && !theirs.covers(&had)
+                        && !self.store.is_as_far(&theirs, &had)
                     {
                         self.repair_now(turn, conn, &theirs, Some(&had));
                     }
                 }
+                Timer::Seal => self.seal(turn, paths, &is_member),
                 Timer::Announce => {
                     for conn in paths.all.clone() {
                         self.tell_context(turn, conn, false);

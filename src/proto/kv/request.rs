@@ -78,7 +78,7 @@ impl Reply {
 pub enum StoreChange {
     /// This replica's name, for all writes from now on.
     Named(Replica),
-    /// A write was applied.
+    /// A write was applied; the versions of its key come with it.
     Write(Arc<Write>),
     /// These are the versions of a key.
     Versions(Arc<str>, Vec<Version>),
@@ -97,6 +97,8 @@ pub struct StoreCounters {
     pub duplicates: u64,
     /// Writes sent because contexts differed.
     pub repaired: u64,
+    /// Seals made here, which end lives of replicas.
+    pub seals: u64,
     /// Snapshots taken over.
     pub snapshots: u64,
     /// Requests that were answered with [`Reply::Behind`].

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::clock::{Clock, Dot, MAX_COUNT, Replica};
-use super::store::{MAX_KEY, Store, Version, sort};
+use super::store::{MAX_KEY, Store, Version, Write, WriteError, sort};
 use crate::proto::gossip::runs;
 use crate::proto::message::Runs;
 
@@ -23,6 +23,8 @@ pub struct Snapshot {
     pub context: Clock,
     /// Its Lamport time.
     pub lamport: u64,
+    /// Seals that the receiver has not seen, each after those that it rests on.
+    pub seals: Vec<Arc<Write>>,
     /// Of the writes that the receiver has seen: those whose versions stand, by replica.
     pub standing: Vec<(Replica, Runs)>,
     /// Keys in order, and versions that the receiver has not seen.
@@ -34,6 +36,8 @@ pub struct Snapshot {
 pub struct Merged {
     /// Keys whose versions are others now.
     pub changed: Vec<Arc<str>>,
+    /// Seals that were not here before.
+    pub seals: Vec<Arc<Write>>,
 }
 
 impl Snapshot {
@@ -51,17 +55,16 @@ impl Snapshot {
 
     /// Whether it can be one that a replica has: of one from the network, nothing is known.
     pub fn is_sane(&self) -> bool {
-        let Self { context, lamport, standing, versions } = self;
+        let Self { context, lamport, seals, standing, versions } = self;
         let is_sane = |version: &Version| {
-            context.contains(&version.dot)
-                && version.dot.is_sane()
+            version.dot.is_sane()
                 && version.past.is_sane()
-                && version.past.is_within(context)
                 && version.lamport <= MAX_COUNT
                 && version.value.check().is_ok()
         };
         context.is_sane()
             && *lamport <= MAX_COUNT
+            && seals.iter().all(|seal| seal.is_seal() && seal.is_sane())
             && standing.iter().all(|(_, of)| runs::is_sane(of))
             && versions
                 .iter()
@@ -82,8 +85,9 @@ impl Store {
     pub fn snapshot(&self, seen: &Clock) -> Snapshot {
         let mut standing: BTreeMap<&Replica, Vec<u64>> = BTreeMap::new();
         let mut versions = Vec::new();
+        let theirs = self.seals.view(seen);
         for (key, of) in &self.versions {
-            let (known, news): (Vec<_>, Vec<_>) = of.iter().partition(|v| seen.contains(&v.dot));
+            let (known, news): (Vec<_>, Vec<_>) = of.iter().partition(|v| theirs.contains(&v.dot));
             for Version { dot, .. } in known {
                 standing.entry(&dot.replica).or_default().push(dot.count);
             }
@@ -98,37 +102,65 @@ impl Store {
         Snapshot {
             context: self.context.clone(),
             lamport: self.lamport(),
+            seals: self.seals.beyond(seen),
             standing: gathered.collect(),
             versions,
         }
     }
 
     /// Takes over what another replica had.
-    pub fn merge(&mut self, snapshot: Snapshot) -> Merged {
+    ///
+    /// # Errors
+    ///
+    /// If no replica can have had that, as something is missing of what it rests on; or if what both
+    /// have begun to count is more than fits. Nothing is taken over then.
+    pub fn merge(&mut self, snapshot: Snapshot) -> Result<Merged, WriteError> {
         let mut merged = Merged::default();
-        if self.context.covers(&snapshot.context) {
-            return merged;
+        if self.covers(&snapshot.context) {
+            return Ok(merged);
+        }
+        let mut seals = self.seals.clone();
+        merged.seals = snapshot.seals.into_iter().filter(|seal| !self.has(&seal.dot)).collect();
+        if !merged.seals.iter().all(|seal| seals.keep(seal)) {
+            return Err(WriteError::Metadata);
+        }
+        let mut both = self.context.clone();
+        both.merge(&snapshot.context);
+        seals.shorten(&mut both);
+        if !both.is_sane() {
+            return Err(WriteError::Replica);
+        }
+        let (ours, theirs) = (seals.view(&self.context), seals.view(&snapshot.context));
+        let is_whole =
+            |version: &Version| theirs.contains(&version.dot) && theirs.includes(&version.past);
+        let ends = merged.seals.iter().flat_map(|seal| &seal.replaces);
+        if !snapshot.versions.iter().flat_map(|(_, of)| of).all(is_whole)
+            || !ends
+                .chain(merged.seals.iter().map(|seal| &seal.dot))
+                .all(|dot| theirs.contains(dot))
+        {
+            return Err(WriteError::Metadata);
         }
         let standing: BTreeMap<&str, &Runs> =
             snapshot.standing.iter().map(|(replica, runs)| (&**replica, runs)).collect();
-        let mut theirs: BTreeMap<Arc<str>, Vec<Version>> = snapshot.versions.into_iter().collect();
+        let mut news: BTreeMap<Arc<str>, Vec<Version>> = snapshot.versions.into_iter().collect();
         for (key, versions) in &mut self.versions {
-            let news = theirs.remove(key).unwrap_or_default();
+            let news = news.remove(key).unwrap_or_default();
             let before: Vec<Dot> = versions.iter().map(|version| version.dot.clone()).collect();
             versions.retain(|Version { dot, .. }| {
-                !snapshot.context.contains(dot)
+                !theirs.contains(dot)
                     || stands(&standing, dot)
                     || news.iter().any(|version| version.dot == *dot)
             });
-            versions.extend(news.into_iter().filter(|v| !self.context.contains(&v.dot)));
+            versions.extend(news.into_iter().filter(|version| !ours.contains(&version.dot)));
             sort(versions);
             if !versions.iter().map(|version| &version.dot).eq(before.iter()) {
                 merged.changed.push(key.clone());
             }
         }
         self.versions.retain(|_, versions| !versions.is_empty());
-        for (key, mut versions) in theirs {
-            versions.retain(|version| !self.context.contains(&version.dot));
+        for (key, mut versions) in news {
+            versions.retain(|version| !ours.contains(&version.dot));
             if !versions.is_empty() {
                 versions.iter_mut().for_each(|version| version.intern(&snapshot.context));
                 sort(&mut versions);
@@ -137,15 +169,18 @@ impl Store {
                 self.versions.insert(key, versions);
             }
         }
-        self.context.merge(&snapshot.context);
+        self.context = both;
+        self.seals = seals;
         self.not_told_apart();
         self.raise_lamport(snapshot.lamport);
         self.forget_log();
         // What had waited for a part of it changes keys, too, and has to be kept with the rest.
-        let released = self.release();
-        merged.changed.extend(released.iter().map(|write| write.key.clone()));
+        let (released, keys): (Vec<_>, Vec<_>) =
+            self.release().into_iter().partition(|write| write.is_seal());
+        merged.seals.extend(released);
+        merged.changed.extend(keys.iter().map(|write| write.key.clone()));
         merged.changed.sort();
         merged.changed.dedup();
-        merged
+        Ok(merged)
     }
 }

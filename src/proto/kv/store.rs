@@ -14,6 +14,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::clock::{Clock, Dot, MAX_COUNT, Replica, Seen};
+use super::seal::{self, Seals, View};
 use super::value::{Value, ValueError};
 use crate::proto::time::Time;
 
@@ -75,7 +76,7 @@ impl Version {
     }
 }
 
-/// A write or a delete, as it travels.
+/// A write, a delete or a seal ([`super::seal`]), as it travels.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Write {
     /// Which write.
@@ -90,14 +91,14 @@ pub struct Write {
     pub at: Time,
     /// The key.
     pub key: Arc<str>,
-    /// Versions of the key that it replaces.
+    /// Versions of the key that it replaces; of a seal, the last writes of the lives that it ends.
     pub replaces: Vec<Dot>,
-    /// The value; none of a delete.
+    /// The value; none of a delete or a seal.
     pub value: Option<Value>,
 }
 
 impl Write {
-    /// The version that it makes; none of a delete.
+    /// The version that it makes; none of a delete or a seal.
     pub fn version(&self) -> Option<Version> {
         self.value.as_ref().map(|value| Version {
             dot: self.dot.clone(),
@@ -115,17 +116,22 @@ impl Write {
         OVERHEAD + self.key.len() + value + self.past.size() + replaces
     }
 
-    /// Whether its writer had seen that. Of its key, that is what it takes away: more than it names if
-    /// a version was gone where it was made and is not yet gone where it arrives, because the delete is
-    /// still on its way there.
-    pub fn had_seen(&self, dot: &Dot) -> bool {
+    /// Whether it is a seal.
+    pub fn is_seal(&self) -> bool {
+        seal::is_sealer(&self.dot.replica)
+    }
+
+    /// Whether its writer had seen that, where these seals are known. Of its key, that is what it takes
+    /// away: more than it names if a version was gone where it was made and is not yet gone where it
+    /// arrives, because the delete is still on its way there.
+    fn had_seen(&self, past: &View<'_>, dot: &Dot) -> bool {
         let own = dot.replica == self.dot.replica && dot.count <= self.own;
-        own || self.past.contains(dot)
+        own || past.contains(dot) || self.past.extra.contains(dot)
     }
 
     /// Whether a replica can have made it.
-    fn is_sane(&self) -> bool {
-        let Self { dot, past, own, lamport, replaces, .. } = self;
+    pub(super) fn is_sane(&self) -> bool {
+        let Self { dot, past, own, lamport, .. } = self;
         let is_earlier = |single: &Dot| single.replica != dot.replica || single.count < dot.count;
         dot.is_sane()
             && past.is_sane()
@@ -134,7 +140,7 @@ impl Write {
             && past.extra.iter().all(is_earlier)
             && *own < dot.count
             && *lamport <= MAX_COUNT
-            && replaces.iter().all(|replaced| self.had_seen(replaced))
+            && (!self.is_seal() || seal::is_sane(self))
     }
 }
 
@@ -171,9 +177,11 @@ pub enum WriteError {
 /// One replica.
 #[derive(Clone, Debug)]
 pub struct Store {
-    me: Replica,
-    lamport: u64,
+    pub(super) me: Replica,
+    pub(super) lamport: u64,
+    /// What has been seen, but for what the seals in it stand for.
     pub(super) context: Clock,
+    pub(super) seals: Seals,
     pub(super) versions: BTreeMap<Arc<str>, Vec<Version>>,
     held: BTreeMap<Dot, Arc<Write>>,
     held_size: usize,
@@ -183,22 +191,26 @@ pub struct Store {
     logged_from: Clock,
     /// Covers each delete that was seen. It may be more, and need not be kept: where single writes are
     /// not told apart it is all that was seen.
-    deletes: Clock,
+    pub(super) deletes: Clock,
 }
 
 impl Store {
     /// An empty replica of that name.
     pub fn new(me: Replica) -> Self {
-        Self::recovered(me, Clock::new(), 0, [])
+        Self::recovered(me, Clock::new(), 0, [], [])
     }
 
-    /// A replica that had this on disk.
+    /// A replica that had this on disk; of seals, each after those that it rests on.
     pub fn recovered(
         me: Replica,
-        context: Clock,
+        mut context: Clock,
         lamport: u64,
+        seals: impl IntoIterator<Item = Arc<Write>>,
         versions: impl IntoIterator<Item = (Arc<str>, Vec<Version>)>,
     ) -> Self {
+        let mut kept = Seals::default();
+        seals.into_iter().for_each(|seal| _ = kept.keep(&seal));
+        kept.shorten(&mut context);
         let mut of: BTreeMap<Arc<str>, Vec<Version>> = versions.into_iter().collect();
         for versions in of.values_mut() {
             versions.iter_mut().for_each(|version| version.intern(&context));
@@ -210,6 +222,7 @@ impl Store {
             logged_from: context.clone(),
             deletes: context.clone(),
             context,
+            seals: kept,
             versions: of,
             held: BTreeMap::new(),
             held_size: 0,
@@ -229,9 +242,69 @@ impl Store {
         self.me = me;
     }
 
-    /// What this replica has seen.
+    /// What this replica has seen, but for what its seals stand for.
     pub fn context(&self) -> &Clock {
         &self.context
+    }
+
+    /// What of that need not be said.
+    pub fn seals(&self) -> &Seals {
+        &self.seals
+    }
+
+    /// How many writes of a replica have been seen.
+    pub fn count(&self, replica: &str) -> u64 {
+        match self.context.get(replica) {
+            0 => self.seals.count(replica),
+            count => count,
+        }
+    }
+
+    /// Whether a write has been seen.
+    pub fn has(&self, dot: &Dot) -> bool {
+        dot.count <= self.count(&dot.replica)
+    }
+
+    /// Whether all of that has been seen.
+    pub fn covers(&self, clock: &Clock) -> bool {
+        let mut counts = self.context.beside(clock);
+        counts.all(|(replica, count, here)| here >= count || self.seals.count(replica) >= count)
+    }
+
+    /// Whether this is as far as a client has seen.
+    pub fn is_as_far_as(&self, seen: &Seen) -> bool {
+        self.covers(&seen.clock)
+            && self.covers(&seen.floor)
+            && seen.extra.iter().all(|single| self.has(single))
+    }
+
+    /// Whether a replica with that context has all that this one has.
+    pub fn is_covered_by(&self, context: &Clock) -> bool {
+        self.seals.view(context).covers(&self.context)
+    }
+
+    /// Whether a replica with that context has all that another one has.
+    pub fn is_as_far(&self, one: &Clock, other: &Clock) -> bool {
+        self.seals.view(one).covers(other)
+    }
+
+    /// Whether a replica with that context has seen a write.
+    pub fn is_known_with(&self, context: &Clock, dot: &Dot) -> bool {
+        self.seals.view(context).contains(dot)
+    }
+
+    /// What this replica has seen, for one with that context: whatever is named there is named here,
+    /// as what stands for it may not be known there.
+    pub fn context_for(&self, theirs: &Clock) -> Clock {
+        let mut context = self.context.clone();
+        for (replica, _) in theirs.iter() {
+            if context.get(replica) == 0 {
+                let replica: Replica = replica.clone();
+                let count = self.seals.count(&replica);
+                context.raise(&replica, count);
+            }
+        }
+        context
     }
 
     /// Lamport time.
@@ -263,6 +336,7 @@ impl Store {
         let mut seen = before.cloned().unwrap_or_default();
         self.get(key).iter().for_each(|version| version.tell(&mut seen));
         seen.raise_floor(&self.deletes);
+        self.keep_short(&mut seen);
         seen
     }
 
@@ -286,7 +360,11 @@ impl Store {
     /// Whether a client that has seen this may write to a key: there is an end to what may stand beside
     /// each other.
     pub fn has_room_for_sibling(&self, key: &str, seen: Option<&Seen>) -> bool {
-        let unseen = |seen: &Seen| self.get(key).iter().filter(|v| !seen.contains(&v.dot)).count();
+        let unseen = |seen: &Seen| {
+            let view = self.seals.view(&seen.clock);
+            let is_seen = |dot: &Dot| view.contains(dot) || seen.extra.contains(dot);
+            self.get(key).iter().filter(|version| !is_seen(&version.dot)).count()
+        };
         seen.is_none_or(|seen| unseen(seen) < MAX_SIBLINGS)
     }
 
@@ -297,17 +375,24 @@ impl Store {
         key: &str,
         seen: Option<&Seen>,
     ) -> Option<(Arc<Write>, Seen)> {
-        let is_seen = |version: &Version| seen.is_none_or(|seen| seen.contains(&version.dot));
+        let is_seen = |version: &Version| {
+            seen.is_none_or(|seen| {
+                let view = self.seals.view(&seen.clock);
+                view.contains(&version.dot) || seen.extra.contains(&version.dot)
+            })
+        };
         self.get(key).iter().any(is_seen).then(|| self.write(now, key, None, seen))
     }
 
     /// Of the clock of a relayed write: what must have been seen before it, if the write is the next
     /// one of just one replica, or has been seen.
     pub(super) fn past_of(&self, clock: &Clock) -> Option<Clock> {
-        let mut ahead = clock.iter().filter(|(name, count)| self.context.get(name) < *count);
+        let mut ahead = clock.iter().filter(|(name, count)| self.count(name) < *count);
         match (ahead.next(), ahead.next()) {
             (None, _) => Some(clock.clone()),
-            (Some((name, count)), None) if self.context.get(name) + 1 == count => {
+            (Some((name, count)), None)
+                if self.count(name) + 1 == count && !seal::is_sealer(name) =>
+            {
                 let mut past = clock.without(name);
                 past.raise(name, count - 1);
                 Some(past)
@@ -326,10 +411,10 @@ impl Store {
         value: Option<Value>,
         clock: &Clock,
     ) -> Option<Arc<Write>> {
-        let (replica, count) =
-            clock.iter().find(|(name, count)| self.context.get(name) < *count)?;
+        let (replica, count) = clock.iter().find(|(name, count)| self.count(name) < *count)?;
         let past = self.past_of(clock)?;
-        let stands = self.get(key).iter().filter(|version| past.contains(&version.dot));
+        let view = self.seals.view(&past);
+        let stands = self.get(key).iter().filter(|version| view.contains(&version.dot));
         let write = Arc::new(Write {
             dot: Dot { replica: replica.clone(), count },
             replaces: stands.map(|version| version.dot.clone()).collect(),
@@ -357,22 +442,25 @@ impl Store {
     ) -> (Arc<Write>, Seen) {
         let all = || Seen::of(self.context.clone());
         let mut seen = seen.cloned().unwrap_or_else(all);
-        let stands = self.get(key).iter();
-        let replaced = stands.filter(|version| seen.contains(&version.dot));
+        self.keep_short(&mut seen);
+        let view = self.seals.view(&seen.clock);
+        let is_seen = |dot: &Dot| view.contains(dot) || seen.extra.contains(dot);
+        let replaced = self.get(key).iter().filter(|version| is_seen(&version.dot));
         let replaces: Vec<Dot> = replaced.map(|version| version.dot.clone()).collect();
+        let own = view.count(&self.me);
         let past = Seen {
             clock: seen.clock.without(&self.me),
             extra: seen.extra.clone(),
             // Of this replica whoever has the write has all before it.
             floor: seen.floor.without(&self.me),
         };
-        let count = self.context.get(&self.me) + 1;
+        let count = self.count(&self.me) + 1;
         // Beyond that nobody would take the write; the order of what is shown is all that suffers.
         self.lamport = self.lamport.saturating_add(1).min(MAX_COUNT);
         let write = Arc::new(Write {
             dot: Dot { replica: self.me.clone(), count },
             past,
-            own: seen.clock.get(&self.me),
+            own,
             lamport: self.lamport,
             at: now,
             key: key.into(),
@@ -402,10 +490,10 @@ impl Store {
         if !write.is_sane() {
             return Err(WriteError::Metadata);
         }
-        if self.context.contains(&write.dot) || self.held.contains_key(&write.dot) {
+        if self.has(&write.dot) || self.held.contains_key(&write.dot) {
             return Ok(Receipt::Known);
         }
-        if !self.context.has_room_for(&write.dot.replica) {
+        if !self.has_room_for(&write.dot.replica) {
             return Err(WriteError::Replica);
         }
         if let Some(value) = &write.value {
@@ -420,16 +508,31 @@ impl Store {
             self.held.insert(write.dot.clone(), write);
             return Ok(Receipt::Held);
         }
+        if !self.is_honest(&write) {
+            return Err(WriteError::Metadata);
+        }
         self.apply(&write);
         let mut applied = vec![write];
         applied.extend(self.release());
         Ok(Receipt::Applied(applied))
     }
 
+    /// Whether one more replica can be kept count of.
+    pub(super) fn has_room_for(&self, replica: &str) -> bool {
+        self.seals.count(replica) > 0 || self.context.has_room_for(replica)
+    }
+
     /// Whether all that a write rests on is here.
     fn is_next(&self, write: &Write) -> bool {
-        let before = self.context.get(&write.dot.replica);
-        before + 1 == write.dot.count && write.past.is_within(&self.context)
+        self.count(&write.dot.replica) + 1 == write.dot.count
+            && self.is_as_far_as(&write.past)
+            && (!write.is_seal() || write.replaces.iter().all(|last| self.has(last)))
+    }
+
+    /// Whether a write whose past is here replaces only what its writer had seen.
+    fn is_honest(&self, write: &Write) -> bool {
+        let past = self.seals.view(&write.past.clock);
+        write.is_seal() || write.replaces.iter().all(|replaced| write.had_seen(&past, replaced))
     }
 
     /// Applies what waited and need not wait any more.
@@ -439,7 +542,7 @@ impl Store {
             let seen: Vec<Dot> = self
                 .held
                 .iter()
-                .filter(|(dot, write)| self.context.contains(dot) || self.is_next(write))
+                .filter(|(dot, write)| self.has(dot) || self.is_next(write))
                 .map(|(dot, _)| dot.clone())
                 .collect();
             if seen.is_empty() {
@@ -448,7 +551,7 @@ impl Store {
             for dot in seen {
                 let Some(write) = self.held.remove(&dot) else { continue };
                 self.held_size -= write.size();
-                if self.is_next(&write) {
+                if self.is_next(&write) && self.is_honest(&write) {
                     self.apply(&write);
                     applied.push(write);
                 }
@@ -456,21 +559,12 @@ impl Store {
         }
     }
 
-    fn apply(&mut self, write: &Arc<Write>) {
-        let versions = self.versions.entry(write.key.clone()).or_default();
-        versions.retain(|version| !write.had_seen(&version.dot));
-        if let Some(version) = write.version() {
-            // Most keys have one version, and a vector that grows by itself begins with four.
-            versions.reserve_exact(1);
-            versions.push(version);
-            sort(versions);
-        }
-        if versions.is_empty() {
-            self.versions.remove(&write.key);
-        }
+    pub(super) fn apply(&mut self, write: &Arc<Write>) {
         self.context.add(&write.dot);
-        if write.value.is_none() {
-            self.deletes.add(&write.dot);
+        if write.is_seal() {
+            self.apply_seal(write);
+        } else {
+            self.apply_to_key(write);
         }
         self.lamport = self.lamport.max(write.lamport);
         self.log_size += write.size();
@@ -480,14 +574,36 @@ impl Store {
         {
             self.log_size -= oldest.size();
             self.logged_from.add(&oldest.dot);
+            if oldest.is_seal() {
+                self.seals.shorten(&mut self.logged_from);
+            }
+        }
+    }
+
+    fn apply_to_key(&mut self, write: &Write) {
+        let past = self.seals.view(&write.past.clock);
+        let versions = self.versions.entry(write.key.clone()).or_default();
+        versions.retain(|version| !write.had_seen(&past, &version.dot));
+        if let Some(version) = write.version() {
+            // Most keys have one version, and a vector that grows by itself begins with four.
+            versions.reserve_exact(1);
+            versions.push(version);
+            sort(versions);
+        }
+        if versions.is_empty() {
+            self.versions.remove(&write.key);
+        }
+        if write.value.is_none() {
+            self.deletes.add(&write.dot);
         }
     }
 
     /// The writes that a replica with this context lacks, in an order in which it can apply them;
     /// none if not all of them are kept.
     pub fn since(&self, context: &Clock) -> Option<Vec<Arc<Write>>> {
-        let reaches = context.covers(&self.logged_from);
-        let lacking = self.log.iter().filter(|write| !context.contains(&write.dot));
+        let theirs = self.seals.view(context);
+        let reaches = theirs.covers(&self.logged_from);
+        let lacking = self.log.iter().filter(|write| !theirs.contains(&write.dot));
         reaches.then(|| lacking.cloned().collect())
     }
 

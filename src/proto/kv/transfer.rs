@@ -11,8 +11,8 @@ use std::time::Duration;
 use super::clock::{Clock, Replica};
 use super::replica::{FRAME, Later, Paths, Replication, Timer};
 use super::request::StoreChange;
-use super::snapshot::Snapshot;
-use super::store::Version;
+use super::snapshot::{Merged, Snapshot};
+use super::store::{Version, Write, WriteError};
 use crate::proto::event::Severity;
 use crate::proto::machine::Conn;
 use crate::proto::message::{Message, Runs};
@@ -41,6 +41,8 @@ struct Serving {
     round: u64,
     snapshot: Arc<Snapshot>,
     parts: u64,
+    /// Seals that are still to be sent.
+    seals: VecDeque<Arc<Write>>,
     /// What is still to be said of versions that the other side holds.
     standing: VecDeque<(Replica, Runs)>,
     /// The key and the version that come next.
@@ -111,8 +113,17 @@ impl Replication {
                 self.serve_snapshot(turn, conn, round, seen);
                 sane
             }
-            Message::SnapshotPart { round, part, context, lamport, standing, entries, more } => {
-                let snapshot = Snapshot { context, lamport, standing, versions: entries };
+            Message::SnapshotPart {
+                round,
+                part,
+                context,
+                lamport,
+                seals,
+                standing,
+                entries,
+                more,
+            } => {
+                let snapshot = Snapshot { context, lamport, seals, standing, versions: entries };
                 !self.transfers.is_fetching(conn, round)
                     || self.hear_part(turn, conn, (part, snapshot, more), paths)
             }
@@ -140,10 +151,11 @@ impl Replication {
                 return; // it asks again with the next comparison
             }
             let mut snapshot = self.store.snapshot(&seen);
+            let seals = std::mem::take(&mut snapshot.seals).into();
             let standing = split_runs(std::mem::take(&mut snapshot.standing));
             let snapshot = Arc::new(snapshot);
             let (parts, next, asked) = (0, (0, 0), turn.now);
-            let serving = Serving { round, snapshot, parts, standing, next, asked };
+            let serving = Serving { round, snapshot, parts, seals, standing, next, asked };
             self.transfers.serving.insert(conn, serving);
             self.transfers.begun.insert(conn, turn.now);
         }
@@ -151,7 +163,14 @@ impl Replication {
         let Some(serving) = serving.filter(|serving| serving.round == round) else { return };
         serving.asked = turn.now;
         let snapshot = serving.snapshot.clone();
-        let (mut standing, mut entries, mut size) = (Vec::new(), Vec::new(), 0);
+        let (mut seals, mut standing, mut entries) = (Vec::new(), Vec::new(), Vec::new());
+        let mut size = 0;
+        while size < FRAME
+            && let Some(seal) = serving.seals.pop_front()
+        {
+            size += seal.size();
+            seals.push(seal);
+        }
         while size < FRAME
             && let Some((replica, runs)) = serving.standing.pop_front()
         {
@@ -164,14 +183,16 @@ impl Replication {
         {
             let bytes = key.len() + version.size();
             // A frame holds one value of any length, or many small ones.
-            if !(entries.is_empty() && standing.is_empty()) && size + bytes > FRAME {
+            if size > 0 && size + bytes > FRAME {
                 break;
             }
             size += bytes;
             push(&mut entries, key.clone(), [version.clone()]);
             serving.next = snapshot.after(serving.next);
         }
-        let more = snapshot.version(serving.next).is_some() || !serving.standing.is_empty();
+        let more = snapshot.version(serving.next).is_some()
+            || !serving.standing.is_empty()
+            || !serving.seals.is_empty();
         let part = serving.parts;
         serving.parts += 1;
         if !more {
@@ -179,7 +200,7 @@ impl Replication {
         }
         let (context, lamport) = (snapshot.context.clone(), snapshot.lamport);
         let message =
-            Message::SnapshotPart { round, part, context, lamport, standing, entries, more };
+            Message::SnapshotPart { round, part, context, lamport, seals, standing, entries, more };
         self.when_durable(turn, Later::Say(conn, message), &Paths::default());
     }
 
@@ -194,7 +215,8 @@ impl Replication {
         if !part.is_sane() {
             return false;
         }
-        self.rename_if_behind(turn, part.context.get(self.store.name()));
+        self.rename_if_behind(turn, &part.context);
+        part.seals.iter().for_each(|seal| self.rename_if_ended(turn, seal));
         let Some(fetching) = self.transfers.fetching.as_mut() else { return true };
         if number != fetching.parts {
             // Without the one before it would be half of a moment; it is offered again.
@@ -206,6 +228,7 @@ impl Replication {
         let round = fetching.round;
         fetching.snapshot.context = part.context;
         fetching.snapshot.lamport = part.lamport;
+        fetching.snapshot.seals.extend(part.seals);
         for (replica, runs) in part.standing {
             // Those of one replica may come in several parts, in order.
             match fetching.snapshot.standing.last_mut() {
@@ -223,26 +246,24 @@ impl Replication {
         }
         self.timers.cancel(&Timer::Fetch);
         let Some(Fetching { snapshot, .. }) = self.transfers.fetching.take() else { return true };
-        let mut both = self.store.context().clone();
-        both.merge(&snapshot.context);
-        if !both.is_sane() {
-            // What both sides of a cut began to count is more than fits: with it nobody would take what
-            // this replica says any more, not even what it has seen.
-            let replicas = both.len().to_string();
-            let keys = vec![("replicas", replicas), ("reason", "too many replicas".to_owned())];
-            turn.note(Severity::Warn, "snapshot refused", keys);
-            return true;
-        }
-        let merged = self.store.merge(snapshot);
+        let replicas = snapshot.context.len().to_string();
+        let Merged { changed, seals } = match self.store.merge(snapshot) {
+            Ok(merged) => merged,
+            Err(error) => {
+                let keys = vec![("replicas", replicas), ("reason", error.to_string())];
+                turn.note(Severity::Warn, "snapshot refused", keys);
+                // With more than fits nobody would take what this replica says any more, not even what
+                // it has seen; the other side may well have it.
+                return error == WriteError::Replica;
+            }
+        };
         self.counters.snapshots += 1;
-        let mut changes: Vec<StoreChange> = merged
-            .changed
-            .into_iter()
-            .map(|key| StoreChange::Versions(key.clone(), self.store.get(&key).to_vec()))
-            .collect();
+        let mut changes: Vec<StoreChange> = seals.into_iter().map(StoreChange::Write).collect();
+        changes.extend(self.versions_of(changed));
         let (context, lamport) = (self.store.context().clone(), self.store.lamport());
         changes.push(StoreChange::Seen(context, lamport));
         self.persist(turn, changes);
+        self.look_for_ended(turn);
         self.serve_waiting(turn, paths);
         // Others behind us may lack it as well.
         for other in paths.all.iter().filter(|other| **other != conn) {

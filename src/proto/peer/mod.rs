@@ -213,7 +213,7 @@ impl PeerMachine {
             open: Open::default(),
             questions: BTreeMap::new(),
             rumors: Rumors::new(&config),
-            replica: Replication::new(Store::new("".into()), config.causal_wait),
+            replica: Replication::new(Store::new("".into()), config.causal_wait, config.seal_from),
             clocks: Clocks::default(),
             repeats: Repeats::default(),
             generated: 0,
@@ -276,7 +276,8 @@ impl PeerMachine {
     /// A peer that had this replica of the store on disk.
     #[must_use]
     pub fn recovered(mut self, store: Store) -> Self {
-        self.replica = Replication::new(store, self.config.causal_wait);
+        let PeerConfig { causal_wait, seal_from, .. } = self.config;
+        self.replica = Replication::new(store, causal_wait, seal_from);
         self
     }
 
@@ -512,7 +513,9 @@ impl Machine for PeerMachine {
         }
         self.rumors.tick(turn, &mut self.rng);
         if self.replica.wake_at().is_some_and(|at| at <= now) {
-            self.replica.tick(turn, &self.rumors.paths());
+            let (me, members) = (self.config.me, &self.members);
+            let is_member = |addr| addr == me || members.alive(&addr).is_some();
+            self.replica.tick(turn, &self.rumors.paths(), is_member);
         }
     }
 

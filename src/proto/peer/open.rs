@@ -481,14 +481,14 @@ impl PeerMachine {
             let silent: Vec<Addr> = self.open.untried.iter().filter(runs).copied().collect();
             silent.into_iter().for_each(|peer| self.call(turn, peer));
         }
-        let context = self.replica.store().context();
-        let has_nothing = context.iter().next().is_none();
+        let store = self.replica.store();
+        let has_nothing = store.context().is_empty();
         if is_first && has_nothing && self.neighbours.is_empty() && turn.now < self.open.look_until
         {
             self.timers.set(Timer::Alone, self.open.look_until);
             return;
         }
-        if !is_first && !self.open.ahead.values().any(|theirs| context.covers(theirs)) {
+        if !is_first && !self.open.ahead.values().any(|theirs| store.covers(theirs)) {
             return;
         }
         let keys = vec![("keys", self.replica.store().keys().count().to_string())];

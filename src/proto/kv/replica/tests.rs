@@ -18,7 +18,7 @@ struct Stage {
 impl Stage {
     fn new() -> Self {
         let store = Store::new("127.0.0.1:1@7".into());
-        let replica = Replication::new(store, Duration::from_secs(1));
+        let replica = Replication::new(store, Duration::from_secs(1), 4);
         Self { replica, now: NOW, effects: Vec::new() }
     }
 
@@ -35,7 +35,7 @@ impl Stage {
     fn pass(&mut self, time: Duration) {
         self.now = self.now + time;
         let turn = &mut Turn { now: self.now, effects: &mut self.effects };
-        self.replica.tick(turn, &Self::paths());
+        self.replica.tick(turn, &Self::paths(), |addr| addr.port() < 9);
     }
 
     fn put(&mut self, key: &str, value: Value) {
@@ -89,7 +89,9 @@ fn what_came_before_a_bad_write_is_kept_with_its_context() {
     let good = writes[0].clone();
     assert!(!stage.hear(Message::Writes(writes)), "the link is closed for it");
     assert!(stage.replica.store().context().contains(&good.dot));
-    assert_eq!(stage.kept(), [StoreChange::Write(good)], "or a crash would lose what was seen");
+    let versions = StoreChange::Versions(good.key.clone(), good.version().into_iter().collect());
+    let kept = [StoreChange::Write(good), versions];
+    assert_eq!(stage.kept(), kept, "or a crash would lose what was seen");
 }
 
 #[test]
@@ -138,6 +140,7 @@ fn a_replica_whose_disk_is_an_old_copy_takes_another_name() {
                     part: 0,
                     context: part.context,
                     lamport: part.lamport,
+                    seals: part.seals,
                     standing: Vec::new(),
                     entries: part.versions,
                     more: false,
@@ -172,6 +175,7 @@ fn no_snapshot_from_outside_is_put_together_of_nonsense() {
             part: 0,
             context,
             lamport,
+            seals: Vec::new(),
             standing: Vec::new(),
             entries: vec![(key, vec![version()])],
             more: false,
@@ -241,12 +245,26 @@ impl Stage {
     fn has_seen(&mut self, context: Clock) {
         let round = self.replica.counters().snapshots + 1;
         self.hear(Message::SnapshotOffer);
-        let (lamport, standing, entries) = (1, Vec::new(), Vec::new());
-        let more = false;
-        let part =
-            Message::SnapshotPart { round, part: 0, context, lamport, standing, entries, more };
+        let part = Message::SnapshotPart {
+            round,
+            part: 0,
+            context,
+            lamport: 1,
+            seals: Vec::new(),
+            standing: Vec::new(),
+            entries: Vec::new(),
+            more: false,
+        };
         assert!(self.hear(part));
         self.persisted();
+    }
+
+    fn last_write(&self) -> Arc<Write> {
+        let writes = self.kept().into_iter().rev().find_map(|change| match change {
+            StoreChange::Write(write) => Some(write),
+            _ => None,
+        });
+        writes.expect("it is kept")
     }
 
     fn last_reply(&self) -> Option<&Reply> {
@@ -271,7 +289,7 @@ fn what_nobody_would_take_is_refused_where_it_is_asked_for() {
     stage.has_seen(crowd(0, 500 << 10));
     stage.put("k", value(json!(2)));
     assert!(matches!(stage.last_reply(), Some(Reply::Put { .. })), "{:?}", stage.last_reply());
-    let Some(StoreChange::Write(write)) = stage.kept().pop() else { panic!("it is kept") };
+    let write = stage.last_write();
     let mut other = Store::new("127.0.0.1:2@7".into());
     assert_eq!(other.receive(write), Ok(Receipt::Held));
 }
@@ -293,8 +311,125 @@ fn a_writer_that_has_seen_the_greatest_lamport_time_is_taken_still() {
     last.lamport = crate::proto::kv::clock::MAX_COUNT;
     assert!(stage.hear(Message::Write(Arc::new(last.clone()))));
     stage.put("k", value(json!(1)));
-    let Some(StoreChange::Write(write)) = stage.kept().pop() else { panic!("it is kept") };
+    let write = stage.last_write();
     let mut other = Store::new("127.0.0.1:3@7".into());
     other.receive(Arc::new(last)).unwrap();
     assert!(matches!(other.receive(write), Ok(Receipt::Applied(_))));
+}
+
+/// Lives of one address that each write once; the last of them still lives.
+fn lives(count: u64) -> Vec<Arc<Write>> {
+    let life = |life: u64| {
+        let mut store = Store::new(format!("127.0.0.1:2@{life}").into());
+        store.put(NOW, &format!("k{life}"), value(json!(life)), None).0
+    };
+    (1..=count).map(life).collect()
+}
+
+/// One that knows of five lives, of which four are over.
+fn with_lives() -> Stage {
+    let mut stage = Stage::new();
+    stage.replica.store.rename("127.0.0.1:1@1".into());
+    stage.put("mine", value(json!(1)));
+    assert!(stage.hear(Message::Writes(lives(5))));
+    stage
+}
+
+const LOOK: Duration = Duration::from_secs(15);
+
+#[test]
+fn lives_that_are_over_at_two_looks_are_ended() {
+    let mut stage = with_lives();
+    stage.pass(LOOK);
+    assert_eq!(stage.replica.counters().seals, 0, "one look is not enough");
+    stage.pass(LOOK);
+    let seal = stage.last_write();
+    assert!(seal.is_seal(), "{seal:?}");
+    let ended: Vec<&str> = seal.replaces.iter().map(|last| &*last.replica).collect();
+    assert_eq!(ended, (1..5).map(|life| format!("127.0.0.1:2@{life}")).collect::<Vec<_>>());
+    stage.persisted();
+    assert_eq!(stage.sent(|message| *message == Message::Write(seal.clone())), 1);
+    let store = stage.replica.store();
+    assert_eq!(store.context().len(), 3, "the living and the seal: {}", store.context());
+    assert_eq!(store.seals().lives(), 4);
+    // What they wrote still stands, and is still known.
+    assert!(lives(5).iter().all(|write| store.has(&write.dot) && store.get(&write.key).len() == 1));
+    assert!(stage.hear(Message::Writes(lives(5))));
+    assert_eq!(stage.replica.counters().duplicates, 5);
+    // One of them was not over.
+    let mut again = Store::new("127.0.0.1:2@4".into());
+    again.put(NOW, "k4", value(json!(4)), None);
+    let (late, _) = again.put(NOW, "k4", value(json!("late")), None);
+    assert!(stage.hear(Message::Write(late.clone())));
+    assert_eq!(stage.replica.store().get("k4").len(), 1);
+    assert_eq!(stage.replica.store().context().get("127.0.0.1:2@4"), 2);
+}
+
+#[test]
+fn lives_of_addresses_that_nobody_has_any_more_are_ended() {
+    let mut stage = Stage::new();
+    stage.replica.store.rename("127.0.0.1:1@1".into());
+    for port in 7..14 {
+        let mut other = Store::new(format!("127.0.0.1:{port}@1").into());
+        stage.hear(Message::Write(other.put(NOW, "k", value(json!(port)), None).0));
+    }
+    stage.pass(LOOK);
+    stage.pass(LOOK);
+    let seal = stage.last_write();
+    let ended: Vec<&str> = seal.replaces.iter().map(|last| &*last.replica).collect();
+    assert_eq!(
+        ended,
+        (9..14)
+            .map(|port| format!("127.0.0.1:{port}@1"))
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn a_replica_whose_old_disk_lacks_what_a_seal_says_of_it_takes_another_name() {
+    for whole in [false, true] {
+        let mut stage = with_lives();
+        stage.pass(LOOK);
+        // Another one, which was away, and whose disk is older than what it wrote.
+        let mut old = Stage::new();
+        old.replica.store.rename("127.0.0.1:2@4".into());
+        stage.pass(LOOK);
+        stage.persisted();
+        let theirs = stage.replica.store().snapshot(&Clock::new());
+        if whole {
+            old.hear(Message::SnapshotOffer);
+            assert!(old.hear(Message::SnapshotPart {
+                round: 1,
+                part: 0,
+                context: theirs.context,
+                lamport: theirs.lamport,
+                seals: theirs.seals,
+                standing: Vec::new(),
+                entries: theirs.versions,
+                more: false,
+            }));
+        } else {
+            old.hear(Message::Write(stage.last_write()));
+        }
+        assert_ne!(&**old.replica.store().name(), "127.0.0.1:2@4", "whole: {whole}");
+    }
+}
+
+#[test]
+fn who_names_a_life_that_is_ended_here_is_told_how_far_it_came() {
+    let mut stage = with_lives();
+    stage.pass(LOOK);
+    stage.pass(LOOK);
+    stage.persisted();
+    stage.effects.clear();
+    let context: Clock =
+        [("127.0.0.1:2@3".into(), 1), ("127.0.0.1:2@9".into(), 1)].into_iter().collect();
+    stage.hear(Message::StoreContext { context, answer: false });
+    let tells = |message: &Message| {
+        matches!(message, Message::StoreContext { context, .. }
+            if context.get("127.0.0.1:2@3") == 1 && context.get("127.0.0.1:2@2") == 0)
+    };
+    assert_eq!(stage.sent(tells), 1);
 }

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::*;
 use crate::proto::kv::clock::MAX_EXTRA;
+use crate::proto::kv::seal::MAX_SEEN;
 
 const NOW: Time = Time::from_millis(1_800_000_000_000);
 
@@ -134,7 +135,7 @@ fn who_lacks_more_than_the_log_holds_gets_the_whole_store() {
     }
     assert_eq!(a.since(b.context()), None);
     b.put(NOW, "late", value(json!("kept, too")), None);
-    let merged = b.merge(a.snapshot(&Clock::new()));
+    let merged = b.merge(a.snapshot(&Clock::new())).unwrap();
     assert_eq!(merged.changed.len(), 101);
     assert_eq!(b.keys().count(), 102);
     for write in b.since(a.context()).into_iter().flatten() {
@@ -177,6 +178,11 @@ enum Step {
     Restart {
         at: usize,
     },
+    /// A replica ends some of the lives that it knows, whether they are over or not.
+    Seal {
+        at: usize,
+        which: u16,
+    },
 }
 
 const REPLICAS: usize = 3;
@@ -193,7 +199,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (at.clone(), at.clone(), any::<bool>())
             .prop_map(|(from, to, whole)| Step::Sync { from, to, whole }),
         1 => at.clone().prop_map(|at| Step::Crash { at }),
-        1 => at.prop_map(|at| Step::Restart { at }),
+        2 => at.clone().prop_map(|at| Step::Restart { at }),
+        1 => (at, any::<u16>()).prop_map(|(at, which)| Step::Seal { at, which }),
     ]
 }
 
@@ -215,7 +222,12 @@ impl Story {
                     seen = Some(self.stores[at].seen_with(key, seen.as_ref()));
                 }
                 let json = value(json!(self.writes.len()));
+                let stood = self.stores[at].get(key).to_vec();
                 let (write, seen) = self.stores[at].put(NOW, key, json, seen.as_ref());
+                let replaced = stood.iter().map(|version| &version.dot);
+                let replaced: Vec<&Dot> =
+                    replaced.filter(|dot| self.had_seen(&write, dot)).collect();
+                assert_eq!(write.replaces.iter().collect::<Vec<_>>(), replaced);
                 self.clients[client] = Some(seen);
                 self.writes.push(write);
             }
@@ -237,17 +249,22 @@ impl Story {
                 let store = &self.stores[at];
                 let (name, context) = (store.name().clone(), store.context().clone());
                 let kept = store.versions.clone();
-                self.stores[at] = Store::recovered(name, context, store.lamport(), kept);
+                self.stores[at] = Store::recovered(
+                    name,
+                    context,
+                    store.lamport(),
+                    store.seals.beyond(&Clock::new()),
+                    kept,
+                );
             }
             Step::Restart { at } => {
                 // Only what others know survives: it must not be the only one that knows something.
                 let (before, others): (Vec<_>, Vec<_>) =
                     (0..REPLICAS).partition(|other| *other == at);
-                let known = |write: &&Arc<Write>| {
-                    others.iter().any(|o| self.stores[*o].context.contains(&write.dot))
-                };
+                let known =
+                    |write: &&Arc<Write>| others.iter().any(|o| self.stores[*o].has(&write.dot));
                 if before.iter().any(|b| {
-                    let here = |w: &&Arc<Write>| self.stores[*b].context.contains(&w.dot);
+                    let here = |w: &&Arc<Write>| self.stores[*b].has(&w.dot);
                     !self.writes.iter().filter(here).all(|write| known(&write))
                 }) {
                     return;
@@ -255,14 +272,44 @@ impl Story {
                 self.lives += 1;
                 self.stores[at] = Store::new(format!("127.0.0.1:{at}@{}", 7 + self.lives).into());
             }
+            Step::Seal { at, which } => {
+                let names = self.stores[at].context().iter().zip(0..);
+                let chosen = names.filter(|((name, _), place)| {
+                    which & (1 << (place % 16)) != 0 && !seal::is_sealer(name)
+                });
+                let chosen = chosen.map(|((name, count), _)| (name.clone(), count)).collect();
+                self.writes.extend(self.stores[at].seal(NOW, &chosen));
+            }
         }
+    }
+
+    /// A clock with all that the seals in it stand for, said by the seals alone.
+    fn full(&self, clock: &Clock) -> Clock {
+        let mut all = clock.clone();
+        loop {
+            let before = all.clone();
+            for seal in self.writes.iter().filter(|write| write.is_seal()) {
+                if all.contains(&seal.dot) {
+                    all.merge(&seal.past.clock);
+                    seal.replaces.iter().for_each(|last| all.add(last));
+                }
+            }
+            if all == before {
+                return all;
+            }
+        }
+    }
+
+    fn had_seen(&self, write: &Write, dot: &Dot) -> bool {
+        let own = dot.replica == write.dot.replica && dot.count <= write.own;
+        own || self.full(&write.past.clock).contains(dot) || write.past.extra.contains(dot)
     }
 
     /// What a client has seen, if the replica has seen as much.
     fn caught_up(&self, at: usize, client: usize) -> Option<Option<Seen>> {
         match &self.clients[client] {
             None => Some(None),
-            Some(seen) => self.stores[at].context.covers(&seen.bound()).then(|| Some(seen.clone())),
+            Some(seen) => self.stores[at].is_as_far_as(seen).then(|| Some(seen.clone())),
         }
     }
 
@@ -280,8 +327,8 @@ impl Story {
                 let seen = if whole { &nothing } else { &self.stores[to].context };
                 let snapshot = self.stores[from].snapshot(seen);
                 let mut other = self.stores[to].clone();
-                other.merge(self.stores[from].snapshot(&nothing));
-                self.stores[to].merge(snapshot);
+                other.merge(self.stores[from].snapshot(&nothing)).unwrap();
+                self.stores[to].merge(snapshot).unwrap();
                 assert_eq!(other.versions, self.stores[to].versions);
             }
         }
@@ -290,20 +337,22 @@ impl Story {
     /// What a replica must show, from all the writes that it has seen: each version that no seen
     /// write replaces.
     fn expected(&self, at: usize, key: &str) -> BTreeSet<Dot> {
-        let context = &self.stores[at].context;
+        let context = &self.full(&self.stores[at].context);
         let seen = || self.writes.iter().filter(|w| &*w.key == key && context.contains(&w.dot));
         seen()
             .filter(|write| write.value.is_some())
-            .filter(|write| !seen().any(|other| other.had_seen(&write.dot)))
+            .filter(|write| !seen().any(|other| self.had_seen(other, &write.dot)))
             .map(|write| write.dot.clone())
             .collect()
     }
 
     fn check(&self) -> Result<(), TestCaseError> {
         for (at, store) in self.stores.iter().enumerate() {
-            for write in self.writes.iter().filter(|w| store.context.contains(&w.dot)) {
+            let context = self.full(&store.context);
+            for write in self.writes.iter().filter(|w| context.contains(&w.dot)) {
+                prop_assert!(store.has(&write.dot), "replica {at} says that it lacks {write:?}");
                 prop_assert!(
-                    write.past.is_within(&store.context),
+                    write.past.is_within(&context),
                     "replica {at} has {:?} without its past {:?}",
                     write.dot,
                     write.past
@@ -350,6 +399,8 @@ proptest! {
         for store in &story.stores[1..] {
             prop_assert_eq!(&store.versions, &first.versions);
             prop_assert_eq!(&store.context, &first.context);
+            let nothing = Clock::new();
+            prop_assert_eq!(store.seals.beyond(&nothing), first.seals.beyond(&nothing));
             prop_assert!(!store.is_waiting());
         }
     }
@@ -367,7 +418,7 @@ fn what_waited_for_a_snapshot_is_among_what_it_changed() {
     };
     assert_eq!(b.receive(second), Ok(Receipt::Held));
     // Whoever keeps what has changed would else keep the context without this value.
-    let changed = b.merge(before).changed;
+    let changed = b.merge(before).unwrap().changed;
     assert_eq!(changed, ["first".into(), "second".into()]);
     assert_eq!(b.snapshot(&Clock::new()), a.snapshot(&Clock::new()));
 }
@@ -444,4 +495,62 @@ fn a_version_that_was_gone_where_it_was_replaced_goes_where_it_still_stands() {
     b.receive(gone).unwrap();
     a.receive(write).unwrap();
     assert_eq!(a.snapshot(&Clock::new()), b.snapshot(&Clock::new()));
+}
+
+/// So many lives of one address that each wrote a key, and are ended; the last one is not.
+fn of_many_lives(count: u64) -> Store {
+    let mut store = replica(1);
+    for life in 1..=count {
+        let mut other = Store::new(format!("127.0.0.1:2@{life}").into());
+        let (write, _) = other.put(NOW, &format!("k{life}"), value(json!(life)), None);
+        store.receive(write).unwrap();
+        if life % 100 == 0 {
+            let over = store.over(|_| true);
+            assert!(store.seal(NOW, &over).is_some());
+        }
+    }
+    store
+}
+
+#[test]
+fn metadata_of_a_client_that_reads_what_ended_lives_wrote_is_bounded() {
+    let mut store = of_many_lives(5_000);
+    assert!(store.context().len() < 110, "{}", store.context());
+    let mut seen = Seen::default();
+    let mut longest = 0;
+    for life in 1..=5_000 {
+        seen = store.seen_with(&format!("k{life}"), Some(&seen));
+        longest = longest.max(seen.size());
+    }
+    assert!(longest > MAX_SEEN / 2 && longest <= MAX_SEEN, "{longest}");
+    // What it read last it replaces, and no replica that lacks what it read at first serves it.
+    let (write, after) = store.put(NOW, "k5000", value(json!("mine")), Some(&seen));
+    assert_eq!(shown(&store, "k5000"), [json!("mine")]);
+    assert!(write.is_sane() && after.size() <= MAX_SEEN);
+    let mut other = replica(3);
+    assert!(!other.is_as_far_as(&seen));
+    other.merge(store.snapshot(&Clock::new())).unwrap();
+    assert!(other.is_as_far_as(&seen));
+    assert_eq!(other.snapshot(&Clock::new()), store.snapshot(&Clock::new()));
+    // And what it has forgotten stands beside what it writes: nothing is lost.
+    store.put(NOW, "k1", value(json!("mine")), Some(&seen));
+    assert_eq!(shown(&store, "k1"), [json!("mine"), json!(1)]);
+}
+
+#[test]
+fn a_delete_of_an_ended_life_is_still_covered_by_what_a_client_is_told() {
+    let mut store = replica(1);
+    let mut gone = Store::new("127.0.0.1:2@1".into());
+    for write in
+        [gone.put(NOW, "k", value(json!(1)), None).0, gone.delete(NOW, "k", None).unwrap().0]
+    {
+        store.receive(write).unwrap();
+    }
+    let last: Clock = [("127.0.0.1:2@1".into(), 2)].into_iter().collect();
+    store.seal(NOW, &last).unwrap();
+    let seen = store.seen_with("k", Some(&Seen::default()));
+    assert_eq!(seen.floor, [("127.0.0.1:1@7!".into(), 1)].into_iter().collect());
+    let mut behind = replica(3);
+    behind.receive(store.since(&Clock::new()).unwrap()[0].clone()).unwrap();
+    assert!(!behind.is_as_far_as(&seen), "it still shows the key");
 }

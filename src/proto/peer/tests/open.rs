@@ -210,6 +210,7 @@ fn a_replica_is_ready_once_it_has_seen_what_another_had() {
         part: 0,
         context: context.clone(),
         lamport: 1,
+        seals: Vec::new(),
         standing: Vec::new(),
         entries: versions,
         more: false,

@@ -1,0 +1,379 @@
+//! What keeps clocks short: seals, which end the lives of replicas that write no more.
+//!
+//! Each life of a replica that ever wrote is one entry of every clock from then
+//! on. A seal is a write without a key, under the name of a replica with `!`
+//! behind it, that names the last writes of lives that are over. It is applied
+//! once those are here, as any write after its causal past; so whoever has seen
+//! the seal has seen them, and a clock that names the seal need not name them. A
+//! seal that rests on other seals stands for what they do.
+//!
+//! Nothing is ever taken for seen that was not: a life that was thought to be
+//! over and writes again is one entry more, and a replica that was away learns a
+//! seal like any write that it lacks. So what a seal names is a matter of cost
+//! alone, and needs nobody's consent. What must stay true: two replicas that have
+//! seen the same writes have the same clocks, and the seals that a replica keeps
+//! are those that it has seen, each after those that it rests on.
+
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::clock::{Clock, Dot, MAX_COUNT, Replica, Seen};
+use super::name;
+use super::store::{Store, Write};
+use crate::proto::time::Time;
+
+/// Behind the name of a replica: its seals are counted apart from its other writes, as who was shown
+/// one of those has not seen what the seals before it stand for.
+pub(super) const SEAL: char = '!';
+/// Lives that one seal ends: it has to fit a frame.
+pub(super) const MAX_ENDED: usize = 4_096;
+/// What a client is given of what it has seen, bytes, roughly: it brings that with each request, and
+/// its writes carry it.
+pub(super) const MAX_SEEN: usize = 64 << 10;
+
+/// The name under which a replica makes seals.
+pub(super) fn sealer(replica: &str) -> Replica {
+    format!("{replica}{SEAL}").into()
+}
+
+/// Whether writes under that name are seals.
+pub(super) fn is_sealer(name: &str) -> bool {
+    name.ends_with(SEAL)
+}
+
+/// Whether such a seal can have been made.
+pub(super) fn is_sane(write: &Write) -> bool {
+    let Write { dot, past, own, key, replaces, value, .. } = write;
+    name::is_sealer(&dot.replica)
+        && value.is_none()
+        && key.is_empty()
+        && own + 1 == dot.count
+        && past.extra.is_empty()
+        && past.floor.is_empty()
+        && past.clock.iter().all(|(name, _)| is_sealer(name))
+        && (1..=MAX_ENDED).contains(&replaces.len())
+        && replaces.iter().all(|last| last.is_sane() && name::is_usual(&last.replica))
+        && replaces.windows(2).all(|pair| pair[0].replica < pair[1].replica)
+}
+
+/// A seal, without what it ends.
+#[derive(Clone, Debug)]
+struct Kept {
+    dot: Dot,
+    past: Clock,
+    lamport: u64,
+    at: Time,
+    /// Seals kept before it that it does not stand for.
+    beside: Vec<u32>,
+}
+
+/// A life that is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Ended {
+    life: u64,
+    count: u64,
+    seal: u32,
+}
+
+/// The seals that a replica has seen.
+#[derive(Clone, Debug, Default)]
+pub struct Seals {
+    kept: Vec<Kept>,
+    by_sealer: BTreeMap<Replica, Vec<u32>>,
+    /// By address, in order: what seals end. It is kept for ever, so the names are not.
+    ended: BTreeMap<SocketAddr, Vec<Ended>>,
+}
+
+/// A clock, and what the seals in it stand for.
+pub(super) struct View<'a> {
+    seals: &'a Seals,
+    clock: &'a Clock,
+    tops: OnceCell<Vec<u32>>,
+}
+
+impl View<'_> {
+    /// Whether so many writes of a replica were seen.
+    pub fn has(&self, replica: &str, count: u64) -> bool {
+        self.clock.get(replica) >= count || self.is_implied(replica, count)
+    }
+
+    /// Whether a write was seen.
+    pub fn contains(&self, dot: &Dot) -> bool {
+        self.has(&dot.replica, dot.count)
+    }
+
+    /// Whether all of that was seen.
+    pub fn covers(&self, other: &Clock) -> bool {
+        let mut counts = self.clock.beside(other);
+        counts.all(|(replica, count, here)| here >= count || self.is_implied(replica, count))
+    }
+
+    /// Whether all of that was seen.
+    pub fn includes(&self, seen: &Seen) -> bool {
+        self.covers(&seen.clock)
+            && self.covers(&seen.floor)
+            && seen.extra.iter().all(|single| self.contains(single))
+    }
+
+    /// How many writes of a replica were seen.
+    pub fn count(&self, replica: &str) -> u64 {
+        let implied = self.seals.of(replica).filter(|(_, seal)| self.reaches(*seal, None));
+        implied.map(|(count, _)| count).fold(self.clock.get(replica), u64::max)
+    }
+
+    fn is_implied(&self, replica: &str, count: u64) -> bool {
+        !self.seals.kept.is_empty()
+            && self.seals.of(replica).any(|(of, seal)| of >= count && self.reaches(seal, None))
+    }
+
+    /// Whether the clock says of itself what another part of it stands for.
+    fn is_spare(&self, replica: &str, count: u64) -> bool {
+        let itself = self.seals.by_sealer.get(replica).and_then(|of| of.get(place(count)?));
+        self.seals.of(replica).any(|(of, seal)| of >= count && self.reaches(seal, itself.copied()))
+    }
+
+    fn reaches(&self, seal: u32, but: Option<u32>) -> bool {
+        let tops = self.tops.get_or_init(|| self.seals.tops(self.clock));
+        tops.iter().any(|top| Some(*top) != but && self.seals.stands_for(*top, seal))
+    }
+}
+
+fn place(count: u64) -> Option<usize> {
+    usize::try_from(count.checked_sub(1)?).ok()
+}
+
+impl Seals {
+    pub(super) fn view<'a>(&'a self, clock: &'a Clock) -> View<'a> {
+        View { seals: self, clock, tops: OnceCell::new() }
+    }
+
+    /// How many seals there are.
+    pub fn len(&self) -> usize {
+        self.kept.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.kept.is_empty()
+    }
+
+    /// How many lives they end.
+    pub fn lives(&self) -> usize {
+        self.ended.values().map(Vec::len).sum()
+    }
+
+    /// How many writes of a replica they stand for, all of them together.
+    pub(super) fn count(&self, replica: &str) -> u64 {
+        if self.kept.is_empty() {
+            return 0;
+        }
+        self.of(replica).map(|(count, _)| count).max().unwrap_or(0)
+    }
+
+    /// What is said of a replica: so many writes, by that seal.
+    fn of(&self, replica: &str) -> impl Iterator<Item = (u64, u32)> + '_ {
+        let seals = self.by_sealer.get(replica).into_iter().flatten();
+        let itself = seals.zip(1_u64..).map(|(seal, count)| (count, *seal));
+        let life = if is_sealer(replica) { None } else { name::parts(replica) };
+        let ended = life.and_then(|(addr, life)| Some((self.ended.get(&addr)?, life)));
+        let ended = ended.into_iter().flat_map(|(of, life)| {
+            let from = of.partition_point(|ended| ended.life < life);
+            of[from..].iter().take_while(move |ended| ended.life == life)
+        });
+        itself.chain(ended.map(|ended| (ended.count, ended.seal)))
+    }
+
+    fn stands_for(&self, one: u32, other: u32) -> bool {
+        let kept = self.kept.get(one as usize);
+        one == other
+            || other < one && kept.is_some_and(|kept| kept.beside.binary_search(&other).is_err())
+    }
+
+    /// The newest seal of each sealer that a clock names.
+    fn tops(&self, clock: &Clock) -> Vec<u32> {
+        let sealers = clock.iter().filter(|(name, _)| is_sealer(name));
+        let newest = sealers.filter_map(|(name, count)| {
+            let of = self.by_sealer.get(name)?;
+            let known = of.len().min(usize::try_from(count).unwrap_or(usize::MAX));
+            of.get(known.checked_sub(1)?).copied()
+        });
+        newest.collect()
+    }
+
+    /// Keeps one more. False if it does not follow on those that are kept.
+    pub(super) fn keep(&mut self, write: &Write) -> bool {
+        let Write { dot, past, lamport, at, replaces, .. } = write;
+        let of = self.by_sealer.get(&dot.replica);
+        let is_known = |(name, count): (&Replica, u64)| {
+            let of = self.by_sealer.get(name);
+            of.is_some_and(|of| of.len() as u64 >= count)
+        };
+        let Ok(number) = u32::try_from(self.kept.len()) else { return false };
+        if of.map_or(0, Vec::len) as u64 + 1 != dot.count || !past.clock.iter().all(is_known) {
+            return false;
+        }
+        let mut tops = self.tops(&past.clock);
+        tops.extend(of.and_then(|of| of.last()));
+        let is_beside = |other: &u32| !tops.iter().any(|top| self.stands_for(*top, *other));
+        let beside = (0..number).filter(is_beside).collect();
+        let (dot, past) = (dot.clone(), past.clock.clone());
+        self.by_sealer.entry(dot.replica.clone()).or_default().push(number);
+        self.kept.push(Kept { dot, past, lamport: *lamport, at: *at, beside });
+        for last in replaces {
+            if let Some((addr, life)) = name::parts(&last.replica) {
+                let of = self.ended.entry(addr).or_default();
+                let ended = Ended { life, count: last.count, seal: number };
+                of.insert(of.partition_point(|other| *other < ended), ended);
+            }
+        }
+        true
+    }
+
+    /// Those that a clock does not have, each after those that it rests on.
+    pub(super) fn beyond(&self, clock: &Clock) -> Vec<Arc<Write>> {
+        let view = self.view(clock);
+        let lacking = (0_u32..).take(self.kept.len()).filter(|seal| !view.reaches(*seal, None));
+        let mut ends: BTreeMap<u32, Vec<Dot>> = lacking.map(|seal| (seal, Vec::new())).collect();
+        if ends.is_empty() {
+            return Vec::new();
+        }
+        for (addr, of) in &self.ended {
+            for Ended { life, count, seal } in of {
+                if let Some(replaces) = ends.get_mut(seal) {
+                    let replica = name::text(*addr, *life).into();
+                    replaces.push(Dot { replica, count: *count });
+                }
+            }
+        }
+        let writes = ends.into_iter().filter_map(|(seal, mut replaces)| {
+            let Kept { dot, past, lamport, at, .. } = self.kept.get(seal as usize)?;
+            replaces.sort();
+            Some(Arc::new(Write {
+                own: dot.count.saturating_sub(1),
+                dot: dot.clone(),
+                past: Seen::of(past.clone()),
+                lamport: *lamport,
+                at: *at,
+                key: "".into(),
+                replaces,
+                value: None,
+            }))
+        });
+        let mut writes: Vec<Arc<Write>> = writes.collect();
+        // The same at all replicas, and causes first.
+        writes.sort_by(|one, other| (one.lamport, &one.dot).cmp(&(other.lamport, &other.dot)));
+        writes
+    }
+
+    /// Takes out of a clock what the seals in it stand for.
+    pub(super) fn shorten(&self, clock: &mut Clock) {
+        if self.kept.is_empty() {
+            return;
+        }
+        let view = self.view(clock);
+        let spare: Vec<bool> =
+            view.clock.iter().map(|(replica, count)| view.is_spare(replica, count)).collect();
+        let mut spare = spare.into_iter();
+        clock.retain(|_, _| !spare.next().unwrap_or(false));
+    }
+
+    /// The same for what a client has seen.
+    pub(super) fn shorten_seen(&self, seen: &mut Seen) {
+        if self.kept.is_empty() {
+            return;
+        }
+        self.shorten(&mut seen.clock);
+        self.shorten(&mut seen.floor);
+        let view = self.view(&seen.clock);
+        seen.floor.retain(|replica, count| !view.has(replica, count));
+        seen.extra.retain(|single| !view.contains(single));
+    }
+}
+
+impl Store {
+    /// Keeps what a client has seen short. Of lives that are over it may have to forget what it was
+    /// shown of them: then it still meets no replica that is less far, and what it writes stands beside
+    /// their versions instead of replacing them.
+    pub(super) fn keep_short(&self, seen: &mut Seen) {
+        self.seals.shorten_seen(seen);
+        if seen.size() <= MAX_SEEN || self.seals.is_empty() {
+            return;
+        }
+        let sealers = self.context.iter().filter(|(name, _)| is_sealer(name));
+        let floor: Clock = sealers.map(|(name, count)| (name.clone(), count)).collect();
+        seen.raise_floor(&floor);
+        seen.clock.retain(|replica, count| is_sealer(replica) || self.seals.count(replica) < count);
+        self.seals.shorten_seen(seen);
+    }
+
+    /// Lives that may be over, with their last writes: those whose address has begun another one, and
+    /// those whose address is nobody's any more.
+    pub(super) fn over(&self, is_member: impl Fn(SocketAddr) -> bool) -> Clock {
+        let usual = self.context.iter().filter_map(|(replica, count)| {
+            name::parts(replica).map(|(addr, life)| (addr, life, replica, count))
+        });
+        let usual: Vec<(SocketAddr, u64, &Replica, u64)> = usual.collect();
+        let mut newest: BTreeMap<SocketAddr, u64> = BTreeMap::new();
+        for &(addr, life, ..) in &usual {
+            newest.entry(addr).and_modify(|of| *of = life.max(*of)).or_insert(life);
+        }
+        let is_over = |addr: SocketAddr, life: u64, replica: &Replica| {
+            *replica != self.me && (newest.get(&addr) != Some(&life) || !is_member(addr))
+        };
+        let over = usual.iter().filter(|(addr, life, replica, _)| is_over(*addr, *life, replica));
+        over.map(|(_, _, replica, count)| ((*replica).clone(), *count)).collect()
+    }
+
+    /// Those that have written or sealed and live longer than this replica.
+    pub(super) fn older(&self) -> impl Iterator<Item = &str> {
+        let age = |name: &str| name::parts(name).map(|(addr, life)| (life, addr));
+        let mine = age(&self.me);
+        let names = self.context.iter().map(|(name, _)| name.strip_suffix(SEAL).unwrap_or(name));
+        names.filter(move |name| age(name).is_some_and(|theirs| mine.is_none_or(|m| theirs < m)))
+    }
+
+    /// Ends lives, of which these are the last writes. None if there is no room for a seal.
+    pub fn seal(&mut self, now: Time, last: &Clock) -> Option<Arc<Write>> {
+        let replica = sealer(&self.me);
+        let room = self.context.has_room_for(&replica) && self.lamport < MAX_COUNT;
+        let last = last.iter().filter(|(replica, count)| self.context.get(replica) == *count);
+        let replaces: Vec<Dot> = last
+            .map(|(replica, count)| Dot { replica: replica.clone(), count })
+            .take(MAX_ENDED)
+            .collect();
+        if !room || replaces.is_empty() {
+            return None;
+        }
+        let mut past = self.context.without(&replica);
+        past.retain(|name, _| is_sealer(name));
+        let own = self.count(&replica);
+        self.lamport += 1;
+        let write = Arc::new(Write {
+            dot: Dot { replica, count: own + 1 },
+            past: Seen::of(past),
+            own,
+            lamport: self.lamport,
+            at: now,
+            key: "".into(),
+            replaces,
+            value: None,
+        });
+        self.apply(&write);
+        Some(write)
+    }
+
+    pub(super) fn apply_seal(&mut self, write: &Write) {
+        self.seals.keep(write);
+        self.seals.shorten(&mut self.context);
+        // What it ends has deletes in it, so it covers those.
+        if write.replaces.iter().any(|last| self.deletes.get(&last.replica) > 0) {
+            self.deletes.add(&write.dot);
+            self.seals.shorten(&mut self.deletes);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
