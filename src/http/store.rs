@@ -258,7 +258,7 @@ async fn keys(State(peer): State<PeerHandle>) -> Answer {
 
 async fn whole(State(peer): State<PeerHandle>) -> Answer {
     let snapshot = peer
-        .look(|machine| machine.replica().store().snapshot(&Clock::new()))
+        .look(|machine| machine.replica().store().snapshot_without_seals(&Clock::new()))
         .await
         .map_err(|_| Failure::stopped())?;
     Ok(dump::answer(snapshot))

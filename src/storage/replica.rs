@@ -135,7 +135,12 @@ fn read_all(database: &Database) -> Result<Result<Store, String>, redb::Error> {
         seals.push(Arc::new(seal));
     }
     let name = name.unwrap_or_default().into();
-    Ok(Ok(Store::recovered(name, context, lamport, seals, versions)))
+    let kept = seals.len();
+    let store = Store::recovered(name, context, lamport, seals, versions);
+    if store.seals().len() != kept {
+        return Ok(Err("seals that do not follow on each other".to_owned()));
+    }
+    Ok(Ok(store))
 }
 
 fn commit(database: &Database, _: &Path, group: &[Batch<StoreChange>]) -> Result<(), redb::Error> {

@@ -116,6 +116,13 @@ impl Clock {
         beyond.iter().for_each(|(replica, count)| self.raise(replica, *count));
     }
 
+    /// With others besides, which it does not name.
+    pub(super) fn joined(&self, others: impl Iterator<Item = (Replica, u64)>) -> Self {
+        let mut all: Vec<(Replica, u64)> = self.0.iter().cloned().chain(others).collect();
+        all.sort();
+        Self(all)
+    }
+
     /// What another clock counts, and how much of that is counted here.
     pub(super) fn beside<'a>(
         &'a self,

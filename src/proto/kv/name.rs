@@ -23,8 +23,19 @@ enum Wire {
 /// The parts of a name, if they make just that name again.
 pub(super) fn parts(name: &str) -> Option<(SocketAddr, u64)> {
     let (addr, life) = name.rsplit_once('@')?;
+    let (_, port) = addr.rsplit_once(':')?;
+    if !is_plain(port) || !is_plain(life) {
+        return None;
+    }
     let (addr, life) = (addr.parse().ok()?, life.parse().ok()?);
-    (text(addr, life) == name).then_some((addr, life))
+    // Of IPv4 there is one way to write an address, and names are looked at with each write.
+    let is_same = || text(addr, life) == name;
+    (matches!(addr, SocketAddr::V4(_)) || is_same()).then_some((addr, life))
+}
+
+/// Whether a number is written as this program writes it.
+fn is_plain(number: &str) -> bool {
+    number.bytes().all(|byte| byte.is_ascii_digit()) && (number == "0" || !number.starts_with('0'))
 }
 
 /// Whether a replica of this make could have that name.
@@ -81,7 +92,18 @@ mod tests {
             let (addr, life) = parts(usual).unwrap();
             assert_eq!(text(addr, life), usual);
         }
-        for other in ["", "a", "127.0.0.1:6000", "127.0.0.1:6000@07", "[0::1]:1@2", "x@1@2"] {
+        for other in [
+            "",
+            "a",
+            "127.0.0.1:6000",
+            "127.0.0.1:6000@07",
+            "127.0.0.1:06000@7",
+            "127.0.0.1:6000@+7",
+            "127.0.00.1:6000@7",
+            "127.0.0.1:6000@",
+            "[0::1]:1@2",
+            "x@1@2",
+        ] {
             assert_eq!(parts(other), None, "{other}");
         }
     }

@@ -27,6 +27,8 @@ use crate::proto::turn::Turn;
 
 /// Between two questions to one neighbour because something is missing.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
+/// Between two times that one neighbour is told of lives that are ended here.
+const TELL_AGAIN: Duration = Duration::from_secs(1);
 /// After a write all neighbours are told what has been seen, so late: a push that was lost, because
 /// the tree changed under it, is then asked for.
 const ANNOUNCE_AFTER: Duration = Duration::from_millis(100);
@@ -95,6 +97,8 @@ pub struct Replication {
     /// was here by then.
     repaired: BTreeMap<Conn, Time>,
     owed: BTreeMap<Conn, (Clock, Clock)>,
+    /// When a neighbour was last told how far lives came that it names and that are ended here.
+    told: BTreeMap<Conn, Time>,
     /// So many lives end together, from so many replicas on.
     seal_from: usize,
     /// Lives that were over at the last look, and their last writes.
@@ -117,6 +121,7 @@ impl Replication {
             asked: BTreeMap::new(),
             repaired: BTreeMap::new(),
             owed: BTreeMap::new(),
+            told: BTreeMap::new(),
             seal_from,
             over: Clock::new(),
             transfers: Transfers::default(),
@@ -142,7 +147,10 @@ impl Replication {
 
     /// Begins a life, under a name of its own unless there is one from the disk.
     pub(crate) fn start(&mut self, turn: &mut Turn<'_>, fresh_name: Replica) {
-        if self.store.name().is_empty() {
+        let name = self.store.name();
+        // One under which nothing was written is nobody's; but if its disk is an old copy, something was,
+        // and others may name it no more.
+        if self.store.count(name) == 0 && self.store.count(&seal::sealer(name)) == 0 {
             self.store.rename(fresh_name);
             let name = self.store.name().clone();
             self.persist(turn, vec![StoreChange::Named(name)]);
@@ -230,14 +238,14 @@ impl Replication {
         seen: Option<&Seen>,
         paths: &Paths,
     ) {
+        let short = seen.map(|seen| self.store.short(seen));
+        let seen = short.as_ref();
         let reply = match request {
             Request::Get(key) => match self.shown(&key, seen) {
                 (versions, seen) if versions.is_empty() => Reply::NotFound(seen),
                 (versions, seen) => Reply::Got { versions, seen },
             },
-            Request::Relayed(_, _, clock)
-                if !clock.iter().all(|(name, _)| self.store.has_room_for(name)) =>
-            {
+            Request::Relayed(_, _, clock) if !self.store.has_room_for(&clock) => {
                 Reply::TooManyReplicas
             }
             Request::Put(..) | Request::Delete(_) if !self.store.has_room_to_write() => {
@@ -368,7 +376,7 @@ impl Replication {
         if self.store.name().is_empty() {
             return; // this peer holds no replica
         }
-        let context = self.store.context().clone();
+        let context = self.store.context_with_own();
         let message = Message::StoreContext { context, answer };
         self.when_durable(turn, Later::Say(conn, message), &Paths::default());
     }
@@ -413,6 +421,7 @@ impl Replication {
         self.asked.remove(&conn);
         self.repaired.remove(&conn);
         self.owed.remove(&conn);
+        self.told.remove(&conn);
         self.timers.cancel(&Timer::Repair(conn));
         if self.transfers.link_down(conn) {
             self.timers.cancel(&Timer::Fetch);
@@ -455,7 +464,9 @@ impl Replication {
         let (mut gap, mut sane) = (false, true);
         for write in writes {
             let (dot, key) = (write.dot.clone(), write.key.clone());
-            self.rename_if_ended(turn, &write);
+            if write.is_sane() {
+                self.rename_if_ended(turn, &write);
+            }
             match self.store.receive(write) {
                 Ok(Receipt::Applied(writes)) => applied.extend(writes),
                 Ok(Receipt::Known) => self.counters.duplicates += 1,
@@ -532,8 +543,10 @@ impl Replication {
     fn repair_now(&mut self, turn: &mut Turn<'_>, conn: Conn, theirs: &Clock, had: Option<&Clock>) {
         self.repaired.insert(conn, turn.now);
         // It may name what has an end here, and be behind in just that.
+        let is_told = |at: &Time| turn.now.since(*at) < TELL_AGAIN;
         let context = self.store.context_for(theirs);
-        if context != *self.store.context() {
+        if context != *self.store.context() && !self.told.get(&conn).is_some_and(is_told) {
+            self.told.insert(conn, turn.now);
             let message = Message::StoreContext { context, answer: false };
             self.when_durable(turn, Later::Say(conn, message), &Paths::default());
         }
@@ -557,11 +570,18 @@ impl Replication {
     /// another name from now on.
     pub(super) fn rename_if_behind(&mut self, turn: &mut Turn<'_>, theirs: &Clock) {
         let mine = self.store.name().clone();
-        let is_behind = |name: &str| theirs.get(name) > self.store.count(name);
-        if mine.is_empty() || !is_behind(&mine) && !is_behind(&seal::sealer(&mine)) {
+        let sealer = seal::sealer(&mine);
+        self.rename_if_known(turn, theirs.get(&mine), theirs.get(&sealer));
+    }
+
+    /// Others know of so many writes and seals of this replica.
+    fn rename_if_known(&mut self, turn: &mut Turn<'_>, known: u64, seals: u64) {
+        let mine = self.store.name().clone();
+        let sealer = seal::sealer(&mine);
+        if mine.is_empty() || known <= self.store.count(&mine) && seals <= self.store.count(&sealer)
+        {
             return;
         }
-        let known = theirs.get(&mine);
         let base = mine.rsplit_once('@').map_or(&*mine, |(addr, _)| addr);
         let name: Replica = format!("{base}@{}", turn.now.millis()).into();
         let keys = vec![("was", mine.to_string()), ("number", known.to_string())];
@@ -573,9 +593,13 @@ impl Replication {
     /// The same for what a write says of this replica: whose it is, or which life it ends.
     pub(super) fn rename_if_ended(&mut self, turn: &mut Turn<'_>, write: &Write) {
         let ended = if write.is_seal() { &write.replaces[..] } else { &[] };
-        let known = ended.iter().chain([&write.dot]).cloned();
-        let known: Clock = known.map(|Dot { replica, count }| (replica, count)).collect();
-        self.rename_if_behind(turn, &known);
+        let (mine, sealer) = (self.store.name(), seal::sealer(self.store.name()));
+        let most = |name: &str| {
+            let known = ended.iter().chain([&write.dot]).filter(|dot| *dot.replica == *name);
+            known.map(|dot| dot.count).max().unwrap_or(0)
+        };
+        let (known, seals) = (most(mine), most(&sealer));
+        self.rename_if_known(turn, known, seals);
     }
 
     fn hear_context(&mut self, turn: &mut Turn<'_>, conn: Conn, theirs: &Clock, answer: bool) {

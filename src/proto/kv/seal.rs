@@ -29,6 +29,8 @@ use crate::proto::time::Time;
 pub(super) const SEAL: char = '!';
 /// Lives that one seal ends: it has to fit a frame.
 pub(super) const MAX_ENDED: usize = 4_096;
+/// What the end of a life takes in a frame, roughly, bytes.
+const ENDED_BYTES: usize = 32;
 /// What a client is given of what it has seen, bytes, roughly: it brings that with each request, and
 /// its writes carry it.
 pub(super) const MAX_SEEN: usize = 64 << 10;
@@ -40,7 +42,7 @@ pub(super) fn sealer(replica: &str) -> Replica {
 
 /// Whether writes under that name are seals.
 pub(super) fn is_sealer(name: &str) -> bool {
-    name.ends_with(SEAL)
+    name::is_sealer(name)
 }
 
 /// Whether such a seal can have been made.
@@ -65,6 +67,8 @@ struct Kept {
     past: Clock,
     lamport: u64,
     at: Time,
+    /// How many lives it ends.
+    ends: usize,
     /// Seals kept before it that it does not stand for.
     beside: Vec<u32>,
 }
@@ -202,25 +206,51 @@ impl Seals {
         newest.collect()
     }
 
+    /// The seals that one rests on, those that stand for others; none if it cannot follow on those that
+    /// are kept. In order of Lamport time causes come first, on disk and on the wire.
+    fn tops_of(&self, write: &Write) -> Option<Vec<u32>> {
+        let Write { dot, past, lamport, .. } = write;
+        let of = self.by_sealer.get(&dot.replica).map_or(&[][..], Vec::as_slice);
+        if of.len() as u64 + 1 != dot.count || !self.knows(&past.clock) {
+            return None;
+        }
+        let mut tops = self.tops(&past.clock);
+        tops.extend(of.last());
+        let is_earlier =
+            |top: &u32| self.kept.get(*top as usize).is_some_and(|kept| kept.lamport < *lamport);
+        tops.iter().all(is_earlier).then_some(tops)
+    }
+
+    /// Whether a seal follows on those that are kept.
+    pub(super) fn precede(&self, write: &Write) -> bool {
+        self.tops_of(write).is_some()
+    }
+
+    /// Whether all seals that a clock names are kept.
+    pub(super) fn knows(&self, clock: &Clock) -> bool {
+        let mut sealers = clock.iter().filter(|(name, _)| is_sealer(name));
+        sealers.all(|(name, count)| {
+            self.by_sealer.get(name).is_some_and(|of| of.len() as u64 >= count)
+        })
+    }
+
     /// Keeps one more. False if it does not follow on those that are kept.
     pub(super) fn keep(&mut self, write: &Write) -> bool {
         let Write { dot, past, lamport, at, replaces, .. } = write;
-        let of = self.by_sealer.get(&dot.replica);
-        let is_known = |(name, count): (&Replica, u64)| {
-            let of = self.by_sealer.get(name);
-            of.is_some_and(|of| of.len() as u64 >= count)
-        };
         let Ok(number) = u32::try_from(self.kept.len()) else { return false };
-        if of.map_or(0, Vec::len) as u64 + 1 != dot.count || !past.clock.iter().all(is_known) {
-            return false;
-        }
-        let mut tops = self.tops(&past.clock);
-        tops.extend(of.and_then(|of| of.last()));
+        let Some(tops) = self.tops_of(write) else { return false };
         let is_beside = |other: &u32| !tops.iter().any(|top| self.stands_for(*top, *other));
         let beside = (0..number).filter(is_beside).collect();
         let (dot, past) = (dot.clone(), past.clock.clone());
         self.by_sealer.entry(dot.replica.clone()).or_default().push(number);
-        self.kept.push(Kept { dot, past, lamport: *lamport, at: *at, beside });
+        self.kept.push(Kept {
+            dot,
+            past,
+            lamport: *lamport,
+            at: *at,
+            ends: replaces.len(),
+            beside,
+        });
         for last in replaces {
             if let Some((addr, life)) = name::parts(&last.replica) {
                 let of = self.ended.entry(addr).or_default();
@@ -231,11 +261,24 @@ impl Seals {
         true
     }
 
-    /// Those that a clock does not have, each after those that it rests on.
-    pub(super) fn beyond(&self, clock: &Clock) -> Vec<Arc<Write>> {
+    /// Those that a clock does not have, by number, each after those that it rests on: the same order at
+    /// all replicas.
+    pub(super) fn beyond(&self, clock: &Clock) -> Vec<u32> {
         let view = self.view(clock);
-        let lacking = (0_u32..).take(self.kept.len()).filter(|seal| !view.reaches(*seal, None));
-        let mut ends: BTreeMap<u32, Vec<Dot>> = lacking.map(|seal| (seal, Vec::new())).collect();
+        let lacking = self.kept.iter().zip(0_u32..).filter(|(_, seal)| !view.reaches(*seal, None));
+        let mut lacking: Vec<(&Kept, u32)> = lacking.collect();
+        lacking.sort_by_key(|(kept, _)| (kept.lamport, &kept.dot));
+        lacking.into_iter().map(|(_, seal)| seal).collect()
+    }
+
+    /// What seals end, roughly, bytes.
+    pub(super) fn size(&self, seal: u32) -> usize {
+        self.kept.get(seal as usize).map_or(0, |kept| kept.ends * ENDED_BYTES)
+    }
+
+    /// Some of them as they were made, by number and in that order.
+    pub(super) fn writes(&self, seals: &[u32]) -> Vec<Arc<Write>> {
+        let mut ends: BTreeMap<u32, Vec<Dot>> = seals.iter().map(|seal| (*seal, vec![])).collect();
         if ends.is_empty() {
             return Vec::new();
         }
@@ -247,8 +290,9 @@ impl Seals {
                 }
             }
         }
-        let writes = ends.into_iter().filter_map(|(seal, mut replaces)| {
-            let Kept { dot, past, lamport, at, .. } = self.kept.get(seal as usize)?;
+        let writes = seals.iter().filter_map(|seal| {
+            let Kept { dot, past, lamport, at, .. } = self.kept.get(*seal as usize)?;
+            let mut replaces = ends.remove(seal)?;
             replaces.sort();
             Some(Arc::new(Write {
                 own: dot.count.saturating_sub(1),
@@ -261,10 +305,7 @@ impl Seals {
                 value: None,
             }))
         });
-        let mut writes: Vec<Arc<Write>> = writes.collect();
-        // The same at all replicas, and causes first.
-        writes.sort_by(|one, other| (one.lamport, &one.dot).cmp(&(other.lamport, &other.dot)));
-        writes
+        writes.collect()
     }
 
     /// Takes out of a clock what the seals in it stand for.
@@ -306,6 +347,22 @@ impl Store {
         seen.raise_floor(&floor);
         seen.clock.retain(|replica, count| is_sealer(replica) || self.seals.count(replica) < count);
         self.seals.shorten_seen(seen);
+    }
+
+    /// What a client has seen, kept short.
+    pub(super) fn short(&self, seen: &Seen) -> Seen {
+        let mut seen = seen.clone();
+        self.keep_short(&mut seen);
+        seen
+    }
+
+    /// What this replica has seen, its own writes named: its disk may be an old copy, and others may name
+    /// it no more unless they are asked.
+    pub(super) fn context_with_own(&self) -> Clock {
+        let own = [self.me.clone(), sealer(&self.me)].into_iter();
+        let own = own.filter(|name| self.context.get(name) == 0);
+        let own = own.map(|name| (name.clone(), self.seals.count(&name)));
+        self.context.joined(own.filter(|(_, count)| *count > 0))
     }
 
     /// Lives that may be over, with their last writes: those whose address has begun another one, and

@@ -8,6 +8,7 @@
 //! all of one moment, and is taken over as a whole, so that nothing is ever
 //! shown without its causal past.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -83,6 +84,12 @@ fn stands(standing: &BTreeMap<&str, &Runs>, dot: &Dot) -> bool {
 impl Store {
     /// The state of this moment, for a replica that has seen this. Values are shared, not copied.
     pub fn snapshot(&self, seen: &Clock) -> Snapshot {
+        let seals = self.seals.writes(&self.seals.beyond(seen));
+        Snapshot { seals, ..self.snapshot_without_seals(seen) }
+    }
+
+    /// The same without the seals, which may be many.
+    pub fn snapshot_without_seals(&self, seen: &Clock) -> Snapshot {
         let mut standing: BTreeMap<&Replica, Vec<u64>> = BTreeMap::new();
         let mut versions = Vec::new();
         let theirs = self.seals.view(seen);
@@ -102,7 +109,7 @@ impl Store {
         Snapshot {
             context: self.context.clone(),
             lamport: self.lamport(),
-            seals: self.seals.beyond(seen),
+            seals: Vec::new(),
             standing: gathered.collect(),
             versions,
         }
@@ -119,9 +126,12 @@ impl Store {
         if self.covers(&snapshot.context) {
             return Ok(merged);
         }
-        let mut seals = self.seals.clone();
+        let mut seals = Cow::Borrowed(&self.seals);
         merged.seals = snapshot.seals.into_iter().filter(|seal| !self.has(&seal.dot)).collect();
-        if !merged.seals.iter().all(|seal| seals.keep(seal)) {
+        let lamport = merged.seals.iter().map(|seal| seal.lamport).fold(snapshot.lamport, u64::max);
+        if !merged.seals.iter().all(|seal| seals.to_mut().keep(seal))
+            || !seals.knows(&snapshot.context)
+        {
             return Err(WriteError::Metadata);
         }
         let mut both = self.context.clone();
@@ -170,9 +180,11 @@ impl Store {
             }
         }
         self.context = both;
-        self.seals = seals;
+        if let Cow::Owned(seals) = seals {
+            self.seals = seals;
+        }
         self.not_told_apart();
-        self.raise_lamport(snapshot.lamport);
+        self.raise_lamport(lamport);
         self.forget_log();
         // What had waited for a part of it changes keys, too, and has to be kept with the rest.
         let (released, keys): (Vec<_>, Vec<_>) =

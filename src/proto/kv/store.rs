@@ -28,6 +28,8 @@ const MAX_SIBLINGS: usize = 256;
 const MAX_HELD: (usize, usize) = (4_096, 16 << 20);
 /// Writes kept for replicas that lack them, and their bytes.
 const MAX_LOG: (usize, usize) = (16_384, 16 << 20);
+/// Writes that are sent one by one, however few of their versions stand.
+const MANY: usize = 512;
 /// What a write takes beside its value and key, roughly, bytes.
 const OVERHEAD: usize = 160;
 
@@ -296,15 +298,10 @@ impl Store {
     /// What this replica has seen, for one with that context: whatever is named there is named here,
     /// as what stands for it may not be known there.
     pub fn context_for(&self, theirs: &Clock) -> Clock {
-        let mut context = self.context.clone();
-        for (replica, _) in theirs.iter() {
-            if context.get(replica) == 0 {
-                let replica: Replica = replica.clone();
-                let count = self.seals.count(&replica);
-                context.raise(&replica, count);
-            }
-        }
-        context
+        let named = self.context.beside(theirs).filter(|(_, _, here)| *here == 0);
+        let ended = named.map(|(replica, ..)| (replica.clone(), self.seals.count(replica)));
+        let context = self.context.joined(ended.filter(|(_, count)| *count > 0));
+        if context.is_sane() { context } else { self.context.clone() }
     }
 
     /// Lamport time.
@@ -493,7 +490,8 @@ impl Store {
         if self.has(&write.dot) || self.held.contains_key(&write.dot) {
             return Ok(Receipt::Known);
         }
-        if !self.has_room_for(&write.dot.replica) {
+        // What seals stand for is known by now: this would be named.
+        if !self.context.has_room_for(&write.dot.replica) {
             return Err(WriteError::Replica);
         }
         if let Some(value) = &write.value {
@@ -517,9 +515,10 @@ impl Store {
         Ok(Receipt::Applied(applied))
     }
 
-    /// Whether one more replica can be kept count of.
-    pub(super) fn has_room_for(&self, replica: &str) -> bool {
-        self.seals.count(replica) > 0 || self.context.has_room_for(replica)
+    /// Whether there is room for what a relayed write names beyond what has been seen.
+    pub(super) fn has_room_for(&self, clock: &Clock) -> bool {
+        let is_seen = |replica: &str, count| self.count(replica) >= count;
+        clock.iter().all(|(name, count)| is_seen(name, count) || self.context.has_room_for(name))
     }
 
     /// Whether all that a write rests on is here.
@@ -529,10 +528,14 @@ impl Store {
             && (!write.is_seal() || write.replaces.iter().all(|last| self.has(last)))
     }
 
-    /// Whether a write whose past is here replaces only what its writer had seen.
+    /// Whether a write whose past is here replaces only what its writer had seen; a seal, whether it is
+    /// later than those that it rests on.
     fn is_honest(&self, write: &Write) -> bool {
+        if write.is_seal() {
+            return self.seals.precede(write);
+        }
         let past = self.seals.view(&write.past.clock);
-        write.is_seal() || write.replaces.iter().all(|replaced| write.had_seen(&past, replaced))
+        write.replaces.iter().all(|replaced| write.had_seen(&past, replaced))
     }
 
     /// Applies what waited and need not wait any more.
@@ -599,12 +602,13 @@ impl Store {
     }
 
     /// The writes that a replica with this context lacks, in an order in which it can apply them;
-    /// none if not all of them are kept.
+    /// none if not all of them are kept, or so many that what stands of them is less.
     pub fn since(&self, context: &Clock) -> Option<Vec<Arc<Write>>> {
         let theirs = self.seals.view(context);
         let reaches = theirs.covers(&self.logged_from);
         let lacking = self.log.iter().filter(|write| !theirs.contains(&write.dot));
-        reaches.then(|| lacking.cloned().collect())
+        let lacking: Vec<Arc<Write>> = reaches.then(|| lacking.cloned().collect())?;
+        (lacking.len() <= MANY.max(2 * self.versions.len())).then_some(lacking)
     }
 
     /// Whether something waits for writes that have not come.

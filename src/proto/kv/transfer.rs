@@ -12,7 +12,7 @@ use super::clock::{Clock, Replica};
 use super::replica::{FRAME, Later, Paths, Replication, Timer};
 use super::request::StoreChange;
 use super::snapshot::{Merged, Snapshot};
-use super::store::{Version, Write, WriteError};
+use super::store::{Version, WriteError};
 use crate::proto::event::Severity;
 use crate::proto::machine::Conn;
 use crate::proto::message::{Message, Runs};
@@ -41,8 +41,8 @@ struct Serving {
     round: u64,
     snapshot: Arc<Snapshot>,
     parts: u64,
-    /// Seals that are still to be sent.
-    seals: VecDeque<Arc<Write>>,
+    /// Seals that are still to be sent, by number.
+    seals: VecDeque<u32>,
     /// What is still to be said of versions that the other side holds.
     standing: VecDeque<(Replica, Runs)>,
     /// The key and the version that come next.
@@ -150,8 +150,8 @@ impl Replication {
             if !self.transfers.has_room(turn.now, conn) {
                 return; // it asks again with the next comparison
             }
-            let mut snapshot = self.store.snapshot(&seen);
-            let seals = std::mem::take(&mut snapshot.seals).into();
+            let mut snapshot = self.store.snapshot_without_seals(&seen);
+            let seals = self.store.seals().beyond(&seen).into();
             let standing = split_runs(std::mem::take(&mut snapshot.standing));
             let snapshot = Arc::new(snapshot);
             let (parts, next, asked) = (0, (0, 0), turn.now);
@@ -168,9 +168,10 @@ impl Replication {
         while size < FRAME
             && let Some(seal) = serving.seals.pop_front()
         {
-            size += seal.size();
+            size += self.store.seals().size(seal);
             seals.push(seal);
         }
+        let seals = self.store.seals().writes(&seals);
         while size < FRAME
             && let Some((replica, runs)) = serving.standing.pop_front()
         {
@@ -217,6 +218,12 @@ impl Replication {
         }
         self.rename_if_behind(turn, &part.context);
         part.seals.iter().for_each(|seal| self.rename_if_ended(turn, seal));
+        if self.store.covers(&part.context) {
+            // The other side could not tell, as it did not know a seal, or it has come in between.
+            self.transfers.fetching = None;
+            self.timers.cancel(&Timer::Fetch);
+            return true;
+        }
         let Some(fetching) = self.transfers.fetching.as_mut() else { return true };
         if number != fetching.parts {
             // Without the one before it would be half of a moment; it is offered again.

@@ -75,7 +75,7 @@ fn a_clock_is_shortened_to_what_is_not_said_otherwise() {
 #[test]
 fn seals_come_out_as_they_went_in_and_go_in_after_what_they_rest_on() {
     let seals = three();
-    let all = seals.beyond(&Clock::new());
+    let all = seals.writes(&seals.beyond(&Clock::new()));
     let names: Vec<(&str, u64)> =
         all.iter().map(|write| (&*write.dot.replica, write.dot.count)).collect();
     assert_eq!(names, [(BY_A, 1), (BY_B, 1), (BY_A, 2)]);

@@ -8,6 +8,7 @@ use serde_json::json;
 use super::*;
 use crate::proto::kv::clock::MAX_EXTRA;
 use crate::proto::kv::seal::MAX_SEEN;
+use crate::proto::kv::snapshot::Snapshot;
 
 const NOW: Time = Time::from_millis(1_800_000_000_000);
 
@@ -107,7 +108,7 @@ fn a_write_that_no_replica_makes_is_refused() {
 fn what_waits_is_bounded_and_comes_again() {
     let (mut a, mut b) = (replica(1), replica(2));
     let writes: Vec<_> = (0..MAX_HELD.0 + 10)
-        .map(|n| a.put(NOW, &format!("k{}", n % 100), value(json!(n)), None).0)
+        .map(|n| a.put(NOW, &format!("k{n}"), value(json!(n)), None).0)
         .collect();
     let dropped = writes[1..]
         .iter()
@@ -253,7 +254,7 @@ impl Story {
                     name,
                     context,
                     store.lamport(),
-                    store.seals.beyond(&Clock::new()),
+                    store.seals.writes(&store.seals.beyond(&Clock::new())),
                     kept,
                 );
             }
@@ -400,7 +401,7 @@ proptest! {
             prop_assert_eq!(&store.versions, &first.versions);
             prop_assert_eq!(&store.context, &first.context);
             let nothing = Clock::new();
-            prop_assert_eq!(store.seals.beyond(&nothing), first.seals.beyond(&nothing));
+            prop_assert_eq!(store.snapshot(&nothing), first.snapshot(&nothing));
             prop_assert!(!store.is_waiting());
         }
     }
@@ -553,4 +554,60 @@ fn a_delete_of_an_ended_life_is_still_covered_by_what_a_client_is_told() {
     let mut behind = replica(3);
     behind.receive(store.since(&Clock::new()).unwrap()[0].clone()).unwrap();
     assert!(!behind.is_as_far_as(&seen), "it still shows the key");
+}
+
+#[test]
+fn a_seal_that_is_not_later_than_what_it_rests_on_is_refused() {
+    let (mut a, mut b) = (of_many_lives(100), replica(3));
+    b.merge(a.snapshot(&Clock::new())).unwrap();
+    let mut other = Store::new("127.0.0.1:4@7".into());
+    let (write, _) = other.put(NOW, "k", value(json!(1)), None);
+    for store in [&mut a, &mut b] {
+        store.receive(write.clone()).unwrap();
+    }
+    let last = [("127.0.0.1:4@7".into(), 1)].into_iter().collect();
+    let seal = a.seal(NOW, &last).unwrap();
+    let mut forged = Write::clone(&seal);
+    forged.lamport = 1;
+    assert_eq!(b.receive(Arc::new(forged.clone())), Err(WriteError::Metadata));
+    forged.dot.replica = "127.0.0.1:9@7!".into();
+    (forged.dot.count, forged.own) = (1, 0);
+    forged.past.clock = b.context().without("127.0.0.1:2@100");
+    assert_eq!(b.receive(Arc::new(forged)), Err(WriteError::Metadata));
+    assert!(matches!(b.receive(seal), Ok(Receipt::Applied(_))));
+    assert_eq!(a.snapshot(&Clock::new()), b.snapshot(&Clock::new()));
+}
+
+#[test]
+fn a_snapshot_that_names_seals_and_does_not_bring_them_is_refused() {
+    let a = of_many_lives(100);
+    let mut b = replica(3);
+    let before = b.snapshot(&Clock::new());
+    let bare = Snapshot { seals: Vec::new(), ..a.snapshot(&Clock::new()) };
+    assert_eq!(b.merge(bare).unwrap_err(), WriteError::Metadata);
+    let mut more = a.snapshot(&Clock::new());
+    more.context.raise(&"127.0.0.1:1@7!".into(), 9);
+    assert_eq!(b.merge(more).unwrap_err(), WriteError::Metadata);
+    let mut unseen = a.snapshot(&Clock::new());
+    unseen.context = unseen.context.without("127.0.0.1:1@7!");
+    assert_eq!(b.merge(unseen).unwrap_err(), WriteError::Metadata);
+    assert_eq!(b.snapshot(&Clock::new()), before, "nothing is taken over");
+}
+
+#[test]
+fn lives_that_are_over_and_write_again_are_counted_like_any() {
+    let mut store = of_many_lives(100);
+    let room = crowd_of(512 << 10);
+    store.context.merge(&room);
+    let mut again = Store::new("127.0.0.1:2@1".into());
+    again.put(NOW, "k1", value(json!(1)), None);
+    let (late, _) = again.put(NOW, "k1", value(json!(2)), None);
+    assert_eq!(store.receive(late), Err(WriteError::Replica), "nobody would take its clock");
+    assert!(store.context().is_sane());
+}
+
+/// Names of nobody, of so many bytes.
+fn crowd_of(bytes: usize) -> Clock {
+    let names = (0_u64..).map(|number| (format!("{number:0>100}").into(), 1));
+    names.take(bytes / 116).collect()
 }
