@@ -19,7 +19,7 @@ use super::world::World;
 /// Peers that keep their disks.
 const STAY: u8 = 4;
 /// Places of the others.
-const PLACES: u8 = 24;
+const PLACES: u8 = 8;
 /// Keys that are written.
 const KEYS: u64 = 200;
 
