@@ -1,6 +1,7 @@
 //! The wire format stays what it is, and no bytes from the network panic or allocate beyond limits.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -272,6 +273,35 @@ fn hex(bytes: &[u8]) -> String {
 
 fn plain(text: &str) -> String {
     text.chars().filter(char::is_ascii_hexdigit).collect()
+}
+
+/// Names all kinds of messages. One that is missing here does not compile, and one that has no golden
+/// bytes does not pass.
+macro_rules! kinds {
+    ($($kind:ident)*) => {
+        const KINDS: &[&str] = &[$(stringify!($kind)),*];
+
+        fn kind(message: &Message) -> &'static str {
+            match message {
+                $(Message::$kind { .. } => stringify!($kind),)*
+            }
+        }
+    };
+}
+
+kinds! {
+    Ping Pong Leaving Unlink Gossip Have Prune Graft Want SyncDigest SyncRanges SuspectNotice
+    Witness Refute Register Leave Refresh DeadNode Granted Denied List Unchanged Update Propose
+    Vote Commit Committed Compare Branches Leaves Holdings Records Expire Expired Forget Links
+    LinkReports SyncMatched Write StoreContext Writes SnapshotOffer SnapshotAsk SnapshotPart
+    Handshake Peers PeersChanged PeersDigest StoreAsk StoreVersions StoreKeys NoMember
+}
+
+#[test]
+fn every_kind_of_message_has_golden_bytes() {
+    let golden: BTreeSet<&str> = golden().iter().map(|(message, _)| kind(message)).collect();
+    let lacking: Vec<&&str> = KINDS.iter().filter(|kind| !golden.contains(*kind)).collect();
+    assert!(lacking.is_empty(), "{lacking:?}");
 }
 
 #[test]

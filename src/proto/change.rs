@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::message::{Addr, Incarnation};
+use super::address::{Addr, Incarnation};
 use super::registry::Status;
 
 /// How far a seed can be relied on to know what was answered for. It is durable; a seed whose disk

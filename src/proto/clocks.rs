@@ -77,18 +77,6 @@ impl Clocks {
     }
 }
 
-/// An offset in words.
-pub fn offset_words(ahead: i64) -> String {
-    let seconds = ahead.unsigned_abs() / 1_000;
-    let size = match seconds {
-        0..=119 => format!("{seconds} s"),
-        120..=7_199 => format!("{} min", seconds / 60),
-        7_200..=172_799 => format!("{} h", seconds / 3_600),
-        _ => format!("{} days", seconds / 86_400),
-    };
-    format!("{size} {}", if ahead < 0 { "behind" } else { "ahead" })
-}
-
 /// What was told decides nothing: machines that differ in it alone are equal, so that a model checker
 /// sees one state where there is one.
 impl PartialEq for Clocks {
@@ -133,12 +121,5 @@ mod tests {
             clocks.met(turn, ([127, 0, 0, 1], port).into(), u64::MAX);
         }
         assert_eq!((clocks.offsets.len(), lines.len()), (MAX_ORIGINS, MAX_ORIGINS));
-    }
-
-    #[test]
-    fn an_offset_reads_well() {
-        assert_eq!(offset_words(600_000), "10 min ahead");
-        assert_eq!(offset_words(-86_400_000), "24 h behind");
-        assert_eq!(offset_words(-15_000), "15 s behind");
     }
 }

@@ -314,7 +314,7 @@ impl fmt::Display for Event {
             }
             Event::Aside(event) => event.fmt(f),
             Event::ClockSkew { peer, ahead } => {
-                let words = super::clocks::offset_words(*ahead);
+                let words = super::time::offset_words(*ahead);
                 let advice =
                     format!("the clock of {peer} is {words} of ours: set the wrong one right");
                 let seconds = *ahead / 1_000;

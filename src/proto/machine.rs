@@ -14,7 +14,7 @@ use bytes::Bytes;
 use super::event::Event;
 use super::gossip::MessageId;
 use super::kv::clock::Seen;
-use super::kv::replica::{Reply, Request, StoreChange};
+use super::kv::request::{Reply, Request, StoreChange};
 use super::message::{
     Addr, Answer, Gossip, Hello, Incarnation, Message, Refusal, Standing, Welcome,
 };

@@ -4,25 +4,18 @@
 //! after a welcome, [`Message`]s flow both ways. How they become bytes is
 //! `net::codec`'s business alone (DESIGN.md, section 6).
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+pub use super::address::{Addr, Incarnation};
 pub use super::change::{
     CastVote, Change, ChangeKind, Decision, Fingerprint, LinkReport, Standing,
 };
 use super::kv::clock::{Clock, Replica};
 use super::kv::store::{Version, Write};
 use super::registry::Record;
-
-/// Where a process listens, and therefore who it is.
-pub type Addr = SocketAddr;
-
-/// A peer's count of its own lives; milliseconds since the Unix epoch at its start, raised when
-/// somebody knows of a later one.
-pub type Incarnation = u64;
 
 /// Whether a process is a seed or a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -3,6 +3,7 @@
 //!
 //! `proto` imports nothing of the rest of the crate.
 
+pub mod address;
 pub mod change;
 pub mod clocks;
 pub mod config;

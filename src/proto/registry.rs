@@ -13,7 +13,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::message::{Addr, Incarnation};
+use super::address::{Addr, Incarnation};
 use super::time::Time;
 
 /// How far ahead of the clock an incarnation may be, milliseconds: ten years. Clocks need not agree,

@@ -59,6 +59,18 @@ impl fmt::Display for Time {
     }
 }
 
+/// How far one clock is ahead of another one, milliseconds, in words.
+pub fn offset_words(ahead: i64) -> String {
+    let seconds = ahead.unsigned_abs() / 1_000;
+    let size = match seconds {
+        0..=119 => format!("{seconds} s"),
+        120..=7_199 => format!("{} min", seconds / 60),
+        7_200..=172_799 => format!("{} h", seconds / 3_600),
+        _ => format!("{} days", seconds / 86_400),
+    };
+    format!("{size} {}", if ahead < 0 { "behind" } else { "ahead" })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -74,5 +86,12 @@ mod tests {
         let late = Time::from_micros(u64::MAX) + Duration::from_secs(1);
         assert_eq!(late.micros(), u64::MAX);
         assert_eq!(Time::from_micros(1).since(late), Duration::ZERO);
+    }
+
+    #[test]
+    fn an_offset_reads_well() {
+        assert_eq!(offset_words(600_000), "10 min ahead");
+        assert_eq!(offset_words(-86_400_000), "24 h behind");
+        assert_eq!(offset_words(-15_000), "15 s behind");
     }
 }

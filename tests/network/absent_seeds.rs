@@ -1,5 +1,7 @@
 //! Seeds that are down, hung, or back and empty.
 
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use crate::harness::Network;
@@ -31,10 +33,29 @@ fn registration_is_quick_with_one_of_three_seeds_down() {
     network.wait_for_overlay(&peers);
 }
 
+/// What a process shows of itself; none while it does not answer.
+fn metrics(http: SocketAddr) -> Option<String> {
+    let mut stream = TcpStream::connect(http).ok()?;
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer)
+}
+
 #[test]
 fn a_peer_that_dies_while_the_seeds_lose_everything_haunts_nobody() {
-    let (mut network, peers) = Network::with_peers(4, &QUIET);
+    let options = [&QUIET[..], &["--http", "127.0.0.1:0"]].concat();
+    let (mut network, peers) = Network::with_peers(4, &options);
     network.wait_for_overlay(&peers);
+    // A link says nothing of who belongs to the network: they have to have been told by the seeds.
+    network.wait_for("peers that know all others", |log| {
+        let knows_all = |peer| {
+            let listening = log.of_node(peer, "http listening").next()?;
+            let metrics = metrics(listening.value("http").parse().ok()?)?;
+            metrics.lines().any(|line| line == "rumormill_members 4").then_some(())
+        };
+        peers.iter().try_for_each(|peer| knows_all(*peer))
+    });
     let seeds = network.seeds();
     for seed in &seeds {
         network.kill(*seed);

@@ -11,11 +11,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use super::name::Replica;
 use super::name::{self, Name};
-
-/// The name of a replica in one life of its disk: an address and when that disk was new, so that no
-/// name is ever used by two.
-pub type Replica = Arc<str>;
 
 /// One write.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

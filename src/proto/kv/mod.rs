@@ -12,6 +12,7 @@
 //! Almeida, Baquero et al., 2014).
 
 pub mod clock;
+mod ended;
 mod name;
 pub mod replica;
 pub mod request;
@@ -20,3 +21,4 @@ pub mod snapshot;
 pub mod store;
 mod transfer;
 pub mod value;
+pub mod write;

@@ -6,8 +6,13 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::clock::Replica;
-use super::seal::SEAL;
+/// The name of a replica in one life of its disk: an address and when that disk was new, so that no
+/// name is ever used by two.
+pub type Replica = Arc<str>;
+
+/// Behind the name of a replica: its seals are counted apart from its other writes, as who was shown
+/// one of those has not seen what the seals before it stand for.
+pub(super) const SEAL: char = '!';
 
 /// A name on the wire.
 #[derive(Serialize, Deserialize)]

@@ -19,45 +19,17 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::clock::{Clock, Dot, MAX_COUNT, Replica, Seen};
-use super::name;
-use super::store::{Store, Write};
+use super::clock::{Clock, Dot, Replica, Seen};
+use super::name::{self, SEAL};
+use super::write::Write;
 use crate::proto::time::Time;
 
-/// Behind the name of a replica: its seals are counted apart from its other writes, as who was shown
-/// one of those has not seen what the seals before it stand for.
-pub(super) const SEAL: char = '!';
-/// Lives that one seal ends: it has to fit a frame.
-pub(super) const MAX_ENDED: usize = 4_096;
 /// What the end of a life takes in a frame, roughly, bytes.
 const ENDED_BYTES: usize = 32;
-/// What a client is given of what it has seen, bytes, roughly: it brings that with each request, and
-/// its writes carry it.
-pub(super) const MAX_SEEN: usize = 64 << 10;
 
 /// The name under which a replica makes seals.
 pub(super) fn sealer(replica: &str) -> Replica {
     format!("{replica}{SEAL}").into()
-}
-
-/// Whether writes under that name are seals.
-pub(super) fn is_sealer(name: &str) -> bool {
-    name::is_sealer(name)
-}
-
-/// Whether such a seal can have been made.
-pub(super) fn is_sane(write: &Write) -> bool {
-    let Write { dot, past, own, key, replaces, value, .. } = write;
-    name::is_sealer(&dot.replica)
-        && value.is_none()
-        && key.is_empty()
-        && own + 1 == dot.count
-        && past.extra.is_empty()
-        && past.floor.is_empty()
-        && past.clock.iter().all(|(name, _)| is_sealer(name))
-        && (1..=MAX_ENDED).contains(&replaces.len())
-        && replaces.iter().all(|last| last.is_sane() && name::is_usual(&last.replica))
-        && replaces.windows(2).all(|pair| pair[0].replica < pair[1].replica)
 }
 
 /// A seal, without what it ends.
@@ -180,7 +152,7 @@ impl Seals {
     fn of(&self, replica: &str) -> impl Iterator<Item = (u64, u32)> + '_ {
         let seals = self.by_sealer.get(replica).into_iter().flatten();
         let itself = seals.zip(1_u64..).map(|(seal, count)| (count, *seal));
-        let life = if is_sealer(replica) { None } else { name::parts(replica) };
+        let life = if name::is_sealer(replica) { None } else { name::parts(replica) };
         let ended = life.and_then(|(addr, life)| Some((self.ended.get(&addr)?, life)));
         let ended = ended.into_iter().flat_map(|(of, life)| {
             let from = of.partition_point(|ended| ended.life < life);
@@ -197,7 +169,7 @@ impl Seals {
 
     /// The newest seal of each sealer that a clock names.
     fn tops(&self, clock: &Clock) -> Vec<u32> {
-        let sealers = clock.iter().filter(|(name, _)| is_sealer(name));
+        let sealers = clock.iter().filter(|(name, _)| name::is_sealer(name));
         let newest = sealers.filter_map(|(name, count)| {
             let of = self.by_sealer.get(name)?;
             let known = of.len().min(usize::try_from(count).unwrap_or(usize::MAX));
@@ -228,7 +200,7 @@ impl Seals {
 
     /// Whether all seals that a clock names are kept.
     pub(super) fn knows(&self, clock: &Clock) -> bool {
-        let mut sealers = clock.iter().filter(|(name, _)| is_sealer(name));
+        let mut sealers = clock.iter().filter(|(name, _)| name::is_sealer(name));
         sealers.all(|(name, count)| {
             self.by_sealer.get(name).is_some_and(|of| of.len() as u64 >= count)
         })
@@ -330,105 +302,6 @@ impl Seals {
         let view = self.view(&seen.clock);
         seen.floor.retain(|replica, count| !view.has(replica, count));
         seen.extra.retain(|single| !view.contains(single));
-    }
-}
-
-impl Store {
-    /// Keeps what a client has seen short. Of lives that are over it may have to forget what it was
-    /// shown of them: then it still meets no replica that is less far, and what it writes stands beside
-    /// their versions instead of replacing them.
-    pub(super) fn keep_short(&self, seen: &mut Seen) {
-        self.seals.shorten_seen(seen);
-        if seen.size() <= MAX_SEEN || self.seals.is_empty() {
-            return;
-        }
-        let sealers = self.context.iter().filter(|(name, _)| is_sealer(name));
-        let floor: Clock = sealers.map(|(name, count)| (name.clone(), count)).collect();
-        seen.raise_floor(&floor);
-        seen.clock.retain(|replica, count| is_sealer(replica) || self.seals.count(replica) < count);
-        self.seals.shorten_seen(seen);
-    }
-
-    /// What a client has seen, kept short.
-    pub(super) fn short(&self, seen: &Seen) -> Seen {
-        let mut seen = seen.clone();
-        self.keep_short(&mut seen);
-        seen
-    }
-
-    /// What this replica has seen, its own writes named: its disk may be an old copy, and others may name
-    /// it no more unless they are asked.
-    pub(super) fn context_with_own(&self) -> Clock {
-        let own = [self.me.clone(), sealer(&self.me)].into_iter();
-        let own = own.filter(|name| self.context.get(name) == 0);
-        let own = own.map(|name| (name.clone(), self.seals.count(&name)));
-        self.context.joined(own.filter(|(_, count)| *count > 0))
-    }
-
-    /// Lives that may be over, with their last writes: those whose address has begun another one, and
-    /// those whose address is nobody's any more.
-    pub(super) fn over(&self, is_member: impl Fn(SocketAddr) -> bool) -> Clock {
-        let usual = self.context.iter().filter_map(|(replica, count)| {
-            name::parts(replica).map(|(addr, life)| (addr, life, replica, count))
-        });
-        let usual: Vec<(SocketAddr, u64, &Replica, u64)> = usual.collect();
-        let mut newest: BTreeMap<SocketAddr, u64> = BTreeMap::new();
-        for &(addr, life, ..) in &usual {
-            newest.entry(addr).and_modify(|of| *of = life.max(*of)).or_insert(life);
-        }
-        let is_over = |addr: SocketAddr, life: u64, replica: &Replica| {
-            *replica != self.me && (newest.get(&addr) != Some(&life) || !is_member(addr))
-        };
-        let over = usual.iter().filter(|(addr, life, replica, _)| is_over(*addr, *life, replica));
-        over.map(|(_, _, replica, count)| ((*replica).clone(), *count)).collect()
-    }
-
-    /// Those that have written or sealed and live longer than this replica.
-    pub(super) fn older(&self) -> impl Iterator<Item = &str> {
-        let age = |name: &str| name::parts(name).map(|(addr, life)| (life, addr));
-        let mine = age(&self.me);
-        let names = self.context.iter().map(|(name, _)| name.strip_suffix(SEAL).unwrap_or(name));
-        names.filter(move |name| age(name).is_some_and(|theirs| mine.is_none_or(|m| theirs < m)))
-    }
-
-    /// Ends lives, of which these are the last writes. None if there is no room for a seal.
-    pub fn seal(&mut self, now: Time, last: &Clock) -> Option<Arc<Write>> {
-        let replica = sealer(&self.me);
-        let room = self.context.has_room_for(&replica) && self.lamport < MAX_COUNT;
-        let last = last.iter().filter(|(replica, count)| self.context.get(replica) == *count);
-        let replaces: Vec<Dot> = last
-            .map(|(replica, count)| Dot { replica: replica.clone(), count })
-            .take(MAX_ENDED)
-            .collect();
-        if !room || replaces.is_empty() {
-            return None;
-        }
-        let mut past = self.context.without(&replica);
-        past.retain(|name, _| is_sealer(name));
-        let own = self.count(&replica);
-        self.lamport += 1;
-        let write = Arc::new(Write {
-            dot: Dot { replica, count: own + 1 },
-            past: Seen::of(past),
-            own,
-            lamport: self.lamport,
-            at: now,
-            key: "".into(),
-            replaces,
-            value: None,
-        });
-        self.apply(&write);
-        Some(write)
-    }
-
-    pub(super) fn apply_seal(&mut self, write: &Write) {
-        self.seals.keep(write);
-        self.seals.shorten(&mut self.context);
-        // What it ends has deletes in it, so it covers those.
-        if write.replaces.iter().any(|last| self.deletes.get(&last.replica) > 0) {
-            self.deletes.add(&write.dot);
-            self.seals.shorten(&mut self.deletes);
-        }
     }
 }
 

@@ -13,7 +13,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::clock::{Clock, Dot, MAX_COUNT, Replica};
-use super::store::{MAX_KEY, Store, Version, Write, WriteError, sort};
+use super::store::{MAX_KEY, Store, Version, Write, WriteError};
+use super::write::sort;
 use crate::proto::gossip::runs;
 use crate::proto::message::Runs;
 

@@ -11,11 +11,12 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
 use super::clock::{Clock, Dot, MAX_COUNT, Replica, Seen};
-use super::seal::{self, Seals, View};
+use super::name;
+use super::seal::Seals;
 use super::value::{Value, ValueError};
+use super::write::sort;
+pub use super::write::{Version, Write};
 use crate::proto::time::Time;
 
 /// Longest key, characters.
@@ -30,121 +31,6 @@ const MAX_HELD: (usize, usize) = (4_096, 16 << 20);
 const MAX_LOG: (usize, usize) = (16_384, 16 << 20);
 /// Writes that are sent one by one, however few of their versions stand.
 const MANY: usize = 512;
-/// What a write takes beside its value and key, roughly, bytes.
-const OVERHEAD: usize = 160;
-
-/// A value with its metadata.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Version {
-    /// Which write this is.
-    pub dot: Dot,
-    /// What its writer had seen; of its own replica, only single writes.
-    pub past: Seen,
-    /// Of its own replica: the writes up to this one.
-    pub own: u64,
-    /// Lamport time of the write.
-    pub lamport: u64,
-    /// When it was written, by its replica's clock.
-    pub at: Time,
-    /// The value.
-    pub value: Value,
-}
-
-impl Version {
-    /// Lets its names share the memory of those of a clock.
-    pub(super) fn intern(&mut self, names: &Clock) {
-        names.intern(&mut self.dot.replica);
-        self.past.intern(names);
-    }
-
-    /// Bytes that it takes, at most.
-    pub(super) fn size(&self) -> usize {
-        OVERHEAD + self.past.size() + self.value.text().len()
-    }
-
-    /// What its writer had seen, as a clock, and itself: what is shown as its vector clock.
-    pub fn clock(&self) -> Clock {
-        let mut clock = self.past.bound();
-        clock.add(&self.dot);
-        clock
-    }
-
-    /// Lets a client that is shown it have seen it, and what its writer had seen.
-    fn tell(&self, seen: &mut Seen) {
-        seen.clock.merge(&self.past.clock);
-        seen.clock.raise(&self.dot.replica, self.own);
-        seen.floor.merge(&self.past.floor);
-        seen.add(self.past.extra.iter().chain([&self.dot]).cloned());
-    }
-}
-
-/// A write, a delete or a seal ([`super::seal`]), as it travels.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Write {
-    /// Which write.
-    pub dot: Dot,
-    /// What its writer had seen; of its own replica, only single writes.
-    pub past: Seen,
-    /// Of its own replica: the writes up to this one.
-    pub own: u64,
-    /// Lamport time.
-    pub lamport: u64,
-    /// When it was written, by its replica's clock.
-    pub at: Time,
-    /// The key.
-    pub key: Arc<str>,
-    /// Versions of the key that it replaces; of a seal, the last writes of the lives that it ends.
-    pub replaces: Vec<Dot>,
-    /// The value; none of a delete or a seal.
-    pub value: Option<Value>,
-}
-
-impl Write {
-    /// The version that it makes; none of a delete or a seal.
-    pub fn version(&self) -> Option<Version> {
-        self.value.as_ref().map(|value| Version {
-            dot: self.dot.clone(),
-            past: self.past.clone(),
-            own: self.own,
-            lamport: self.lamport,
-            at: self.at,
-            value: value.clone(),
-        })
-    }
-
-    pub(super) fn size(&self) -> usize {
-        let value = self.value.as_ref().map_or(0, |value| value.text().len());
-        let replaces: usize = self.replaces.iter().map(|dot| 24 + dot.replica.len()).sum();
-        OVERHEAD + self.key.len() + value + self.past.size() + replaces
-    }
-
-    /// Whether it is a seal.
-    pub fn is_seal(&self) -> bool {
-        seal::is_sealer(&self.dot.replica)
-    }
-
-    /// Whether its writer had seen that, where these seals are known. Of its key, that is what it takes
-    /// away: more than it names if a version was gone where it was made and is not yet gone where it
-    /// arrives, because the delete is still on its way there.
-    fn had_seen(&self, past: &View<'_>, dot: &Dot) -> bool {
-        let own = dot.replica == self.dot.replica && dot.count <= self.own;
-        own || past.contains(dot) || self.past.extra.contains(dot)
-    }
-
-    /// Whether a replica can have made it.
-    pub(super) fn is_sane(&self) -> bool {
-        let Self { dot, past, own, lamport, .. } = self;
-        let is_earlier = |single: &Dot| single.replica != dot.replica || single.count < dot.count;
-        dot.is_sane()
-            && past.is_sane()
-            && past.clock.get(&dot.replica) == 0
-            && past.floor.get(&dot.replica) == 0
-            && past.extra.iter().all(is_earlier)
-            && *own < dot.count
-            && *lamport <= MAX_COUNT
-            && (!self.is_seal() || seal::is_sane(self))
-    }
-}
 
 /// What became of a write from another replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -388,7 +274,7 @@ impl Store {
         match (ahead.next(), ahead.next()) {
             (None, _) => Some(clock.clone()),
             (Some((name, count)), None)
-                if self.count(name) + 1 == count && !seal::is_sealer(name) =>
+                if self.count(name) + 1 == count && !name::is_sealer(name) =>
             {
                 let mut past = clock.without(name);
                 past.raise(name, count - 1);
@@ -535,7 +421,7 @@ impl Store {
             return self.seals.precede(write);
         }
         let past = self.seals.view(&write.past.clock);
-        write.replaces.iter().all(|replaced| write.had_seen(&past, replaced))
+        write.replaces.iter().all(|replaced| write.had_seen(|dot| past.contains(dot), replaced))
     }
 
     /// Applies what waited and need not wait any more.
@@ -586,7 +472,7 @@ impl Store {
     fn apply_to_key(&mut self, write: &Write) {
         let past = self.seals.view(&write.past.clock);
         let versions = self.versions.entry(write.key.clone()).or_default();
-        versions.retain(|version| !write.had_seen(&past, &version.dot));
+        versions.retain(|version| !write.had_seen(|dot| past.contains(dot), &version.dot));
         if let Some(version) = write.version() {
             // Most keys have one version, and a vector that grows by itself begins with four.
             versions.reserve_exact(1);
@@ -632,14 +518,6 @@ impl Store {
     pub(super) fn raise_lamport(&mut self, lamport: u64) {
         self.lamport = self.lamport.max(lamport);
     }
-}
-
-/// Puts the version to show first.
-pub(super) fn sort(versions: &mut [Version]) {
-    versions.sort_by(|one, other| {
-        let by_time = other.lamport.cmp(&one.lamport);
-        by_time.then_with(|| other.dot.cmp(&one.dot))
-    });
 }
 
 #[cfg(test)]

@@ -12,13 +12,13 @@ use std::time::Duration;
 
 use super::ballot::{ChangeKey, key};
 use super::{SeedMachine, Timer};
-use crate::proto::clocks::offset_words;
 use crate::proto::config::Flaw;
 use crate::proto::event::Event;
 use crate::proto::machine::{Conn, OpenError};
 use crate::proto::message::{Addr, Change, ChangeKind, Incarnation, Purpose, Role, Welcome};
 use crate::proto::registry::{MAX_AHEAD_MILLIS, Record, Status};
 use crate::proto::time::Time;
+use crate::proto::time::offset_words;
 use crate::proto::turn::Turn;
 
 /// Who wants to hear a judgement: this seed's own ballot, or another seed's.

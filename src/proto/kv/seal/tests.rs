@@ -1,6 +1,7 @@
 //! What seals stand for, and what a clock is without that.
 
 use super::*;
+use crate::proto::kv::write::is_sane_seal as is_sane;
 
 fn dot(replica: &str, count: u64) -> Dot {
     Dot { replica: replica.into(), count }

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::*;
 use crate::proto::kv::clock::MAX_EXTRA;
-use crate::proto::kv::seal::MAX_SEEN;
+use crate::proto::kv::ended::MAX_SEEN;
 use crate::proto::kv::snapshot::Snapshot;
 
 const NOW: Time = Time::from_millis(1_800_000_000_000);
@@ -276,7 +276,7 @@ impl Story {
             Step::Seal { at, which } => {
                 let names = self.stores[at].context().iter().zip(0..);
                 let chosen = names.filter(|((name, _), place)| {
-                    which & (1 << (place % 16)) != 0 && !seal::is_sealer(name)
+                    which & (1 << (place % 16)) != 0 && !name::is_sealer(name)
                 });
                 let chosen = chosen.map(|((name, count), _)| (name.clone(), count)).collect();
                 self.writes.extend(self.stores[at].seal(NOW, &chosen));
