@@ -25,7 +25,7 @@ pub const MAX_OPENING: usize = 1_024;
 /// First bytes of a link.
 pub const MAGIC: [u8; 4] = *b"RMIL";
 /// Version of the protocol; links between different versions are refused.
-pub const VERSION: u8 = 3;
+pub const VERSION: u8 = 4;
 /// Bytes of a frame's length.
 const HEADER: usize = 4;
 /// A piece of so many bytes is shared by the queues of those who are sent it: to copy less is cheaper

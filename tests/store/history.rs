@@ -263,7 +263,12 @@ fn what_hopping_clients_are_answered_in_trouble_is_causally_consistent() {
         events.len(),
         siblings(&events)
     );
-    assert_eq!(judge(&events), None);
+    if let Some(wrong) = judge(&events) {
+        let path = format!("{}/history-{}.txt", env!("CARGO_TARGET_TMPDIR"), std::process::id());
+        let lines: Vec<String> = events.iter().map(|event| format!("{event:?}")).collect();
+        std::fs::write(&path, lines.join("\n")).unwrap();
+        panic!("{wrong}; all that was done is in {path}");
+    }
     drop(events);
     assert!(is_enough(&replicas, &diary, done), "too little was done to show anything");
 }

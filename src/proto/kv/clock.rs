@@ -216,9 +216,9 @@ pub struct Seen {
 /// Greatest count in metadata: beyond, not every JSON reader keeps whole numbers apart (RFC 8259,
 /// section 6), so that a client could not hand it back; a million writes a second take 285 years.
 pub(super) const MAX_COUNT: u64 = (1 << 53) - 1;
-/// Single writes kept beyond a clock: they travel with each request and each write. With more, the
-/// lowest of them counts as seen together with all that was written before it at its replica.
-pub const MAX_EXTRA: usize = 16;
+/// Single writes kept beyond a clock: they travel with each request and each write. What is done with
+/// more is up to the store, which knows what of them still stands.
+pub const MAX_EXTRA: usize = 64;
 /// Longest name of a replica, bytes.
 const MAX_NAME: usize = 128;
 /// What a clock takes at most, bytes, by [`Clock::size`]: ten thousand lives of replicas that wrote.
@@ -323,36 +323,23 @@ impl Seen {
     /// Single writes that follow on what the clock has go into it, and the floor is only what is above
     /// it.
     fn settle(&mut self) {
-        let Self { clock, extra, floor } = self;
-        Self::settle_extra(clock, extra);
-        floor.0.retain(|(replica, count)| clock.get(replica) < *count);
+        self.extra.sort();
+        self.extra.dedup();
+        self.absorb(|clock, single| clock.get(&single.replica) + 1 >= single.count);
     }
 
-    fn settle_extra(clock: &mut Clock, extra: &mut Vec<Dot>) {
-        extra.sort();
-        extra.dedup();
-        let absorb = |clock: &mut Clock, extra: &mut Vec<Dot>| {
-            extra.retain(|single| {
-                let follows = clock.get(&single.replica) + 1 >= single.count;
-                if follows {
-                    clock.add(single);
-                }
-                !follows
-            });
-        };
-        absorb(clock, extra);
-        while extra.len() > MAX_EXTRA {
-            // The lowest one of the replica that has most of them.
-            let many = |of: &Dot| extra.iter().filter(|other| other.replica == of.replica).count();
-            let Some(lowest) = extra.iter().max_by_key(|single| many(single)).cloned() else {
-                return;
-            };
-            let lowest = extra.iter().find(|single| single.replica == lowest.replica).cloned();
-            if let Some(lowest) = lowest {
-                clock.add(&lowest);
+    /// Single writes for which that holds go into the clock, and what came before them at their
+    /// replica counts as seen, too; the lowest come first.
+    pub(super) fn absorb(&mut self, goes_in: impl Fn(&Clock, &Dot) -> bool) {
+        let Self { clock, extra, floor } = self;
+        extra.retain(|single| {
+            let goes_in = goes_in(clock, single);
+            if goes_in {
+                clock.add(single);
             }
-            absorb(clock, extra);
-        }
+            !goes_in
+        });
+        floor.0.retain(|(replica, count)| clock.get(replica) < *count);
     }
 
     /// A clock that covers all of it, and perhaps more: what a replica must have seen to serve this

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::clock::{Clock, Dot, MAX_COUNT, Replica, Seen};
+use super::clock::{Clock, Dot, MAX_COUNT, MAX_EXTRA, Replica, Seen};
 use super::name;
 use super::seal;
 use super::store::Store;
@@ -31,6 +31,28 @@ impl Store {
         seen.clock
             .retain(|replica, count| name::is_sealer(replica) || self.seals.count(replica) < count);
         self.seals.shorten_seen(seen);
+    }
+
+    /// Keeps at most [`MAX_EXTRA`] single writes in what a client has seen. Whoever serves it from then
+    /// on is as far as this replica, so whether it has seen what is gone here makes no difference to
+    /// anybody. Of those that stand it may have to forget some: what it writes then stands beside them.
+    /// Never does it count as having seen a version that it was not shown, or its next write would
+    /// take that away.
+    pub(super) fn keep_few(&self, seen: &mut Seen, was_just_shown: impl Fn(&Dot) -> bool) {
+        if seen.extra.len() <= MAX_EXTRA {
+            return;
+        }
+        self.seals.shorten_seen(seen);
+        seen.raise_floor(&self.context);
+        seen.absorb(|clock, single| !self.live.any_between(clock.get(&single.replica), single));
+        seen.extra.retain(|single| self.live.contains(single));
+        let mut too_many = seen.extra.len().saturating_sub(MAX_EXTRA);
+        seen.extra.retain(|single| {
+            let stays = too_many == 0 || was_just_shown(single);
+            too_many -= usize::from(!stays);
+            stays
+        });
+        seen.extra.truncate(MAX_EXTRA);
     }
 
     /// What a client has seen, kept short.

@@ -13,6 +13,7 @@
 
 pub mod clock;
 mod ended;
+mod live;
 mod name;
 pub mod replica;
 pub mod request;

@@ -180,6 +180,7 @@ impl Store {
                 self.versions.insert(key, versions);
             }
         }
+        self.live = self.versions.values().flatten().map(|version| &version.dot).collect();
         self.context = both;
         if let Cow::Owned(seals) = seals {
             self.seals = seals;

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::clock::{Clock, Dot, MAX_COUNT, Replica, Seen};
+use super::live::Live;
 use super::name;
 use super::seal::Seals;
 use super::value::{Value, ValueError};
@@ -71,6 +72,8 @@ pub struct Store {
     pub(super) context: Clock,
     pub(super) seals: Seals,
     pub(super) versions: BTreeMap<Arc<str>, Vec<Version>>,
+    /// The dots of these versions.
+    pub(super) live: Live,
     held: BTreeMap<Dot, Arc<Write>>,
     held_size: usize,
     log: VecDeque<Arc<Write>>,
@@ -111,6 +114,7 @@ impl Store {
             deletes: context.clone(),
             context,
             seals: kept,
+            live: of.values().flatten().map(|version| &version.dot).collect(),
             versions: of,
             held: BTreeMap::new(),
             held_size: 0,
@@ -219,6 +223,7 @@ impl Store {
         let mut seen = before.cloned().unwrap_or_default();
         self.get(key).iter().for_each(|version| version.tell(&mut seen));
         seen.raise_floor(&self.deletes);
+        self.keep_few(&mut seen, |dot| self.get(key).iter().any(|version| version.dot == *dot));
         self.keep_short(&mut seen);
         seen
     }
@@ -354,6 +359,7 @@ impl Store {
         // What it replaced is behind it: whoever has this write has had those.
         seen.extra.retain(|single| !write.replaces.contains(single));
         seen.add([write.dot.clone()]);
+        self.keep_few(&mut seen, |dot| *dot == write.dot);
         (write, seen)
     }
 
@@ -472,8 +478,15 @@ impl Store {
     fn apply_to_key(&mut self, write: &Write) {
         let past = self.seals.view(&write.past.clock);
         let versions = self.versions.entry(write.key.clone()).or_default();
-        versions.retain(|version| !write.had_seen(|dot| past.contains(dot), &version.dot));
+        versions.retain(|version| {
+            let stays = !write.had_seen(|dot| past.contains(dot), &version.dot);
+            if !stays {
+                self.live.remove(&version.dot);
+            }
+            stays
+        });
         if let Some(version) = write.version() {
+            self.live.add(&version.dot);
             // Most keys have one version, and a vector that grows by itself begins with four.
             versions.reserve_exact(1);
             versions.push(version);

@@ -50,12 +50,13 @@ impl Version {
         clock
     }
 
-    /// Lets a client that is shown it have seen it, and what its writer had seen.
+    /// Lets a client that is shown it have seen it, and what its writer had seen. The single writes are
+    /// still to be settled.
     pub(super) fn tell(&self, seen: &mut Seen) {
         seen.clock.merge(&self.past.clock);
         seen.clock.raise(&self.dot.replica, self.own);
         seen.floor.merge(&self.past.floor);
-        seen.add(self.past.extra.iter().chain([&self.dot]).cloned());
+        seen.extra.extend(self.past.extra.iter().chain([&self.dot]).cloned());
     }
 }
 

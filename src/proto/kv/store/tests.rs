@@ -187,10 +187,13 @@ enum Step {
 }
 
 const REPLICAS: usize = 3;
+/// Few keys make for trouble; more of them for clients that have seen some of everything.
 const KEYS: [&str; 2] = ["x", "y"];
+const MANY_KEYS: [&str; 12] = ["x", "y", "a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
+const CLIENTS: usize = 3;
 
-fn step() -> impl Strategy<Value = Step> {
-    let (at, key, client) = (0..REPLICAS, 0..KEYS.len(), 0..3usize);
+fn step(keys: usize) -> impl Strategy<Value = Step> {
+    let (at, key, client) = (0..REPLICAS, 0..keys, 0..CLIENTS);
     prop_oneof![
         4 => (at.clone(), key.clone(), client.clone(), any::<bool>())
             .prop_map(|(at, key, client, reads)| Step::Put { at, key, client, reads }),
@@ -209,18 +212,60 @@ fn step() -> impl Strategy<Value = Step> {
 struct Story {
     stores: Vec<Store>,
     clients: Vec<Option<Seen>>,
+    /// What each client was shown, with all that whoever wrote it was: of this metadata may say less,
+    /// never more.
+    shown: Vec<BTreeSet<Dot>>,
+    /// The same of the writer of each write, that write included.
+    knew: BTreeMap<Dot, BTreeSet<Dot>>,
     writes: Vec<Arc<Write>>,
     lives: usize,
 }
 
 impl Story {
+    fn new() -> Self {
+        Self {
+            stores: (0..REPLICAS).map(replica).collect(),
+            clients: vec![None; CLIENTS],
+            shown: vec![BTreeSet::new(); CLIENTS],
+            knew: BTreeMap::new(),
+            writes: Vec::new(),
+            lives: 0,
+        }
+    }
+
+    /// A client is shown a key at a replica.
+    fn show(&mut self, at: usize, key: &str, client: usize) {
+        for version in self.stores[at].get(key) {
+            self.shown[client].extend(self.knew[&version.dot].iter().cloned());
+        }
+    }
+
+    /// A client that says nothing has seen all that is there.
+    fn show_all(&mut self, at: usize, client: usize) {
+        let here = self.writes.iter().filter(|write| self.stores[at].has(&write.dot));
+        self.shown[client].extend(here.map(|write| write.dot.clone()));
+    }
+
+    /// A client has written; what that took away it had been shown.
+    fn wrote(&mut self, client: usize, write: Arc<Write>) {
+        let unseen = write.replaces.iter().find(|dot| !self.shown[client].contains(dot));
+        assert_eq!(unseen, None, "taken away by a client that was not shown it: {write:?}");
+        self.shown[client].insert(write.dot.clone());
+        self.knew.insert(write.dot.clone(), self.shown[client].clone());
+        self.writes.push(write);
+    }
+
     fn take(&mut self, step: Step) {
         match step {
             Step::Put { at, key, client, reads } => {
-                let key = KEYS[key];
+                let key = MANY_KEYS[key];
                 let Some(mut seen) = self.caught_up(at, client) else { return };
                 if reads {
                     seen = Some(self.stores[at].seen_with(key, seen.as_ref()));
+                    self.show(at, key, client);
+                }
+                if seen.is_none() {
+                    self.show_all(at, client);
                 }
                 let json = value(json!(self.writes.len()));
                 let stood = self.stores[at].get(key).to_vec();
@@ -230,13 +275,17 @@ impl Story {
                     replaced.filter(|dot| self.had_seen(&write, dot)).collect();
                 assert_eq!(write.replaces.iter().collect::<Vec<_>>(), replaced);
                 self.clients[client] = Some(seen);
-                self.writes.push(write);
+                self.wrote(client, write);
             }
             Step::Delete { at, key, client } => {
                 let Some(seen) = self.caught_up(at, client) else { return };
-                if let Some((write, seen)) = self.stores[at].delete(NOW, KEYS[key], seen.as_ref()) {
+                if seen.is_none() {
+                    self.show_all(at, client);
+                }
+                let deleted = self.stores[at].delete(NOW, MANY_KEYS[key], seen.as_ref());
+                if let Some((write, seen)) = deleted {
                     self.clients[client] = Some(seen);
-                    self.writes.push(write);
+                    self.wrote(client, write);
                 }
             }
             Step::Arrive { at, write } => {
@@ -375,14 +424,9 @@ proptest! {
     /// never one without its causal past; and once all have told each other, all hold the same.
     #[test]
     fn replicas_show_what_they_have_seen_and_converge(
-        steps in proptest::collection::vec(step(), 0..60)
+        steps in proptest::collection::vec(step(KEYS.len()), 0..60)
     ) {
-        let mut story = Story {
-            stores: (0..REPLICAS).map(replica).collect(),
-            clients: vec![None; 3],
-            writes: Vec::new(),
-            lives: 0,
-        };
+        let mut story = Story::new();
         for step in steps {
             story.take(step);
             story.check()?;
@@ -403,6 +447,22 @@ proptest! {
             let nothing = Clock::new();
             prop_assert_eq!(store.snapshot(&nothing), first.snapshot(&nothing));
             prop_assert!(!store.is_waiting());
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    /// However much a client has been shown in whatever order, its writes take away nothing that it
+    /// was not shown.
+    #[test]
+    fn clients_that_have_seen_some_of_much_take_away_only_that(
+        steps in proptest::collection::vec(step(MANY_KEYS.len()), 300..400)
+    ) {
+        let mut story = Story::new();
+        for step in steps {
+            story.take(step);
         }
     }
 }
@@ -448,6 +508,15 @@ fn metadata_of_a_client_that_never_reads_is_bounded() {
     }
     assert_eq!(seen.extra.len(), MAX_EXTRA, "{seen:?}");
     assert_eq!(seen.bound().get(store.name()), 200);
+    // It counts as having seen nothing that it was not shown; of what it wrote it may be told again.
+    for number in 0..100 {
+        let key = format!("k{number}");
+        (_, seen) = store.put(NOW, &key, value(json!("again")), Some(&seen));
+        assert!(shown(&store, &key).contains(&json!("theirs")), "{key}: {seen:?}");
+    }
+    seen = store.seen_with("k7", Some(&seen));
+    store.put(NOW, "k7", value(json!("settled")), Some(&seen));
+    assert_eq!(shown(&store, "k7"), [json!("settled")], "what was just shown is not forgotten");
 }
 
 /// One replica has heard of a delete of `k`, and the other one has not.
