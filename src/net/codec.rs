@@ -18,8 +18,9 @@ use crate::proto::kv::clock::MAX_CLOCK;
 use crate::proto::message::{Answer, Hello, Message, Records};
 
 /// Longest frame after the opening, bytes: the longest payload or value, and what is said around it,
-/// which for a write is what it replaces, and the two clocks of what it rests on.
-pub const MAX_FRAME: usize = MAX_PAYLOAD + 2 * MAX_CLOCK + (256 << 10);
+/// which for a write is what it replaces and the two clocks of what it rests on, and for a part of a
+/// snapshot the clock of the whole besides.
+pub const MAX_FRAME: usize = MAX_PAYLOAD + 3 * MAX_CLOCK + (256 << 10);
 /// Longest frame of the opening, bytes: a stranger must not make us hold more.
 pub const MAX_OPENING: usize = 1_024;
 /// First bytes of a link.
@@ -316,8 +317,8 @@ mod tests {
             encode(&message, &mut bytes).unwrap();
             assert_eq!(whole(&encoder.encode(&message).unwrap()), bytes);
         }
-        let twice = [&list(60_000)[..], &list(60_000)].concat();
-        let too_long = Message::List { request: 1, records: twice.into(), more: false };
+        let thrice = [list(60_000), list(60_000), list(60_000)].concat();
+        let too_long = Message::List { request: 1, records: thrice.into(), more: false };
         assert!(matches!(encoder.encode(&too_long), Err(EncodeError::TooLong(_))));
         assert_eq!(whole(&encoder.encode(&Message::Ping(7)).unwrap()).len(), 6);
     }

@@ -30,7 +30,7 @@ use crate::proto::kv::replica::{Reply, Request, StoreChange};
 use crate::proto::machine::{
     Command, Conn, Effect, Input, Keep, Machine, MemberEvent, OpenError, PublishError,
 };
-use crate::proto::message::{Addr, Hello, Message, Role, Welcome};
+use crate::proto::message::{Addr, Hello, Message, Purpose, Role, Welcome};
 use crate::proto::order::{Order, Outcome};
 use crate::proto::time::Time;
 use crate::storage::{Batch, OpenReplica, OpenStore, RegistryStore, ReplicaStore, StorageError};
@@ -368,7 +368,8 @@ impl<M: Machine + Send + 'static> Host<M> {
                 }
             }
             Inbound::Incoming { opened, hello, place } => {
-                if self.links.len() >= MAX_LINKS {
+                // A probe asks whether this process lives, and is gone with the answer.
+                if self.links.len() >= MAX_LINKS && hello.purpose != Purpose::Probe {
                     self.note(Severity::Warn, "link closed", "too many connections");
                     return;
                 }

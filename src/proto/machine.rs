@@ -88,7 +88,7 @@ pub enum Input {
 /// Why a connection could not be opened.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum OpenError {
-    /// Nobody listens there, or the connection was reset before an answer: hard evidence.
+    /// Nobody listens there: hard evidence.
     Unreachable,
     /// No answer in time.
     TimedOut,

@@ -139,7 +139,7 @@ pub enum Refusal {
     Old,
     /// Longer than [`MAX_PAYLOAD`].
     Long,
-    /// Number 0, or a life later than now.
+    /// A number that no message has.
     Nonsense,
     /// It was here before and has been dropped.
     Dropped,

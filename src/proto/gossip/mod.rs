@@ -101,7 +101,8 @@ pub struct Counters {
     pub wants: u64,
     /// Messages announced.
     pub announced: u64,
-    /// Messages refused: too old, from the future, or dropped from the list before.
+    /// Messages refused: too old, too long, dropped from the list before, or one origin or one hole in
+    /// its numbers more than is kept count of.
     pub refused: u64,
     /// Messages sent again because anti-entropy found that they had been lost.
     pub resent: u64,

@@ -171,8 +171,8 @@ impl Clock {
         self.0.iter().map(|(name, _)| name.len() + ENTRY).sum()
     }
 
-    /// Whether one more replica can be kept count of: beyond, nothing that carries a clock would fit a
-    /// frame. Those that are counted already always can.
+    /// Whether this replica can be kept count of: one that is counted already always can; beyond
+    /// [`MAX_CLOCK`] nothing that carries a clock would fit a frame.
     pub fn has_room_for(&self, replica: &str) -> bool {
         is_sane_name(replica)
             && (self.get(replica) > 0 || self.size() + replica.len() + ENTRY <= MAX_CLOCK)

@@ -15,7 +15,7 @@ use std::time::Duration;
 use super::clock::{Clock, Dot, Replica, Seen};
 pub use super::request::{Reply, Request, StoreChange, StoreCounters};
 use super::seal;
-use super::store::{Receipt, Store, Version, Write};
+use super::store::{Receipt, Store, Version, Write, WriteError};
 use super::transfer::Transfers;
 use crate::proto::event::Severity;
 use crate::proto::machine::{Conn, Effect};
@@ -461,7 +461,7 @@ impl Replication {
         paths: &Paths,
     ) -> bool {
         let mut applied = Vec::new();
-        let (mut gap, mut sane) = (false, true);
+        let (mut gap, mut crowded, mut sane) = (false, false, true);
         for write in writes {
             let (dot, key) = (write.dot.clone(), write.key.clone());
             if write.is_sane() {
@@ -471,8 +471,12 @@ impl Replication {
                 Ok(Receipt::Applied(writes)) => applied.extend(writes),
                 Ok(Receipt::Known) => self.counters.duplicates += 1,
                 Ok(Receipt::Held | Receipt::Dropped) => gap = true,
+                // A replica that counts other names than this one is honest all the same, and what else
+                // it sends may fit. One line tells of them all.
+                Err(WriteError::Replica) if crowded => self.counters.refused += 1,
                 Err(error) => {
                     self.counters.refused += 1;
+                    crowded = error == WriteError::Replica;
                     let Dot { replica, count } = dot;
                     let keys = vec![
                         ("replica", replica.to_string()),
@@ -481,9 +485,11 @@ impl Replication {
                         ("reason", error.to_string()),
                     ];
                     turn.note(Severity::Warn, "write refused", keys);
-                    // What came before it is applied, and has to be kept like anything that is.
-                    sane = false;
-                    break;
+                    if !crowded {
+                        // What came before it is applied, and has to be kept like anything that is.
+                        sane = false;
+                        break;
+                    }
                 }
             }
         }

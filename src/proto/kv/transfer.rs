@@ -110,7 +110,9 @@ impl Replication {
             }
             Message::SnapshotAsk { round, seen } => {
                 let sane = seen.as_ref().is_none_or(Clock::is_sane);
-                self.serve_snapshot(turn, conn, round, seen);
+                if sane {
+                    self.serve_snapshot(turn, conn, round, seen);
+                }
                 sane
             }
             Message::SnapshotPart {

@@ -486,7 +486,7 @@ impl PeerMachine {
 /// Why a connection did not come to be, in words.
 pub(super) fn open_error_words(error: &OpenError) -> String {
     match error {
-        OpenError::Unreachable => "connection refused or reset".to_owned(),
+        OpenError::Unreachable => "connection refused".to_owned(),
         OpenError::TimedOut => "no answer in time".to_owned(),
         OpenError::Refused(refusal) => refusal.reason.words().to_owned(),
         OpenError::Garbage => "something else listens there".to_owned(),

@@ -333,7 +333,7 @@ fn judge_dead(
         return Err("answered the probe".to_owned());
     }
     Ok(match result {
-        Err(OpenError::Unreachable) => "probe: connection refused or reset",
+        Err(OpenError::Unreachable) => "probe: connection refused",
         Err(OpenError::TimedOut) => "probe: no answer in time",
         Ok(_) | Err(OpenError::Refused(_) | OpenError::Garbage | OpenError::Local) => {
             "probe: something else listens there"

@@ -295,6 +295,39 @@ fn what_nobody_would_take_is_refused_where_it_is_asked_for() {
 }
 
 #[test]
+fn who_counts_other_names_than_fit_here_stays_linked_and_heard() {
+    let mut stage = Stage::new();
+    let mut known = Store::new("127.0.0.1:3@7".into());
+    let first = known.put(NOW, "k", value(json!(1)), None).0;
+    assert!(stage.hear(Message::Write(first)));
+    let mut full = crowd(0, (512 << 10) - 300);
+    full.merge(stage.replica.store().context());
+    let mut short = 0;
+    while full.has_room_for("127.0.0.1:2@7") {
+        full.raise(&format!("127.0.0.1:4@{short}").into(), 1);
+        short += 1;
+    }
+    stage.has_seen(full);
+    stage.effects.clear();
+    let mut batch = writes(2);
+    batch.push(known.put(NOW, "k", value(json!(2)), None).0);
+    assert!(stage.hear(Message::Writes(batch)), "it says what is so where it is");
+    assert_eq!(stage.replica.store().context().get("127.0.0.1:3@7"), 2, "and the rest counts");
+    assert_eq!(stage.replica.store().context().get("127.0.0.1:2@7"), 0);
+    let noted = |effect: &&Effect| matches!(effect, Effect::Log(_));
+    assert_eq!(stage.effects.iter().filter(noted).count(), 1, "one line for both");
+}
+
+#[test]
+fn a_question_that_makes_no_sense_is_not_answered() {
+    let mut stage = Stage::new();
+    stage.put("k", value(json!(1)));
+    let seen = Some(crowd(0, 600 << 10));
+    assert!(!stage.hear(Message::SnapshotAsk { round: 1, seen }));
+    assert_eq!(stage.sent(|message| matches!(message, Message::SnapshotPart { .. })), 0);
+}
+
+#[test]
 fn two_sides_of_a_cut_may_count_more_than_fits_and_still_talk() {
     let mut stage = Stage::new();
     stage.has_seen(crowd(0, 400 << 10));
