@@ -4,7 +4,7 @@ use std::io::{self, BufRead, Write};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::{Node, Options, Out};
+use super::node::{Node, Options, Out};
 use crate::proto::event::Severity;
 use crate::proto::time::Time;
 

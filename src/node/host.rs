@@ -4,34 +4,31 @@
 //! inputs that wait, lets the machine handle them, and only then writes each
 //! link's queue in one go: under load that is what a delivery costs.
 
-use std::any::Any;
 use std::collections::{HashMap, VecDeque};
-use std::fmt;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use tokio::net::tcp::OwnedWriteHalf;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep_until, timeout};
 
+use super::clock::Clock;
+use super::crowd::Place;
 use super::events::EventLog;
+use super::inbox::{Inbound, Inspection, Received};
 use super::link::Link;
-use super::listener::{self, Place, Port};
-use super::peer::Received;
+use super::listener::{self, Port};
 use crate::logging;
 use crate::net::codec::Encoder;
 use crate::net::handshake::Opened;
 use crate::proto::config::Network;
 use crate::proto::event::{Event, Severity};
 use crate::proto::gossip::MessageId;
-use crate::proto::kv::clock::Seen;
-use crate::proto::kv::replica::{Reply, Request, StoreChange};
+use crate::proto::kv::replica::{Reply, StoreChange};
 use crate::proto::machine::{
-    Command, Conn, Effect, Input, Keep, Machine, MemberEvent, OpenError, PublishError,
+    Command, Conn, Effect, Input, Keep, Machine, MemberEvent, PublishError,
 };
-use crate::proto::message::{Addr, Hello, Message, Purpose, Role, Welcome};
-use crate::proto::order::{Order, Outcome};
+use crate::proto::message::{Addr, Purpose, Role};
+use crate::proto::order::Outcome;
 use crate::proto::time::Time;
 use crate::storage::{Batch, OpenReplica, OpenStore, RegistryStore, ReplicaStore, StorageError};
 
@@ -45,116 +42,6 @@ const TURN: usize = 64;
 const FAREWELL: Duration = Duration::from_millis(300);
 /// Open connections in all; more are refused.
 const MAX_LINKS: usize = 16_384;
-
-/// What reaches the host.
-#[derive(Debug)]
-pub(super) enum Inbound {
-    Incoming {
-        opened: Opened,
-        hello: Hello,
-        place: Option<Place>,
-    },
-    Dialled {
-        conn: Conn,
-        result: Result<(Opened, Welcome), OpenError>,
-    },
-    Messages {
-        conn: Conn,
-        messages: Vec<Message>,
-        turn: OwnedSemaphorePermit,
-    },
-    Closed {
-        conn: Conn,
-        reason: Option<String>,
-    },
-    Writable {
-        conn: Conn,
-        write: OwnedWriteHalf,
-    },
-    Publish {
-        payload: Bytes,
-        answer: Option<oneshot::Sender<Result<MessageId, PublishError>>>,
-    },
-    /// Asks the store, as a client that has seen this.
-    Store {
-        request: Request,
-        seen: Option<Seen>,
-        answer: oneshot::Sender<Reply>,
-    },
-    /// Something else that an operator wants.
-    Operate {
-        order: Order,
-        answer: oneshot::Sender<Outcome>,
-    },
-    Leave,
-    Subscribe(mpsc::Sender<Received>, oneshot::Sender<()>),
-    Watch(mpsc::UnboundedSender<MemberEvent>, oneshot::Sender<()>),
-    /// Looks at the machine between two inputs.
-    Inspect(Inspection),
-    /// All batches up to this one are on disk.
-    Durable(u64),
-    /// The disk failed.
-    DiskFailed(String),
-}
-
-/// A look at a machine, which is named by its type.
-pub(super) struct Inspection(pub Look);
-
-type Look = Box<dyn FnOnce(&dyn Any) + Send>;
-
-impl fmt::Debug for Inspection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Inspection")
-    }
-}
-
-/// Wall clock at start plus a stopwatch, so that it never goes back, whoever sets the clock. The
-/// stopwatch goes on while the machine sleeps, so that a process that wakes up knows that it slept.
-#[derive(Clone, Copy, Debug)]
-struct Clock {
-    wall: Time,
-    start: Duration,
-}
-
-impl Clock {
-    fn start() -> Self {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let micros = u64::try_from(wall.as_micros()).unwrap_or(u64::MAX);
-        Self { wall: Time::from_micros(micros), start: stopwatch() }
-    }
-
-    fn now(&self) -> Time {
-        self.wall + stopwatch().saturating_sub(self.start)
-    }
-
-    /// When a timer that is due then has to go off. It stands still while the machine sleeps; what is
-    /// late by then is seen as late when the next input comes, or when it goes off.
-    fn instant(&self, time: Time) -> Instant {
-        Instant::now() + time.since(self.now())
-    }
-}
-
-/// Time since some moment in the past, in which the sleep of the machine counts.
-#[cfg(target_os = "linux")]
-fn stopwatch() -> Duration {
-    use nix::time::{ClockId, clock_gettime};
-    // Linux has this clock since 2.6.39; where it is not let through, the other one must do.
-    match clock_gettime(ClockId::CLOCK_BOOTTIME) {
-        Ok(time) => Duration::from(time),
-        Err(_) => since_first_use(),
-    }
-}
-
-/// Time since some moment in the past.
-#[cfg(not(target_os = "linux"))]
-fn stopwatch() -> Duration {
-    since_first_use()
-}
-
-fn since_first_use() -> Duration {
-    static FIRST: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
-    FIRST.get_or_init(Instant::now).elapsed()
-}
 
 /// A machine at work.
 pub(super) struct Host<M> {

@@ -15,8 +15,8 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::host::Inbound;
-use super::listener::Place;
+use super::crowd::Place;
+use super::inbox::Inbound;
 use super::queue::Queue;
 use crate::logging;
 use crate::net::codec::{self, Frame};

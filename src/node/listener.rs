@@ -8,8 +8,7 @@
 //! One port may serve links and something else: a link begins with the length of
 //! its hello, whose first byte is 0, and nothing that people type does.
 
-use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,8 +16,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
+use super::crowd::Crowd;
 use super::events::EventLog;
-use super::host::Inbound;
+use super::inbox::Inbound;
 use crate::net::handshake::{self, AcceptError};
 use crate::proto::config::Network;
 use crate::proto::event::{Event, Severity};
@@ -71,41 +71,6 @@ impl Port {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Counts connections by address.
-#[derive(Clone, Debug, Default)]
-struct Crowd(Arc<Mutex<HashMap<IpAddr, usize>>>);
-
-/// A place in a crowd, given back when dropped.
-#[derive(Debug)]
-pub(super) struct Place {
-    crowd: Crowd,
-    ip: IpAddr,
-}
-
-impl Crowd {
-    fn enter(&self, ip: IpAddr, most: usize) -> Option<Place> {
-        let mut count = lock(&self.0);
-        let entry = count.entry(ip).or_default();
-        if *entry >= most {
-            return None;
-        }
-        *entry += 1;
-        Some(Place { crowd: self.clone(), ip })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut count = lock(&self.crowd.0);
-        if let Some(entry) = count.get_mut(&self.ip) {
-            *entry -= 1;
-            if *entry == 0 {
-                count.remove(&self.ip);
-            }
-        }
-    }
 }
 
 /// Connections that have not said hello, in order of their coming.

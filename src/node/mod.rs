@@ -3,8 +3,11 @@
 //! `host` runs either machine, `link` is one connection, `listener` takes
 //! connections in; [`Peer`] and [`Seed`] are what programs hold.
 
+mod clock;
+mod crowd;
 mod events;
 mod host;
+mod inbox;
 mod link;
 mod listener;
 mod peer;
@@ -19,10 +22,9 @@ use rand::rngs::SysRng;
 use tokio::net::{TcpListener, TcpSocket};
 
 pub use events::EventLog;
+pub use inbox::Received;
 pub use listener::Port;
-pub use peer::{
-    MemberEvents, Messages, Peer, PeerGone, PeerHandle, PeerStatus, Publisher, Received,
-};
+pub use peer::{MemberEvents, Messages, Peer, PeerGone, PeerHandle, PeerStatus, Publisher};
 pub use seed::{Seed, SeedGone, SeedHandle, SeedStatus};
 
 /// Connections that may wait to be accepted.

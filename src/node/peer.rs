@@ -7,14 +7,15 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::events::EventLog;
-use super::host::{Host, Inbound, Inspection};
+use super::host::Host;
+use super::inbox::{Inbound, Inspection, Received};
 use super::listener::Port;
 use crate::proto::config::PeerConfig;
 use crate::proto::event::Event;
 use crate::proto::gossip::{Counters, MAX_PAYLOAD, MessageId};
 use crate::proto::kv::clock::Seen;
 use crate::proto::kv::replica::{Reply, Request};
-use crate::proto::machine::{Delivery, MemberEvent, PublishError};
+use crate::proto::machine::{MemberEvent, PublishError};
 use crate::proto::message::{Addr, Incarnation, Role};
 use crate::proto::order::{Order, Outcome};
 use crate::proto::peer::PeerMachine;
@@ -27,43 +28,6 @@ const WAITING: usize = 65_536;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the peer has stopped")]
 pub struct PeerGone;
-
-/// What a program receives.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Received {
-    /// A message, its own ones included; each once.
-    Message(Delivery),
-    /// The program did not keep up: that many messages were left out before the next one.
-    Missed(u64),
-}
-
-impl Received {
-    /// Hands a message to a subscriber; false if it is gone.
-    pub(super) fn offer(
-        subscriber: &mpsc::Sender<Received>,
-        missed: &mut u64,
-        delivery: &Delivery,
-    ) -> bool {
-        if *missed > 0 {
-            match subscriber.try_send(Received::Missed(*missed)) {
-                Ok(()) => *missed = 0,
-                Err(mpsc::error::TrySendError::Full(_)) => {
-                    *missed += 1;
-                    return true;
-                }
-                Err(mpsc::error::TrySendError::Closed(_)) => return false,
-            }
-        }
-        match subscriber.try_send(Received::Message(delivery.clone())) {
-            Ok(()) => true,
-            Err(mpsc::error::TrySendError::Full(_)) => {
-                *missed += 1;
-                true
-            }
-            Err(mpsc::error::TrySendError::Closed(_)) => false,
-        }
-    }
-}
 
 /// How it stands with a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,7 +5,8 @@ use std::any::Any;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use super::host::{Host, Inbound, Inspection};
+use super::host::Host;
+use super::inbox::{Inbound, Inspection};
 use super::listener::Port;
 use crate::proto::config::SeedConfig;
 use crate::proto::message::{Addr, Decision, Role, Standing};

@@ -1,10 +1,12 @@
 //! The two programs in a directory of their own, with a CONFIG of one seed.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 pub const SEED: &str = env!("CARGO_BIN_EXE_seed");
@@ -69,9 +71,16 @@ impl Place {
     }
 }
 
-/// An address that was free a moment ago.
+/// An address that was free a moment ago, and that nobody here had before: what a log says of it, it
+/// says of whoever is there next.
 pub fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    static HAD: Mutex<BTreeSet<SocketAddr>> = Mutex::new(BTreeSet::new());
+    loop {
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        if HAD.lock().unwrap().insert(address) {
+            return address;
+        }
+    }
 }
 
 /// A process; killed with the test.

@@ -1,15 +1,19 @@
-//! A peer that is told to stop leaves, however young it is.
+//! A peer that is told to stop leaves, however young it is, and what it wrote last stays.
 
 use std::time::Duration;
 
 use rand::RngExt;
-use rumormill::proto::config::{Flaw, PeerConfig};
+use rumormill::proto::config::{Flaw, Membership, Network, PeerConfig};
+use rumormill::proto::kv::replica::Request;
+use rumormill::proto::kv::store::Store;
+use rumormill::proto::kv::value::Value;
 use rumormill::proto::machine::Command;
 use rumormill::proto::registry::Status;
 
 use super::chaos::{brisk, for_all, from_env, peer_addr, with_seeds};
-use super::node::Kind;
+use super::node::{Kind, NodeId};
 use super::wire::Weather;
+use super::world::World;
 
 const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
@@ -54,4 +58,77 @@ fn a_peer_that_is_told_to_stop_in_its_first_moments_leaves() {
     let left = ended.iter().filter(|status| status.is_some()).count();
     println!("{left} of {runs} had been registered when they left");
     assert!(left > 0);
+}
+
+const PEERS: u8 = 5;
+
+/// A network of replicas at rest, with seeds or without.
+fn at_rest(number: u64) -> (World, Vec<NodeId>) {
+    let (mut world, network) = if number.is_multiple_of(2) {
+        let (world, network, _) = with_seeds(number, 3, Flaw::None);
+        (world, network)
+    } else {
+        (World::new(number), Network::without_seeds("simulated"))
+    };
+    let ids = (0..PEERS).map(|place| {
+        let membership = match network.has_seeds() {
+            true => Membership::Voted,
+            false => Membership::Open(vec![peer_addr(0)]),
+        };
+        let config =
+            PeerConfig { gossip_count: 0, membership, ..brisk(peer_addr(place), &network) };
+        let id = world.add(peer_addr(place), Kind::Peer(config));
+        world.start(id);
+        world.run_for(ms(200));
+        id
+    });
+    let ids = ids.collect();
+    world.run_for(ms(4_000));
+    (world, ids)
+}
+
+fn store(world: &World, id: NodeId) -> &Store {
+    world.nodes[id].peer().unwrap().replica().store()
+}
+
+/// One replica writes, knows that it is durable, and is told to stop; its disk is never seen again.
+fn writes_and_leaves(number: u64) {
+    let (mut world, ids) = at_rest(number);
+    world.weather = Weather { latency: (ms(1), ms(60)), ..Weather::default() };
+    let goes = ids[world.rng.random_range(0..ids.len())];
+    // A young one has links of which the others have not made up their minds yet.
+    if world.rng.random_bool(0.5) {
+        world.crash(goes);
+        world.lose_shelf(goes);
+        world.run_for(ms(3_000));
+        world.start(goes);
+        let young = world.rng.random_range(50..600);
+        world.run_for(ms(young));
+    }
+    let hangs = ids.iter().copied().find(|id| *id != goes && world.rng.random_bool(0.1));
+    let neighbours = world.nodes[goes].peer().unwrap().neighbours();
+    if neighbours.iter().all(|addr| hangs.is_some_and(|id| world.nodes[id].addr == *addr)) {
+        return; // nobody could have it
+    }
+    hangs.iter().for_each(|id| world.hang(*id));
+    let request = Request::Put("last".into(), Value::new(&number.into()).unwrap());
+    world.command(goes, Command::Store { token: 1, request, seen: None });
+    world.run_for(ms(20));
+    assert_eq!(store(&world, goes).get("last").len(), 1, "number {number}: it was written");
+    world.command(goes, Command::Leave);
+    world.run_for(ms(3_000));
+    assert!(!world.nodes[goes].is_up(), "number {number}");
+    world.run_for(ms(5_000));
+    for id in ids.into_iter().filter(|id| *id != goes && Some(*id) != hangs) {
+        assert_eq!(store(&world, id).get("last").len(), 1, "number {number}: {id:?} lacks it");
+    }
+}
+
+#[test]
+fn what_a_replica_wrote_before_it_left_stays() {
+    let (first, runs) = match from_env("RUMORMILL_SIM_SEED") {
+        Some(number) => (number, 1),
+        None => (0, from_env("RUMORMILL_SIM_RUNS").unwrap_or(400)),
+    };
+    for_all(first..first + runs, writes_and_leaves);
 }

@@ -4,11 +4,11 @@ use std::collections::HashMap;
 
 use tokio::sync::oneshot;
 
-use super::{Host, Inbound};
+use super::Host;
 use crate::logging;
 use crate::net::handshake::{self, Opened};
+use crate::node::inbox::{Inbound, Received};
 use crate::node::link::{Flushed, Link};
-use crate::node::peer::Received;
 use crate::proto::event::Severity;
 use crate::proto::machine::{Conn, Effect, Input, Machine};
 use crate::proto::message::{Answer, Message};

@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::rumors::{Rumors, Timer};
 use super::runs::{gather, is_sane};
-use super::spread::{Rumors, Timer};
 use crate::proto::machine::Conn;
 use crate::proto::message::{Message, Runs, Tag};
 use crate::proto::turn::Turn;
@@ -41,12 +41,6 @@ const MAX_NUMBERS: u64 = 1 << 16;
 const PARENT_SILENT: Duration = Duration::from_millis(400);
 /// An announcer that was grafted stays eager this long.
 const GRAFTED_FOR: Duration = Duration::from_secs(10);
-
-#[derive(Clone, Debug, Default)]
-pub(super) struct Missing {
-    announcers: Vec<Conn>,
-    asked: usize,
-}
 
 impl Rumors {
     /// The other side announces messages. False if the announcement makes no sense.

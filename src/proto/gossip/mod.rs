@@ -1,16 +1,18 @@
 //! Gossip: what a message is, which ones are known, and how they spread.
 //!
-//! `list` keeps the messages, `runs` the numbers seen, `spread` decides over
-//! which links a message goes, `announce` asks for what did not come, and `sync`
-//! finds what was lost all the same, by `reconcile`, which walks `index`
-//! (DESIGN.md, section 4).
+//! `list` keeps the messages, `runs` the numbers seen, and `rumors` what was said
+//! over each link; `spread` decides over which links a message goes, `announce`
+//! asks for what did not come, and `sync` finds what was lost all the same, by
+//! `reconcile`, which walks `index` (DESIGN.md, section 4).
 
 mod announce;
+mod exchange;
 pub mod index;
 pub mod list;
 pub mod reconcile;
+pub mod rumors;
 pub mod runs;
-pub mod spread;
+mod spread;
 mod sync;
 mod window;
 

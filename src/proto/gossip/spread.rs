@@ -19,249 +19,27 @@
 //! What must stay true: a message crosses a link at most once in each
 //! direction, and is handed to the application once.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
 use rand::RngExt;
 use rand::rngs::SmallRng;
 
-use super::announce::Missing;
-use super::list::{MessageList, Offer, Refusal};
-use super::sync::Exchange;
-use super::window::Window;
-use super::{Counters, MAX_PAYLOAD, MessageId};
-use crate::proto::config::{Flaw, Overlay, PeerConfig};
+use super::list::{Offer, Refusal};
+use super::rumors::{Announcement, EXPIRE_INTERVAL, Rumors, Timer};
+use super::{MAX_PAYLOAD, MessageId};
+use crate::proto::config::Flaw;
 use crate::proto::event::{Event, Severity};
-use crate::proto::kv::replica::Paths;
 use crate::proto::machine::{Conn, Delivery, Effect, PublishError};
-use crate::proto::message::{Addr, Gossip, Incarnation, Message, Tag};
-use crate::proto::time::Time;
-use crate::proto::timers::Timers;
+use crate::proto::message::{Addr, Gossip, Incarnation, Message};
 use crate::proto::turn::Turn;
-
 /// Announcements gather this long. A lost push waits for one announcement; lost links, the usual
 /// cause, are answered by grafts at once, so bytes decide: at 100 messages a second this makes one
 /// frame of ten announcements.
 const HAVE_INTERVAL: Duration = Duration::from_millis(100);
 /// Announcements that wait for one link before they are sent early.
 const HAVE_BATCH: usize = 4_096;
-/// How often what is too old is dropped.
-const EXPIRE_INTERVAL: Duration = Duration::from_secs(30);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Timer {
-    /// Send the announcements that have gathered.
-    Have,
-    /// Ask for a missing message.
-    Want(Tag, u64),
-    /// Links that helped out for the parent may be lazy again.
-    Regraft,
-    /// Push what has been gathered.
-    Push,
-    /// Drop what is too old.
-    Expire,
-    /// Ask whether a comparison has ended well.
-    Confirm(Conn),
-}
-
-/// What is remembered of one link.
-#[derive(Debug)]
-pub(super) struct Link {
-    pub peer: Addr,
-    /// Messages pushed or sent over this link, by place.
-    pub sent: Window,
-    /// Messages that the other side is known to have.
-    pub known: Window,
-    /// When it came up.
-    pub since: Time,
-    /// It is open for one comparison only: nothing is pushed or announced over it.
-    pub guest: bool,
-    /// The comparison that is under way.
-    pub exchange: Exchange,
-    /// The other side wants messages pushed.
-    eager: bool,
-    /// What we have last told it that we want; eager unless told otherwise.
-    wish: bool,
-    /// It helps out for the parent until then.
-    pub grafted: Option<Time>,
-    /// When it last pushed something.
-    pub pushed: Time,
-    /// Messages gathered for it, by place.
-    gathered: Vec<u64>,
-    /// Messages to announce.
-    pub announce: Vec<Announcement>,
-    pub congested: bool,
-    pub round_trip: Option<Duration>,
-}
-
-/// A message to announce, if the other side has not told of it by then.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Announcement {
-    pub origin: usize,
-    pub number: u64,
-    pub place: u64,
-}
-
-/// The gossip half of a peer: the message list, and what is known of each link.
-#[derive(Debug)]
-pub struct Rumors {
-    me: Addr,
-    life: Incarnation,
-    numbers_used: u64,
-    flaw: Flaw,
-    /// How long messages are gathered before they are pushed to others than the parent.
-    gather: Duration,
-    /// Everybody says what it has to say to everybody itself.
-    direct: bool,
-    pub(super) list: MessageList,
-    pub(super) links: BTreeMap<Conn, Link>,
-    pub(super) parent: Option<Conn>,
-    /// This peer is the root of the tree.
-    root: bool,
-    pub(super) missing: BTreeMap<(Tag, u64), Missing>,
-    pub(super) timers: Timers<Timer>,
-    pub(super) counters: Counters,
-}
-
 impl Rumors {
-    /// Of a peer with these settings; not started.
-    pub fn new(config: &PeerConfig) -> Self {
-        Self {
-            me: config.me,
-            life: 0,
-            numbers_used: 0,
-            flaw: config.flaw,
-            gather: config.gather,
-            direct: config.overlay == Overlay::Full,
-            list: MessageList::default(),
-            links: BTreeMap::new(),
-            parent: None,
-            root: false,
-            missing: BTreeMap::new(),
-            timers: Timers::default(),
-            counters: Counters::default(),
-        }
-    }
-
-    /// Begins a life.
-    pub fn start(&mut self, now: Time, life: Incarnation) {
-        self.life = life;
-        self.timers.set(Timer::Expire, now + EXPIRE_INTERVAL);
-    }
-
-    /// What happened so far.
-    pub fn counters(&self) -> &Counters {
-        &self.counters
-    }
-
-    /// The messages held.
-    pub fn list(&self) -> &MessageList {
-        &self.list
-    }
-
-    /// When a timer is due.
-    pub fn wake_at(&self) -> Option<Time> {
-        self.timers.next()
-    }
-
-    /// A link is up. It starts eager, unless it is open for one comparison only.
-    pub(crate) fn link_up(&mut self, now: Time, conn: Conn, peer: Addr, guest: bool) {
-        let start = self.list.first_place();
-        self.links.insert(
-            conn,
-            Link {
-                peer,
-                sent: Window::starting(start),
-                known: Window::starting(start),
-                since: now,
-                guest,
-                exchange: Exchange::starting(start),
-                eager: true,
-                wish: true,
-                grafted: None,
-                pushed: Time::default(),
-                gathered: Vec::new(),
-                announce: Vec::new(),
-                congested: false,
-                round_trip: None,
-            },
-        );
-    }
-
-    /// A link is gone.
-    pub(crate) fn link_down(&mut self, conn: Conn) {
-        self.links.remove(&conn);
-        self.timers.cancel(&Timer::Confirm(conn));
-        if self.parent == Some(conn) {
-            self.parent = None;
-        }
-    }
-
-    /// Takes a link as the parent, or none; `root` if this peer is the oldest member. The other
-    /// sides are told what changes for them.
-    pub(crate) fn set_parent(&mut self, turn: &mut Turn<'_>, parent: Option<Conn>, root: bool) {
-        self.parent = parent;
-        self.root = root;
-        self.tell_wishes(turn);
-    }
-
-    pub(super) fn tell_wishes(&mut self, turn: &mut Turn<'_>) {
-        let orphan = self.parent.is_none() && !self.root;
-        for (conn, link) in self.links.iter_mut().filter(|(_, link)| !link.guest) {
-            link.grafted = link.grafted.filter(|until| *until > turn.now);
-            let wish = orphan || self.parent == Some(*conn) || link.grafted.is_some();
-            if wish == link.wish {
-                continue;
-            }
-            link.wish = wish;
-            if wish {
-                self.counters.grafts += 1;
-                turn.send(*conn, Message::Graft);
-            } else {
-                self.counters.prunes += 1;
-                turn.send(*conn, Message::Prune);
-            }
-        }
-    }
-
-    /// The other side of a link wants messages pushed, or only announced.
-    pub(crate) fn set_eager(&mut self, conn: Conn, eager: bool) {
-        if let Some(link) = self.links.get_mut(&conn) {
-            link.eager = eager;
-        }
-    }
-
-    /// A round trip over a link was measured.
-    pub(crate) fn round_trip(&mut self, conn: Conn, sample: Duration) {
-        if let Some(link) = self.links.get_mut(&conn) {
-            // Smoothed as in RFC 6298, section 2: 7/8 old and 1/8 new.
-            link.round_trip = Some(match link.round_trip {
-                None => sample,
-                Some(old) => old.mul_f64(0.875) + sample.mul_f64(0.125),
-            });
-        }
-    }
-
-    /// A link's queue has filled, or emptied.
-    pub(crate) fn set_congested(&mut self, conn: Conn, congested: bool) {
-        if let Some(link) = self.links.get_mut(&conn) {
-            link.congested = congested;
-        }
-    }
-
-    /// The links over which messages are pushed, and all links between neighbours.
-    pub(crate) fn paths(&self) -> Paths {
-        let links = self.links.iter().filter(|(_, link)| !link.guest);
-        let eager = |(conn, link): &(&Conn, &Link)| {
-            (link.eager || self.parent == Some(**conn)) && !link.congested
-        };
-        Paths {
-            eager: links.clone().filter(eager).map(|(conn, _)| *conn).collect(),
-            all: links.map(|(conn, _)| *conn).collect(),
-        }
-    }
-
     /// Publishes a payload of this peer's own.
     pub(crate) fn publish(
         &mut self,
@@ -406,11 +184,6 @@ impl Rumors {
                 turn.send(*conn, Message::Gossip(self.list.outgoing(turn.now, entry)));
             }
         }
-    }
-
-    /// Whether messages wait to be pushed.
-    pub fn is_gathering(&self) -> bool {
-        self.links.values().any(|link| !link.gathered.is_empty())
     }
 
     fn expire(&mut self, turn: &mut Turn<'_>) {

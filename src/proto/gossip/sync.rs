@@ -18,8 +18,7 @@ use rand::rngs::SmallRng;
 
 use super::list::MAX_MESSAGES;
 use super::reconcile::{self, Findings};
-use super::spread::{Rumors, Timer};
-use super::window::Window;
+use super::rumors::{Rumors, Timer};
 use crate::proto::event::Severity;
 use crate::proto::machine::Conn;
 use crate::proto::message::{Message, Parts, Print, Ranges};
@@ -29,8 +28,6 @@ use crate::proto::turn::Turn;
 /// A message that came so recently is still on its way by gossip: sending it again would only
 /// double it. Longer than any peer leaves out of its comparisons what is fresh.
 const SETTLE: Duration = Duration::from_secs(3);
-/// A question that is not answered for so long is not waited for any more.
-const PATIENCE: Duration = Duration::from_secs(3);
 /// After this long a question that is not answered, or messages that were sent, are followed by
 /// another digest, so that a round ends only when the digests match or nothing is to be done about
 /// it. Some round trips, and longer than a busy peer takes.
@@ -44,58 +41,10 @@ const STEP_BYTES: u64 = 16;
 /// Bytes of an identity in a list of all.
 const ID_BYTES: u64 = 32;
 
-/// Questions open at the same time at most: each side asks one, and answers to it ask again.
-const MAX_OPEN: usize = 8;
-
-/// How it stands with the comparison over one link.
-#[derive(Debug)]
-pub(super) struct Exchange {
-    /// Number of the last question asked.
-    round: u64,
-    /// Questions that nothing has answered yet, and when they were asked.
-    open: Vec<(u64, Time)>,
-    /// Messages sent since the first of them, of which an answer cannot tell.
-    pub unsettled: Window,
-    /// Digests that followed the last round.
-    confirmed: u8,
-    compared: u64,
-    sent: u64,
-    bytes: u64,
-}
-
-impl Exchange {
-    /// Of a link on which nothing before that place matters.
-    pub fn starting(start: u64) -> Self {
-        let unsettled = Window::starting(start);
-        let (round, open, confirmed) = (0, Vec::new(), 0);
-        Self { round, open, unsettled, confirmed, compared: 0, sent: 0, bytes: 0 }
-    }
-
-    /// Begins to remember what is sent after a question to the other side; returns its number.
-    /// Questions that are open stay so: both sides may ask at the same time.
-    fn ask(&mut self, now: Time, start: u64) -> u64 {
-        self.round += 1;
-        self.open.retain(|(_, at)| now.since(*at) <= PATIENCE);
-        if self.open.is_empty() {
-            self.unsettled = Window::starting(start);
-        } else if self.open.len() >= MAX_OPEN {
-            self.open.remove(0);
-        }
-        self.open.push((self.round, now));
-        self.round
-    }
-
-    /// Closes a question that is answered, and says when it was asked; none if it is not open.
-    fn answered(&mut self, to: u64) -> Option<Time> {
-        let place = self.open.iter().position(|(round, _)| *round == to)?;
-        Some(self.open.remove(place).1)
-    }
-}
-
 impl Rumors {
     /// Whether the other side still owes an answer.
     pub(crate) fn is_asking(&self, conn: Conn) -> bool {
-        self.links.get(&conn).is_some_and(|link| !link.exchange.open.is_empty())
+        self.links.get(&conn).is_some_and(|link| link.exchange.is_asking())
     }
 
     /// Begins a round with the peer at the other end; with `all`, over what is so fresh, too, that

@@ -12,7 +12,9 @@
 //! Almeida, Baquero et al., 2014).
 
 pub mod clock;
+mod durable;
 mod ended;
+mod frames;
 mod live;
 mod name;
 pub mod replica;
@@ -20,6 +22,7 @@ pub mod request;
 pub mod seal;
 pub mod snapshot;
 pub mod store;
+mod talk;
 mod transfer;
 pub mod value;
 pub mod write;

@@ -7,33 +7,36 @@
 //! a write of its own nor the answer to a read, so no dot is ever used twice; and
 //! no answer is older than what its client has seen.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::clock::{Clock, Dot, Replica, Seen};
+pub use super::durable::Paths;
+use super::durable::{Durability, Later};
+use super::frames::{frames, last_is_last};
 pub use super::request::{Reply, Request, StoreChange, StoreCounters};
 use super::seal;
+use super::snapshot::{Merged, Snapshot};
 use super::store::{Receipt, Store, Version, Write, WriteError};
-use super::transfer::Transfers;
+use super::talk::Talks;
+use super::transfer::{FETCH_PATIENCE, Heard, Transfers};
 use crate::proto::event::Severity;
-use crate::proto::machine::{Conn, Effect};
+use crate::proto::machine::Conn;
 use crate::proto::message::Message;
 use crate::proto::order::{Holding, Outcome};
 use crate::proto::time::Time;
 use crate::proto::timers::Timers;
 use crate::proto::turn::Turn;
 
-/// Between two questions to one neighbour because something is missing.
-const ASK_AGAIN: Duration = Duration::from_millis(50);
-/// Between two times that one neighbour is told of lives that are ended here.
-const TELL_AGAIN: Duration = Duration::from_secs(1);
 /// After a write all neighbours are told what has been seen, so late: a push that was lost, because
 /// the tree changed under it, is then asked for.
 const ANNOUNCE_AFTER: Duration = Duration::from_millis(100);
-/// Bytes of writes or versions in one frame, roughly: frames of others get their turn in between.
-pub(super) const FRAME: usize = 256 << 10;
+/// Whatever neighbours were told so long ago they have asked for, if they lacked it.
+const SETTLED: Duration = Duration::from_secs(1);
+/// Bytes of the latest writes that a replica hands over when it leaves.
+const HANDED_OVER: usize = 4 << 20;
 /// Between two looks for lives that are over: those are ended that were so at both.
 const LOOK_FOR_ENDED: Duration = Duration::from_secs(10);
 /// The look of whoever has others before it is so much later for each: they have ended what they see
@@ -58,29 +61,30 @@ pub(super) enum Timer {
     Seal,
 }
 
-/// Done once what it rests on is durable.
-#[derive(Debug)]
-pub(super) enum Later {
-    Spread(Arc<Write>),
-    Say(Conn, Message),
-    Close(Conn),
-    Answer(u64, Reply),
-    Operated(u64, Outcome),
-}
-
 #[derive(Debug)]
 struct Waiting {
     request: Request,
     seen: Seen,
 }
 
-/// The links that a replica may use at the moment.
-#[derive(Clone, Debug, Default)]
-pub struct Paths {
-    /// Where gossip is pushed.
-    pub eager: Vec<Conn>,
-    /// All neighbours.
-    pub all: Vec<Conn>,
+/// What all neighbours have been told that was seen here.
+#[derive(Debug, Default)]
+struct Announced {
+    last: (Time, Clock),
+    /// The one before it, or an earlier one: neighbours have what is in it, or it is on its way.
+    settled: Clock,
+}
+
+impl Announced {
+    fn tell(&mut self, now: Time, context: &Clock) {
+        if now.since(self.last.0) >= SETTLED {
+            self.settled = std::mem::replace(&mut self.last, (now, context.clone())).1;
+        }
+    }
+
+    fn settled(&self, now: Time) -> &Clock {
+        if now.since(self.last.0) >= SETTLED { &self.last.1 } else { &self.settled }
+    }
 }
 
 /// A replica among others.
@@ -88,21 +92,14 @@ pub struct Paths {
 pub struct Replication {
     pub(super) store: Store,
     causal_wait: Duration,
-    batches_used: u64,
-    durable: u64,
-    later: VecDeque<(u64, Later)>,
+    durability: Durability,
     waiting: BTreeMap<u64, Waiting>,
-    asked: BTreeMap<Conn, Time>,
-    /// When a neighbour was last sent what it lacks; and what it has said since that it has, with what
-    /// was here by then.
-    repaired: BTreeMap<Conn, Time>,
-    owed: BTreeMap<Conn, (Clock, Clock)>,
-    /// When a neighbour was last told how far lives came that it names and that are ended here.
-    told: BTreeMap<Conn, Time>,
+    talks: Talks,
     /// So many lives end together, from so many replicas on.
     seal_from: usize,
     /// Lives that were over at the last look, and their last writes.
     over: Clock,
+    announced: Announced,
     pub(super) transfers: Transfers,
     pub(super) counters: StoreCounters,
     pub(super) timers: Timers<Timer>,
@@ -114,16 +111,12 @@ impl Replication {
         Self {
             store,
             causal_wait,
-            batches_used: 0,
-            durable: 0,
-            later: VecDeque::new(),
+            durability: Durability::default(),
             waiting: BTreeMap::new(),
-            asked: BTreeMap::new(),
-            repaired: BTreeMap::new(),
-            owed: BTreeMap::new(),
-            told: BTreeMap::new(),
+            talks: Talks::default(),
             seal_from,
             over: Clock::new(),
+            announced: Announced::default(),
             transfers: Transfers::default(),
             counters: StoreCounters::default(),
             timers: Timers::default(),
@@ -153,47 +146,14 @@ impl Replication {
         if self.store.count(name) == 0 && self.store.count(&seal::sealer(name)) == 0 {
             self.store.rename(fresh_name);
             let name = self.store.name().clone();
-            self.persist(turn, vec![StoreChange::Named(name)]);
+            self.durability.persist(turn, vec![StoreChange::Named(name)]);
         }
         self.look_for_ended(turn);
     }
 
-    pub(super) fn persist(&mut self, turn: &mut Turn<'_>, changes: Vec<StoreChange>) {
-        self.batches_used += 1;
-        turn.effects.push(Effect::PersistStore { batch: self.batches_used, changes });
-    }
-
     /// All batches up to this one are on disk.
     pub(crate) fn persisted(&mut self, turn: &mut Turn<'_>, batch: u64, paths: &Paths) {
-        self.durable = self.durable.max(batch);
-        while self.later.front().is_some_and(|(batch, _)| *batch <= self.durable) {
-            if let Some((_, later)) = self.later.pop_front() {
-                Self::perform(turn, later, paths);
-            }
-        }
-    }
-
-    fn perform(turn: &mut Turn<'_>, later: Later, paths: &Paths) {
-        match later {
-            Later::Spread(write) => turn.send_many(paths.eager.clone(), Message::Write(write)),
-            Later::Say(conn, message) => turn.send(conn, message),
-            Later::Close(conn) => turn.close(conn),
-            Later::Answer(token, reply) => {
-                turn.effects.push(Effect::Stored { token, reply });
-            }
-            Later::Operated(token, outcome) => {
-                turn.effects.push(Effect::Operated { token, outcome });
-            }
-        }
-    }
-
-    /// Does something once all that was said to be written so far is durable.
-    pub(super) fn when_durable(&mut self, turn: &mut Turn<'_>, later: Later, paths: &Paths) {
-        if self.durable == self.batches_used {
-            Self::perform(turn, later, paths);
-        } else {
-            self.later.push_back((self.batches_used, later));
-        }
+        self.durability.persisted(turn, batch, paths);
     }
 
     /// A client asks for something, having seen that.
@@ -217,7 +177,7 @@ impl Replication {
             Some(seen) if !self.store.is_as_far_as(&seen) => {
                 if self.causal_wait.is_zero() || self.waiting.len() >= MAX_WAITING {
                     self.counters.behind += 1;
-                    self.when_durable(turn, Later::Answer(token, Reply::Behind), paths);
+                    self.durability.when_durable(turn, Later::Answer(token, Reply::Behind), paths);
                     return;
                 }
                 self.waiting.insert(token, Waiting { request, seen });
@@ -277,7 +237,7 @@ impl Replication {
                 }
             },
         };
-        self.when_durable(turn, Later::Answer(token, reply), paths);
+        self.durability.when_durable(turn, Later::Answer(token, reply), paths);
     }
 
     /// What is to be kept of writes that were just applied.
@@ -341,9 +301,9 @@ impl Replication {
         {
             self.counters.seals += 1;
             let changes = self.changes(std::slice::from_ref(&write));
-            self.persist(turn, changes);
+            self.durability.persist(turn, changes);
             self.timers.set_if_unset(Timer::Announce, turn.now + ANNOUNCE_AFTER);
-            self.when_durable(turn, Later::Spread(write), paths);
+            self.durability.when_durable(turn, Later::Spread(write), paths);
         }
         self.look_for_ended(turn);
     }
@@ -357,17 +317,17 @@ impl Replication {
         self.counters.written += 1;
         self.timers.set_if_unset(Timer::Announce, turn.now + ANNOUNCE_AFTER);
         let changes = self.changes(std::slice::from_ref(&write));
-        self.persist(turn, changes);
+        self.durability.persist(turn, changes);
         self.look_for_ended(turn);
-        self.when_durable(turn, Later::Spread(write), paths);
+        self.durability.when_durable(turn, Later::Spread(write), paths);
     }
 
     /// Asks a neighbour what it has seen, unless it was asked just now.
     fn compare(&mut self, turn: &mut Turn<'_>, conn: Conn) {
-        if self.asked.get(&conn).is_some_and(|at| turn.now.since(*at) < ASK_AGAIN) {
+        if self.talks.has_just_asked(turn.now, conn) {
             return;
         }
-        self.asked.insert(conn, turn.now);
+        self.talks.asks(turn.now, conn);
         self.tell_context(turn, conn, true);
     }
 
@@ -378,7 +338,7 @@ impl Replication {
         }
         let context = self.store.context_with_own();
         let message = Message::StoreContext { context, answer };
-        self.when_durable(turn, Later::Say(conn, message), &Paths::default());
+        self.durability.say(turn, conn, message);
     }
 
     /// What is held under a key, or the keys.
@@ -400,28 +360,37 @@ impl Replication {
                 .collect(),
         };
         for message in messages {
-            self.when_durable(turn, Later::Say(conn, message), &Paths::default());
+            self.durability.say(turn, conn, message);
         }
-        self.when_durable(turn, Later::Close(conn), &Paths::default());
+        self.durability.when_durable(turn, Later::Close(conn), &Paths::default());
     }
 
     /// Answers an operator once what the answer rests on is durable.
     pub(crate) fn operated(&mut self, turn: &mut Turn<'_>, token: u64, outcome: Outcome) {
-        self.when_durable(turn, Later::Operated(token, outcome), &Paths::default());
+        self.durability.when_durable(turn, Later::Operated(token, outcome), &Paths::default());
     }
 
     /// A round of comparison with a neighbour.
     pub(crate) fn begin_sync(&mut self, turn: &mut Turn<'_>, conn: Conn) {
-        self.asked.insert(conn, turn.now);
+        self.talks.asks(turn.now, conn);
         self.tell_context(turn, conn, true);
+    }
+
+    /// This peer leaves: what has come to be here last goes to all neighbours. A push may have reached
+    /// none that wants it, and nobody can ask for it any more.
+    pub(crate) fn hand_over(&mut self, turn: &mut Turn<'_>, paths: &Paths) {
+        let settled = self.announced.settled(turn.now);
+        let latest = self.store.latest_beyond(settled, HANDED_OVER);
+        for frame in frames(latest, |write| write.size()) {
+            for conn in &paths.all {
+                self.durability.say(turn, *conn, Message::Writes(frame.clone()));
+            }
+        }
     }
 
     /// A link is gone.
     pub(crate) fn link_down(&mut self, conn: Conn) {
-        self.asked.remove(&conn);
-        self.repaired.remove(&conn);
-        self.owed.remove(&conn);
-        self.told.remove(&conn);
+        self.talks.link_down(conn);
         self.timers.cancel(&Timer::Repair(conn));
         if self.transfers.link_down(conn) {
             self.timers.cancel(&Timer::Fetch);
@@ -497,7 +466,7 @@ impl Replication {
             self.counters.received += applied.len() as u64;
             self.timers.set_if_unset(Timer::Announce, turn.now + ANNOUNCE_AFTER);
             let changes = self.changes(&applied);
-            self.persist(turn, changes);
+            self.durability.persist(turn, changes);
             self.look_for_ended(turn);
             // They are durable where they were written, so they may go on at once. What had been lost
             // goes on, too: others behind us may lack it as well, and who does not stops it.
@@ -518,6 +487,115 @@ impl Replication {
         sane
     }
 
+    /// Something about a snapshot came over a link. False if it makes no sense.
+    fn hear_of_snapshot(
+        &mut self,
+        turn: &mut Turn<'_>,
+        conn: Conn,
+        message: Message,
+        paths: &Paths,
+    ) -> bool {
+        match message {
+            Message::SnapshotOffer => {
+                // What it says here need not be durable: it decides about nothing there.
+                let question = self.transfers.fetch(conn, self.store.context().clone());
+                if let Some(question) = question {
+                    self.timers.set(Timer::Fetch, turn.now + FETCH_PATIENCE);
+                    turn.send(conn, question);
+                }
+                true
+            }
+            Message::SnapshotAsk { round, seen } => {
+                if !seen.as_ref().is_none_or(Clock::is_sane) {
+                    return false;
+                }
+                let part = self.transfers.serve(&self.store, turn.now, (conn, round), seen);
+                if let Some(part) = part {
+                    self.durability.say(turn, conn, part);
+                }
+                true
+            }
+            Message::SnapshotPart {
+                round,
+                part,
+                context,
+                lamport,
+                seals,
+                standing,
+                entries,
+                more,
+            } => {
+                let snapshot = Snapshot { context, lamport, seals, standing, versions: entries };
+                !self.transfers.is_fetching(conn, round)
+                    || self.hear_part(turn, conn, (part, snapshot, more), paths)
+            }
+            _ => false,
+        }
+    }
+
+    /// A part of what is being fetched: its number, what it holds, and whether more follow.
+    fn hear_part(
+        &mut self,
+        turn: &mut Turn<'_>,
+        conn: Conn,
+        (number, part, more): (u64, Snapshot, bool),
+        paths: &Paths,
+    ) -> bool {
+        if !part.is_sane() {
+            return false;
+        }
+        self.rename_if_behind(turn, &part.context);
+        part.seals.iter().for_each(|seal| self.rename_if_ended(turn, seal));
+        let covered = self.store.covers(&part.context);
+        match self.transfers.hear_part(number, part, more, covered) {
+            Heard::Nothing => {}
+            Heard::Ended => self.timers.cancel(&Timer::Fetch),
+            Heard::More(question) => {
+                self.timers.set(Timer::Fetch, turn.now + FETCH_PATIENCE);
+                turn.send(conn, question);
+            }
+            Heard::Whole(snapshot) => {
+                self.timers.cancel(&Timer::Fetch);
+                return self.take_over(turn, conn, snapshot, paths);
+            }
+        }
+        true
+    }
+
+    /// All that another replica had is here. False if it makes no sense.
+    fn take_over(
+        &mut self,
+        turn: &mut Turn<'_>,
+        conn: Conn,
+        snapshot: Snapshot,
+        paths: &Paths,
+    ) -> bool {
+        let replicas = snapshot.context.len().to_string();
+        let Merged { changed, seals } = match self.store.merge(snapshot) {
+            Ok(merged) => merged,
+            Err(error) => {
+                let keys = vec![("replicas", replicas), ("reason", error.to_string())];
+                turn.note(Severity::Warn, "snapshot refused", keys);
+                // With more than fits nobody would take what this replica says any more, not even what
+                // it has seen; the other side may well have it.
+                return error == WriteError::Replica;
+            }
+        };
+        self.counters.snapshots += 1;
+        let mut changes: Vec<StoreChange> = seals.into_iter().map(StoreChange::Write).collect();
+        changes.extend(self.versions_of(changed));
+        let (context, lamport) = (self.store.context().clone(), self.store.lamport());
+        changes.push(StoreChange::Seen(context, lamport));
+        self.durability.persist(turn, changes);
+        self.look_for_ended(turn);
+        self.serve_waiting(turn, paths);
+        // Others behind us may lack it as well.
+        for other in paths.all.iter().filter(|other| **other != conn) {
+            self.begin_sync(turn, *other);
+        }
+        true
+    }
+
     pub(super) fn serve_waiting(&mut self, turn: &mut Turn<'_>, paths: &Paths) {
         let ready: Vec<u64> = self
             .waiting
@@ -535,26 +613,21 @@ impl Replication {
 
     /// Sends a neighbour what it lacks; not more often than it may ask, or a few bytes from it would
     /// fill this process with what waits for it.
-    fn repair(&mut self, turn: &mut Turn<'_>, conn: Conn, theirs: Clock) {
-        match self.repaired.get(&conn) {
-            Some(at) if turn.now.since(*at) < ASK_AGAIN => {
-                self.timers.set(Timer::Repair(conn), *at + ASK_AGAIN);
-                self.owed.insert(conn, (theirs, self.store.context().clone()));
-            }
-            _ => self.repair_now(turn, conn, &theirs, None),
+    fn repair(&mut self, turn: &mut Turn<'_>, conn: Conn, theirs: &Clock) {
+        match self.talks.repair_later(turn.now, conn, theirs, self.store.context()) {
+            Some(at) => self.timers.set(Timer::Repair(conn), at),
+            None => self.repair_now(turn, conn, theirs, None),
         }
     }
 
     /// Up to a context that was had here once, or all that it lacks.
     fn repair_now(&mut self, turn: &mut Turn<'_>, conn: Conn, theirs: &Clock, had: Option<&Clock>) {
-        self.repaired.insert(conn, turn.now);
+        self.talks.repairs(turn.now, conn);
         // It may name what has an end here, and be behind in just that.
-        let is_told = |at: &Time| turn.now.since(*at) < TELL_AGAIN;
         let context = self.store.context_for(theirs);
-        if context != *self.store.context() && !self.told.get(&conn).is_some_and(is_told) {
-            self.told.insert(conn, turn.now);
+        if context != *self.store.context() && self.talks.tells_of_ended(turn.now, conn) {
             let message = Message::StoreContext { context, answer: false };
-            self.when_durable(turn, Later::Say(conn, message), &Paths::default());
+            self.durability.say(turn, conn, message);
         }
         match self.store.since(theirs) {
             Some(mut writes) => {
@@ -564,7 +637,7 @@ impl Replication {
                 self.counters.repaired += writes.len() as u64;
                 for frame in frames(writes, |write| write.size()) {
                     let message = Message::Writes(frame);
-                    self.when_durable(turn, Later::Say(conn, message), &Paths::default());
+                    self.durability.say(turn, conn, message);
                 }
             }
             None => turn.send(conn, Message::SnapshotOffer),
@@ -593,7 +666,7 @@ impl Replication {
         let keys = vec![("was", mine.to_string()), ("number", known.to_string())];
         turn.note(Severity::Warn, "replica renamed", keys);
         self.store.rename(name.clone());
-        self.persist(turn, vec![StoreChange::Named(name)]);
+        self.durability.persist(turn, vec![StoreChange::Named(name)]);
     }
 
     /// The same for what a write says of this replica: whose it is, or which life it ends.
@@ -611,12 +684,11 @@ impl Replication {
     fn hear_context(&mut self, turn: &mut Turn<'_>, conn: Conn, theirs: &Clock, answer: bool) {
         self.rename_if_behind(turn, theirs);
         if !self.store.is_covered_by(theirs) {
-            self.repair(turn, conn, theirs.clone());
+            self.repair(turn, conn, theirs);
         }
-        let asked_just_now =
-            self.asked.get(&conn).is_some_and(|at| turn.now.since(*at) < ASK_AGAIN);
+        let asked_just_now = self.talks.has_just_asked(turn.now, conn);
         if !self.store.covers(theirs) && (answer || !asked_just_now) {
-            self.asked.insert(conn, turn.now);
+            self.talks.asks(turn.now, conn);
             self.tell_context(turn, conn, false);
         }
     }
@@ -633,13 +705,17 @@ impl Replication {
                 Timer::Waiting(token) => {
                     if self.waiting.remove(&token).is_some() {
                         self.counters.behind += 1;
-                        self.when_durable(turn, Later::Answer(token, Reply::Behind), paths);
+                        self.durability.when_durable(
+                            turn,
+                            Later::Answer(token, Reply::Behind),
+                            paths,
+                        );
                     }
                 }
                 Timer::Fetch => self.transfers.give_up(),
                 Timer::Repair(conn) => {
                     // What was written since has been told since.
-                    if let Some((theirs, had)) = self.owed.remove(&conn)
+                    if let Some((theirs, had)) = self.talks.take_owed(conn)
                         && !self.store.is_as_far(&theirs, &had)
                     {
                         self.repair_now(turn, conn, &theirs, Some(&had));
@@ -647,6 +723,7 @@ impl Replication {
                 }
                 Timer::Seal => self.seal(turn, paths, &is_member),
                 Timer::Announce => {
+                    self.announced.tell(turn.now, self.store.context());
                     for conn in paths.all.clone() {
                         self.tell_context(turn, conn, false);
                     }
@@ -654,30 +731,6 @@ impl Replication {
             }
         }
     }
-}
-
-/// Frames, and whether more follow; at least one.
-fn last_is_last<T>(mut frames: Vec<Vec<T>>) -> impl Iterator<Item = (Vec<T>, bool)> {
-    let last = frames.pop().unwrap_or_default();
-    frames.into_iter().map(|frame| (frame, true)).chain([(last, false)])
-}
-
-fn frames<T>(all: Vec<T>, size: impl Fn(&T) -> usize) -> Vec<Vec<T>> {
-    let mut frames = Vec::new();
-    let (mut frame, mut bytes) = (Vec::new(), 0);
-    for item in all {
-        let more = size(&item);
-        if !frame.is_empty() && bytes + more > FRAME {
-            frames.push(std::mem::take(&mut frame));
-            bytes = 0;
-        }
-        bytes += more;
-        frame.push(item);
-    }
-    if !frame.is_empty() {
-        frames.push(frame);
-    }
-    frames
 }
 
 #[cfg(test)]

@@ -510,6 +510,20 @@ impl Store {
         (lacking.len() <= MANY.max(2 * self.versions.len())).then_some(lacking)
     }
 
+    /// The latest of the logged writes that are not in a context, up to so many bytes, in an order in
+    /// which they can be applied.
+    pub(super) fn latest_beyond(&self, context: &Clock, bytes: usize) -> Vec<Arc<Write>> {
+        let mut size = 0;
+        let beyond = self.log.iter().rev().filter(|write| !context.contains(&write.dot));
+        let latest = beyond.take_while(|write| {
+            size += write.size();
+            size <= bytes
+        });
+        let mut latest: Vec<Arc<Write>> = latest.cloned().collect();
+        latest.reverse();
+        latest
+    }
+
     /// Whether something waits for writes that have not come.
     pub fn is_waiting(&self) -> bool {
         !self.held.is_empty()

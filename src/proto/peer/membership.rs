@@ -105,7 +105,7 @@ impl PeerMachine {
                 turn.effects.push(Effect::Member(event));
             }
             Status::Left => {
-                self.member_gone(turn, peer, record.incarnation);
+                self.member_left(turn, peer, record.incarnation);
                 turn.effects.push(Effect::Member(MemberEvent::Left(peer)));
             }
             Status::Dead => {

@@ -39,7 +39,7 @@ use super::clocks::Clocks;
 use super::config::{Overlay, PeerConfig};
 use super::event::Event;
 use super::gossip::Counters;
-use super::gossip::spread::Rumors;
+use super::gossip::rumors::Rumors;
 use super::kv::replica::Replication;
 use super::kv::store::Store;
 use super::machine::{Command, Conn, Effect, Input, Machine, PublishError};
@@ -90,6 +90,8 @@ enum Timer {
     Doubt(Addr),
     /// The link to a member was lost, and it is this peer's turn to look.
     Lost(Addr),
+    /// A neighbour that has left has had the time for its last words.
+    Farewell(Addr),
     /// Begin an anti-entropy round.
     Sync,
     /// A peer that was asked something has had long enough.
@@ -389,6 +391,7 @@ impl PeerMachine {
             self.timers.cancel(&timer);
         }
         let links: Vec<Conn> = self.neighbours.values().map(|n| n.conn).collect();
+        self.replica.hand_over(turn, &self.rumors.paths());
         self.tell_that_i_leave(turn, links.clone());
         turn.send_many(links, Message::Leaving);
         if self.requests_used == 0 {
@@ -437,6 +440,7 @@ impl PeerMachine {
             Timer::Suspicion(peer) => self.press_on(turn, peer),
             Timer::Doubt(peer) => self.look_again(turn, peer),
             Timer::Lost(peer) => self.look_at_lost(turn, peer),
+            Timer::Farewell(peer) => self.unlink_if_gone(turn, peer),
             Timer::Report => self.report_links(turn),
             Timer::Sync => {
                 self.begin_sync_round(turn);

@@ -164,9 +164,11 @@ impl PeerMachine {
             _ => return false,
         }
         let is_out = |record: &Record| record.status == Status::Left;
-        if self.open.removed || self.members.get(&from).is_some_and(is_out) {
+        if self.open.removed {
             // It has been told who is out, which is all that this link is good for.
             self.unlink(turn, from);
+        } else if self.members.get(&from).is_some_and(is_out) {
+            self.expect_farewell(turn, from);
         }
         true
     }
@@ -272,8 +274,10 @@ impl PeerMachine {
                     vec![("peer", peer), ("incarnation", incarnation), ("size", size.clone())];
                 turn.note(Severity::Info, what, keys);
             }
-            if record.status != Status::Alive {
-                self.member_gone(turn, peer, record.incarnation);
+            match record.status {
+                Status::Alive => {}
+                Status::Left => self.member_left(turn, peer, record.incarnation),
+                Status::Dead => self.member_gone(turn, peer, record.incarnation),
             }
             turn.effects.push(Effect::Member(event));
         }

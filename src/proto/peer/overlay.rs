@@ -26,6 +26,8 @@ use crate::proto::turn::Turn;
 const AVOID: Duration = Duration::from_secs(3);
 /// A neighbour that is no member by then never registered: more than two refreshes.
 const STRANGER: Duration = Duration::from_secs(30);
+/// A link to a member that has left is ended after this long, if nobody else did: a leave takes less.
+const FAREWELL: Duration = Duration::from_secs(2);
 /// Missing links are looked for again after this long.
 const FILL_AGAIN: Duration = Duration::from_secs(1);
 /// Others named to a peer that is refused because this one is full.
@@ -472,21 +474,53 @@ impl PeerMachine {
         left.get(place).copied()
     }
 
-    /// A member has left or is dead: whatever link is still there goes.
+    /// A member is dead: whatever link is still there goes.
     pub(super) fn member_gone(
         &mut self,
         turn: &mut Turn<'_>,
         peer: Addr,
         incarnation: Incarnation,
     ) {
+        self.forget_suspicions(peer, incarnation);
+        if self.neighbours.get(&peer).is_some_and(|n| n.incarnation <= incarnation) {
+            self.unlink(turn, peer);
+        }
+    }
+
+    /// A member has left. If that is known before its link has ended, its last words are still on their
+    /// way, and a write that it answered for may be among them.
+    pub(super) fn member_left(
+        &mut self,
+        turn: &mut Turn<'_>,
+        peer: Addr,
+        incarnation: Incarnation,
+    ) {
+        self.forget_suspicions(peer, incarnation);
+        if self.neighbours.get(&peer).is_some_and(|n| n.incarnation <= incarnation) {
+            self.expect_farewell(turn, peer);
+        }
+    }
+
+    /// The link to one that has left ends by itself; if it does not, it is ended.
+    pub(super) fn expect_farewell(&mut self, turn: &Turn<'_>, peer: Addr) {
+        self.timers.set_if_unset(Timer::Farewell(peer), turn.now + FAREWELL);
+    }
+
+    /// A neighbour that has left has had its time.
+    pub(super) fn unlink_if_gone(&mut self, turn: &mut Turn<'_>, peer: Addr) {
+        let record = self.members.get(&peer).filter(|record| record.status == Status::Left);
+        let left = record.map(|record| record.incarnation);
+        if self.neighbours.get(&peer).is_some_and(|n| left.is_some_and(|l| n.incarnation <= l)) {
+            self.unlink(turn, peer);
+        }
+    }
+
+    fn forget_suspicions(&mut self, peer: Addr, incarnation: Incarnation) {
         self.departing.remove(&peer);
         self.doubts.remove(&peer);
         self.ghosts.remove(&peer);
         if self.suspicions.get(&peer).is_some_and(|s| s.incarnation <= incarnation) {
             self.drop_suspicion(peer);
-        }
-        if self.neighbours.get(&peer).is_some_and(|n| n.incarnation <= incarnation) {
-            self.unlink(turn, peer);
         }
     }
 

@@ -3,7 +3,9 @@
 use serde_json::json;
 
 use super::*;
+use crate::proto::kv::talk::ASK_AGAIN;
 use crate::proto::kv::value::Value;
+use crate::proto::machine::Effect;
 
 const NOW: Time = Time::from_millis(1_800_000_000_000);
 const LINK: Conn = 1;

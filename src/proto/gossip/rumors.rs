@@ -1,0 +1,246 @@
+//! What a peer knows of the messages, and of its links for them: the message list, and over which link
+//! what was sent, is wanted, or is to be announced (`spread`, `announce` and `sync` act on it).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::Counters;
+use super::exchange::Exchange;
+use super::list::MessageList;
+use super::window::Window;
+use crate::proto::config::{Flaw, Overlay, PeerConfig};
+use crate::proto::kv::replica::Paths;
+use crate::proto::machine::Conn;
+use crate::proto::message::{Addr, Incarnation, Message, Tag};
+use crate::proto::time::Time;
+use crate::proto::timers::Timers;
+use crate::proto::turn::Turn;
+
+/// How often what is too old is dropped.
+pub(super) const EXPIRE_INTERVAL: Duration = Duration::from_secs(30);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Timer {
+    /// Send the announcements that have gathered.
+    Have,
+    /// Ask for a missing message.
+    Want(Tag, u64),
+    /// Links that helped out for the parent may be lazy again.
+    Regraft,
+    /// Push what has been gathered.
+    Push,
+    /// Drop what is too old.
+    Expire,
+    /// Ask whether a comparison has ended well.
+    Confirm(Conn),
+}
+
+/// What is remembered of one link.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub peer: Addr,
+    /// Messages pushed or sent over this link, by place.
+    pub sent: Window,
+    /// Messages that the other side is known to have.
+    pub known: Window,
+    /// When it came up.
+    pub since: Time,
+    /// It is open for one comparison only: nothing is pushed or announced over it.
+    pub guest: bool,
+    /// The comparison that is under way.
+    pub exchange: Exchange,
+    /// The other side wants messages pushed.
+    pub eager: bool,
+    /// What we have last told it that we want; eager unless told otherwise.
+    pub wish: bool,
+    /// It helps out for the parent until then.
+    pub grafted: Option<Time>,
+    /// When it last pushed something.
+    pub pushed: Time,
+    /// Messages gathered for it, by place.
+    pub gathered: Vec<u64>,
+    /// Messages to announce.
+    pub announce: Vec<Announcement>,
+    pub congested: bool,
+    pub round_trip: Option<Duration>,
+}
+
+/// A message to announce, if the other side has not told of it by then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Announcement {
+    pub origin: usize,
+    pub number: u64,
+    pub place: u64,
+}
+
+/// A message that was announced and has not come.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Missing {
+    pub announcers: Vec<Conn>,
+    pub asked: usize,
+}
+
+/// The gossip half of a peer: the message list, and what is known of each link.
+#[derive(Debug)]
+pub struct Rumors {
+    pub(super) me: Addr,
+    pub(super) life: Incarnation,
+    pub(super) numbers_used: u64,
+    pub(super) flaw: Flaw,
+    /// How long messages are gathered before they are pushed to others than the parent.
+    pub(super) gather: Duration,
+    /// Everybody says what it has to say to everybody itself.
+    pub(super) direct: bool,
+    pub(super) list: MessageList,
+    pub(super) links: BTreeMap<Conn, Link>,
+    pub(super) parent: Option<Conn>,
+    /// This peer is the root of the tree.
+    pub(super) root: bool,
+    pub(super) missing: BTreeMap<(Tag, u64), Missing>,
+    pub(super) timers: Timers<Timer>,
+    pub(super) counters: Counters,
+}
+
+impl Rumors {
+    /// Of a peer with these settings; not started.
+    pub fn new(config: &PeerConfig) -> Self {
+        Self {
+            me: config.me,
+            life: 0,
+            numbers_used: 0,
+            flaw: config.flaw,
+            gather: config.gather,
+            direct: config.overlay == Overlay::Full,
+            list: MessageList::default(),
+            links: BTreeMap::new(),
+            parent: None,
+            root: false,
+            missing: BTreeMap::new(),
+            timers: Timers::default(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Begins a life.
+    pub fn start(&mut self, now: Time, life: Incarnation) {
+        self.life = life;
+        self.timers.set(Timer::Expire, now + EXPIRE_INTERVAL);
+    }
+
+    /// What happened so far.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// The messages held.
+    pub fn list(&self) -> &MessageList {
+        &self.list
+    }
+
+    /// When a timer is due.
+    pub fn wake_at(&self) -> Option<Time> {
+        self.timers.next()
+    }
+
+    /// A link is up. It starts eager, unless it is open for one comparison only.
+    pub(crate) fn link_up(&mut self, now: Time, conn: Conn, peer: Addr, guest: bool) {
+        let start = self.list.first_place();
+        self.links.insert(
+            conn,
+            Link {
+                peer,
+                sent: Window::starting(start),
+                known: Window::starting(start),
+                since: now,
+                guest,
+                exchange: Exchange::starting(start),
+                eager: true,
+                wish: true,
+                grafted: None,
+                pushed: Time::default(),
+                gathered: Vec::new(),
+                announce: Vec::new(),
+                congested: false,
+                round_trip: None,
+            },
+        );
+    }
+
+    /// A link is gone.
+    pub(crate) fn link_down(&mut self, conn: Conn) {
+        self.links.remove(&conn);
+        self.timers.cancel(&Timer::Confirm(conn));
+        if self.parent == Some(conn) {
+            self.parent = None;
+        }
+    }
+
+    /// Takes a link as the parent, or none; `root` if this peer is the oldest member. The other
+    /// sides are told what changes for them.
+    pub(crate) fn set_parent(&mut self, turn: &mut Turn<'_>, parent: Option<Conn>, root: bool) {
+        self.parent = parent;
+        self.root = root;
+        self.tell_wishes(turn);
+    }
+
+    pub(super) fn tell_wishes(&mut self, turn: &mut Turn<'_>) {
+        let orphan = self.parent.is_none() && !self.root;
+        for (conn, link) in self.links.iter_mut().filter(|(_, link)| !link.guest) {
+            link.grafted = link.grafted.filter(|until| *until > turn.now);
+            let wish = orphan || self.parent == Some(*conn) || link.grafted.is_some();
+            if wish == link.wish {
+                continue;
+            }
+            link.wish = wish;
+            if wish {
+                self.counters.grafts += 1;
+                turn.send(*conn, Message::Graft);
+            } else {
+                self.counters.prunes += 1;
+                turn.send(*conn, Message::Prune);
+            }
+        }
+    }
+
+    /// The other side of a link wants messages pushed, or only announced.
+    pub(crate) fn set_eager(&mut self, conn: Conn, eager: bool) {
+        if let Some(link) = self.links.get_mut(&conn) {
+            link.eager = eager;
+        }
+    }
+
+    /// A round trip over a link was measured.
+    pub(crate) fn round_trip(&mut self, conn: Conn, sample: Duration) {
+        if let Some(link) = self.links.get_mut(&conn) {
+            // Smoothed as in RFC 6298, section 2: 7/8 old and 1/8 new.
+            link.round_trip = Some(match link.round_trip {
+                None => sample,
+                Some(old) => old.mul_f64(0.875) + sample.mul_f64(0.125),
+            });
+        }
+    }
+
+    /// A link's queue has filled, or emptied.
+    pub(crate) fn set_congested(&mut self, conn: Conn, congested: bool) {
+        if let Some(link) = self.links.get_mut(&conn) {
+            link.congested = congested;
+        }
+    }
+
+    /// The links over which messages are pushed, and all links between neighbours.
+    pub(crate) fn paths(&self) -> Paths {
+        let links = self.links.iter().filter(|(_, link)| !link.guest);
+        let eager = |(conn, link): &(&Conn, &Link)| {
+            (link.eager || self.parent == Some(**conn)) && !link.congested
+        };
+        Paths {
+            eager: links.clone().filter(eager).map(|(conn, _)| *conn).collect(),
+            all: links.map(|(conn, _)| *conn).collect(),
+        }
+    }
+
+    /// Whether messages wait to be pushed.
+    pub fn is_gathering(&self) -> bool {
+        self.links.values().any(|link| !link.gathered.is_empty())
+    }
+}

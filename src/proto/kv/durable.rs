@@ -1,0 +1,89 @@
+//! What waits until what it rests on is on disk.
+//!
+//! What must stay true: things are done in the order in which they were asked for, and none before all
+//! that had been said to be written by then is durable.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::request::{Reply, StoreChange};
+use super::write::Write;
+use crate::proto::machine::{Conn, Effect};
+use crate::proto::message::Message;
+use crate::proto::order::Outcome;
+use crate::proto::turn::Turn;
+
+/// The links that a replica may use at the moment.
+#[derive(Clone, Debug, Default)]
+pub struct Paths {
+    /// Where gossip is pushed.
+    pub eager: Vec<Conn>,
+    /// All neighbours.
+    pub all: Vec<Conn>,
+}
+
+/// Done once what it rests on is durable.
+#[derive(Debug)]
+pub(super) enum Later {
+    Spread(Arc<Write>),
+    Say(Conn, Message),
+    Close(Conn),
+    Answer(u64, Reply),
+    Operated(u64, Outcome),
+}
+
+impl Later {
+    fn perform(self, turn: &mut Turn<'_>, paths: &Paths) {
+        match self {
+            Later::Spread(write) => turn.send_many(paths.eager.clone(), Message::Write(write)),
+            Later::Say(conn, message) => turn.send(conn, message),
+            Later::Close(conn) => turn.close(conn),
+            Later::Answer(token, reply) => {
+                turn.effects.push(Effect::Stored { token, reply });
+            }
+            Later::Operated(token, outcome) => {
+                turn.effects.push(Effect::Operated { token, outcome });
+            }
+        }
+    }
+}
+
+/// How far the disk is, and what waits for it.
+#[derive(Debug, Default)]
+pub(super) struct Durability {
+    batches_used: u64,
+    durable: u64,
+    later: VecDeque<(u64, Later)>,
+}
+
+impl Durability {
+    /// Has changes written.
+    pub fn persist(&mut self, turn: &mut Turn<'_>, changes: Vec<StoreChange>) {
+        self.batches_used += 1;
+        turn.effects.push(Effect::PersistStore { batch: self.batches_used, changes });
+    }
+
+    /// All batches up to this one are on disk.
+    pub fn persisted(&mut self, turn: &mut Turn<'_>, batch: u64, paths: &Paths) {
+        self.durable = self.durable.max(batch);
+        while self.later.front().is_some_and(|(batch, _)| *batch <= self.durable) {
+            if let Some((_, later)) = self.later.pop_front() {
+                later.perform(turn, paths);
+            }
+        }
+    }
+
+    /// Does something once all that was said to be written so far is durable.
+    pub fn when_durable(&mut self, turn: &mut Turn<'_>, later: Later, paths: &Paths) {
+        if self.durable == self.batches_used {
+            later.perform(turn, paths);
+        } else {
+            self.later.push_back((self.batches_used, later));
+        }
+    }
+
+    /// Says something over a link by then.
+    pub fn say(&mut self, turn: &mut Turn<'_>, conn: Conn, message: Message) {
+        self.when_durable(turn, Later::Say(conn, message), &Paths::default());
+    }
+}
