@@ -2,7 +2,7 @@
 //! and every order of what may happen, within a bound on faults.
 //!
 //! `cargo test --test model -- --nocapture` prints what was looked at; `RUMORMILL_MODEL_DEPTH=2`
-//! allows one fault more of each kind in each model, and so on: from there on it takes long.
+//! allows one fault more of each kind in each model that has faults, and so on: from there on it takes long.
 //!
 //! Nothing of the seeds' rules is written down here. [`world`] hands inputs to the machines and
 //! carries out their effects, [`council`] says what may happen next, [`checks`] and [`history`]

@@ -139,7 +139,7 @@ impl Default for Scenario {
 /// How deep to look: 1, or what RUMORMILL_MODEL_DEPTH says. Each step more allows one more fault of
 /// each kind that a scenario has, one more in all, and messages are lost where they were not.
 pub fn depth() -> u8 {
-    std::env::var("RUMORMILL_MODEL_DEPTH").ok().and_then(|it| it.parse().ok()).unwrap_or(1)
+    std::env::var("RUMORMILL_MODEL_DEPTH").map_or(1, |depth| depth.parse().expect("a number"))
 }
 
 impl Scenario {

@@ -348,7 +348,8 @@ fn what_real_seeds_answer_in_trouble_is_what_one_registry_could_have_answered() 
             "no network namespaces here (that takes root): seeds are not cut from each other"
         );
     }
-    let seconds = std::env::var("RUMORMILL_LINEAR").ok().and_then(|text| text.parse().ok());
+    let seconds =
+        std::env::var("RUMORMILL_LINEAR").ok().map(|text| text.parse().expect("a number"));
     let end = Instant::now() + Duration::from_secs(seconds.unwrap_or(SECONDS));
     let net = Net::new(DEFAULT_NETWORK, trio.seeds.iter().copied());
     let (diary, entry) = (Diary::default(), trio.spaces.as_ref().map(Spaces::entry));

@@ -27,7 +27,7 @@ const STORM: u64 = 12;
 const STORM_PEERS: usize = 50;
 
 fn from_env(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
+    std::env::var(name).map_or(default, |value| value.parse().expect("a number"))
 }
 
 fn net(network: &Network) -> Net {

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -209,7 +210,7 @@ fn told(panic: &(dyn Any + Send)) -> String {
 }
 
 /// Does `work` for all numbers on all processors; results in order of number.
-pub fn for_all<T: Send>(numbers: std::ops::Range<u64>, work: impl Fn(u64) -> T + Sync) -> Vec<T> {
+pub fn for_all<T: Send>(numbers: Range<u64>, work: impl Fn(u64) -> T + Sync) -> Vec<T> {
     let next = AtomicU64::new(numbers.start);
     let results = Mutex::new(Vec::new());
     let workers = std::thread::available_parallelism().map_or(2, usize::from);
@@ -252,8 +253,20 @@ fn story(number: u64, rule: Rule) -> String {
     )
 }
 
+/// A number from the environment; one that is none is a mistake of whoever set it.
 pub fn from_env(name: &str) -> Option<u64> {
-    std::env::var(name).ok()?.parse().ok()
+    let value = std::env::var(name).ok()?;
+    Some(value.parse().unwrap_or_else(|_| panic!("{name} is no number: {value:?}")))
+}
+
+/// The numbers to run: one alone, as RUMORMILL_SIM_SEED says, or as many as RUMORMILL_SIM_RUNS.
+pub fn numbers(by_default: u64) -> Range<u64> {
+    let (first, runs) = match from_env("RUMORMILL_SIM_SEED") {
+        Some(number) => (number, 1),
+        None => (0, from_env("RUMORMILL_SIM_RUNS").unwrap_or(by_default)),
+    };
+    assert!(runs > 0, "no number, no test");
+    first..first + runs
 }
 
 /// Kinds of events that the runs together must have seen.
@@ -318,11 +331,9 @@ fn networks_without_seeds_in_trouble_break_no_invariant_and_heal() {
 }
 
 fn survey(rule: Rule, by_default: u64) {
-    let (first, runs) = match from_env("RUMORMILL_SIM_SEED") {
-        Some(number) => (number, 1),
-        None => (0, from_env("RUMORMILL_SIM_RUNS").unwrap_or(by_default)),
-    };
-    let outcomes = for_all(first..first + runs, |number| examine(number, rule, Flaw::None, false));
+    let numbers = numbers(by_default);
+    let (first, runs) = (numbers.start, numbers.end - numbers.start);
+    let outcomes = for_all(numbers, |number| examine(number, rule, Flaw::None, false));
     let mut tally = Tally::default();
     let mut healing: Vec<Duration> = Vec::new();
     for outcome in &outcomes {

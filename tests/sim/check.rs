@@ -1,4 +1,5 @@
-//! The invariants of DESIGN.md, section 7, that can be checked at every step: 1, 2, 4, 5 and 6.
+//! The invariants of DESIGN.md, section 7, that can be checked at every step: all but 8, which a panic is.
+//! What a client was shown too late (9) is told as 7, whose other half it is.
 //!
 //! The checker believes no machine's word about another: it knows from the
 //! wire who probed whom and what came back, which life of a process had which

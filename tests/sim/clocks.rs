@@ -8,7 +8,7 @@ use rand::RngExt;
 use rumormill::proto::config::{Flaw, Membership, Network, PeerConfig};
 use rumormill::proto::machine::Command;
 
-use super::chaos::{brisk, for_all, from_env, peer_addr, with_seeds};
+use super::chaos::{brisk, for_all, numbers, peer_addr, with_seeds};
 use super::node::{Kind, NodeId};
 use super::settle::lists;
 use super::world::World;
@@ -114,9 +114,8 @@ fn everybody_hears_everything(number: u64, open: bool) {
 
 #[test]
 fn with_clocks_up_to_a_day_off_everybody_hears_everything_and_is_told() {
-    let runs = from_env("RUMORMILL_SIM_RUNS").unwrap_or(60);
-    for_all(0..runs, |number| everybody_hears_everything(number, false));
-    for_all(0..runs, |number| everybody_hears_everything(number, true));
+    for_all(numbers(60), |number| everybody_hears_everything(number, false));
+    for_all(numbers(60), |number| everybody_hears_everything(number, true));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use rumormill::proto::kv::value::Value;
 use rumormill::proto::machine::Command;
 use rumormill::proto::registry::Status;
 
-use super::chaos::{brisk, for_all, from_env, peer_addr, with_seeds};
+use super::chaos::{brisk, for_all, numbers, peer_addr, with_seeds};
 use super::node::{Kind, NodeId};
 use super::wire::Weather;
 use super::world::World;
@@ -53,11 +53,10 @@ fn stops_young(number: u64) -> Option<Status> {
 
 #[test]
 fn a_peer_that_is_told_to_stop_in_its_first_moments_leaves() {
-    let runs = from_env("RUMORMILL_SIM_RUNS").unwrap_or(300);
-    let ended = for_all(0..runs, stops_young);
+    let ended = for_all(numbers(300), stops_young);
     let left = ended.iter().filter(|status| status.is_some()).count();
-    println!("{left} of {runs} had been registered when they left");
-    assert!(left > 0);
+    println!("{left} of {} had been registered when they left", ended.len());
+    assert!(left > 0 || ended.len() < 100);
 }
 
 const PEERS: u8 = 5;
@@ -126,9 +125,5 @@ fn writes_and_leaves(number: u64) {
 
 #[test]
 fn what_a_replica_wrote_before_it_left_stays() {
-    let (first, runs) = match from_env("RUMORMILL_SIM_SEED") {
-        Some(number) => (number, 1),
-        None => (0, from_env("RUMORMILL_SIM_RUNS").unwrap_or(400)),
-    };
-    for_all(first..first + runs, writes_and_leaves);
+    for_all(numbers(400), writes_and_leaves);
 }

@@ -11,7 +11,7 @@ use rumormill::proto::kv::store::Store;
 use rumormill::proto::kv::value::Value;
 use rumormill::proto::machine::Command;
 
-use super::chaos::{brisk, for_all, from_env, peer_addr};
+use super::chaos::{brisk, for_all, from_env, numbers, peer_addr};
 use super::check::Checks;
 use super::node::{Kind, NodeId};
 use super::world::World;
@@ -139,6 +139,5 @@ fn a_name_for_each_life_does_not_cost_for_ever() {
 
 #[test]
 fn what_ended_lives_wrote_is_judged_as_what_any_wrote() {
-    let runs = from_env("RUMORMILL_SIM_RUNS").unwrap_or(20);
-    for_all(0..runs, |number| live(number, 60, 3, true));
+    for_all(numbers(20), |number| live(number, 60, 3, true));
 }

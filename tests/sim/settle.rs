@@ -1,4 +1,4 @@
-//! What must hold in a network that had time to heal: invariants 3, 4 and 5 of DESIGN.md,
+//! What must hold in a network that had time to heal: invariants 3, 4, 5 and 7 of DESIGN.md,
 //! section 7, and an overlay that is in one piece.
 
 use std::collections::{BTreeMap, BTreeSet};

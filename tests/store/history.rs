@@ -240,7 +240,8 @@ fn what_hopping_clients_are_answered_in_trouble_is_causally_consistent() {
     let mut replicas = Replicas::apart(REPLICAS);
     replicas.start_all(&BRISK);
     let enter = replicas.spaces.as_ref().map(crate::spaces::Spaces::entry);
-    let seconds = std::env::var("RUMORMILL_CAUSAL").ok().and_then(|text| text.parse().ok());
+    let seconds =
+        std::env::var("RUMORMILL_CAUSAL").ok().map(|text| text.parse().expect("a number"));
     let end = Instant::now() + Duration::from_secs(seconds.unwrap_or(SECONDS));
     let diary = Diary::default();
     let over = Arc::new(AtomicBool::new(false));

@@ -1,0 +1,251 @@
+//! The order of imports is that of docs/DESIGN.md, section 8, and what the code names as its
+//! documentation is in this tree.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Modules by path, such as `proto::gossip::list`, and what each imports.
+type Imports = BTreeMap<String, BTreeSet<String>>;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// All files below a directory whose names end so.
+fn files(dir: &Path, ending: &str, found: &mut Vec<PathBuf>) {
+    let mut paths: Vec<PathBuf> =
+        fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    for path in paths {
+        if path.is_dir() {
+            files(&path, ending, found);
+        } else if path.to_str().unwrap().ends_with(ending) {
+            found.push(path);
+        }
+    }
+}
+
+/// The module that a file of `src` is.
+fn module_of(file: &Path) -> String {
+    let path = file.strip_prefix(root().join("src")).unwrap().with_extension("");
+    let parts: Vec<&str> = path.iter().map(|part| part.to_str().unwrap()).collect();
+    let parts = match parts.as_slice() {
+        [parts @ .., "mod"] => parts,
+        parts => parts,
+    };
+    parts.join("::")
+}
+
+/// The code of a file, without comments and without its tests.
+fn code(text: &str) -> String {
+    let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+    let uncommented = text.lines().map(|line| line.split("//").next().unwrap());
+    uncommented.collect::<Vec<_>>().join("\n")
+}
+
+/// `a::{b, c::{d, e}}` as `a::b`, `a::c::d`, `a::c::e`.
+fn expand(tree: &str, found: &mut Vec<String>) {
+    let tree = tree.trim();
+    let Some((start, rest)) = tree.split_once('{') else {
+        let name = tree.split(" as ").next().unwrap().trim();
+        if !name.is_empty() {
+            found.push(name.to_owned());
+        }
+        return;
+    };
+    let inner = rest.strip_suffix('}').unwrap_or(rest);
+    let (mut depth, mut from) = (0, 0);
+    for (at, letter) in inner.char_indices().chain([(inner.len(), ',')]) {
+        match letter {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                let branch = inner[from..at].trim();
+                if !branch.is_empty() {
+                    expand(&format!("{start}{branch}"), found);
+                }
+                from = at + 1;
+            }
+            _ => {}
+        }
+    }
+}
+
+/// All paths into this crate that are written out where they are used.
+fn inline_paths(code: &str) -> Vec<String> {
+    let is_path = |letter: char| letter.is_alphanumeric() || letter == '_' || letter == ':';
+    let words = code.split(|letter| !is_path(letter));
+    let starts = ["crate::", "super::", "rumormill::"];
+    let named = words.filter(|word| starts.iter().any(|start| word.starts_with(start)));
+    named.map(|word| word.trim_end_matches(':').to_owned()).collect()
+}
+
+/// What a module imports of this crate, by the module in which it is.
+fn imports_of(module: &str, text: &str, modules: &BTreeSet<String>) -> BTreeSet<String> {
+    let code = code(text);
+    let mut paths = inline_paths(&code);
+    for used in code.split("use ").skip(1) {
+        expand(used.split(';').next().unwrap(), &mut paths);
+    }
+    let here: Vec<&str> = module.split("::").collect();
+    let mut imports = BTreeSet::new();
+    for path in paths {
+        let mut parts: Vec<&str> = path.split("::").collect();
+        let mut base: Vec<&str> = match parts[0] {
+            "crate" | "rumormill" => Vec::new(),
+            "super" | "self" => here.clone(),
+            _ => continue,
+        };
+        while let Some(first) = parts.first().copied() {
+            match first {
+                "crate" | "rumormill" | "self" => {}
+                "super" => {
+                    base.pop();
+                }
+                _ => break,
+            }
+            parts.remove(0);
+        }
+        base.extend(parts);
+        while !base.is_empty() && !modules.contains(&base.join("::")) {
+            base.pop();
+        }
+        let found = base.join("::");
+        if !found.is_empty() && found != module {
+            imports.insert(found);
+        }
+    }
+    imports
+}
+
+fn imports() -> Imports {
+    let mut found = Vec::new();
+    files(&root().join("src"), ".rs", &mut found);
+    let is_test = |file: &PathBuf| file.iter().any(|part| part == "tests" || part == "tests.rs");
+    found.retain(|file| !is_test(file));
+    let modules: BTreeSet<String> = found.iter().map(|file| module_of(file)).collect();
+    let of = |file: PathBuf| {
+        let module = module_of(&file);
+        let imports = imports_of(&module, &fs::read_to_string(file).unwrap(), &modules);
+        (module, imports)
+    };
+    found.into_iter().map(of).collect()
+}
+
+/// The first part of a module's path.
+fn top(module: &str) -> &str {
+    module.split("::").next().unwrap()
+}
+
+/// The rows of the table of DESIGN.md that says who imports whom.
+fn table() -> BTreeMap<String, BTreeSet<String>> {
+    let design = fs::read_to_string(root().join("docs/DESIGN.md")).unwrap();
+    let (_, table) = design.split_once("| module | imports |").expect("the table is there");
+    let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
+    let names = |cell: &str| -> BTreeSet<String> {
+        cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+    };
+    let mut allowed = BTreeMap::new();
+    for row in rows {
+        let cells: Vec<&str> = row.split('|').collect();
+        for module in names(cells[1]) {
+            allowed.insert(module, names(cells[2]));
+        }
+    }
+    allowed
+}
+
+#[test]
+fn modules_import_what_the_design_says_and_nothing_else() {
+    let allowed = table();
+    let mut real: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (module, imports) in imports() {
+        let from = top(&module);
+        if from == "lib" {
+            continue;
+        }
+        let of = real.entry(from.to_owned()).or_default();
+        of.extend(imports.iter().map(|other| top(other).to_owned()).filter(|other| other != from));
+    }
+    assert!(real.len() > 8, "the modules were found: {real:?}");
+    for (module, imports) in &real {
+        let row =
+            allowed.get(module).unwrap_or_else(|| panic!("DESIGN.md has no row for {module}"));
+        assert_eq!(imports, row, "{module}");
+    }
+}
+
+/// Follows imports from a module; all that can be reached.
+fn reachable<'a>(imports: &'a Imports, from: &'a str) -> BTreeSet<&'a str> {
+    let (mut reached, mut next) = (BTreeSet::new(), vec![from]);
+    while let Some(module) = next.pop() {
+        for other in imports.get(module).into_iter().flatten() {
+            if reached.insert(other.as_str()) {
+                next.push(other);
+            }
+        }
+    }
+    reached
+}
+
+#[test]
+fn no_files_import_each_other_in_a_circle() {
+    let imports = imports();
+    // The two machines are one object each still, whose files are its chapters.
+    let is_chapter = |module: &str, machine: &str| module.starts_with(machine);
+    for module in imports.keys() {
+        for other in reachable(&imports, module) {
+            let is_machine = ["proto::peer", "proto::seed"]
+                .iter()
+                .any(|machine| is_chapter(module, machine) && is_chapter(other, machine));
+            if module == other && !is_machine {
+                panic!("{module} imports itself over {:?}", imports[module]);
+            }
+        }
+    }
+    let of_machines = |from: &str, to: &str| {
+        let over = |module: &String| module.starts_with(from);
+        imports
+            .keys()
+            .filter(|m| over(m))
+            .any(|m| reachable(&imports, m).iter().any(|o| o.starts_with(to)))
+    };
+    assert!(!of_machines("proto::peer", "proto::seed"), "a peer knows no seed's machine");
+    assert!(!of_machines("proto::seed", "proto::peer"), "and a seed no peer's");
+    assert!(!of_machines("proto::gossip", "proto::peer"), "what spreads knows no peer");
+    assert!(!of_machines("proto::kv", "proto::peer"), "and what is replicated none");
+}
+
+#[test]
+fn what_the_code_names_as_its_documentation_is_in_the_tree() {
+    let mut found = Vec::new();
+    for dir in ["src", "tests", "benches", "examples", "docs"] {
+        files(&root().join(dir), if dir == "docs" { ".md" } else { ".rs" }, &mut found);
+    }
+    found.retain(|file| !file.ends_with("tests/architecture.rs"));
+    let mut named = 0;
+    for file in
+        found.into_iter().chain(["README.md", "CONTRIBUTING.md"].map(|name| root().join(name)))
+    {
+        let text = fs::read_to_string(&file).unwrap();
+        // A reference may go on in the next line.
+        let text = text.replace("\n///", "").replace("\n//!", "").replace("\n    //", "");
+        for (at, _) in text.match_indices(".md") {
+            let start =
+                text[..at].rfind(|c: char| !c.is_alphanumeric() && c != '_').map_or(0, |p| p + 1);
+            let name = format!("{}.md", &text[start..at]);
+            let doc = [root().join(&name), root().join("docs").join(&name)];
+            let doc = doc.iter().find(|doc| doc.is_file());
+            let Some(doc) = doc else { panic!("{} names {name}", file.display()) };
+            named += 1;
+            let Some(rest) = text[at + 3..].strip_prefix(", section ") else { continue };
+            let number: String = rest.chars().take_while(char::is_ascii_digit).collect();
+            let heading = format!("\n## {number}. ");
+            let has = fs::read_to_string(doc).unwrap().contains(&heading);
+            assert!(has, "{} names section {number} of {name}", file.display());
+        }
+    }
+    assert!(named > 40, "references were found: {named}");
+}
