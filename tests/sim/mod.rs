@@ -7,30 +7,44 @@
 //! - [`world`] holds time, the nodes and the queue of what happens next; [`wire`] is its network.
 //! - [`check`] watches every step, and [`settle`] looks at a network that had time to heal: the
 //!   invariants of DESIGN.md, section 7.
+//! - [`watch`] remembers what a spectator wants to know; `examples/simulate.rs` is one.
 //! - [`stores`] knows what each replica of the store must show.
 //! - [`chaos`] makes trouble and lets it heal, [`open`] in networks without seeds; [`planted`] shows
 //!   that the checkers see planted bugs; [`heal`] cuts a network in two for a minute, or loses a fifth of what is sent;
 //!   [`forged`] lies to good machines; [`truth`] has seeds that forget and seeds that lie; [`clocks`] has clocks that disagree, [`leaving`] peers that leave as soon as they come, [`lives`] replicas that live once each; [`degree`] looks at the shape of large overlays.
 
+#[cfg(test)]
 mod chaos;
 mod check;
+#[cfg(test)]
 mod clocks;
+#[cfg(test)]
 mod degree;
 mod disk;
-mod fit;
+pub mod fit;
+#[cfg(test)]
 mod forged;
+#[cfg(test)]
 mod heal;
+#[cfg(test)]
 mod leaving;
+#[cfg(test)]
 mod lives;
-mod node;
+pub mod node;
+#[cfg(test)]
 mod open;
-mod overlay;
+pub mod overlay;
+#[cfg(test)]
 mod planted;
+#[cfg(test)]
 mod settle;
 mod stores;
 mod tally;
 mod trace;
+#[cfg(test)]
 mod trouble;
+#[cfg(test)]
 mod truth;
-mod wire;
-mod world;
+pub mod watch;
+pub mod wire;
+pub mod world;

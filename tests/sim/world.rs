@@ -18,6 +18,7 @@ use super::node::{Body, Kind, Node, NodeId, State};
 use super::stores::Shelf;
 use super::tally::Tally;
 use super::trace::Trace;
+use super::watch::Watch;
 use super::wire::{Link, Weather};
 
 /// When every simulation starts: some day in 2026.
@@ -69,6 +70,8 @@ pub struct World {
     /// What watches every step; none where only the shape of the network matters.
     pub checks: Option<Box<Checks>>,
     pub trace: Trace,
+    /// What a spectator remembers, if there is one.
+    pub watch: Option<Box<Watch>>,
     pub tally: Tally,
     /// What clients of the store have seen, by the token of their last question.
     pub sessions: BTreeMap<u64, Seen>,
@@ -92,6 +95,7 @@ impl World {
             rng: SmallRng::seed_from_u64(number),
             checks: None,
             trace: Trace::new(START),
+            watch: None,
             tally: Tally::default(),
             sessions: BTreeMap::new(),
             effects: Vec::new(),
@@ -340,6 +344,13 @@ impl World {
             Effect::Log(event) => format!("   {event}"),
             effect => format!("-> {effect:?}"),
         });
+        if let Some(watch) = &mut self.watch {
+            match &effect {
+                Effect::Log(event) => watch.log(event),
+                Effect::Deliver(delivery) => watch.deliver(self.now, delivery.id),
+                _ => {}
+            }
+        }
         match effect {
             Effect::Open { conn, to, hello, within } => self.dial(id, conn, to, hello, within),
             Effect::Answer { conn, answer } => self.answer(id, conn, answer),
