@@ -14,17 +14,15 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use rand::seq::SliceRandom;
-use rumormill::proto::config::{Network, PeerConfig, SeedConfig};
 use rumormill::proto::machine::Command;
-use rumormill::proto::message::Addr;
-use rumormill::proto::peer::PeerMachine;
 
 use sim::fit::fit;
-use sim::node::{Kind, NodeId};
+use sim::large;
+use sim::node::NodeId;
 use sim::overlay;
 use sim::watch::Watch;
 use sim::wire::Weather;
-use sim::world::World;
+use sim::world::{START, World};
 
 /// Runs a network of the real machines in simulated time, and prints what happened.
 #[derive(Parser)]
@@ -69,22 +67,11 @@ fn probability(text: &str) -> Result<f64, String> {
     }
 }
 
-fn seed_addr(place: u8) -> Addr {
-    ([10, 0, 0, place + 1], 5000).into()
-}
-
-fn peer_addr(place: u16) -> Addr {
-    let [high, low] = place.to_be_bytes();
-    ([10, 1, high, low], 6000).into()
-}
-
-/// The run, and what it took.
+/// The network, once its processes have started.
 struct Run {
     world: World,
     seeds: Vec<NodeId>,
     peers: Vec<NodeId>,
-    began: Instant,
-    simulated: Duration,
 }
 
 impl Run {
@@ -95,25 +82,13 @@ impl Run {
             world.trace.in_words();
         }
         world.watch = Some(Box::new(Watch::default()));
-        let network = Network::new("simulated", (0..options.seeds).map(seed_addr));
-        let seeds = (0..options.seeds).map(|place| {
-            let config = SeedConfig::new(seed_addr(place), network.clone());
-            let id = world.add(seed_addr(place), Kind::Seed(config));
-            world.start(id);
-            id
-        });
-        let seeds = seeds.collect();
-        let peers = (0..options.peers).map(|place| {
-            let config = PeerConfig::new(peer_addr(place), network.clone());
-            world.add(config.me, Kind::Peer(PeerConfig { gossip_count: 0, ..config }))
-        });
-        let peers = peers.collect();
-        Self { world, seeds, peers, began: Instant::now(), simulated: Duration::ZERO }
+        let (seeds, peers) = large::join(&mut world, options.seeds, options.peers);
+        Self { world, seeds, peers }
     }
 
-    fn pass(&mut self, time: Duration) {
-        self.world.run_for(time);
-        self.simulated += time;
+    /// What has passed in the simulation.
+    fn simulated(&self) -> Duration {
+        self.world.now.since(START)
     }
 
     fn up(&self) -> Vec<NodeId> {
@@ -133,16 +108,11 @@ impl Run {
 }
 
 fn join(run: &mut Run, out: &mut impl Write) -> io::Result<()> {
-    run.pass(Duration::from_secs(1));
-    for id in run.peers.clone() {
-        run.world.start(id);
-        run.pass(Duration::from_millis(5));
+    let most = run.simulated() + Duration::from_secs(60);
+    while run.members() < run.peers.len() && run.simulated() < most {
+        run.world.run_for(Duration::from_millis(100));
     }
-    let most = run.simulated + Duration::from_secs(60);
-    while run.members() < run.peers.len() && run.simulated < most {
-        run.pass(Duration::from_millis(100));
-    }
-    run.pass(Duration::from_secs(5));
+    run.world.run_for(Duration::from_secs(5));
     let (seeds, told) = (run.seeds.len() as u64, run.told("registration committed"));
     writeln!(out, "members           {} of {} peers", run.members(), run.peers.len())?;
     writeln!(out, "registrations     {told} lines at {seeds} seeds")?;
@@ -150,15 +120,7 @@ fn join(run: &mut Run, out: &mut impl Write) -> io::Result<()> {
 }
 
 fn shape(run: &Run, out: &mut impl Write) -> io::Result<()> {
-    let running: Vec<(Addr, Vec<Addr>)> = run
-        .up()
-        .into_iter()
-        .filter_map(|id| {
-            let node = &run.world.nodes[id];
-            Some((node.addr, node.peer().map(PeerMachine::neighbours)?))
-        })
-        .collect();
-    let graph = overlay::graph(&running);
+    let graph = overlay::graph(&run.world.neighbours_of(&run.peers));
     let degrees: Vec<u64> = graph.iter().map(|neighbours| neighbours.len() as u64).collect();
     let (all, most) = (degrees.iter().sum::<u64>(), degrees.iter().max().unwrap_or(&0));
     let components = overlay::components(&graph);
@@ -180,9 +142,9 @@ fn publish(run: &mut Run, options: &Options, out: &mut impl Write) -> io::Result
         let from = ids[(number as usize * 37) % ids.len()];
         let payload = format!("message {number}").into();
         run.world.command(from, Command::Publish { token: number, payload });
-        run.pass(Duration::from_millis(100));
+        run.world.run_for(Duration::from_millis(100));
     }
-    run.pass(Duration::from_secs(30));
+    run.world.run_for(Duration::from_secs(30));
     let Some(watch) = &run.world.watch else { return Ok(()) };
     let peers = run.peers.len();
     let mut took: Vec<Duration> = Vec::new();
@@ -215,13 +177,13 @@ fn kill(run: &mut Run, options: &Options, out: &mut impl Write) -> io::Result<()
     dying.shuffle(&mut run.world.rng);
     dying.truncate((dying.len() as f64 * options.deaths) as usize);
     dying.iter().for_each(|id| run.world.crash(*id));
-    let (dead, before) = (dying.len(), run.simulated);
+    let (dead, before) = (dying.len(), run.simulated());
     let left = run.peers.len() - dead;
     let mut gone_after = None;
-    while run.simulated - before < Duration::from_secs(options.calm) {
-        run.pass(Duration::from_millis(100));
+    while run.simulated() - before < Duration::from_secs(options.calm) {
+        run.world.run_for(Duration::from_millis(100));
         if run.members() <= left && gone_after.is_none() {
-            gone_after = Some(run.simulated - before);
+            gone_after = Some(run.simulated() - before);
         }
     }
     let members = run.members();
@@ -240,6 +202,7 @@ fn kill(run: &mut Run, options: &Options, out: &mut impl Write) -> io::Result<()
 fn main() -> io::Result<()> {
     let options = Options::parse();
     let out = &mut io::stdout().lock();
+    let began = Instant::now();
     let mut run = Run::new(&options);
     join(&mut run, out)?;
     let latency = (
@@ -249,8 +212,8 @@ fn main() -> io::Result<()> {
     run.world.weather = Weather { loss: options.loss, latency, ..Weather::default() };
     publish(&mut run, &options, out)?;
     kill(&mut run, &options, out)?;
-    let took = run.began.elapsed();
-    let seconds = run.simulated.as_secs_f64();
+    let took = began.elapsed();
+    let seconds = run.simulated().as_secs_f64();
     let peer_seconds = seconds * run.peers.len() as f64 / took.as_secs_f64();
     writeln!(
         out,

@@ -15,7 +15,7 @@ use rumormill::proto::message::Addr;
 use rumormill::proto::time::Time;
 
 use super::check::{Checks, Violation};
-use super::node::{Kind, NodeId};
+use super::node::{Kind, NodeId, seed_addr};
 use super::settle::unsettled;
 use super::tally::Tally;
 use super::trouble::Trouble;
@@ -45,11 +45,6 @@ pub struct Outcome {
     pub violations: Vec<Violation>,
     pub healed_after: Option<Duration>,
     pub words: String,
-}
-
-/// The address of a seed by its place.
-pub fn seed_addr(place: u8) -> Addr {
-    ([10, 0, 0, place + 1], 5000).into()
 }
 
 /// The address of a peer by its place; two share a host, so that only the port tells them apart.

@@ -6,13 +6,12 @@ use std::time::{Duration, Instant};
 use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
-use rumormill::proto::config::{Network, PeerConfig, SeedConfig};
-use rumormill::proto::message::Addr;
-use rumormill::proto::peer::PeerMachine;
+use rumormill::proto::config::{Network, PeerConfig};
 
-use super::chaos::{for_all, seed_addr};
+use super::chaos::for_all;
 use super::fit::{Comparison, PowerLaw, compare, fit};
-use super::node::{Kind, NodeId};
+use super::large;
+use super::node::NodeId;
 use super::overlay::{self, Graph};
 use super::world::World;
 
@@ -25,8 +24,6 @@ const RUNS_WON: usize = 18;
 const LINKS: usize = 3;
 /// How far the fitted exponent may be from its target, or from what theory gives.
 const TOLERANCE: f64 = 0.4;
-/// Between the starts of two peers.
-const STAGGER: Duration = Duration::from_millis(5);
 /// After the last start, until the overlay is looked at.
 const SETTLES: Duration = Duration::from_secs(5);
 /// After the deaths, until the overlay must be in one piece again.
@@ -45,45 +42,18 @@ struct Shape {
     after_deaths: Option<Vec<usize>>,
 }
 
-fn peer_addr(place: u16) -> Addr {
-    let [high, low] = place.to_be_bytes();
-    ([10, 1, high, low], 6000).into()
-}
-
-/// Default peers, which have nothing to say, joining one after another. Nothing goes wrong.
+/// Default peers joining one after another. Nothing goes wrong.
 fn grown(number: u64) -> (World, Vec<NodeId>) {
     let mut world = World::new(number);
     world.trace.off();
-    let network = Network::new("simulated", (0..3).map(seed_addr));
-    for place in 0..3 {
-        let config = SeedConfig::new(seed_addr(place), network.clone());
-        let id = world.add(seed_addr(place), Kind::Seed(config));
-        world.start(id);
-    }
-    world.run_for(Duration::from_secs(1));
-    let mut peers = Vec::new();
-    for place in 0..PEERS {
-        let addr = peer_addr(place);
-        let config = PeerConfig { gossip_count: 0, ..PeerConfig::new(addr, network.clone()) };
-        let id = world.add(addr, Kind::Peer(config));
-        world.start(id);
-        world.run_for(STAGGER);
-        peers.push(id);
-    }
+    let (_, peers) = large::join(&mut world, 3, PEERS);
     world.run_for(SETTLES);
     (world, peers)
 }
 
 /// The overlay of those peers that run.
 fn overlay_of(world: &World, peers: &[NodeId]) -> Graph {
-    let running: Vec<(Addr, Vec<Addr>)> = peers
-        .iter()
-        .filter_map(|id| {
-            let node = &world.nodes[*id];
-            Some((node.addr, node.peer().map(PeerMachine::neighbours)?))
-        })
-        .collect();
-    overlay::graph(&running)
+    overlay::graph(&world.neighbours_of(peers))
 }
 
 fn degrees(graph: &Graph) -> Vec<u64> {
@@ -174,7 +144,7 @@ fn theory(exponent: f64, max_links: usize) -> f64 {
 #[test]
 fn degrees_follow_a_power_law_and_the_overlay_survives_the_death_of_a_fifth() {
     let began = Instant::now();
-    let defaults = PeerConfig::new(peer_addr(0), Network::new("simulated", []));
+    let defaults = PeerConfig::new(large::peer_addr(0), Network::new("simulated", []));
     let (target, theory) = (defaults.exponent, theory(defaults.exponent, defaults.max_links));
     let shapes = for_all(0..RUNS, look_at);
     for shape in &shapes {

@@ -12,6 +12,11 @@ use rumormill::proto::time::Time;
 /// A node by its place in the world's list.
 pub type NodeId = usize;
 
+/// The address of a seed by its place.
+pub fn seed_addr(place: u8) -> Addr {
+    ([10, 0, 0, place + 1], 5000).into()
+}
+
 /// What runs on a node.
 pub enum Body {
     Seed(Box<SeedMachine>),

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rumormill::proto::kv::store::Store;
 use rumormill::proto::message::{Addr, Incarnation};
-use rumormill::proto::peer::PeerMachine;
 use rumormill::proto::seed::SeedMachine;
 
 use super::check::Violation;
@@ -141,14 +140,7 @@ fn messages(world: &World, found: &mut Vec<Violation>) {
 /// One connected overlay in which both ends know of each link and nobody is short of them. That is
 /// what invariant 5 rests on.
 fn shape(world: &World, found: &mut Vec<Violation>) {
-    let peers: Vec<(Addr, Vec<Addr>)> = world
-        .peers_up()
-        .into_iter()
-        .filter_map(|id| {
-            let neighbours = world.nodes[id].peer().map(PeerMachine::neighbours)?;
-            Some((world.nodes[id].addr, neighbours))
-        })
-        .collect();
+    let peers = world.neighbours_of(&world.peers_up());
     for (addr, neighbour) in overlay::one_sided(&peers) {
         if world.nodes.iter().any(|node| node.addr == neighbour && node.is_peer()) {
             let what = format!("names {neighbour} as a neighbour, which does not know of it");

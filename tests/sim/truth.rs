@@ -9,8 +9,8 @@ use rumormill::proto::message::{Addr, Answer, Message, Purpose, Role, Welcome};
 use rumormill::proto::registry::{Record, Status};
 use rumormill::proto::time::Time;
 
-use super::chaos::{brisk, for_all, numbers, peer_addr, seed_addr, with_seeds};
-use super::node::{Kind, NodeId};
+use super::chaos::{brisk, for_all, numbers, peer_addr, with_seeds};
+use super::node::{Kind, NodeId, seed_addr};
 use super::settle::lists;
 use super::world::World;
 

@@ -475,6 +475,15 @@ impl World {
         }
     }
 
+    /// Those of these nodes that run peers, with the neighbours that each names.
+    pub fn neighbours_of(&self, ids: &[NodeId]) -> Vec<(Addr, Vec<Addr>)> {
+        let named = ids.iter().filter_map(|id| {
+            let node = &self.nodes[*id];
+            Some((node.addr, node.peer()?.neighbours()))
+        });
+        named.collect()
+    }
+
     /// Nodes that run peers.
     pub fn peers_up(&self) -> Vec<NodeId> {
         (0..self.nodes.len())

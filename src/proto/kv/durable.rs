@@ -27,6 +27,7 @@ pub struct Paths {
 pub(super) enum Later {
     Spread(Arc<Write>),
     Say(Conn, Message),
+    SayAll(Vec<Conn>, Message),
     Close(Conn),
     Answer(u64, Reply),
     Operated(u64, Outcome),
@@ -37,6 +38,7 @@ impl Later {
         match self {
             Later::Spread(write) => turn.send_many(paths.eager.clone(), Message::Write(write)),
             Later::Say(conn, message) => turn.send(conn, message),
+            Later::SayAll(conns, message) => turn.send_many(conns, message),
             Later::Close(conn) => turn.close(conn),
             Later::Answer(token, reply) => {
                 turn.effects.push(Effect::Stored { token, reply });

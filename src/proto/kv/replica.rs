@@ -18,10 +18,10 @@ use super::durable::{Durability, Later};
 use super::frames::{frames, last_is_last};
 pub use super::request::{Reply, Request, StoreChange, StoreCounters};
 use super::seal;
-use super::snapshot::{Merged, Snapshot};
+use super::snapshot::Snapshot;
 use super::store::{Receipt, Store, Version, Write, WriteError};
-use super::talk::Talks;
-use super::transfer::{FETCH_PATIENCE, Heard, Transfers};
+use super::talk::{Announced, Talks};
+use super::transfer::Transfers;
 use crate::proto::event::Severity;
 use crate::proto::machine::Conn;
 use crate::proto::message::Message;
@@ -30,20 +30,14 @@ use crate::proto::time::Time;
 use crate::proto::timers::Timers;
 use crate::proto::turn::Turn;
 
+mod ends;
+mod fetch;
+
 /// After a write all neighbours are told what has been seen, so late: a push that was lost, because
 /// the tree changed under it, is then asked for.
 const ANNOUNCE_AFTER: Duration = Duration::from_millis(100);
-/// Whatever neighbours were told so long ago they have asked for, if they lacked it.
-const SETTLED: Duration = Duration::from_secs(1);
 /// Bytes of the latest writes that a replica hands over when it leaves.
 const HANDED_OVER: usize = 4 << 20;
-/// Between two looks for lives that are over: those are ended that were so at both.
-const LOOK_FOR_ENDED: Duration = Duration::from_secs(10);
-/// The look of whoever has others before it is so much later for each: they have ended what they see
-/// by then, and told it.
-const ANOTHERS_TURN: Duration = Duration::from_secs(1);
-/// Whoever has so many before it waits no longer than these.
-const LAST_PLACE: u8 = 7;
 /// Requests that may wait for writes at the same time.
 const MAX_WAITING: usize = 1_024;
 
@@ -65,26 +59,6 @@ pub(super) enum Timer {
 struct Waiting {
     request: Request,
     seen: Seen,
-}
-
-/// What all neighbours have been told that was seen here.
-#[derive(Debug, Default)]
-struct Announced {
-    last: (Time, Clock),
-    /// The one before it, or an earlier one: neighbours have what is in it, or it is on its way.
-    settled: Clock,
-}
-
-impl Announced {
-    fn tell(&mut self, now: Time, context: &Clock) {
-        if now.since(self.last.0) >= SETTLED {
-            self.settled = std::mem::replace(&mut self.last, (now, context.clone())).1;
-        }
-    }
-
-    fn settled(&self, now: Time) -> &Clock {
-        if now.since(self.last.0) >= SETTLED { &self.last.1 } else { &self.settled }
-    }
 }
 
 /// A replica among others.
@@ -259,55 +233,6 @@ impl Replication {
         keys.into_iter().map(versions)
     }
 
-    /// Lives may be over once so many are named.
-    pub(super) fn look_for_ended(&mut self, turn: &mut Turn<'_>) {
-        if self.store.context().len() >= self.seal_from && !self.timers.is_set(&Timer::Seal) {
-            // Two that have the same before them, as neither has said anything yet, look at different
-            // times.
-            let spread = self
-                .store
-                .name()
-                .bytes()
-                .fold(0_u32, |all, byte| all.wrapping_mul(31).wrapping_add(byte.into()));
-            let after = LOOK_FOR_ENDED
-                + ANOTHERS_TURN * u32::from(self.place())
-                + ANOTHERS_TURN * (spread % 64) / 16;
-            self.timers.set(Timer::Seal, turn.now + after);
-        }
-    }
-
-    /// How many live longer than this replica, of those that write.
-    fn place(&self) -> u8 {
-        let is_over = |name: &str| self.over.get(name) > 0;
-        let older = self.store.older().filter(|name| !is_over(name)).take(LAST_PLACE.into());
-        older.map(|_| 1).sum()
-    }
-
-    /// Ends lives that were over at the last look and are now, if they are many. The replica that lives
-    /// longest does it for all; the others wait for more, in case that it does not.
-    fn seal(
-        &mut self,
-        turn: &mut Turn<'_>,
-        paths: &Paths,
-        is_member: &impl Fn(SocketAddr) -> bool,
-    ) {
-        let over = self.store.over(is_member);
-        let before = std::mem::replace(&mut self.over, over);
-        let last = self.over.iter().filter(|(name, count)| before.get(name) == *count);
-        let last: Clock = last.map(|(name, count)| (name.clone(), count)).collect();
-        let enough = self.seal_from.saturating_mul(1 + usize::from(self.place()));
-        if last.len() >= enough
-            && let Some(write) = self.store.seal(turn.now, &last)
-        {
-            self.counters.seals += 1;
-            let changes = self.changes(std::slice::from_ref(&write));
-            self.durability.persist(turn, changes);
-            self.timers.set_if_unset(Timer::Announce, turn.now + ANNOUNCE_AFTER);
-            self.durability.when_durable(turn, Later::Spread(write), paths);
-        }
-        self.look_for_ended(turn);
-    }
-
     /// The versions of a key, and what a client has seen that is shown them, or that there are none.
     fn shown(&self, key: &str, seen: Option<&Seen>) -> (Vec<Version>, Seen) {
         (self.store.get(key).to_vec(), self.store.seen_with(key, seen))
@@ -382,9 +307,8 @@ impl Replication {
         let settled = self.announced.settled(turn.now);
         let latest = self.store.latest_beyond(settled, HANDED_OVER);
         for frame in frames(latest, |write| write.size()) {
-            for conn in &paths.all {
-                self.durability.say(turn, *conn, Message::Writes(frame.clone()));
-            }
+            let later = Later::SayAll(paths.all.clone(), Message::Writes(frame));
+            self.durability.when_durable(turn, later, paths);
         }
     }
 
@@ -415,9 +339,25 @@ impl Replication {
                 }
                 sane
             }
-            message @ (Message::SnapshotOffer
-            | Message::SnapshotAsk { .. }
-            | Message::SnapshotPart { .. }) => self.hear_of_snapshot(turn, conn, message, paths),
+            Message::SnapshotOffer => {
+                self.hear_offer(turn, conn);
+                true
+            }
+            Message::SnapshotAsk { round, seen } => self.hear_ask(turn, (conn, round), seen),
+            Message::SnapshotPart {
+                round,
+                part,
+                context,
+                lamport,
+                seals,
+                standing,
+                entries,
+                more,
+            } => {
+                let snapshot = Snapshot { context, lamport, seals, standing, versions: entries };
+                !self.transfers.is_fetching(conn, round)
+                    || self.hear_part(turn, conn, (part, snapshot, more), paths)
+            }
             _ => false,
         }
     }
@@ -485,115 +425,6 @@ impl Replication {
             self.compare(turn, conn);
         }
         sane
-    }
-
-    /// Something about a snapshot came over a link. False if it makes no sense.
-    fn hear_of_snapshot(
-        &mut self,
-        turn: &mut Turn<'_>,
-        conn: Conn,
-        message: Message,
-        paths: &Paths,
-    ) -> bool {
-        match message {
-            Message::SnapshotOffer => {
-                // What it says here need not be durable: it decides about nothing there.
-                let question = self.transfers.fetch(conn, self.store.context().clone());
-                if let Some(question) = question {
-                    self.timers.set(Timer::Fetch, turn.now + FETCH_PATIENCE);
-                    turn.send(conn, question);
-                }
-                true
-            }
-            Message::SnapshotAsk { round, seen } => {
-                if !seen.as_ref().is_none_or(Clock::is_sane) {
-                    return false;
-                }
-                let part = self.transfers.serve(&self.store, turn.now, (conn, round), seen);
-                if let Some(part) = part {
-                    self.durability.say(turn, conn, part);
-                }
-                true
-            }
-            Message::SnapshotPart {
-                round,
-                part,
-                context,
-                lamport,
-                seals,
-                standing,
-                entries,
-                more,
-            } => {
-                let snapshot = Snapshot { context, lamport, seals, standing, versions: entries };
-                !self.transfers.is_fetching(conn, round)
-                    || self.hear_part(turn, conn, (part, snapshot, more), paths)
-            }
-            _ => false,
-        }
-    }
-
-    /// A part of what is being fetched: its number, what it holds, and whether more follow.
-    fn hear_part(
-        &mut self,
-        turn: &mut Turn<'_>,
-        conn: Conn,
-        (number, part, more): (u64, Snapshot, bool),
-        paths: &Paths,
-    ) -> bool {
-        if !part.is_sane() {
-            return false;
-        }
-        self.rename_if_behind(turn, &part.context);
-        part.seals.iter().for_each(|seal| self.rename_if_ended(turn, seal));
-        let covered = self.store.covers(&part.context);
-        match self.transfers.hear_part(number, part, more, covered) {
-            Heard::Nothing => {}
-            Heard::Ended => self.timers.cancel(&Timer::Fetch),
-            Heard::More(question) => {
-                self.timers.set(Timer::Fetch, turn.now + FETCH_PATIENCE);
-                turn.send(conn, question);
-            }
-            Heard::Whole(snapshot) => {
-                self.timers.cancel(&Timer::Fetch);
-                return self.take_over(turn, conn, snapshot, paths);
-            }
-        }
-        true
-    }
-
-    /// All that another replica had is here. False if it makes no sense.
-    fn take_over(
-        &mut self,
-        turn: &mut Turn<'_>,
-        conn: Conn,
-        snapshot: Snapshot,
-        paths: &Paths,
-    ) -> bool {
-        let replicas = snapshot.context.len().to_string();
-        let Merged { changed, seals } = match self.store.merge(snapshot) {
-            Ok(merged) => merged,
-            Err(error) => {
-                let keys = vec![("replicas", replicas), ("reason", error.to_string())];
-                turn.note(Severity::Warn, "snapshot refused", keys);
-                // With more than fits nobody would take what this replica says any more, not even what
-                // it has seen; the other side may well have it.
-                return error == WriteError::Replica;
-            }
-        };
-        self.counters.snapshots += 1;
-        let mut changes: Vec<StoreChange> = seals.into_iter().map(StoreChange::Write).collect();
-        changes.extend(self.versions_of(changed));
-        let (context, lamport) = (self.store.context().clone(), self.store.lamport());
-        changes.push(StoreChange::Seen(context, lamport));
-        self.durability.persist(turn, changes);
-        self.look_for_ended(turn);
-        self.serve_waiting(turn, paths);
-        // Others behind us may lack it as well.
-        for other in paths.all.iter().filter(|other| **other != conn) {
-            self.begin_sync(turn, *other);
-        }
-        true
     }
 
     pub(super) fn serve_waiting(&mut self, turn: &mut Turn<'_>, paths: &Paths) {

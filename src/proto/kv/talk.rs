@@ -13,6 +13,9 @@ pub(super) const ASK_AGAIN: Duration = Duration::from_millis(50);
 /// Between two times that one neighbour is told of lives that are ended here.
 const TELL_AGAIN: Duration = Duration::from_secs(1);
 
+/// Whatever neighbours were told so long ago they have asked for, if they lacked it.
+const SETTLED: Duration = Duration::from_secs(1);
+
 /// One link's.
 #[derive(Debug, Default)]
 struct Talk {
@@ -84,5 +87,27 @@ impl Talks {
             talk.told = Some(now);
         }
         !is_told
+    }
+}
+
+/// What all neighbours have been told that was seen here.
+#[derive(Debug, Default)]
+pub(super) struct Announced {
+    last: (Time, Clock),
+    /// The one before it, or an earlier one: neighbours have what is in it, or it is on its way.
+    settled: Clock,
+}
+
+impl Announced {
+    /// All neighbours are told now.
+    pub fn tell(&mut self, now: Time, context: &Clock) {
+        if now.since(self.last.0) >= SETTLED {
+            self.settled = std::mem::replace(&mut self.last, (now, context.clone())).1;
+        }
+    }
+
+    /// What they have, or what is on its way to them.
+    pub fn settled(&self, now: Time) -> &Clock {
+        if now.since(self.last.0) >= SETTLED { &self.last.1 } else { &self.settled }
     }
 }

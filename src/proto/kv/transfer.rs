@@ -101,14 +101,14 @@ pub(super) enum Heard {
 impl Transfers {
     /// Another replica offers all that it has: asks for what a replica that has seen this lacks, unless
     /// something is being fetched.
-    pub fn fetch(&mut self, conn: Conn, seen: Clock) -> Option<Message> {
+    pub fn fetch(&mut self, conn: Conn, seen: &Clock) -> Option<Message> {
         if self.fetching.is_some() {
             return None;
         }
         self.rounds += 1;
         let (round, snapshot) = (self.rounds, Snapshot::default());
         self.fetching = Some(Fetching { from: conn, round, parts: 0, snapshot });
-        Some(Message::SnapshotAsk { round, seen: Some(seen) })
+        Some(Message::SnapshotAsk { round, seen: Some(seen.clone()) })
     }
 
     /// The first part of what a replica that has seen this lacks, or with none the next one; none if

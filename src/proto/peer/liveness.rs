@@ -11,7 +11,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::probe::Why;
+use super::probe::{Found, Why};
 use super::{Dial, Line, PeerMachine, Timer, sample};
 use crate::proto::config::Overlay;
 use crate::proto::event::{Event, Severity};
@@ -42,14 +42,6 @@ pub(super) struct Suspicion {
     pub witnesses: BTreeSet<Addr>,
     reported: Option<String>,
     presses: u32,
-}
-
-/// What a look at a member has found.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Found {
-    pub hard: bool,
-    pub asked: bool,
-    pub reason: &'static str,
 }
 
 impl PeerMachine {

@@ -105,12 +105,12 @@ impl PeerMachine {
                 turn.effects.push(Effect::Member(event));
             }
             Status::Left => {
-                self.member_left(turn, peer, record.incarnation);
+                self.member_gone(turn, peer, record);
                 turn.effects.push(Effect::Member(MemberEvent::Left(peer)));
             }
             Status::Dead => {
                 self.confirm_dead(turn, seed, peer, record);
-                self.member_gone(turn, peer, record.incarnation);
+                self.member_gone(turn, peer, record);
                 turn.effects.push(Effect::Member(MemberEvent::Dead(peer)));
             }
         }

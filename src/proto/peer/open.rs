@@ -274,10 +274,8 @@ impl PeerMachine {
                     vec![("peer", peer), ("incarnation", incarnation), ("size", size.clone())];
                 turn.note(Severity::Info, what, keys);
             }
-            match record.status {
-                Status::Alive => {}
-                Status::Left => self.member_left(turn, peer, record.incarnation),
-                Status::Dead => self.member_gone(turn, peer, record.incarnation),
+            if record.status != Status::Alive {
+                self.member_gone(turn, peer, &record);
             }
             turn.effects.push(Effect::Member(event));
         }

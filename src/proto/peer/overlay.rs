@@ -151,6 +151,7 @@ impl PeerMachine {
     fn forget_link(&mut self, turn: &mut Turn<'_>, peer: Addr) -> Option<Neighbour> {
         let old = self.neighbours.remove(&peer)?;
         self.timers.cancel(&Timer::Silence(peer));
+        self.timers.cancel(&Timer::Farewell(peer));
         turn.log(Event::NeighbourDown { peer, degree: self.neighbours.len() });
         turn.effects.push(Effect::Member(MemberEvent::NeighbourDown(peer)));
         self.rumors.link_down(old.conn);
@@ -474,31 +475,27 @@ impl PeerMachine {
         left.get(place).copied()
     }
 
-    /// A member is dead: whatever link is still there goes.
-    pub(super) fn member_gone(
-        &mut self,
-        turn: &mut Turn<'_>,
-        peer: Addr,
-        incarnation: Incarnation,
-    ) {
-        self.forget_suspicions(peer, incarnation);
-        if self.neighbours.get(&peer).is_some_and(|n| n.incarnation <= incarnation) {
-            self.unlink(turn, peer);
+    /// A member is dead, and whatever link is still there goes; or it has left. If that is known before
+    /// its link has ended, its last words are still on their way, and a write that it answered for may be
+    /// among them.
+    pub(super) fn member_gone(&mut self, turn: &mut Turn<'_>, peer: Addr, record: &Record) {
+        self.departing.remove(&peer);
+        self.doubts.remove(&peer);
+        self.ghosts.remove(&peer);
+        if self.suspicions.get(&peer).is_some_and(|s| s.incarnation <= record.incarnation) {
+            self.drop_suspicion(peer);
+        }
+        if self.is_linked_up_to(&peer, record.incarnation) {
+            match record.status {
+                Status::Left => self.expect_farewell(turn, peer),
+                Status::Alive | Status::Dead => self.unlink(turn, peer),
+            }
         }
     }
 
-    /// A member has left. If that is known before its link has ended, its last words are still on their
-    /// way, and a write that it answered for may be among them.
-    pub(super) fn member_left(
-        &mut self,
-        turn: &mut Turn<'_>,
-        peer: Addr,
-        incarnation: Incarnation,
-    ) {
-        self.forget_suspicions(peer, incarnation);
-        if self.neighbours.get(&peer).is_some_and(|n| n.incarnation <= incarnation) {
-            self.expect_farewell(turn, peer);
-        }
+    /// Whether there is a link to a life of it that is no later.
+    fn is_linked_up_to(&self, peer: &Addr, incarnation: Incarnation) -> bool {
+        self.neighbours.get(peer).is_some_and(|neighbour| neighbour.incarnation <= incarnation)
     }
 
     /// The link to one that has left ends by itself; if it does not, it is ended.
@@ -509,18 +506,8 @@ impl PeerMachine {
     /// A neighbour that has left has had its time.
     pub(super) fn unlink_if_gone(&mut self, turn: &mut Turn<'_>, peer: Addr) {
         let record = self.members.get(&peer).filter(|record| record.status == Status::Left);
-        let left = record.map(|record| record.incarnation);
-        if self.neighbours.get(&peer).is_some_and(|n| left.is_some_and(|l| n.incarnation <= l)) {
+        if record.is_some_and(|record| self.is_linked_up_to(&peer, record.incarnation)) {
             self.unlink(turn, peer);
-        }
-    }
-
-    fn forget_suspicions(&mut self, peer: Addr, incarnation: Incarnation) {
-        self.departing.remove(&peer);
-        self.doubts.remove(&peer);
-        self.ghosts.remove(&peer);
-        if self.suspicions.get(&peer).is_some_and(|s| s.incarnation <= incarnation) {
-            self.drop_suspicion(peer);
         }
     }
 

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use rand::RngExt;
 
-use super::liveness::Found;
 use super::{Dial, PeerMachine, Timer};
 use crate::proto::machine::{Conn, OpenError};
 use crate::proto::message::{Addr, Incarnation, Message, Purpose, Welcome};
@@ -46,6 +45,14 @@ pub(super) enum Why {
     Again,
     /// Somebody suspects it and asks.
     Notice { conn: Conn, from: Addr, incarnation: Incarnation },
+}
+
+/// What a look at a member has found.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Found {
+    pub hard: bool,
+    pub asked: bool,
+    pub reason: &'static str,
 }
 
 /// A probe under way.

@@ -1,0 +1,98 @@
+//! Snapshots: a replica asks for what it lacks, serves what others lack, and takes over what has come
+//! whole.
+
+use super::{
+    Clock, Conn, Paths, Replication, Severity, Snapshot, StoreChange, Timer, Turn, WriteError,
+};
+use crate::proto::kv::snapshot::Merged;
+use crate::proto::kv::transfer::{FETCH_PATIENCE, Heard};
+
+impl Replication {
+    /// Another replica has more than there are single writes of.
+    pub(super) fn hear_offer(&mut self, turn: &mut Turn<'_>, conn: Conn) {
+        // What it says here need not be durable: it decides about nothing there.
+        if let Some(question) = self.transfers.fetch(conn, self.store.context()) {
+            self.timers.set(Timer::Fetch, turn.now + FETCH_PATIENCE);
+            turn.send(conn, question);
+        }
+    }
+
+    /// Another replica asks for what it lacks, or for more of it. False if that makes no sense.
+    pub(super) fn hear_ask(
+        &mut self,
+        turn: &mut Turn<'_>,
+        question: (Conn, u64),
+        seen: Option<Clock>,
+    ) -> bool {
+        if !seen.as_ref().is_none_or(Clock::is_sane) {
+            return false;
+        }
+        if let Some(part) = self.transfers.serve(&self.store, turn.now, question, seen) {
+            self.durability.say(turn, question.0, part);
+        }
+        true
+    }
+
+    /// A part of what is being fetched: its number, what it holds, and whether more follow.
+    pub(super) fn hear_part(
+        &mut self,
+        turn: &mut Turn<'_>,
+        conn: Conn,
+        (number, part, more): (u64, Snapshot, bool),
+        paths: &Paths,
+    ) -> bool {
+        if !part.is_sane() {
+            return false;
+        }
+        self.rename_if_behind(turn, &part.context);
+        part.seals.iter().for_each(|seal| self.rename_if_ended(turn, seal));
+        let covered = self.store.covers(&part.context);
+        match self.transfers.hear_part(number, part, more, covered) {
+            Heard::Nothing => {}
+            Heard::Ended => self.timers.cancel(&Timer::Fetch),
+            Heard::More(question) => {
+                self.timers.set(Timer::Fetch, turn.now + FETCH_PATIENCE);
+                turn.send(conn, question);
+            }
+            Heard::Whole(snapshot) => {
+                self.timers.cancel(&Timer::Fetch);
+                return self.take_over(turn, conn, snapshot, paths);
+            }
+        }
+        true
+    }
+
+    /// All that another replica had is here. False if it makes no sense.
+    fn take_over(
+        &mut self,
+        turn: &mut Turn<'_>,
+        conn: Conn,
+        snapshot: Snapshot,
+        paths: &Paths,
+    ) -> bool {
+        let replicas = snapshot.context.len().to_string();
+        let Merged { changed, seals } = match self.store.merge(snapshot) {
+            Ok(merged) => merged,
+            Err(error) => {
+                let keys = vec![("replicas", replicas), ("reason", error.to_string())];
+                turn.note(Severity::Warn, "snapshot refused", keys);
+                // With more than fits nobody would take what this replica says any more, not even what
+                // it has seen; the other side may well have it.
+                return error == WriteError::Replica;
+            }
+        };
+        self.counters.snapshots += 1;
+        let mut changes: Vec<StoreChange> = seals.into_iter().map(StoreChange::Write).collect();
+        changes.extend(self.versions_of(changed));
+        let (context, lamport) = (self.store.context().clone(), self.store.lamport());
+        changes.push(StoreChange::Seen(context, lamport));
+        self.durability.persist(turn, changes);
+        self.look_for_ended(turn);
+        self.serve_waiting(turn, paths);
+        // Others behind us may lack it as well.
+        for other in paths.all.iter().filter(|other| **other != conn) {
+            self.begin_sync(turn, *other);
+        }
+        true
+    }
+}
