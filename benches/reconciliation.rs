@@ -15,7 +15,7 @@ use rumormill::net::codec;
 use rumormill::proto::gossip::MessageId;
 use rumormill::proto::gossip::index::IdIndex;
 use rumormill::proto::gossip::reconcile::{answer, open};
-use rumormill::proto::message::{Message, Parts, Ranges, Runs};
+use rumormill::proto::message::{AntiEntropy, Broadcast, Message, Parts, Ranges, Runs};
 use sha2::{Digest, Sha256};
 
 /// Peers that the messages come from, in turn.
@@ -58,14 +58,14 @@ fn ours(one: &mut IdIndex, other: &mut IdIndex) -> (Cost, usize) {
     let mut cost = Cost::default();
     let mut found = 0;
     let (count, digest) = (one.len() as u64, one.digest());
-    cost.say(&Message::SyncDigest { round: 1, count, digest, fresh: false });
+    cost.say(&Message::AntiEntropy(AntiEntropy::Digest { round: 1, count, digest, fresh: false }));
     if (count, digest) == (other.len() as u64, other.digest()) {
-        cost.say(&Message::SyncMatched(1));
+        cost.say(&Message::AntiEntropy(AntiEntropy::Matched(1)));
     } else {
         let salt = [7; 8];
         let step = |parts: &Parts| {
             let ranges = Ranges { to: 1, round: 1, salt, floor: 0, parts: parts.clone() };
-            Message::SyncRanges(Box::new(ranges))
+            Message::AntiEntropy(AntiEntropy::Ranges(Box::new(ranges)))
         };
         let mut parts = open(other, salt);
         let (mut reads, mut next) = (one, other);
@@ -130,7 +130,11 @@ fn runs(many: u64, differ: u64) -> usize {
             (tag, runs)
         };
         let mut bytes = Vec::new();
-        codec::encode(&Message::Want((0..ORIGINS).map(of).collect()), &mut bytes).unwrap();
+        codec::encode(
+            &Message::Broadcast(Broadcast::Want((0..ORIGINS).map(of).collect())),
+            &mut bytes,
+        )
+        .unwrap();
         bytes.len() - 4
     };
     list(here) + list(there)

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::net::codec;
 use crate::proto::machine::{Conn, Effect, Input, OpenError};
-use crate::proto::message::{Addr, Answer, Message};
+use crate::proto::message::{Addr, Answer, AntiEntropy, Broadcast, Message};
 use crate::proto::time::Time;
 
 /// Connections at the same time; a network of some hundred nodes needs as many.
@@ -150,17 +150,17 @@ impl Links {
     /// How long a message may wait for another one that goes the same way.
     fn wait(&self, conn: Conn, message: &Message) -> Duration {
         match message {
-            Message::Gossip(_) => {
+            Message::Broadcast(Broadcast::Gossip(_)) => {
                 // What comes from the hub has been gathered there. The older ones have the lower addresses.
                 let to = self.lines.get(&conn).and_then(|(name, ..)| self.addresses.get(name));
                 if to.is_some_and(|to| *to < self.me) { self.company } else { Duration::ZERO }
             }
             // A step of a comparison comes only if the two differ, and the first question over a new
             // link is what heals a cut.
-            Message::Want(_) | Message::SyncRanges(_) | Message::SyncDigest { fresh: true, .. } => {
-                Duration::ZERO
-            }
-            Message::SyncDigest { .. } => QUESTION,
+            Message::Broadcast(Broadcast::Want(_))
+            | Message::AntiEntropy(AntiEntropy::Ranges(_))
+            | Message::AntiEntropy(AntiEntropy::Digest { fresh: true, .. }) => Duration::ZERO,
+            Message::AntiEntropy(AntiEntropy::Digest { .. }) => QUESTION,
             _ => PATIENCE,
         }
     }

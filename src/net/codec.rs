@@ -15,7 +15,7 @@ use tokio_util::codec::{Decoder, LengthDelimitedCodec};
 
 use crate::proto::gossip::MAX_PAYLOAD;
 use crate::proto::kv::clock::MAX_CLOCK;
-use crate::proto::message::{Answer, Hello, Message, Records};
+use crate::proto::message::{Answer, Hello, Message, Records, ToPeer};
 
 /// Longest frame after the opening, bytes: the longest payload or value, and what is said around it,
 /// which for a write is what it replaces and the two clocks of what it rests on, and for a part of a
@@ -26,7 +26,7 @@ pub const MAX_OPENING: usize = 1_024;
 /// First bytes of a link.
 pub const MAGIC: [u8; 4] = *b"RMIL";
 /// Version of the protocol; links between different versions are refused.
-pub const VERSION: u8 = 4;
+pub const VERSION: u8 = 5;
 /// Bytes of a frame's length.
 const HEADER: usize = 4;
 /// A piece of so many bytes is shared by the queues of those who are sent it: to copy less is cheaper
@@ -140,7 +140,7 @@ impl Encoder {
     /// As [`encode`].
     pub fn encode(&mut self, message: &Message) -> Result<Frame<'_>, EncodeError> {
         self.buffer.clear();
-        if let Message::List { request, records, more } = message
+        if let Message::ToPeer(ToPeer::List { request, records, more }) = message
             && !records.is_empty()
         {
             return self.encode_list(*request, records, *more);
@@ -173,7 +173,7 @@ impl Encoder {
         };
         // Around the records stands what an empty list consists of, less the length of no records: a
         // byte, as is the one behind them.
-        let around = Message::List { request, records: Arc::default(), more };
+        let around = Message::ToPeer(ToPeer::List { request, records: Arc::default(), more });
         self.buffer.put_u32(0);
         put(&around, &mut self.buffer)?;
         let last = self.buffer.len().saturating_sub(1);
@@ -305,10 +305,14 @@ mod tests {
         };
         let list = |many: u16| -> Records { (1..=many).map(record).collect() };
         let (one, other) = (list(600), list(601));
-        let mut messages = vec![Message::Ping(7), Message::Update(one.to_vec())];
+        let mut messages = vec![Message::Ping(7), Message::ToPeer(ToPeer::Update(one.to_vec()))];
         for records in [&one, &one, &other, &list(1), &list(0), &one] {
             for (request, more) in [(1, false), (70_000, true)] {
-                messages.push(Message::List { request, records: Arc::clone(records), more });
+                messages.push(Message::ToPeer(ToPeer::List {
+                    request,
+                    records: Arc::clone(records),
+                    more,
+                }));
             }
         }
         let mut encoder = Encoder::default();
@@ -318,7 +322,8 @@ mod tests {
             assert_eq!(whole(&encoder.encode(&message).unwrap()), bytes);
         }
         let thrice = [list(60_000), list(60_000), list(60_000)].concat();
-        let too_long = Message::List { request: 1, records: thrice.into(), more: false };
+        let too_long =
+            Message::ToPeer(ToPeer::List { request: 1, records: thrice.into(), more: false });
         assert!(matches!(encoder.encode(&too_long), Err(EncodeError::TooLong(_))));
         assert_eq!(whole(&encoder.encode(&Message::Ping(7)).unwrap()).len(), 6);
     }

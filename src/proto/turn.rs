@@ -12,12 +12,12 @@ pub(crate) struct Turn<'a> {
 }
 
 impl Turn<'_> {
-    pub fn send(&mut self, conn: Conn, message: Message) {
-        self.effects.push(Effect::Send { conn, message });
+    pub fn send(&mut self, conn: Conn, message: impl Into<Message>) {
+        self.effects.push(Effect::Send { conn, message: message.into() });
     }
 
     /// One message over several connections; nothing if there are none.
-    pub fn send_many(&mut self, mut conns: Vec<Conn>, message: Message) {
+    pub fn send_many(&mut self, mut conns: Vec<Conn>, message: impl Into<Message>) {
         match conns.len() {
             0 => {}
             1 => {
@@ -25,7 +25,7 @@ impl Turn<'_> {
                     self.send(conn, message);
                 }
             }
-            _ => self.effects.push(Effect::SendMany { conns, message }),
+            _ => self.effects.push(Effect::SendMany { conns, message: message.into() }),
         }
     }
 

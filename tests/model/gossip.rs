@@ -12,7 +12,7 @@ use bytes::Bytes;
 use rumormill::proto::config::{Flaw, Network, PeerConfig};
 use rumormill::proto::gossip::{MessageId, message_id};
 use rumormill::proto::machine::{Command, Conn, Effect, Input, Machine, OpenError};
-use rumormill::proto::message::{Addr, Answer, Message, Role, Welcome};
+use rumormill::proto::message::{Addr, Answer, Broadcast, Message, Role, ToPeer, ToSeed, Welcome};
 use rumormill::proto::peer::PeerMachine;
 use rumormill::proto::registry::{Record, Status};
 use rumormill::proto::time::Time;
@@ -204,17 +204,23 @@ impl Circle {
             let mut say =
                 |message| todo.push_back((from.0, Input::Received { conn: from.1, message }));
             match message {
-                Message::Register { request, .. } => {
-                    say(Message::Granted { request, votes: 1 });
-                    say(Message::List { request, records: records().into(), more: false });
+                Message::ToSeed(ToSeed::Register { request, .. }) => {
+                    say(Message::ToPeer(ToPeer::Granted { request, votes: 1 }));
+                    say(Message::ToPeer(ToPeer::List {
+                        request,
+                        records: records().into(),
+                        more: false,
+                    }));
                 }
-                Message::Refresh { request, .. } => say(Message::Unchanged { request }),
+                Message::ToSeed(ToSeed::Refresh { request, .. }) => {
+                    say(Message::ToPeer(ToPeer::Unchanged { request }))
+                }
                 _ => {}
             }
             return;
         }
         let Some(to) = self.ends.get(&from) else { return };
-        if let Message::Gossip(gossip) = &message {
+        if let Message::Broadcast(Broadcast::Gossip(gossip)) = &message {
             self.twice |= !self.sent.insert((from, message_id(gossip)));
         }
         self.queues.entry(*to).or_default().push_back(message);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use rumormill::proto::machine::Input;
-use rumormill::proto::message::{Message, Purpose, Role};
+use rumormill::proto::message::{Message, Purpose, Role, ToPeer, ToSeed};
 
 use super::history::{Entry, Op, Ret};
 use super::ledger::{LISTS_FROM, entry, request_of};
@@ -42,15 +42,25 @@ impl World {
         match deed {
             Deed::Register { peer, incarnation, seed } => {
                 Arc::make_mut(&mut self.ledger).asks(line, &deed);
-                self.say(scenario, seed, peer, Message::Register { request, incarnation });
+                self.say(
+                    scenario,
+                    seed,
+                    peer,
+                    Message::ToSeed(ToSeed::Register { request, incarnation }),
+                );
             }
             Deed::Leave { peer, incarnation, seed } => {
                 Arc::make_mut(&mut self.ledger).asks(line, &deed);
-                self.say(scenario, seed, peer, Message::Leave { request, incarnation });
+                self.say(
+                    scenario,
+                    seed,
+                    peer,
+                    Message::ToSeed(ToSeed::Leave { request, incarnation }),
+                );
             }
             Deed::Report { accused, incarnation, seed } => {
                 let (peer, text) = (peer_addr(accused), String::new());
-                let message = Message::DeadNode { peer, incarnation, text };
+                let message = Message::ToSeed(ToSeed::DeadNode { peer, incarnation, text });
                 self.say(scenario, seed, 1 - accused, message);
             }
             Deed::Dies { peer } => self.peers[peer] = None,
@@ -79,7 +89,12 @@ impl World {
         let request = LISTS_FROM + u64::from(self.reading.number);
         Arc::make_mut(&mut self.ledger).histories[0].ask(request, Op::List);
         self.reading.asked |= 1 << seed;
-        self.say(scenario, seed, 1, Message::Refresh { request, digest: NO_DIGEST });
+        self.say(
+            scenario,
+            seed,
+            1,
+            Message::ToSeed(ToSeed::Refresh { request, digest: NO_DIGEST }),
+        );
         if scenario.slow_lists && (self.reading.agreed || self.reading.asked == (1 << SEEDS) - 1) {
             self.reading = Reading { number: self.reading.number + 1, ..Reading::default() };
         }
@@ -88,10 +103,12 @@ impl World {
     /// A peer hears from a seed; false if that is only news.
     pub fn hear_answer(&mut self, scenario: &Scenario, message: Message) -> bool {
         match message {
-            Message::Granted { request, .. } if request > 0 => {
+            Message::ToPeer(ToPeer::Granted { request, .. }) if request > 0 => {
                 Arc::make_mut(&mut self.ledger).grants(scenario, request);
             }
-            Message::List { request, records, more: false } if request >= LISTS_FROM => {
+            Message::ToPeer(ToPeer::List { request, records, more: false })
+                if request >= LISTS_FROM =>
+            {
                 self.reading.answers.push(entry(&records, peer_addr(0)));
                 let agreeing = |one: &Entry| {
                     self.reading.answers.iter().filter(|other| *other == one).count() >= quorum()
@@ -103,7 +120,7 @@ impl World {
                     self.reading.agreed = true;
                 }
             }
-            Message::Update(_) => return false,
+            Message::ToPeer(ToPeer::Update(_)) => return false,
             _ => {}
         }
         true

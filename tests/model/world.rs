@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use rumormill::proto::event::Event;
 use rumormill::proto::machine::{Conn, Effect, Input, Machine, OpenError};
-use rumormill::proto::message::{Answer, Hello, Incarnation, Message, Role, Welcome};
+use rumormill::proto::message::{Answer, Hello, Incarnation, Message, Role, ToSeed, Welcome};
 use rumormill::proto::time::Time;
 
 use super::history::Entry;
@@ -86,7 +86,12 @@ impl World {
         for (peer, member) in scenario.peers.iter().enumerate() {
             if let Some((incarnation, true)) = *member {
                 let request = 0;
-                world.say(scenario, 0, peer, Message::Register { request, incarnation });
+                world.say(
+                    scenario,
+                    0,
+                    peer,
+                    Message::ToSeed(ToSeed::Register { request, incarnation }),
+                );
                 world.settle(scenario);
                 granted[peer] = world.listed(0, peer);
                 assert!(granted[peer].is_some(), "peer {peer} is registered at the beginning");

@@ -16,7 +16,7 @@ use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use rumormill::proto::config::{DEFAULT_NETWORK, Network as Net};
-use rumormill::proto::message::{Addr, Message};
+use rumormill::proto::message::{Addr, Message, ToSeed};
 use stateright::semantics::{ConsistencyTester, LinearizabilityTester};
 use tokio::time::{sleep, timeout};
 
@@ -263,7 +263,7 @@ async fn report(reporters: &[Stub], seeds: &[SocketAddr], peer: Addr, incarnatio
             let text = format!("Dead Node:{peer}");
             let tell = async {
                 let mut line = reporter.call(*seed).await?;
-                line.say(&Message::DeadNode { peer, incarnation, text }).await
+                line.say(&Message::ToSeed(ToSeed::DeadNode { peer, incarnation, text })).await
             };
             let _ = timeout(PATIENCE, tell).await;
         }

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::BytesMut;
 use rumormill::net::{codec, handshake};
 use rumormill::proto::config::Network;
-use rumormill::proto::message::{Addr, Answer, Message, Purpose, Role, Welcome};
+use rumormill::proto::message::{Addr, Answer, Message, Purpose, Role, ToPeer, ToSeed, Welcome};
 use rumormill::proto::registry::Record;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -107,7 +107,7 @@ impl Line {
         loop {
             while let Some(frame) = codec::next_frame(&mut frames, &mut self.rest).unwrap() {
                 match codec::decode(&frame).unwrap() {
-                    Message::Update(_) => {}
+                    Message::ToPeer(ToPeer::Update(_)) => {}
                     message => return Ok(message),
                 }
             }
@@ -126,21 +126,23 @@ impl Line {
     /// Until the seed has answered for it. The list that follows is left in the connection.
     pub async fn register(&mut self, incarnation: u64) -> Result<(), Failure> {
         let request = self.next_request();
-        self.say(&Message::Register { request, incarnation }).await?;
+        self.say(&Message::ToSeed(ToSeed::Register { request, incarnation })).await?;
         self.granted(request).await
     }
 
     pub async fn leave(&mut self, incarnation: u64) -> Result<(), Failure> {
         let request = self.next_request();
-        self.say(&Message::Leave { request, incarnation }).await?;
+        self.say(&Message::ToSeed(ToSeed::Leave { request, incarnation })).await?;
         self.granted(request).await
     }
 
     async fn granted(&mut self, wanted: u64) -> Result<(), Failure> {
         loop {
             match self.hear().await? {
-                Message::Granted { request, .. } if request == wanted => return Ok(()),
-                Message::Denied { request, reason, .. } if request == wanted => {
+                Message::ToPeer(ToPeer::Granted { request, .. }) if request == wanted => {
+                    return Ok(());
+                }
+                Message::ToPeer(ToPeer::Denied { request, reason, .. }) if request == wanted => {
                     return Err(Failure::Denied(reason));
                 }
                 _ => {}
@@ -151,17 +153,17 @@ impl Line {
     /// All that the seed knows.
     pub async fn list(&mut self) -> Result<Vec<(Addr, Record)>, Failure> {
         let wanted = self.next_request();
-        self.say(&Message::Refresh { request: wanted, digest: [0; 32] }).await?;
+        self.say(&Message::ToSeed(ToSeed::Refresh { request: wanted, digest: [0; 32] })).await?;
         let mut all = Vec::new();
         loop {
             match self.hear().await? {
-                Message::List { request, records, more } if request == wanted => {
+                Message::ToPeer(ToPeer::List { request, records, more }) if request == wanted => {
                     all.extend_from_slice(&records);
                     if !more {
                         return Ok(all);
                     }
                 }
-                Message::Denied { request, reason, .. } if request == wanted => {
+                Message::ToPeer(ToPeer::Denied { request, reason, .. }) if request == wanted => {
                     return Err(Failure::Denied(reason));
                 }
                 _ => {}

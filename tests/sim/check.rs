@@ -13,7 +13,7 @@ use rumormill::proto::event::Event;
 use rumormill::proto::gossip::{MessageId, message_id};
 use rumormill::proto::kv::clock::Clock;
 use rumormill::proto::machine::{Conn, Delivery, Effect, Input, MemberEvent, OpenError};
-use rumormill::proto::message::{Addr, ChangeKind, Incarnation, Message, Standing};
+use rumormill::proto::message::{Addr, Broadcast, ChangeKind, Incarnation, Message, Standing};
 use rumormill::proto::time::Time;
 
 use super::disk::{Disk, SeedState};
@@ -406,7 +406,7 @@ impl Checks {
     /// the first was lost, and on a link that doubles messages or changes their order: a peer must
     /// conclude there that something was lost, and being wrong is better than being silent.
     pub fn sent(&mut self, node: &Node, from: Side, message: &Message, lost: bool, excused: bool) {
-        let Message::Gossip(gossip) = message else { return };
+        let Message::Broadcast(Broadcast::Gossip(gossip)) = message else { return };
         let before = self.sent.insert((from, message_id(gossip)), lost);
         if before == Some(false) && !excused {
             let what = format!(
@@ -419,7 +419,7 @@ impl Checks {
 
     /// A message that was sent over a link, from that end, did not arrive after all.
     pub fn lost(&mut self, from: Side, message: &Message) {
-        if let Message::Gossip(gossip) = message {
+        if let Message::Broadcast(Broadcast::Gossip(gossip)) = message {
             self.sent.insert((from, message_id(gossip)), true);
         }
     }

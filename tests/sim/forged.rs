@@ -6,7 +6,8 @@ use std::time::Duration;
 use rumormill::proto::config::{Flaw, Network};
 use rumormill::proto::machine::{Conn, Effect, Input, Machine};
 use rumormill::proto::message::{
-    Addr, Answer, ChangeKind, Incarnation, Message, Purpose, Refusal, Refused, Role, Welcome,
+    Addr, Answer, ChangeKind, Detection, Incarnation, Message, Parting, Purpose, Refusal, Refused,
+    Role, ToPeer, ToSeed, Welcome,
 };
 use rumormill::proto::registry::{Record, Status};
 use rumormill::proto::time::Time;
@@ -103,13 +104,16 @@ impl Liar {
         let digest = [0; 32];
         let membership = self.opened.iter().filter(|(_, (_, p))| *p == Purpose::Membership);
         for conn in membership.map(|(conn, _)| *conn) {
-            effects.push(Effect::Send { conn, message: Message::Refresh { request, digest } });
+            effects.push(Effect::Send {
+                conn,
+                message: Message::ToSeed(ToSeed::Refresh { request, digest }),
+            });
             let Some(incarnation) = self.accused else { continue };
             let message = if self.guise == Guise::Victim {
-                Message::Leave { request, incarnation }
+                Message::ToSeed(ToSeed::Leave { request, incarnation })
             } else {
                 let text = format!("Dead Node:{}:0.000000:{}", self.victim, self.me.ip());
-                Message::DeadNode { peer: self.victim, incarnation, text }
+                Message::ToSeed(ToSeed::DeadNode { peer: self.victim, incarnation, text })
             };
             effects.push(Effect::Send { conn, message });
         }
@@ -123,10 +127,13 @@ impl Liar {
     fn slander(&self, conn: Conn, effects: &mut Vec<Effect>) {
         if let Some(incarnation) = self.accused {
             let peer = self.victim;
-            let notice = Message::SuspectNotice { peer, incarnation };
+            let notice = Message::Detection(Detection::SuspectNotice { peer, incarnation });
             effects.push(Effect::Send { conn, message: notice });
-            effects.push(Effect::Send { conn, message: Message::Witness { peer, incarnation } });
-            effects.push(Effect::Send { conn, message: Message::Leaving });
+            effects.push(Effect::Send {
+                conn,
+                message: Message::Detection(Detection::Witness { peer, incarnation }),
+            });
+            effects.push(Effect::Send { conn, message: Message::Parting(Parting::Leaving) });
         }
         effects.push(Effect::Close { conn });
     }
@@ -154,7 +161,7 @@ impl Machine for Liar {
             Input::Opened { conn, .. } => match self.opened.get(&conn) {
                 Some((_, Purpose::Membership)) if self.guise == Guise::Member => {
                     let incarnation = self.incarnation;
-                    let message = Message::Register { request: 0, incarnation };
+                    let message = Message::ToSeed(ToSeed::Register { request: 0, incarnation });
                     effects.push(Effect::Send { conn, message });
                 }
                 Some((_, Purpose::Errand)) => {
@@ -167,8 +174,8 @@ impl Machine for Liar {
                 self.opened.remove(&conn);
             }
             Input::Received { message, .. } => match message {
-                Message::List { records, .. } => self.learn(&records),
-                Message::Update(records) => self.learn(&records),
+                Message::ToPeer(ToPeer::List { records, .. }) => self.learn(&records),
+                Message::ToPeer(ToPeer::Update(records)) => self.learn(&records),
                 _ => {}
             },
             Input::Tick => {

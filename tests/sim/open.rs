@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use rumormill::proto::config::{Membership, Network, PeerConfig};
 use rumormill::proto::machine::{Command, Conn, Effect, Input, Machine};
-use rumormill::proto::message::{Addr, Answer, Incarnation, Message, Purpose, Role, Welcome};
+use rumormill::proto::message::{
+    Addr, Answer, Detection, Incarnation, Members, Message, Purpose, Role, Welcome,
+};
 use rumormill::proto::order::Order;
 use rumormill::proto::registry::{Record, Status};
 use rumormill::proto::time::Time;
@@ -99,10 +101,10 @@ impl Slanderer {
                 (victim, self.record(incarnation, Status::Dead, now)),
             ];
             for message in [
-                Message::Handshake(lies.clone()),
-                Message::SuspectNotice { peer: victim, incarnation },
-                Message::Witness { peer: victim, incarnation },
-                Message::PeersChanged(lies),
+                Message::Members(Members::Handshake(lies.clone())),
+                Message::Detection(Detection::SuspectNotice { peer: victim, incarnation }),
+                Message::Detection(Detection::Witness { peer: victim, incarnation }),
+                Message::Members(Members::Changed(lies)),
             ] {
                 effects.push(Effect::Send { conn, message });
             }
@@ -136,8 +138,9 @@ impl Machine for Slanderer {
             Input::Closed { conn } => self.opened.retain(|open| *open != conn),
             Input::Received { message, .. } => {
                 let records = match message {
-                    Message::Handshake(records) | Message::PeersChanged(records) => records,
-                    Message::Peers { records, .. } => records,
+                    Message::Members(Members::Handshake(records))
+                    | Message::Members(Members::Changed(records)) => records,
+                    Message::Members(Members::Peers { records, .. }) => records,
                     _ => return,
                 };
                 let of_victim = records.iter().filter(|(peer, _)| *peer == self.victim);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rand::RngExt;
 use rumormill::proto::config::{Flaw, PeerConfig};
 use rumormill::proto::machine::{Command, Conn, Effect, Input, Machine};
-use rumormill::proto::message::{Addr, Answer, Message, Purpose, Role, Welcome};
+use rumormill::proto::message::{Addr, Answer, Message, Purpose, Role, ToPeer, ToSeed, Welcome};
 use rumormill::proto::registry::{Record, Status};
 use rumormill::proto::time::Time;
 
@@ -121,14 +121,16 @@ impl Machine for Impostor {
             Input::Received { conn, message } => {
                 let records = self.list.iter().cloned().collect();
                 match message {
-                    Message::Register { request, .. } => {
-                        let message = Message::Granted { request, votes: 2 };
+                    Message::ToSeed(ToSeed::Register { request, .. }) => {
+                        let message = Message::ToPeer(ToPeer::Granted { request, votes: 2 });
                         effects.push(Effect::Send { conn, message });
-                        let message = Message::List { request, records, more: false };
+                        let message =
+                            Message::ToPeer(ToPeer::List { request, records, more: false });
                         effects.push(Effect::Send { conn, message });
                     }
-                    Message::Refresh { request, .. } => {
-                        let message = Message::List { request, records, more: false };
+                    Message::ToSeed(ToSeed::Refresh { request, .. }) => {
+                        let message =
+                            Message::ToPeer(ToPeer::List { request, records, more: false });
                         effects.push(Effect::Send { conn, message });
                     }
                     _ => {}
@@ -140,7 +142,7 @@ impl Machine for Impostor {
         if self.next.is_none_or(|next| next <= now) {
             self.next = Some(now + secs(1));
             for conn in &self.callers {
-                let message = Message::Update(self.list.clone());
+                let message = Message::ToPeer(ToPeer::Update(self.list.clone()));
                 effects.push(Effect::Send { conn: *conn, message });
             }
         }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::rumors::{Rumors, Timer};
 use super::runs::{gather, is_sane};
 use crate::proto::machine::Conn;
-use crate::proto::message::{Message, Runs, Tag};
+use crate::proto::message::{Breach, Broadcast, Runs, Tag};
 use crate::proto::turn::Turn;
 
 /// A missing message is asked for this many round trips after it was announced, because the push
@@ -43,18 +43,18 @@ const PARENT_SILENT: Duration = Duration::from_millis(400);
 const GRAFTED_FOR: Duration = Duration::from_secs(10);
 
 impl Rumors {
-    /// The other side announces messages. False if the announcement makes no sense.
+    /// The other side announces messages. A breach if the announcement makes no sense.
     pub(crate) fn on_have(
         &mut self,
         turn: &mut Turn<'_>,
         conn: Conn,
         have: Vec<(Tag, Runs)>,
-    ) -> bool {
+    ) -> Result<(), Breach> {
         if !within_bounds(&have) {
-            return false;
+            return Err(Breach);
         }
         let delay = self.graft_delay();
-        let Some(link) = self.links.get_mut(&conn) else { return true };
+        let Some(link) = self.links.get_mut(&conn) else { return Ok(()) };
         let mut noted = 0;
         for (tag, runs) in have {
             let origin = self.list.by_tag(&tag).and_then(|index| self.list.origin(index));
@@ -71,7 +71,7 @@ impl Rumors {
                 };
                 for number in gaps.into_iter().flat_map(|(low, high)| low..=high) {
                     if self.missing.len() >= MAX_MISSING {
-                        return true;
+                        return Ok(());
                     }
                     let missing = self.missing.entry((tag, number)).or_default();
                     if missing.announcers.len() < MAX_ANNOUNCERS
@@ -83,7 +83,7 @@ impl Rumors {
                 }
             }
         }
-        true
+        Ok(())
     }
 
     fn graft_delay(&self) -> Duration {
@@ -141,7 +141,7 @@ impl Rumors {
                 self.counters.wants += numbers.len() as u64;
                 want.push((tag, gather(numbers)));
             }
-            turn.send(conn, Message::Want(want));
+            turn.send(conn, Broadcast::Want(want));
             if silent && let Some(link) = self.links.get_mut(&conn) {
                 link.grafted = Some(turn.now + GRAFTED_FOR);
                 self.timers.set(Timer::Regraft, turn.now + GRAFTED_FOR);
@@ -150,15 +150,15 @@ impl Rumors {
         self.tell_wishes(turn);
     }
 
-    /// The other side asks for messages. False if the request makes no sense.
+    /// The other side asks for messages. A breach if the request makes no sense.
     pub(crate) fn on_want(
         &mut self,
         turn: &mut Turn<'_>,
         conn: Conn,
         want: &[(Tag, Runs)],
-    ) -> bool {
+    ) -> Result<(), Breach> {
         if !within_bounds(want) {
-            return false;
+            return Err(Breach);
         }
         let mut places = Vec::new();
         for (tag, runs) in want {
@@ -170,7 +170,7 @@ impl Rumors {
             }
         }
         self.send_places(turn, conn, &places, false);
-        true
+        Ok(())
     }
 
     /// Sends messages that the other side says it does not have, within the bounds of one answer;
@@ -198,7 +198,7 @@ impl Rumors {
             link.exchange.unsettled.set(*place);
             sent += 1;
             bytes += entry.gossip.payload.len();
-            turn.send(conn, Message::Gossip(self.list.outgoing(turn.now, entry)));
+            turn.send(conn, Broadcast::Gossip(self.list.outgoing(turn.now, entry)));
         }
         self.counters.payloads_sent += sent as u64;
         sent
@@ -220,7 +220,7 @@ impl Rumors {
             if have.is_empty() {
                 continue;
             }
-            turn.send(*conn, Message::Have(have));
+            turn.send(*conn, Broadcast::Have(have));
         }
     }
 }

@@ -9,6 +9,7 @@ mod announce;
 mod exchange;
 pub mod index;
 pub mod list;
+pub mod message;
 pub mod reconcile;
 pub mod rumors;
 pub mod runs;

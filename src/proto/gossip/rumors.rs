@@ -11,7 +11,7 @@ use super::window::Window;
 use crate::proto::config::{Flaw, Overlay, PeerConfig};
 use crate::proto::kv::replica::Paths;
 use crate::proto::machine::Conn;
-use crate::proto::message::{Addr, Incarnation, Message, Tag};
+use crate::proto::message::{Addr, Broadcast, Incarnation, Tag};
 use crate::proto::time::Time;
 use crate::proto::timers::Timers;
 use crate::proto::turn::Turn;
@@ -194,10 +194,10 @@ impl Rumors {
             link.wish = wish;
             if wish {
                 self.counters.grafts += 1;
-                turn.send(*conn, Message::Graft);
+                turn.send(*conn, Broadcast::Graft);
             } else {
                 self.counters.prunes += 1;
-                turn.send(*conn, Message::Prune);
+                turn.send(*conn, Broadcast::Prune);
             }
         }
     }

@@ -31,7 +31,7 @@ use super::{MAX_PAYLOAD, MessageId};
 use crate::proto::config::Flaw;
 use crate::proto::event::{Event, Severity};
 use crate::proto::machine::{Conn, Delivery, Effect, PublishError};
-use crate::proto::message::{Addr, Gossip, Incarnation, Message};
+use crate::proto::message::{Addr, Broadcast, Gossip, Incarnation};
 use crate::proto::turn::Turn;
 /// Announcements gather this long. A lost push waits for one announcement; lost links, the usual
 /// cause, are answered by grafts at once, so bytes decide: at 100 messages a second this makes one
@@ -110,7 +110,7 @@ impl Rumors {
         }
         self.counters.payloads_sent += push.len() as u64;
         if self.flaw == Flaw::ForwardTwice {
-            turn.send_many(push.clone(), Message::Gossip(gossip.clone()));
+            turn.send_many(push.clone(), Broadcast::Gossip(gossip.clone()));
         }
         let peer = from.and_then(|conn| self.links.get(&conn)).map(|link| link.peer);
         turn.log(match peer {
@@ -118,7 +118,7 @@ impl Rumors {
             None => Event::GossipSent { message: gossip.payload.clone() },
         });
         turn.effects.push(Effect::Deliver(Delivery { id, gossip: gossip.clone(), from: peer }));
-        turn.send_many(push, Message::Gossip(gossip));
+        turn.send_many(push, Broadcast::Gossip(gossip));
         id
     }
 
@@ -181,7 +181,7 @@ impl Rumors {
                 link.known.set(place);
                 link.exchange.unsettled.set(place);
                 self.counters.payloads_sent += 1;
-                turn.send(*conn, Message::Gossip(self.list.outgoing(turn.now, entry)));
+                turn.send(*conn, Broadcast::Gossip(self.list.outgoing(turn.now, entry)));
             }
         }
     }

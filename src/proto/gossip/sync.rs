@@ -21,7 +21,7 @@ use super::reconcile::{self, Findings};
 use super::rumors::{Rumors, Timer};
 use crate::proto::event::Severity;
 use crate::proto::machine::Conn;
-use crate::proto::message::{Message, Parts, Print, Ranges};
+use crate::proto::message::{AntiEntropy, Breach, Parts, Print, Ranges};
 use crate::proto::time::Time;
 use crate::proto::turn::Turn;
 
@@ -75,7 +75,7 @@ impl Rumors {
         self.counters.sync_bytes += DIGEST_BYTES;
         let index = self.list.index();
         let (count, digest) = (index.len() as u64, index.digest());
-        turn.send(conn, Message::SyncDigest { round, count, digest, fresh: all });
+        turn.send(conn, AntiEntropy::Digest { round, count, digest, fresh: all });
         self.timers.set(Timer::Confirm(conn), turn.now + CONFIRM);
     }
 
@@ -88,7 +88,7 @@ impl Rumors {
         }
     }
 
-    /// The other side begins a round. False if that makes no sense.
+    /// The other side begins a round. A breach if that makes no sense.
     pub(crate) fn on_sync_digest(
         &mut self,
         turn: &mut Turn<'_>,
@@ -96,25 +96,25 @@ impl Rumors {
         rng: &mut SmallRng,
         (round, count, digest): (u64, u64, [u8; 32]),
         fresh: bool,
-    ) -> bool {
+    ) -> Result<(), Breach> {
         if count > MAX_MESSAGES as u64 {
-            return false;
+            return Err(Breach);
         }
         self.list.settle(turn.now, fresh);
-        let Some(link) = self.links.get_mut(&conn) else { return true };
+        let Some(link) = self.links.get_mut(&conn) else { return Ok(()) };
         link.exchange.bytes += DIGEST_BYTES;
         self.counters.sync_bytes += DIGEST_BYTES;
         let index = self.list.index();
         if count == index.len() as u64 && digest == index.digest() {
             self.counters.sync_matched += 1;
-            turn.send(conn, Message::SyncMatched(round));
+            turn.send(conn, AntiEntropy::Matched(round));
             self.close_books(turn, conn);
-            return true;
+            return Ok(());
         }
         let salt = rng.random();
         let parts = reconcile::open(index, salt);
         self.step(turn, conn, Ranges { to: round, round: 0, salt, floor: 0, parts });
-        true
+        Ok(())
     }
 
     /// Says a step, and asks for the next if there is one to come.
@@ -130,21 +130,21 @@ impl Rumors {
         let bytes = bytes(&ranges.parts);
         link.exchange.bytes += bytes;
         self.counters.sync_bytes += bytes;
-        turn.send(conn, Message::SyncRanges(Box::new(ranges)));
+        turn.send(conn, AntiEntropy::Ranges(Box::new(ranges)));
     }
 
-    /// The other side takes a step. False if that makes no sense.
+    /// The other side takes a step. A breach if that makes no sense.
     pub(crate) fn on_sync_ranges(
         &mut self,
         turn: &mut Turn<'_>,
         conn: Conn,
         ranges: &Ranges,
-    ) -> bool {
+    ) -> Result<(), Breach> {
         if !reconcile::is_sane(&ranges.parts) {
-            return false;
+            return Err(Breach);
         }
-        let Some(link) = self.links.get_mut(&conn) else { return true };
-        let Some(asked) = link.exchange.answered(ranges.to) else { return true };
+        let Some(link) = self.links.get_mut(&conn) else { return Ok(()) };
+        let Some(asked) = link.exchange.answered(ranges.to) else { return Ok(()) };
         self.timers.cancel(&Timer::Confirm(conn));
         let bytes = bytes(&ranges.parts);
         link.exchange.bytes += bytes;
@@ -180,7 +180,7 @@ impl Rumors {
         } else if sent > 0 {
             self.timers.set(Timer::Confirm(conn), turn.now + CONFIRM);
         }
-        true
+        Ok(())
     }
 
     /// Of the messages that the other side lacks those that may be sent to it, in order of arrival

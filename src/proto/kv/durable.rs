@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::request::{Reply, StoreChange};
 use super::write::Write;
 use crate::proto::machine::{Conn, Effect};
-use crate::proto::message::Message;
+use crate::proto::message::{Message, StoreSync};
 use crate::proto::order::Outcome;
 use crate::proto::turn::Turn;
 
@@ -27,7 +27,7 @@ pub struct Paths {
 pub(super) enum Later {
     Spread(Arc<Write>),
     Say(Conn, Message),
-    SayAll(Vec<Conn>, Message),
+    SayAll(Vec<Conn>, StoreSync),
     Close(Conn),
     Answer(u64, Reply),
     Operated(u64, Outcome),
@@ -36,7 +36,7 @@ pub(super) enum Later {
 impl Later {
     fn perform(self, turn: &mut Turn<'_>, paths: &Paths) {
         match self {
-            Later::Spread(write) => turn.send_many(paths.eager.clone(), Message::Write(write)),
+            Later::Spread(write) => turn.send_many(paths.eager.clone(), StoreSync::Write(write)),
             Later::Say(conn, message) => turn.send(conn, message),
             Later::SayAll(conns, message) => turn.send_many(conns, message),
             Later::Close(conn) => turn.close(conn),
@@ -85,7 +85,7 @@ impl Durability {
     }
 
     /// Says something over a link by then.
-    pub fn say(&mut self, turn: &mut Turn<'_>, conn: Conn, message: Message) {
-        self.when_durable(turn, Later::Say(conn, message), &Paths::default());
+    pub fn say(&mut self, turn: &mut Turn<'_>, conn: Conn, message: impl Into<Message>) {
+        self.when_durable(turn, Later::Say(conn, message.into()), &Paths::default());
     }
 }

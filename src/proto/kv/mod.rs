@@ -16,6 +16,7 @@ mod durable;
 mod ended;
 mod frames;
 mod live;
+pub mod message;
 mod name;
 pub mod replica;
 pub mod request;

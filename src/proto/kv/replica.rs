@@ -24,7 +24,7 @@ use super::talk::{Announced, Talks};
 use super::transfer::Transfers;
 use crate::proto::event::Severity;
 use crate::proto::machine::Conn;
-use crate::proto::message::Message;
+use crate::proto::message::{Breach, Inspection, StoreSync};
 use crate::proto::order::{Holding, Outcome};
 use crate::proto::time::Time;
 use crate::proto::timers::Timers;
@@ -262,7 +262,7 @@ impl Replication {
             return; // this peer holds no replica
         }
         let context = self.store.context_with_own();
-        let message = Message::StoreContext { context, answer };
+        let message = StoreSync::Context { context, answer };
         self.durability.say(turn, conn, message);
     }
 
@@ -276,12 +276,12 @@ impl Replication {
 
     /// Tells somebody who asked what is held.
     pub(crate) fn tell_holding(&mut self, turn: &mut Turn<'_>, conn: Conn, key: Option<&str>) {
-        let messages: Vec<Message> = match self.holding(key) {
+        let messages: Vec<Inspection> = match self.holding(key) {
             Holding::Versions(versions) => last_is_last(frames(versions, Version::size))
-                .map(|(versions, more)| Message::StoreVersions { versions, more })
+                .map(|(versions, more)| Inspection::Versions { versions, more })
                 .collect(),
             Holding::Keys(keys) => last_is_last(frames(keys, |key| key.len()))
-                .map(|(keys, more)| Message::StoreKeys { keys, more })
+                .map(|(keys, more)| Inspection::Keys { keys, more })
                 .collect(),
         };
         for message in messages {
@@ -307,7 +307,7 @@ impl Replication {
         let settled = self.announced.settled(turn.now);
         let latest = self.store.latest_beyond(settled, HANDED_OVER);
         for frame in frames(latest, |write| write.size()) {
-            let later = Later::SayAll(paths.all.clone(), Message::Writes(frame));
+            let later = Later::SayAll(paths.all.clone(), StoreSync::Writes(frame));
             self.durability.when_durable(turn, later, paths);
         }
     }
@@ -321,30 +321,30 @@ impl Replication {
         }
     }
 
-    /// Something about the store came over a link. False if it makes no sense.
+    /// Something about the store came over a link. A breach if it makes no sense.
     pub(crate) fn hear(
         &mut self,
         turn: &mut Turn<'_>,
         conn: Conn,
-        message: Message,
+        message: StoreSync,
         paths: &Paths,
-    ) -> bool {
+    ) -> Result<(), Breach> {
         match message {
-            Message::Write(write) => self.hear_writes(turn, conn, vec![write], paths),
-            Message::Writes(writes) => self.hear_writes(turn, conn, writes, paths),
-            Message::StoreContext { context, answer } => {
-                let sane = context.is_sane();
-                if sane {
-                    self.hear_context(turn, conn, &context, answer);
+            StoreSync::Write(write) => self.hear_writes(turn, conn, vec![write], paths),
+            StoreSync::Writes(writes) => self.hear_writes(turn, conn, writes, paths),
+            StoreSync::Context { context, answer } => {
+                if !context.is_sane() {
+                    return Err(Breach);
                 }
-                sane
+                self.hear_context(turn, conn, &context, answer);
+                Ok(())
             }
-            Message::SnapshotOffer => {
+            StoreSync::SnapshotOffer => {
                 self.hear_offer(turn, conn);
-                true
+                Ok(())
             }
-            Message::SnapshotAsk { round, seen } => self.hear_ask(turn, (conn, round), seen),
-            Message::SnapshotPart {
+            StoreSync::SnapshotAsk { round, seen } => self.hear_ask(turn, (conn, round), seen),
+            StoreSync::SnapshotPart {
                 round,
                 part,
                 context,
@@ -355,10 +355,11 @@ impl Replication {
                 more,
             } => {
                 let snapshot = Snapshot { context, lamport, seals, standing, versions: entries };
-                !self.transfers.is_fetching(conn, round)
-                    || self.hear_part(turn, conn, (part, snapshot, more), paths)
+                if !self.transfers.is_fetching(conn, round) {
+                    return Ok(());
+                }
+                self.hear_part(turn, conn, (part, snapshot, more), paths)
             }
-            _ => false,
         }
     }
 
@@ -368,7 +369,7 @@ impl Replication {
         conn: Conn,
         writes: Vec<Arc<Write>>,
         paths: &Paths,
-    ) -> bool {
+    ) -> Result<(), Breach> {
         let mut applied = Vec::new();
         let (mut gap, mut crowded, mut sane) = (false, false, true);
         for write in writes {
@@ -413,10 +414,10 @@ impl Replication {
             let onward: Vec<Conn> =
                 paths.eager.iter().copied().filter(|eager| *eager != conn).collect();
             if let [write] = applied.as_slice() {
-                turn.send_many(onward, Message::Write(write.clone()));
+                turn.send_many(onward, StoreSync::Write(write.clone()));
             } else {
                 for frame in frames(applied, |write| write.size()) {
-                    turn.send_many(onward.clone(), Message::Writes(frame));
+                    turn.send_many(onward.clone(), StoreSync::Writes(frame));
                 }
             }
             self.serve_waiting(turn, paths);
@@ -424,7 +425,7 @@ impl Replication {
         if gap && sane {
             self.compare(turn, conn);
         }
-        sane
+        if sane { Ok(()) } else { Err(Breach) }
     }
 
     pub(super) fn serve_waiting(&mut self, turn: &mut Turn<'_>, paths: &Paths) {
@@ -457,7 +458,7 @@ impl Replication {
         // It may name what has an end here, and be behind in just that.
         let context = self.store.context_for(theirs);
         if context != *self.store.context() && self.talks.tells_of_ended(turn.now, conn) {
-            let message = Message::StoreContext { context, answer: false };
+            let message = StoreSync::Context { context, answer: false };
             self.durability.say(turn, conn, message);
         }
         match self.store.since(theirs) {
@@ -467,11 +468,11 @@ impl Replication {
                 }
                 self.counters.repaired += writes.len() as u64;
                 for frame in frames(writes, |write| write.size()) {
-                    let message = Message::Writes(frame);
+                    let message = StoreSync::Writes(frame);
                     self.durability.say(turn, conn, message);
                 }
             }
-            None => turn.send(conn, Message::SnapshotOffer),
+            None => turn.send(conn, StoreSync::SnapshotOffer),
         }
     }
 

@@ -13,7 +13,7 @@ use super::frames::FRAME;
 use super::snapshot::Snapshot;
 use super::store::{Store, Version};
 use crate::proto::machine::Conn;
-use crate::proto::message::{Message, Runs};
+use crate::proto::message::{Runs, StoreSync};
 use crate::proto::time::Time;
 /// Bytes of a run of numbers in a frame, roughly.
 const RUN_BYTES: usize = 8;
@@ -93,7 +93,7 @@ pub(super) enum Heard {
     /// it will be offered again.
     Ended,
     /// The next part is to be asked for.
-    More(Message),
+    More(StoreSync),
     /// It was the last one.
     Whole(Snapshot),
 }
@@ -101,14 +101,14 @@ pub(super) enum Heard {
 impl Transfers {
     /// Another replica offers all that it has: asks for what a replica that has seen this lacks, unless
     /// something is being fetched.
-    pub fn fetch(&mut self, conn: Conn, seen: &Clock) -> Option<Message> {
+    pub fn fetch(&mut self, conn: Conn, seen: &Clock) -> Option<StoreSync> {
         if self.fetching.is_some() {
             return None;
         }
         self.rounds += 1;
         let (round, snapshot) = (self.rounds, Snapshot::default());
         self.fetching = Some(Fetching { from: conn, round, parts: 0, snapshot });
-        Some(Message::SnapshotAsk { round, seen: Some(seen.clone()) })
+        Some(StoreSync::SnapshotAsk { round, seen: Some(seen.clone()) })
     }
 
     /// The first part of what a replica that has seen this lacks, or with none the next one; none if
@@ -119,7 +119,7 @@ impl Transfers {
         now: Time,
         (conn, round): (Conn, u64),
         seen: Option<Clock>,
-    ) -> Option<Message> {
+    ) -> Option<StoreSync> {
         if let Some(seen) = seen {
             if !self.has_room(now, conn) {
                 return None;
@@ -173,7 +173,7 @@ impl Transfers {
             push(&mut fetching.snapshot.versions, key, versions);
         }
         if more {
-            return Heard::More(Message::SnapshotAsk { round: fetching.round, seen: None });
+            return Heard::More(StoreSync::SnapshotAsk { round: fetching.round, seen: None });
         }
         let whole = self.fetching.take();
         whole.map_or(Heard::Nothing, |fetching| Heard::Whole(fetching.snapshot))
@@ -189,7 +189,7 @@ impl Serving {
     }
 
     /// The next part, and moves on.
-    fn next_part(&mut self, store: &Store) -> Message {
+    fn next_part(&mut self, store: &Store) -> StoreSync {
         let snapshot = self.snapshot.clone();
         let (mut seals, mut standing, mut entries) = (Vec::new(), Vec::new(), Vec::new());
         let mut size = 0;
@@ -222,7 +222,7 @@ impl Serving {
         let (round, part, more) = (self.round, self.parts, !self.is_over());
         self.parts += 1;
         let (context, lamport) = (snapshot.context.clone(), snapshot.lamport);
-        Message::SnapshotPart { round, part, context, lamport, seals, standing, entries, more }
+        StoreSync::SnapshotPart { round, part, context, lamport, seals, standing, entries, more }
     }
 }
 

@@ -11,7 +11,7 @@ use super::seeds::open_error_words;
 use super::{Dial, Line, PeerMachine, Timer};
 use crate::proto::kv::store::Version;
 use crate::proto::machine::{Conn, Effect, OpenError};
-use crate::proto::message::{Addr, Message, Purpose, Refused, Welcome};
+use crate::proto::message::{Addr, Breach, Inspection, Purpose, Refused, Welcome};
 use crate::proto::order::{Holding, Order, Outcome};
 use crate::proto::turn::Turn;
 
@@ -81,30 +81,30 @@ impl PeerMachine {
         match (result, question) {
             (Ok(_), Some(key)) => {
                 self.lines.insert(conn, Line::Asking { to, token });
-                turn.send(conn, Message::StoreAsk(key));
+                turn.send(conn, Inspection::Ask(key));
             }
             (Ok(_), None) => turn.close(conn),
             (Err(error), _) => self.end_question(turn, token, Err(open_error_words(&error))),
         }
     }
 
-    /// What a peer that was asked says. False if it is no answer.
+    /// What a peer that was asked says. A breach if it is no answer.
     pub(super) fn hear_answer(
         &mut self,
         turn: &mut Turn<'_>,
         token: u64,
-        message: Message,
-    ) -> bool {
-        let Some(question) = self.questions.get_mut(&token) else { return false };
+        message: Inspection,
+    ) -> Result<(), Breach> {
+        let Some(question) = self.questions.get_mut(&token) else { return Err(Breach) };
         match (message, &question.key) {
-            (Message::StoreVersions { versions, more }, Some(_)) => {
+            (Inspection::Versions { versions, more }, Some(_)) => {
                 if versions.iter().any(|version| version.value.check().is_err()) {
                     let what = "it showed a version whose cid does not match its value";
                     self.end_question(turn, token, Err(what.to_owned()));
-                    return true;
+                    return Ok(());
                 }
                 if question.versions.len() + versions.len() > MAX_VERSIONS {
-                    return false;
+                    return Err(Breach);
                 }
                 question.versions.extend(versions);
                 if !more {
@@ -112,9 +112,9 @@ impl PeerMachine {
                     self.end_question(turn, token, Ok(Holding::Versions(versions)));
                 }
             }
-            (Message::StoreKeys { keys, more }, None) => {
+            (Inspection::Keys { keys, more }, None) => {
                 if question.keys.len() + keys.len() > MAX_KEYS {
-                    return false;
+                    return Err(Breach);
                 }
                 question.keys.extend(keys);
                 if !more {
@@ -122,9 +122,9 @@ impl PeerMachine {
                     self.end_question(turn, token, Ok(Holding::Keys(keys)));
                 }
             }
-            _ => return false,
+            _ => return Err(Breach),
         }
-        true
+        Ok(())
     }
 
     /// A question has its answer, or gets none.
@@ -158,17 +158,17 @@ impl PeerMachine {
         }
     }
 
-    /// Somebody asks what this replica holds. False if it asks anything else.
+    /// Somebody asks what this replica holds. A breach if it says anything else.
     pub(super) fn hear_inquirer(
         &mut self,
         turn: &mut Turn<'_>,
         conn: Conn,
-        message: Message,
-    ) -> bool {
-        let Message::StoreAsk(key) = message else { return false };
+        message: Inspection,
+    ) -> Result<(), Breach> {
+        let Inspection::Ask(key) = message else { return Err(Breach) };
         // One question a connection: its answer may be long, and ends it.
         self.lines.remove(&conn);
         self.replica.tell_holding(turn, conn, key.as_deref());
-        true
+        Ok(())
     }
 }

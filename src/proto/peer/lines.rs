@@ -6,7 +6,9 @@
 use super::{CALL, PeerMachine, Timer};
 use crate::proto::event::Severity;
 use crate::proto::machine::{Conn, OpenError};
-use crate::proto::message::{Addr, Hello, Message, Purpose, Refused, Role, Welcome};
+use crate::proto::message::{
+    Addr, Breach, Broadcast, Hello, Message, Parting, Purpose, Refused, Role, Welcome,
+};
 use crate::proto::time::Time;
 use crate::proto::turn::Turn;
 
@@ -27,6 +29,21 @@ pub(super) enum Line {
     Asking { to: Addr, token: u64 },
     /// Somebody asks something.
     Inquirer { since: Time },
+}
+
+impl Line {
+    /// Who is at the other end, if that was said.
+    fn with(self) -> Option<Addr> {
+        match self {
+            Line::Seed(addr)
+            | Line::Neighbour(addr)
+            | Line::Errand { to: addr, .. }
+            | Line::Caller { from: addr, .. }
+            | Line::Guest { peer: addr, .. }
+            | Line::Asking { to: addr, .. } => Some(addr),
+            Line::Inquirer { .. } => None,
+        }
+    }
 }
 
 /// What a connection is being opened for.
@@ -161,20 +178,36 @@ impl PeerMachine {
 
     pub(super) fn received(&mut self, turn: &mut Turn<'_>, conn: Conn, message: Message) {
         let Some(line) = self.lines.get(&conn).copied() else { return };
-        let (from, understood) = match line {
-            Line::Neighbour(peer) => (Some(peer), self.hear_neighbour(turn, conn, peer, message)),
-            Line::Seed(seed) => (Some(seed), self.hear_seed(turn, seed, message)),
-            Line::Errand { to, .. } => (Some(to), self.hear_of_suspect(turn, conn, to, message)),
-            Line::Caller { from, .. } => {
-                (Some(from), self.hear_of_suspect(turn, conn, from, message))
+        let heard = match (line, message) {
+            (Line::Neighbour(peer), message) => self.hear_neighbour(turn, conn, peer, message),
+            (Line::Seed(seed), Message::ToPeer(said)) => self.hear_seed(turn, seed, said),
+            (Line::Seed(seed), Message::Ping(number)) => {
+                self.say(turn, seed, Message::Pong(number));
+                Ok(())
             }
-            Line::Guest { peer, .. } => (Some(peer), self.hear_guest(turn, conn, message)),
-            Line::Asking { to, token } => (Some(to), self.hear_answer(turn, token, message)),
-            Line::Inquirer { .. } => (None, self.hear_inquirer(turn, conn, message)),
+            (
+                Line::Errand { to: from, .. } | Line::Caller { from, .. },
+                Message::Detection(said),
+            ) => {
+                self.hear_of_suspect(turn, conn, from, said);
+                Ok(())
+            }
+            (Line::Guest { .. }, Message::Broadcast(Broadcast::Gossip(gossip))) => {
+                self.hear_gossip(turn, conn, gossip);
+                Ok(())
+            }
+            (Line::Guest { .. }, Message::AntiEntropy(said)) => self.hear_sync(turn, conn, said),
+            (Line::Asking { token, .. }, Message::Inspection(said)) => {
+                self.hear_answer(turn, token, said)
+            }
+            (Line::Inquirer { .. }, Message::Inspection(said)) => {
+                self.hear_inquirer(turn, conn, said)
+            }
+            _ => Err(Breach),
         };
-        if !understood {
+        if heard.is_err() {
             let mut keys = vec![("reason", "message not allowed on this link".to_owned())];
-            if let Some(from) = from {
+            if let Some(from) = line.with() {
                 keys.insert(0, ("from", from.to_string()));
             }
             turn.note(Severity::Warn, "link closed", keys);
@@ -183,40 +216,35 @@ impl PeerMachine {
         }
     }
 
-    /// What a neighbour says. False if it is nothing that a neighbour may say.
+    /// What a neighbour says.
     fn hear_neighbour(
         &mut self,
         turn: &mut Turn<'_>,
         conn: Conn,
         peer: Addr,
         message: Message,
-    ) -> bool {
+    ) -> Result<(), Breach> {
         if let Some(neighbour) = self.neighbours.get_mut(&peer) {
             neighbour.heard = turn.now;
         }
         match message {
-            Message::Gossip(gossip) => self.hear_gossip(turn, conn, gossip),
-            Message::Have(have) => return self.rumors.on_have(turn, conn, have),
-            Message::Want(want) => return self.rumors.on_want(turn, conn, &want),
-            Message::Prune => self.rumors.set_eager(conn, false),
-            Message::Graft => self.rumors.set_eager(conn, true),
-            message @ (Message::SyncDigest { .. }
-            | Message::SyncMatched(_)
-            | Message::SyncRanges(_)) => return self.hear_sync(turn, conn, message),
-            message @ (Message::Write(_)
-            | Message::Writes(_)
-            | Message::StoreContext { .. }
-            | Message::SnapshotOffer
-            | Message::SnapshotAsk { .. }
-            | Message::SnapshotPart { .. }) => {
-                let understood = self.replica.hear(turn, conn, message, &self.rumors.paths());
+            Message::Broadcast(said) => return self.hear_broadcast(turn, conn, said),
+            Message::AntiEntropy(said) => return self.hear_sync(turn, conn, said),
+            Message::StoreSync(said) => {
+                let heard = self.replica.hear(turn, conn, said, &self.rumors.paths());
                 self.check_caught_up(turn);
-                return understood;
+                return heard;
             }
-            message @ (Message::Handshake(_)
-            | Message::Peers { .. }
-            | Message::PeersChanged(_)
-            | Message::PeersDigest(_)) => return self.hear_of_members(turn, conn, peer, message),
+            Message::Members(said) => return self.hear_of_members(turn, conn, peer, said),
+            Message::Detection(said) => self.hear_of_suspect(turn, conn, peer, said),
+            Message::Parting(said) => {
+                if said == Parting::Leaving {
+                    let incarnation = self.neighbours.get(&peer).map_or(0, |n| n.incarnation);
+                    self.departing.insert(peer, (incarnation, turn.now));
+                }
+                turn.close(conn);
+                self.line_down(turn, conn, false);
+            }
             Message::Ping(number) => turn.send(conn, Message::Pong(number)),
             Message::Pong(number) => {
                 let sent = Time::from_micros(number);
@@ -224,19 +252,28 @@ impl PeerMachine {
                     self.rumors.round_trip(conn, turn.now.since(sent));
                 }
             }
-            Message::Leaving => {
-                let incarnation = self.neighbours.get(&peer).map_or(0, |n| n.incarnation);
-                self.departing.insert(peer, (incarnation, turn.now));
-                turn.close(conn);
-                self.line_down(turn, conn, false);
-            }
-            Message::Unlink => {
-                turn.close(conn);
-                self.line_down(turn, conn, false);
-            }
-            other => return self.hear_of_suspect(turn, conn, peer, other),
+            Message::ToSeed(_)
+            | Message::ToPeer(_)
+            | Message::Council(_)
+            | Message::Inspection(_) => return Err(Breach),
         }
-        true
+        Ok(())
+    }
+
+    fn hear_broadcast(
+        &mut self,
+        turn: &mut Turn<'_>,
+        conn: Conn,
+        said: Broadcast,
+    ) -> Result<(), Breach> {
+        match said {
+            Broadcast::Gossip(gossip) => self.hear_gossip(turn, conn, gossip),
+            Broadcast::Have(have) => return self.rumors.on_have(turn, conn, have),
+            Broadcast::Want(want) => return self.rumors.on_want(turn, conn, &want),
+            Broadcast::Prune => self.rumors.set_eager(conn, false),
+            Broadcast::Graft => self.rumors.set_eager(conn, true),
+        }
+        Ok(())
     }
 
     /// A connection is gone. `unexpected` if this peer did not close it and the other side did not

@@ -16,7 +16,7 @@ use super::{Dial, Line, PeerMachine, Timer, sample};
 use crate::proto::config::Overlay;
 use crate::proto::event::{Event, Severity};
 use crate::proto::machine::{Conn, Effect, MemberEvent, OpenError};
-use crate::proto::message::{Addr, Incarnation, Message, Purpose, Welcome};
+use crate::proto::message::{Addr, Detection, Incarnation, Message, Purpose, ToSeed, Welcome};
 use crate::proto::registry::{Record, Status};
 use crate::proto::turn::Turn;
 
@@ -173,7 +173,7 @@ impl PeerMachine {
         let Some(suspicion) = self.suspicions.get(&peer) else { return };
         let (incarnation, hard) = (suspicion.incarnation, suspicion.hard);
         let heard = suspicion.witnesses.clone();
-        let notice = Message::SuspectNotice { peer, incarnation };
+        let notice = Detection::SuspectNotice { peer, incarnation };
         let neighbours = self.neighbours.iter().filter(|(other, _)| **other != peer);
         turn.send_many(neighbours.map(|(_, n)| n.conn).collect(), notice);
         if !hard {
@@ -212,7 +212,7 @@ impl PeerMachine {
         incarnation: Incarnation,
     ) {
         if let Some(neighbour) = self.neighbours.get(&peer) {
-            turn.send(neighbour.conn, Message::SuspectNotice { peer, incarnation });
+            turn.send(neighbour.conn, Detection::SuspectNotice { peer, incarnation });
         }
         let errand = Dial::Errand { to: peer, suspect: peer };
         if !self.dials.values().any(|dial| *dial == errand) {
@@ -240,7 +240,7 @@ impl PeerMachine {
                     }
                 };
                 self.lines.insert(conn, Line::Errand { to, suspect });
-                turn.send(conn, Message::SuspectNotice { peer: suspect, incarnation });
+                turn.send(conn, Detection::SuspectNotice { peer: suspect, incarnation });
                 if to == suspect && self.suspicions.contains_key(&suspect) {
                     self.refuted(turn, suspect, suspect, welcome.incarnation);
                 }
@@ -255,20 +255,20 @@ impl PeerMachine {
         }
     }
 
-    /// Somebody says something of a suspect. False if the message is of another kind.
+    /// Somebody says something of a suspect.
     pub(super) fn hear_of_suspect(
         &mut self,
         turn: &mut Turn<'_>,
         conn: Conn,
         from: Addr,
-        message: Message,
-    ) -> bool {
+        message: Detection,
+    ) {
         match message {
-            Message::SuspectNotice { peer, incarnation } => {
+            Detection::SuspectNotice { peer, incarnation } => {
                 self.noticed(turn, conn, from, peer, incarnation);
-                return true;
+                return;
             }
-            Message::Witness { peer, incarnation } => {
+            Detection::Witness { peer, incarnation } => {
                 if self.is_peer(&from)
                     && let Some(suspicion) = self.suspicions.get_mut(&peer)
                     && suspicion.incarnation == incarnation
@@ -278,7 +278,7 @@ impl PeerMachine {
                     self.check_consensus(turn, peer);
                 }
             }
-            Message::Refute { peer, incarnation } => {
+            Detection::Refute { peer, incarnation } => {
                 // Only over a connection that was opened to the suspect's own address is it the
                 // suspect who speaks.
                 let itself = matches!(
@@ -293,13 +293,11 @@ impl PeerMachine {
                     self.look_at(turn, peer, incarnation, Why::Again);
                 }
             }
-            _ => return false,
         }
         if matches!(self.lines.get(&conn), Some(Line::Errand { .. })) {
             self.lines.remove(&conn);
             turn.close(conn);
         }
-        true
     }
 
     pub(super) fn noticed(
@@ -321,7 +319,7 @@ impl PeerMachine {
             && known.is_some_and(|r| r.status == Status::Dead && r.incarnation >= incarnation)
         {
             // This peer has looked, found nothing, and forgotten the suspicion since.
-            turn.send(conn, Message::Witness { peer, incarnation });
+            turn.send(conn, Detection::Witness { peer, incarnation });
             return;
         }
         let of_use = from != peer && self.is_peer(&from) && self.members.alive(&peer).is_some();
@@ -331,13 +329,13 @@ impl PeerMachine {
         let present = known.map_or(0, |record| record.incarnation);
         if incarnation < present {
             // The word is of an earlier life: it says nothing of this one.
-            turn.send(conn, Message::Refute { peer, incarnation: present });
+            turn.send(conn, Detection::Refute { peer, incarnation: present });
             return;
         }
         match self.suspicions.get_mut(&peer) {
             Some(suspicion) if suspicion.incarnation == incarnation => {
                 suspicion.witnesses.insert(from);
-                turn.send(conn, Message::Witness { peer, incarnation });
+                turn.send(conn, Detection::Witness { peer, incarnation });
                 self.check_consensus(turn, peer);
             }
             // In a later life than the one suspected here it may live.
@@ -351,10 +349,10 @@ impl PeerMachine {
         if incarnation == self.incarnation && self.rise_again(turn) {
             let links: Vec<Conn> = self.neighbours.values().map(|n| n.conn).collect();
             let (peer, incarnation) = (self.config.me, self.incarnation);
-            turn.send_many(links, Message::Refute { peer, incarnation });
+            turn.send_many(links, Detection::Refute { peer, incarnation });
         }
         let (peer, incarnation) = (self.config.me, self.incarnation);
-        turn.send(conn, Message::Refute { peer, incarnation });
+        turn.send(conn, Detection::Refute { peer, incarnation });
     }
 
     /// Takes a higher incarnation, because somebody takes the present one for dead. False if that
@@ -494,7 +492,7 @@ impl PeerMachine {
         let incarnation = suspicion.incarnation;
         for seed in self.config.network.seeds().to_vec() {
             let text = text.clone();
-            self.say(turn, seed, Message::DeadNode { peer, incarnation, text });
+            self.say(turn, seed, ToSeed::DeadNode { peer, incarnation, text });
         }
     }
 

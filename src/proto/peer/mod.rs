@@ -10,6 +10,7 @@ mod ask;
 mod lines;
 mod liveness;
 mod membership;
+pub mod message;
 mod open;
 mod overlay;
 mod probe;
@@ -43,7 +44,7 @@ use super::gossip::rumors::Rumors;
 use super::kv::replica::Replication;
 use super::kv::store::Store;
 use super::machine::{Command, Conn, Effect, Input, Machine, PublishError};
-use super::message::{Addr, Hello, Incarnation, Message, Purpose, Role};
+use super::message::{Addr, Hello, Incarnation, Parting, Purpose, Role};
 use super::registry::{MAX_AHEAD_MILLIS, Registry};
 use super::repeats::Repeats;
 use super::time::Time;
@@ -393,7 +394,7 @@ impl PeerMachine {
         let links: Vec<Conn> = self.neighbours.values().map(|n| n.conn).collect();
         self.replica.hand_over(turn, &self.rumors.paths());
         self.tell_that_i_leave(turn, links.clone());
-        turn.send_many(links, Message::Leaving);
+        turn.send_many(links, Parting::Leaving);
         if self.requests_used == 0 {
             self.stop(turn);
             return;

@@ -25,7 +25,7 @@ use crate::proto::config::Membership;
 use crate::proto::event::{Event, Severity};
 use crate::proto::kv::clock::Clock;
 use crate::proto::machine::{Conn, Effect, MemberEvent, OpenError};
-use crate::proto::message::{Addr, Incarnation, Message, Purpose, Refused};
+use crate::proto::message::{Addr, Breach, Incarnation, Members, Purpose, Refused};
 use crate::proto::order::Outcome;
 use crate::proto::registry::{Merge, RETENTION, Record, Status};
 use crate::proto::time::Time;
@@ -104,16 +104,16 @@ impl PeerMachine {
     /// What is said when a link is up.
     pub(super) fn greet(&mut self, turn: &mut Turn<'_>, conn: Conn, picked: bool) {
         if self.is_open() && (picked || !self.open.caught_up) {
-            turn.send(conn, Message::Handshake(self.all_records()));
+            turn.send(conn, Members::Handshake(self.all_records()));
             if !picked {
                 self.replica.begin_sync(turn, conn);
             }
         }
     }
 
-    fn peers_message(&self, records: Vec<(Addr, Record)>) -> Message {
+    fn peers_message(&self, records: Vec<(Addr, Record)>) -> Members {
         let context = self.replica.store().context().clone();
-        Message::Peers { records, context, caught_up: self.open.caught_up }
+        Members::Peers { records, context, caught_up: self.open.caught_up }
     }
 
     fn all_records(&self) -> Vec<(Addr, Record)> {
@@ -123,30 +123,30 @@ impl PeerMachine {
     /// Whether a neighbour knows the same.
     pub(super) fn compare_members(&self, turn: &mut Turn<'_>, conns: Vec<Conn>) {
         if self.is_open() {
-            turn.send_many(conns, Message::PeersDigest(self.members.status_digest()));
+            turn.send_many(conns, Members::Digest(self.members.status_digest()));
         }
     }
 
-    /// A neighbour speaks of the membership. False if it may not.
+    /// A neighbour speaks of the membership. A breach if it may not.
     pub(super) fn hear_of_members(
         &mut self,
         turn: &mut Turn<'_>,
         conn: Conn,
         from: Addr,
-        message: Message,
-    ) -> bool {
+        message: Members,
+    ) -> Result<(), Breach> {
         if !self.is_open() {
-            return false;
+            return Err(Breach);
         }
         match message {
-            Message::Handshake(records) => {
+            Members::Handshake(records) => {
                 self.learn_told(turn, conn, from, records);
                 if self.is_neighbour(conn) {
                     let records = self.all_records();
                     turn.send(conn, self.peers_message(records));
                 }
             }
-            Message::Peers { records, context, caught_up } => {
+            Members::Peers { records, context, caught_up } => {
                 self.learn_told(turn, conn, from, records);
                 self.open.untried.remove(&from);
                 if !self.open.caught_up && caught_up && context.is_sane() {
@@ -155,13 +155,12 @@ impl PeerMachine {
                 }
                 self.check_caught_up(turn);
             }
-            Message::PeersChanged(records) => self.learn_told(turn, conn, from, records),
-            Message::PeersDigest(theirs) => {
+            Members::Changed(records) => self.learn_told(turn, conn, from, records),
+            Members::Digest(theirs) => {
                 if theirs != self.members.status_digest() {
-                    turn.send(conn, Message::Handshake(self.all_records()));
+                    turn.send(conn, Members::Handshake(self.all_records()));
                 }
             }
-            _ => return false,
         }
         let is_out = |record: &Record| record.status == Status::Left;
         if self.open.removed {
@@ -170,7 +169,7 @@ impl PeerMachine {
         } else if self.members.get(&from).is_some_and(is_out) {
             self.expect_farewell(turn, from);
         }
-        true
+        Ok(())
     }
 
     /// A neighbour tells what it knows.
@@ -242,7 +241,7 @@ impl PeerMachine {
         if !records.is_empty() {
             let links = self.neighbours.values().map(|neighbour| neighbour.conn);
             let links = links.filter(|conn| Some(*conn) != except).collect();
-            turn.send_many(links, Message::PeersChanged(records));
+            turn.send_many(links, Members::Changed(records));
         }
     }
 
@@ -351,7 +350,7 @@ impl PeerMachine {
         if self.is_open() {
             let (incarnation, at) = (self.incarnation, turn.now.millis());
             let record = Record { incarnation, status: Status::Left, at, voters: Vec::new() };
-            turn.send_many(links, Message::PeersChanged(vec![(self.config.me, record)]));
+            turn.send_many(links, Members::Changed(vec![(self.config.me, record)]));
         }
     }
 

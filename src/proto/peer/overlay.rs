@@ -17,7 +17,9 @@ use super::{Dial, Line, PeerMachine, Timer, sample};
 use crate::proto::config::{Membership, Overlay};
 use crate::proto::event::{Event, Severity};
 use crate::proto::machine::{Conn, Effect, MemberEvent, OpenError};
-use crate::proto::message::{Addr, Hello, Incarnation, Message, Purpose, Refused, Welcome};
+use crate::proto::message::{
+    Addr, Hello, Incarnation, Message, Parting, Purpose, Refused, Welcome,
+};
 use crate::proto::registry::{Record, Status};
 use crate::proto::time::Time;
 use crate::proto::turn::Turn;
@@ -257,7 +259,7 @@ impl PeerMachine {
     /// Closes the link to a neighbour, which is told that this is no death.
     pub(super) fn unlink(&mut self, turn: &mut Turn<'_>, peer: Addr) {
         if let Some(conn) = self.neighbours.get(&peer).map(|neighbour| neighbour.conn) {
-            turn.send(conn, Message::Unlink);
+            turn.send(conn, Parting::Unlink);
             turn.close(conn);
             self.line_down(turn, conn, false);
         }
@@ -276,12 +278,12 @@ impl PeerMachine {
                 if welcome.leaving {
                     self.departs(turn.now, peer);
                 }
-                turn.send(conn, Message::Unlink);
+                turn.send(conn, Parting::Unlink);
                 turn.close(conn);
             }
             // Others were faster, and took the place that was meant for it.
             Ok(_) if self.neighbours.len() >= self.config.max_links => {
-                turn.send(conn, Message::Unlink);
+                turn.send(conn, Parting::Unlink);
                 turn.close(conn);
             }
             Ok(welcome) => self.link_up(turn, conn, peer, welcome.incarnation, true),

@@ -12,7 +12,7 @@ use rand::RngExt;
 
 use super::{Dial, PeerMachine, Timer};
 use crate::proto::machine::{Conn, OpenError};
-use crate::proto::message::{Addr, Incarnation, Message, Purpose, Welcome};
+use crate::proto::message::{Addr, Detection, Incarnation, Purpose, Welcome};
 use crate::proto::registry::Status;
 use crate::proto::time::Time;
 use crate::proto::turn::Turn;
@@ -254,7 +254,7 @@ impl PeerMachine {
         for why in &probe.why {
             if let Why::Notice { conn, .. } = why {
                 if self.lines.contains_key(conn) {
-                    turn.send(*conn, Message::Refute { peer, incarnation });
+                    turn.send(*conn, Detection::Refute { peer, incarnation });
                 }
                 // Told that it is suspected, it refutes by itself, for everybody.
                 self.tell_suspect(turn, peer, incarnation);
@@ -290,7 +290,7 @@ impl PeerMachine {
             {
                 suspicion.witnesses.insert(*from);
                 if self.lines.contains_key(conn) {
-                    turn.send(*conn, Message::Witness { peer, incarnation: *incarnation });
+                    turn.send(*conn, Detection::Witness { peer, incarnation: *incarnation });
                 }
             }
         }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::{PeerMachine, Timer};
-use crate::proto::message::{Addr, Message};
+use crate::proto::message::{Addr, ToSeed};
 use crate::proto::turn::Turn;
 
 /// Changes of links gather this long before they are reported: a peer that starts makes several.
@@ -30,7 +30,7 @@ impl PeerMachine {
             // Time never goes back within a life, so it orders the reports.
             let number = turn.now.micros();
             let neighbours = self.neighbours.keys().copied().collect();
-            self.say(turn, seed, Message::Links { number, neighbours });
+            self.say(turn, seed, ToSeed::Links { number, neighbours });
         }
     }
 }

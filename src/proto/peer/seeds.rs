@@ -11,7 +11,9 @@ use rand::RngExt;
 use super::{Dial, Line, PeerMachine, Timer, sample};
 use crate::proto::event::{Event, Severity};
 use crate::proto::machine::{Conn, Effect, MemberEvent, OpenError};
-use crate::proto::message::{Addr, Incarnation, Message, Purpose, Records, Welcome};
+use crate::proto::message::{
+    Addr, Breach, Incarnation, Message, Purpose, Records, ToPeer, ToSeed, Welcome,
+};
 use crate::proto::registry::{Record, Status};
 use crate::proto::time::Time;
 use crate::proto::turn::Turn;
@@ -133,9 +135,9 @@ impl PeerMachine {
         let request = self.requests_used;
         let incarnation = self.incarnation;
         let message = match wish {
-            Wish::Register(incarnation) => Message::Register { request, incarnation },
-            Wish::Leave => Message::Leave { request, incarnation },
-            Wish::Refresh => Message::Refresh { request, digest: self.members_digest() },
+            Wish::Register(incarnation) => ToSeed::Register { request, incarnation },
+            Wish::Leave => ToSeed::Leave { request, incarnation },
+            Wish::Refresh => ToSeed::Refresh { request, digest: self.members_digest() },
         };
         let (began, version) = (turn.now, self.members_version);
         let asked = Request { seed, wish, began, version, frames: Vec::new() };
@@ -158,7 +160,8 @@ impl PeerMachine {
     }
 
     /// Says something to a seed, over a connection that is opened if there is none.
-    pub(super) fn say(&mut self, turn: &mut Turn<'_>, seed: Addr, message: Message) {
+    pub(super) fn say(&mut self, turn: &mut Turn<'_>, seed: Addr, message: impl Into<Message>) {
+        let message = message.into();
         let desk = self.desks.entry(seed).or_default();
         if let Some(line) = desk.line {
             turn.send(line, message);
@@ -266,23 +269,26 @@ impl PeerMachine {
         }
     }
 
-    /// What a seed says. False if it is nothing that a seed may say to a peer.
-    pub(super) fn hear_seed(&mut self, turn: &mut Turn<'_>, seed: Addr, message: Message) -> bool {
+    /// What a seed says. A breach if it makes no sense.
+    pub(super) fn hear_seed(
+        &mut self,
+        turn: &mut Turn<'_>,
+        seed: Addr,
+        message: ToPeer,
+    ) -> Result<(), Breach> {
         match message {
-            Message::Granted { request, .. } => self.granted(turn, seed, request),
-            Message::Denied { request, reason, known, .. } => {
+            ToPeer::Granted { request, .. } => self.granted(turn, seed, request),
+            ToPeer::Denied { request, reason, known, .. } => {
                 self.denied(turn, seed, request, reason, known);
             }
-            Message::List { request, records, more } => {
+            ToPeer::List { request, records, more } => {
                 return self.list_received(turn, seed, request, records, more);
             }
-            Message::Unchanged { request } => self.unchanged(turn, seed, request),
-            Message::NoMember { peer } => self.learn_absence(turn, seed, peer),
-            Message::Update(records) => self.learn(turn, seed, records),
-            Message::Ping(number) => self.say(turn, seed, Message::Pong(number)),
-            _ => return false,
+            ToPeer::Unchanged { request } => self.unchanged(turn, seed, request),
+            ToPeer::NoMember { peer } => self.learn_absence(turn, seed, peer),
+            ToPeer::Update(records) => self.learn(turn, seed, records),
         }
-        true
+        Ok(())
     }
 
     /// A seed has the list that it was asked with.
@@ -375,20 +381,20 @@ impl PeerMachine {
         id: u64,
         records: Records,
         more: bool,
-    ) -> bool {
-        let Some(request) = self.requests.get_mut(&id) else { return true };
+    ) -> Result<(), Breach> {
+        let Some(request) = self.requests.get_mut(&id) else { return Ok(()) };
         if request.seed != seed {
-            return true;
+            return Ok(());
         }
         let so_far: usize = request.frames.iter().map(|frame| frame.len()).sum();
         if so_far + records.len() > MAX_LIST || request.frames.len() >= MAX_FRAMES {
-            return false;
+            return Err(Breach);
         }
         request.frames.push(records);
         if more {
-            return true;
+            return Ok(());
         }
-        let Some(request) = self.requests.remove(&id) else { return true };
+        let Some(request) = self.requests.remove(&id) else { return Ok(()) };
         self.timers.cancel(&Timer::Request(id));
         if matches!(request.wish, Wish::Register(_)) {
             let alive = |(_, record): &&(Addr, Record)| record.status == Status::Alive;
@@ -417,7 +423,7 @@ impl PeerMachine {
         } else {
             self.fill(turn);
         }
-        true
+        Ok(())
     }
 
     /// Asks each seed for what is new.

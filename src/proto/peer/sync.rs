@@ -13,7 +13,7 @@ use rand::RngExt;
 use super::{Dial, Line, PeerMachine, Timer, sample};
 use crate::proto::config::Overlay;
 use crate::proto::machine::{Conn, OpenError};
-use crate::proto::message::{Addr, Gossip, Hello, Message, Purpose, Refused, Welcome};
+use crate::proto::message::{Addr, AntiEntropy, Breach, Gossip, Hello, Purpose, Refused, Welcome};
 use crate::proto::registry::Status;
 use crate::proto::turn::Turn;
 
@@ -165,28 +165,23 @@ impl PeerMachine {
         }
     }
 
-    /// What is said over a connection for a comparison. False if it is anything else.
-    pub(super) fn hear_guest(&mut self, turn: &mut Turn<'_>, conn: Conn, message: Message) -> bool {
+    /// What is said of a comparison. A breach if it makes no sense.
+    pub(super) fn hear_sync(
+        &mut self,
+        turn: &mut Turn<'_>,
+        conn: Conn,
+        message: AntiEntropy,
+    ) -> Result<(), Breach> {
         match message {
-            Message::Gossip(gossip) => self.hear_gossip(turn, conn, gossip),
-            other => return self.hear_sync(turn, conn, other),
-        }
-        true
-    }
-
-    /// What is said of a comparison. False if it is anything else, or makes no sense.
-    pub(super) fn hear_sync(&mut self, turn: &mut Turn<'_>, conn: Conn, message: Message) -> bool {
-        match message {
-            Message::SyncDigest { round, count, digest, fresh } => {
+            AntiEntropy::Digest { round, count, digest, fresh } => {
                 let question = (round, count, digest);
                 self.rumors.on_sync_digest(turn, conn, &mut self.rng, question, fresh)
             }
-            Message::SyncMatched(to) => {
+            AntiEntropy::Matched(to) => {
                 self.rumors.on_sync_matched(turn, conn, to);
-                true
+                Ok(())
             }
-            Message::SyncRanges(ranges) => self.rumors.on_sync_ranges(turn, conn, &ranges),
-            _ => false,
+            AntiEntropy::Ranges(ranges) => self.rumors.on_sync_ranges(turn, conn, &ranges),
         }
     }
 

@@ -3,7 +3,9 @@
 use super::*;
 use crate::proto::config::Network;
 use crate::proto::machine::OpenError;
-use crate::proto::message::{Gossip, Refusal, Refused, Welcome};
+use crate::proto::message::{
+    AntiEntropy, Broadcast, Detection, Gossip, Message, Refusal, Refused, ToPeer, ToSeed, Welcome,
+};
 use crate::proto::registry::{Record, Status};
 
 mod open;
@@ -46,11 +48,14 @@ impl Stage {
         stage.give(Input::Start);
         let conn = stage.dialled(seed_addr()).expect("a peer dials its seed");
         stage.welcome(conn, seed_addr(), Role::Seed, 0);
-        stage.give(Input::Received { conn, message: Message::Granted { request: 1, votes: 1 } });
+        stage.give(Input::Received {
+            conn,
+            message: Message::ToPeer(ToPeer::Granted { request: 1, votes: 1 }),
+        });
         let mut numbers: Vec<u16> = (0..members).collect();
         numbers.push(5);
         let records = numbers.into_iter().map(|number| (addr(number), alive(number))).collect();
-        let list = Message::List { request: 1, records, more: false };
+        let list = Message::ToPeer(ToPeer::List { request: 1, records, more: false });
         stage.give(Input::Received { conn, message: list });
         stage
     }
@@ -147,12 +152,13 @@ fn suspected(event: &Event) -> bool {
 fn nobody_joins_a_suspicion_on_hearsay() {
     let mut stage = Stage::new(5, 3);
     let conn = stage.link(3);
-    stage.hear(conn, Message::SuspectNotice { peer: addr(4), incarnation: 1 });
+    stage
+        .hear(conn, Message::Detection(Detection::SuspectNotice { peer: addr(4), incarnation: 1 }));
     let probe = stage.probing(4).expect("it looks for itself");
     assert_eq!(stage.events(suspected), 0);
     stage.welcome(probe, addr(4), Role::Peer, 1);
     assert_eq!(stage.events(suspected), 0);
-    let refute = |m: &Message| matches!(m, Message::Refute { peer, .. } if *peer == addr(4));
+    let refute = |m: &Message| matches!(m, Message::Detection(Detection::Refute { peer, .. }) if *peer == addr(4));
     assert_eq!(stage.sent(refute), 1, "and says what it found");
 }
 
@@ -166,11 +172,15 @@ fn a_lost_link_is_acted_on_at_once_after_one_fresh_handshake() {
     assert_eq!(stage.events(suspected), 0);
     stage.give(Input::OpenFailed { conn: probe, error: OpenError::Unreachable });
     assert_eq!(stage.events(suspected), 1);
-    assert_eq!(stage.sent(|m| matches!(m, Message::DeadNode { .. })), 0, "not on its own word");
-    stage.hear(witness, Message::Witness { peer: addr(4), incarnation: 1 });
+    assert_eq!(
+        stage.sent(|m| matches!(m, Message::ToSeed(ToSeed::DeadNode { .. }))),
+        0,
+        "not on its own word"
+    );
+    stage.hear(witness, Message::Detection(Detection::Witness { peer: addr(4), incarnation: 1 }));
     let consensus = |e: &Event| matches!(e, Event::PeerLevelConsensus { witnesses, .. } if *witnesses == [addr(3)]);
     assert_eq!(stage.events(consensus), 1);
-    assert_eq!(stage.sent(|m| matches!(m, Message::DeadNode { .. })), 1);
+    assert_eq!(stage.sent(|m| matches!(m, Message::ToSeed(ToSeed::DeadNode { .. }))), 1);
     let text = stage.effects.iter().find_map(|effect| match effect {
         Effect::Log(Event::DeadNodeMessage { text }) => Some(text.clone()),
         _ => None,
@@ -206,10 +216,11 @@ fn a_suspect_refutes_by_raising_its_incarnation_but_not_for_every_liar() {
     let conn = stage.link(3);
     let before = stage.peer.incarnation();
     let me = addr(5);
-    stage.hear(conn, Message::SuspectNotice { peer: me, incarnation: before });
+    stage
+        .hear(conn, Message::Detection(Detection::SuspectNotice { peer: me, incarnation: before }));
     assert_eq!(stage.peer.incarnation(), before + 1);
     for incarnation in [before, before + 1, u64::MAX] {
-        stage.hear(conn, Message::SuspectNotice { peer: me, incarnation });
+        stage.hear(conn, Message::Detection(Detection::SuspectNotice { peer: me, incarnation }));
     }
     assert_eq!(stage.peer.incarnation(), before + 1);
 }
@@ -221,9 +232,9 @@ fn a_peer_that_finds_itself_dead_comes_back_in_a_later_life() {
     let conn =
         *stage.peer.lines.iter().find(|(_, line)| **line == Line::Seed(seed_addr())).unwrap().0;
     let record = Record { incarnation: before, status: Status::Dead, at: 1, voters: vec![0] };
-    stage.hear(conn, Message::Update(vec![(addr(5), record)]));
+    stage.hear(conn, Message::ToPeer(ToPeer::Update(vec![(addr(5), record)])));
     assert_eq!(stage.peer.incarnation(), before + 1);
-    let again = |m: &Message| matches!(m, Message::Register { incarnation, .. } if *incarnation == before + 1);
+    let again = |m: &Message| matches!(m, Message::ToSeed(ToSeed::Register { incarnation, .. }) if *incarnation == before + 1);
     assert_eq!(stage.sent(again), 1);
 }
 
@@ -264,19 +275,19 @@ fn a_message_is_delivered_once_and_crosses_each_link_once() {
     let conns: Vec<Conn> = stage.peer.neighbours.values().map(|n| n.conn).collect();
     let gossip = stage.gossip(1);
     for conn in &conns {
-        stage.hear(*conn, Message::Gossip(gossip.clone()));
+        stage.hear(*conn, Message::Broadcast(Broadcast::Gossip(gossip.clone())));
     }
     let delivered = stage.effects.iter().filter(|e| matches!(e, Effect::Deliver(_))).count();
     assert_eq!(delivered, 1);
-    let sent = stage.sent(|m| matches!(m, Message::Gossip(_)));
+    let sent = stage.sent(|m| matches!(m, Message::Broadcast(Broadcast::Gossip(_))));
     assert!(sent < conns.len(), "to those that had not brought it: {sent}");
     let want = vec![(crate::proto::gossip::tag(&gossip.origin, gossip.life), vec![(1, 1)])];
     stage.effects.clear();
     for conn in &conns {
-        stage.hear(*conn, Message::Want(want.clone()));
-        stage.hear(*conn, Message::Want(want.clone()));
+        stage.hear(*conn, Message::Broadcast(Broadcast::Want(want.clone())));
+        stage.hear(*conn, Message::Broadcast(Broadcast::Want(want.clone())));
     }
-    let again = stage.sent(|m| matches!(m, Message::Gossip(_)));
+    let again = stage.sent(|m| matches!(m, Message::Broadcast(Broadcast::Gossip(_))));
     assert!(sent + again <= conns.len(), "{sent} pushed and {again} sent on request");
 }
 
@@ -286,12 +297,12 @@ fn a_message_that_is_announced_and_does_not_come_is_asked_for() {
     let conns: Vec<Conn> = stage.peer.neighbours.values().map(|n| n.conn).collect();
     let gossip = stage.gossip(1);
     let have = vec![(crate::proto::gossip::tag(&gossip.origin, gossip.life), vec![(1, 1)])];
-    stage.hear(conns[1], Message::Have(have.clone()));
-    let wants = |stage: &Stage| stage.sent(|m| matches!(m, Message::Want(_)));
+    stage.hear(conns[1], Message::Broadcast(Broadcast::Have(have.clone())));
+    let wants = |stage: &Stage| stage.sent(|m| matches!(m, Message::Broadcast(Broadcast::Want(_))));
     assert_eq!(wants(&stage), 0, "it may be on its way");
     stage.pass(Duration::from_secs(1));
     assert_eq!(wants(&stage), 1);
-    stage.hear(conns[1], Message::Gossip(gossip));
+    stage.hear(conns[1], Message::Broadcast(Broadcast::Gossip(gossip)));
     stage.pass(Duration::from_secs(5));
     assert_eq!(wants(&stage), 1, "once it is here nobody is asked again");
 }
@@ -304,7 +315,7 @@ fn the_tree_runs_to_the_oldest_neighbour() {
     // Both others have pruned this peer, as lazy links do.
     for number in [1, 2] {
         let conn = conn(&stage, number);
-        stage.hear(conn, Message::Prune);
+        stage.hear(conn, Message::Broadcast(Broadcast::Prune));
     }
     stage.effects.clear();
     let token = 1;
@@ -312,7 +323,7 @@ fn the_tree_runs_to_the_oldest_neighbour() {
     stage.give(Input::Command(Command::Publish { token, payload: payload.clone() }));
     let pushed = |stage: &Stage, to: Conn| {
         stage.effects.iter().any(|effect| {
-            matches!(effect, Effect::Send { conn, message: Message::Gossip(_) } if *conn == to)
+            matches!(effect, Effect::Send { conn, message: Message::Broadcast(Broadcast::Gossip(_)) } if *conn == to)
         })
     };
     assert!(pushed(&stage, conn(&stage, 0)), "the parent gets it pushed");
@@ -320,7 +331,7 @@ fn the_tree_runs_to_the_oldest_neighbour() {
     let (lost, next) = (conn(&stage, 0), conn(&stage, 1));
     stage.effects.clear();
     stage.give(Input::Closed { conn: lost });
-    let graft = Effect::Send { conn: next, message: Message::Graft };
+    let graft = Effect::Send { conn: next, message: Message::Broadcast(Broadcast::Graft) };
     assert!(stage.effects.contains(&graft), "{:?}", stage.effects);
     stage.give(Input::Command(Command::Publish { token, payload }));
     assert!(pushed(&stage, next));
@@ -329,9 +340,19 @@ fn the_tree_runs_to_the_oldest_neighbour() {
 /// A link to a member, over which a comparison has begun: the number of the question asked.
 fn compared(stage: &mut Stage) -> (Conn, u64) {
     let conn = stage.peer.neighbours[&addr(0)].conn;
-    stage.hear(conn, Message::SyncDigest { round: 1, count: 7, digest: [9; 32], fresh: true });
+    stage.hear(
+        conn,
+        Message::AntiEntropy(AntiEntropy::Digest {
+            round: 1,
+            count: 7,
+            digest: [9; 32],
+            fresh: true,
+        }),
+    );
     let asked = stage.effects.iter().rev().find_map(|effect| match effect {
-        Effect::Send { message: Message::SyncRanges(ranges), .. } => Some(ranges.round),
+        Effect::Send { message: Message::AntiEntropy(AntiEntropy::Ranges(ranges)), .. } => {
+            Some(ranges.round)
+        }
         _ => None,
     });
     (conn, asked.expect("digests differ"))
@@ -339,7 +360,13 @@ fn compared(stage: &mut Stage) -> (Conn, u64) {
 
 fn ranges(to: u64, parts: crate::proto::message::Parts) -> Message {
     let (round, salt, floor) = (2, [1; 8], 0);
-    Message::SyncRanges(Box::new(crate::proto::message::Ranges { to, round, salt, floor, parts }))
+    Message::AntiEntropy(AntiEntropy::Ranges(Box::new(crate::proto::message::Ranges {
+        to,
+        round,
+        salt,
+        floor,
+        parts,
+    })))
 }
 
 #[test]
@@ -361,7 +388,12 @@ fn a_comparison_that_makes_no_sense_closes_the_link_and_costs_nothing_else() {
     }
     let mut stage = Stage::new(5, 3);
     let conn = stage.peer.neighbours[&addr(0)].conn;
-    let digest = Message::SyncDigest { round: 1, count: u64::MAX, digest: [9; 32], fresh: false };
+    let digest = Message::AntiEntropy(AntiEntropy::Digest {
+        round: 1,
+        count: u64::MAX,
+        digest: [9; 32],
+        fresh: false,
+    });
     stage.hear(conn, digest);
     assert!(stage.effects.contains(&Effect::Close { conn }), "nobody holds so many");
 }

@@ -16,7 +16,7 @@ use super::SeedMachine;
 use super::keep::Pending;
 use super::tree::FAN;
 use crate::proto::event::Severity;
-use crate::proto::message::{Addr, Fingerprint, Message, Standing};
+use crate::proto::message::{Addr, Breach, Council, Fingerprint, Standing};
 use crate::proto::registry::Record;
 use crate::proto::turn::Turn;
 
@@ -55,7 +55,7 @@ impl SeedMachine {
             {
                 colleague.walking = Some(turn.now);
                 let branches = self.tree.branches(&self.registry);
-                self.tell(turn, &seed, Message::Branches(branches));
+                self.tell(turn, &seed, Council::Branches(branches));
             }
         } else {
             let compare = self.short_digest();
@@ -64,15 +64,15 @@ impl SeedMachine {
         self.reconsider(turn);
     }
 
-    /// The walker's branches. False if these are not the branches of a tree.
+    /// The walker's branches. A breach if these are not the branches of a tree.
     pub(super) fn hear_branches(
         &mut self,
         turn: &mut Turn<'_>,
         seed: &Addr,
         theirs: &[Fingerprint],
-    ) -> bool {
+    ) -> Result<(), Breach> {
         if theirs.len() != usize::from(FAN) {
-            return false;
+            return Err(Breach);
         }
         let ours = self.tree.branches(&self.registry);
         let differing = (0..FAN).zip(ours.iter().zip(theirs)).filter(|(_, (a, b))| a != b);
@@ -81,22 +81,22 @@ impl SeedMachine {
             .into_iter()
             .map(|branch| (branch, self.tree.leaves_of(&self.registry, branch)))
             .collect();
-        self.tell(turn, seed, Message::Leaves(leaves));
-        true
+        self.tell(turn, seed, Council::Leaves(leaves));
+        Ok(())
     }
 
-    /// The leaves below the branches that differ. False if there cannot be such.
+    /// The leaves below the branches that differ. A breach if there cannot be such.
     pub(super) fn hear_leaves(
         &mut self,
         turn: &mut Turn<'_>,
         seed: &Addr,
         branches: &Leaves,
-    ) -> bool {
+    ) -> Result<(), Breach> {
         let sane = |(branch, leaves): &(u16, Vec<Fingerprint>)| {
             *branch < FAN && leaves.len() == usize::from(FAN)
         };
         if branches.len() > usize::from(FAN) || !branches.iter().all(sane) {
-            return false;
+            return Err(Breach);
         }
         let mut frame: Leaves = Vec::new();
         let mut size = 0;
@@ -109,12 +109,12 @@ impl SeedMachine {
                 if size > FINGERPRINTS_A_FRAME {
                     size = 0;
                     let leaves = std::mem::take(&mut frame);
-                    self.tell(turn, seed, Message::Holdings { leaves, more: true });
+                    self.tell(turn, seed, Council::Holdings { leaves, more: true });
                 }
             }
         }
-        self.tell(turn, seed, Message::Holdings { leaves: frame, more: false });
-        true
+        self.tell(turn, seed, Council::Holdings { leaves: frame, more: false });
+        Ok(())
     }
 
     /// What the walker holds in the leaves that differ: it is sent what it lacks, and asked for what
@@ -157,7 +157,7 @@ impl SeedMachine {
             let wanted = if last { std::mem::take(&mut wanted) } else { Vec::new() };
             let done = done.filter(|_| last);
             if !records.is_empty() || !wanted.is_empty() || done.is_some() {
-                self.tell(turn, seed, Message::Records { records, wanted, done });
+                self.tell(turn, seed, Council::Records { records, wanted, done });
             }
         }
     }

@@ -18,7 +18,7 @@ use super::standing::MAX_FOUNDERS;
 use super::{Line, SeedMachine, Timer};
 use crate::proto::event::Severity;
 use crate::proto::machine::{Conn, OpenError};
-use crate::proto::message::{Addr, Message, Purpose, Role, Standing, Welcome};
+use crate::proto::message::{Addr, Breach, Council, Purpose, Role, Standing, Welcome};
 use crate::proto::time::Time;
 use crate::proto::turn::Turn;
 
@@ -109,7 +109,7 @@ impl SeedMachine {
         self.tell_links(turn, &seed);
         for (number, ballot) in &self.ballots {
             let change = ballot.change.clone();
-            turn.send(conn, Message::Propose { ballot: *number, change });
+            turn.send(conn, Council::Propose { ballot: *number, change });
         }
     }
 
@@ -180,14 +180,14 @@ impl SeedMachine {
     }
 
     /// Says something to one seed.
-    pub(super) fn tell(&self, turn: &mut Turn<'_>, seed: &Addr, message: Message) {
+    pub(super) fn tell(&self, turn: &mut Turn<'_>, seed: &Addr, message: Council) {
         if let Some(colleague) = self.colleagues.get(seed) {
             turn.send_many(colleague.calls.iter().copied().collect(), message);
         }
     }
 
     /// Says something to all other seeds.
-    pub(super) fn tell_all(&self, turn: &mut Turn<'_>, message: Message) {
+    pub(super) fn tell_all(&self, turn: &mut Turn<'_>, message: Council) {
         let calls = self.colleagues.values().flat_map(|colleague| colleague.calls.iter().copied());
         turn.send_many(calls.collect(), message);
     }
@@ -212,28 +212,36 @@ impl SeedMachine {
         }
     }
 
-    /// Something came over a connection that we opened to a seed. False if it is nothing that a
-    /// seed may say.
-    pub(super) fn hear_seed(&mut self, turn: &mut Turn<'_>, seed: Addr, message: Message) -> bool {
-        let Some(number) = self.number_of(&seed) else { return false };
-        if let Some(colleague) = self.colleagues.get_mut(&seed) {
+    /// A seed is alive: it has said something.
+    pub(super) fn heard_from(&mut self, turn: &Turn<'_>, seed: &Addr) {
+        if let Some(colleague) = self.colleagues.get_mut(seed) {
             colleague.heard = turn.now;
         }
+    }
+
+    /// Something came over a connection that we opened to a seed. A breach if it makes no sense.
+    pub(super) fn hear_seed(
+        &mut self,
+        turn: &mut Turn<'_>,
+        seed: Addr,
+        message: Council,
+    ) -> Result<(), Breach> {
+        let Some(number) = self.number_of(&seed) else { return Err(Breach) };
         match message {
-            Message::Propose { ballot, change } => {
+            Council::Propose { ballot, change } => {
                 self.judge(turn, change, Waiter { proposer: seed, ballot });
             }
-            Message::Vote { ballot, accept, reason, known } => {
+            Council::Vote { ballot, accept, reason, known } => {
                 self.count_vote(turn, ballot, number, accept, reason, known);
             }
-            Message::Commit { ballot, peer, record, decision } => {
+            Council::Commit { ballot, peer, record, decision } => {
                 let tell = Some(Waiter { proposer: seed, ballot });
                 let decision = (decision.change.peer == peer && decision.proposer == seed)
                     .then(|| Box::new(decision));
                 let waiter = Waiter { proposer: seed, ballot };
                 if self.is_authorised(&record) && self.hear_old_commit(turn, waiter, peer, &record)
                 {
-                    return true;
+                    return Ok(());
                 }
                 let records = self.authorised(turn, seed, vec![(peer, record)]);
                 let pending: Vec<Pending> = records
@@ -249,27 +257,25 @@ impl SeedMachine {
                     self.persist(turn, pending);
                 }
             }
-            Message::Committed { ballot } => self.count_durable(turn, ballot, number),
-            Message::Compare { count, digest, standing, founders } => {
+            Council::Committed { ballot } => self.count_durable(turn, ballot, number),
+            Council::Compare { count, digest, standing, founders } => {
                 if founders.len() > MAX_FOUNDERS {
-                    return false;
+                    return Err(Breach);
                 }
                 self.hear_founders(turn, seed, standing, count, &founders);
                 self.hear_digest(turn, seed, (count, digest), standing);
             }
-            Message::Branches(branches) => return self.hear_branches(turn, &seed, &branches),
-            Message::Leaves(leaves) => return self.hear_leaves(turn, &seed, &leaves),
-            Message::Holdings { leaves, more } => self.hear_holdings(turn, &seed, leaves, more),
-            Message::Records { records, wanted, done } => {
+            Council::Branches(branches) => return self.hear_branches(turn, &seed, &branches),
+            Council::Leaves(leaves) => return self.hear_leaves(turn, &seed, &leaves),
+            Council::Holdings { leaves, more } => self.hear_holdings(turn, &seed, leaves, more),
+            Council::Records { records, wanted, done } => {
                 self.hear_records(turn, seed, records, &wanted, done);
             }
-            Message::Expire { round, records } => self.hear_expire(turn, seed, round, records),
-            Message::Expired { round } => self.hear_expired(turn, &seed, round),
-            Message::Forget(gone) => self.hear_forget(turn, gone),
-            Message::LinkReports(reports) => self.hear_reports(reports),
-            Message::Pong(_) => {}
-            _ => return false,
+            Council::Expire { round, records } => self.hear_expire(turn, seed, round, records),
+            Council::Expired { round } => self.hear_expired(turn, &seed, round),
+            Council::Forget(gone) => self.hear_forget(turn, gone),
+            Council::LinkReports(reports) => self.hear_reports(reports),
         }
-        true
+        Ok(())
     }
 }

@@ -14,7 +14,9 @@ use super::judge::{Verdict, WAVE_PAUSE, Waiter};
 use super::keep::Pending;
 use crate::proto::config::Flaw;
 use crate::proto::event::Event;
-use crate::proto::message::{Addr, CastVote, Change, ChangeKind, Decision, Incarnation, Message};
+use crate::proto::message::{
+    Addr, CastVote, Change, ChangeKind, Council, Decision, Incarnation, ToPeer,
+};
 use crate::proto::registry::Record;
 use crate::proto::turn::Turn;
 
@@ -62,7 +64,7 @@ impl SeedMachine {
         if self.ballots.len() >= MAX_BALLOTS {
             if let Some(Asker { conn, request }) = asker {
                 let reason = "too many open proposals; try again".to_owned();
-                turn.send(conn, Message::Denied { request, votes: 0, reason, known: 0 });
+                turn.send(conn, ToPeer::Denied { request, votes: 0, reason, known: 0 });
             }
             return;
         }
@@ -86,7 +88,7 @@ impl SeedMachine {
         ballot.askers.extend(asker);
         let number = self.open_ballot(turn, ballot);
         // To all at once: asked one after another, a single dead seed uses up the asker's patience.
-        let proposal = Message::Propose { ballot: number, change: change.clone() };
+        let proposal = Council::Propose { ballot: number, change: change.clone() };
         self.tell_all(turn, proposal);
         self.judge(turn, change, Waiter { proposer: self.config.me, ballot: number });
     }
@@ -113,7 +115,7 @@ impl SeedMachine {
         if waiter.proposer == self.config.me {
             self.count_vote(turn, waiter.ballot, self.me, accept, reason, known);
         } else {
-            let vote = Message::Vote { ballot: waiter.ballot, accept, reason, known };
+            let vote = Council::Vote { ballot: waiter.ballot, accept, reason, known };
             self.tell(turn, &waiter.proposer, vote);
         }
     }
@@ -192,7 +194,7 @@ impl SeedMachine {
         for Asker { conn, request } in &ballot.askers {
             let (conn, request, known) = (*conn, *request, ballot.known);
             let votes = u32::try_from(votes).unwrap_or(u32::MAX);
-            turn.send(conn, Message::Denied { request, votes, reason: reason.clone(), known });
+            turn.send(conn, ToPeer::Denied { request, votes, reason: reason.clone(), known });
         }
         if ballot.untold {
             let askers: Vec<_> = ballot.askers.iter().map(|asker| asker.conn).collect();

@@ -9,7 +9,9 @@ use super::ballot::Asker;
 use super::{Line, SeedMachine, Timer};
 use crate::proto::event::Severity;
 use crate::proto::machine::Conn;
-use crate::proto::message::{Addr, Change, ChangeKind, Incarnation, Message, Records, Standing};
+use crate::proto::message::{
+    Addr, Change, ChangeKind, Incarnation, Records, Standing, ToPeer, ToSeed,
+};
 use crate::proto::registry::{Record, Status};
 use crate::proto::turn::Turn;
 
@@ -78,46 +80,43 @@ fn report_refused(turn: &mut Turn<'_>, from: Addr, peer: Addr, reason: &str) {
 /// Tells peers of records.
 fn update(turn: &mut Turn<'_>, peers: &[Conn], records: impl IntoIterator<Item = (Addr, Record)>) {
     for (records, _) in frames(records, MEMBERS_A_FRAME) {
-        turn.send_many(peers.to_vec(), Message::Update(records));
+        turn.send_many(peers.to_vec(), ToPeer::Update(records));
     }
 }
 
 impl SeedMachine {
-    /// A peer says something. False if it is nothing that a peer may say.
+    /// A peer says something.
     pub(super) fn hear_peer(
         &mut self,
         turn: &mut Turn<'_>,
         conn: Conn,
         peer: Addr,
-        message: Message,
-    ) -> bool {
+        message: ToSeed,
+    ) {
         match message {
-            Message::Register { request, incarnation } => {
+            ToSeed::Register { request, incarnation } => {
                 self.asked_to_register(turn, Asker { conn, request }, peer, incarnation);
             }
-            Message::Leave { request, incarnation } => {
+            ToSeed::Leave { request, incarnation } => {
                 self.asked_to_leave(turn, Asker { conn, request }, peer, incarnation);
             }
-            Message::Refresh { request, .. } if self.standing != Standing::Voting => {
+            ToSeed::Refresh { request, .. } if self.standing != Standing::Voting => {
                 // What it lacks may have been answered for.
                 let reason = "this seed has no registry yet; ask another".to_owned();
-                turn.send(conn, Message::Denied { request, votes: 0, reason, known: 0 });
+                turn.send(conn, ToPeer::Denied { request, votes: 0, reason, known: 0 });
             }
-            Message::Links { number, neighbours } => self.hear_links(peer, number, neighbours),
-            Message::Refresh { request, digest } => {
+            ToSeed::Links { number, neighbours } => self.hear_links(peer, number, neighbours),
+            ToSeed::Refresh { request, digest } => {
                 if digest == self.status_digest() {
-                    turn.send(conn, Message::Unchanged { request });
+                    turn.send(conn, ToPeer::Unchanged { request });
                 } else {
                     self.send_list(turn, conn, request);
                 }
             }
-            Message::DeadNode { peer: dead, incarnation, .. } => {
+            ToSeed::DeadNode { peer: dead, incarnation, .. } => {
                 self.hear_report(turn, conn, peer, dead, incarnation);
             }
-            Message::Pong(_) => {}
-            _ => return false,
         }
-        true
     }
 
     fn status_digest(&mut self) -> [u8; 32] {
@@ -144,7 +143,7 @@ impl SeedMachine {
             Some(known) if (known.incarnation, known.status) > (incarnation, Status::Alive) => {
                 let reason = format!("known in incarnation {}", known.incarnation);
                 let known = known.incarnation;
-                turn.send(conn, Message::Denied { request, votes: 0, reason, known });
+                turn.send(conn, ToPeer::Denied { request, votes: 0, reason, known });
             }
             known => {
                 // A life that replaces another without a death keeps its place in the order of
@@ -197,7 +196,7 @@ impl SeedMachine {
         votes: usize,
     ) {
         let votes = u32::try_from(votes).unwrap_or(u32::MAX);
-        turn.send(conn, Message::Granted { request, votes });
+        turn.send(conn, ToPeer::Granted { request, votes });
         if kind == ChangeKind::Join {
             self.send_list(turn, conn, request);
         }
@@ -215,13 +214,13 @@ impl SeedMachine {
     fn send_list(&mut self, turn: &mut Turn<'_>, conn: Conn, request: u64) {
         if let Some(records) = &self.list.0 {
             let records = Arc::clone(records);
-            turn.send(conn, Message::List { request, records, more: false });
+            turn.send(conn, ToPeer::List { request, records, more: false });
             return;
         }
         let mut last = None;
         for (records, more) in frames::<_, Records>(self.all_records(), MEMBERS_A_FRAME) {
             last = Some(Arc::clone(&records));
-            turn.send(conn, Message::List { request, records, more });
+            turn.send(conn, ToPeer::List { request, records, more });
         }
         if self.registry.len() <= MEMBERS_A_FRAME {
             self.list.0 = last;
@@ -243,14 +242,14 @@ impl SeedMachine {
             }
             // Known in another life, or gone: the reporter is told what stands here.
             Some(record) => {
-                turn.send(conn, Message::Update(vec![(dead, record.clone())]));
+                turn.send(conn, ToPeer::Update(vec![(dead, record.clone())]));
                 if record.incarnation < incarnation {
                     report_refused(turn, reporter, dead, "that incarnation is not known here");
                 }
                 return;
             }
             None => {
-                turn.send(conn, Message::NoMember { peer: dead });
+                turn.send(conn, ToPeer::NoMember { peer: dead });
                 report_refused(turn, reporter, dead, "it is no member");
                 return;
             }

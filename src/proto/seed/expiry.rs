@@ -16,7 +16,7 @@ use std::time::Duration;
 use super::keep::Pending;
 use super::{SeedMachine, Timer};
 use crate::proto::event::Severity;
-use crate::proto::message::{Addr, Incarnation, Message, Standing};
+use crate::proto::message::{Addr, Council, Incarnation, Standing};
 use crate::proto::registry::{Record, Status};
 use crate::proto::turn::Turn;
 
@@ -56,7 +56,7 @@ impl SeedMachine {
         let gone = records.iter().map(|(peer, record)| (*peer, record.incarnation)).collect();
         let waiting: BTreeSet<Addr> = self.colleagues.keys().copied().collect();
         self.expiring = Some(Round { number, gone, waiting });
-        self.tell_all(turn, Message::Expire { round: number, records });
+        self.tell_all(turn, Council::Expire { round: number, records });
         self.drop_if_agreed(turn);
     }
 
@@ -96,7 +96,7 @@ impl SeedMachine {
         {
             let keys = vec![("records", gone.len().to_string())];
             turn.note(Severity::Info, "long gone members dropped", keys);
-            self.tell_all(turn, Message::Forget(gone.clone()));
+            self.tell_all(turn, Council::Forget(gone.clone()));
             self.hear_forget(turn, gone);
         }
     }

@@ -10,7 +10,7 @@ use super::{SeedMachine, Timer};
 use crate::proto::config::Flaw;
 use crate::proto::event::Event;
 use crate::proto::machine::{Effect, Keep};
-use crate::proto::message::{Addr, ChangeKind, Decision, Incarnation, Message, Standing};
+use crate::proto::message::{Addr, ChangeKind, Council, Decision, Incarnation, Standing};
 use crate::proto::registry::{Merge, Record, Status};
 use crate::proto::turn::Turn;
 
@@ -60,7 +60,7 @@ impl SeedMachine {
                 Pending::Founders(_) | Pending::SetAside(_) => {}
                 Pending::Compared { seed, standing } => self.compared(turn, seed, standing),
                 Pending::Expired { seed, round } => {
-                    self.tell(turn, &seed, Message::Expired { round });
+                    self.tell(turn, &seed, Council::Expired { round });
                 }
                 Pending::Forget { peer, incarnation } => self.forget(peer, incarnation),
             }
@@ -85,11 +85,11 @@ impl SeedMachine {
             (Some(Waiter { proposer, ballot }), Some(decision)) if proposer == self.config.me => {
                 // Only now: nothing is committed to others before it is durable here.
                 let decision = *decision;
-                self.tell_all(turn, Message::Commit { ballot, peer, record, decision });
+                self.tell_all(turn, Council::Commit { ballot, peer, record, decision });
                 self.count_durable(turn, ballot, self.me);
             }
             (Some(Waiter { proposer, ballot }), _) => {
-                self.tell(turn, &proposer, Message::Committed { ballot });
+                self.tell(turn, &proposer, Council::Committed { ballot });
             }
             (None, _) => {}
         }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::SeedMachine;
-use crate::proto::message::{Addr, LinkReport, Message};
+use crate::proto::message::{Addr, Council, LinkReport};
 use crate::proto::topology::Topology;
 use crate::proto::turn::Turn;
 
@@ -62,14 +62,14 @@ impl SeedMachine {
         let news = std::mem::take(&mut self.news_of_links);
         let reports = news.iter().filter_map(|peer| self.links.get(peer)).cloned().collect();
         for frame in report_frames(reports) {
-            self.tell_all(turn, Message::LinkReports(frame));
+            self.tell_all(turn, Council::LinkReports(frame));
         }
     }
 
     /// A seed has just connected: it may have missed all of it.
     pub(super) fn tell_links(&self, turn: &mut Turn<'_>, seed: &Addr) {
         for frame in report_frames(self.links.values().cloned().collect()) {
-            self.tell(turn, seed, Message::LinkReports(frame));
+            self.tell(turn, seed, Council::LinkReports(frame));
         }
     }
 }

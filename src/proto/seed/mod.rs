@@ -23,6 +23,7 @@ mod history;
 mod judge;
 mod keep;
 mod links;
+pub mod message;
 mod recovery;
 mod settled;
 mod standing;
@@ -51,7 +52,7 @@ use super::config::SeedConfig;
 use super::event::{Event, Severity};
 use super::machine::{Command, Conn, Effect, Input, Machine, OpenError};
 use super::message::{
-    Addr, Decision, Hello, Incarnation, Message, Purpose, Refused, Role, Standing, Welcome,
+    Addr, Breach, Decision, Hello, Incarnation, Message, Purpose, Refused, Role, Standing, Welcome,
 };
 use super::registry::Registry;
 use super::repeats::Repeats;
@@ -283,19 +284,33 @@ impl SeedMachine {
 
     fn received(&mut self, turn: &mut Turn<'_>, conn: Conn, message: Message) {
         let Some(line) = self.lines.get(&conn).copied() else { return };
-        if let Message::Ping(number) = message {
-            turn.send(conn, Message::Pong(number));
-            return;
-        }
-        let understood = match line {
-            Line::ToSeed(seed) => self.hear_seed(turn, seed, message),
-            Line::FromPeer { peer, .. } => {
-                self.lines.insert(conn, Line::FromPeer { peer, heard: turn.now });
-                self.hear_peer(turn, conn, peer, message)
+        let heard = match (line, message) {
+            (_, Message::Ping(number)) => {
+                turn.send(conn, Message::Pong(number));
+                return;
             }
-            Line::FromSeed(_) => false,
+            (Line::ToSeed(seed), message) => {
+                self.heard_from(turn, &seed);
+                match message {
+                    Message::Council(said) => self.hear_seed(turn, seed, said),
+                    Message::Pong(_) => Ok(()),
+                    _ => Err(Breach),
+                }
+            }
+            (Line::FromPeer { peer, .. }, message) => {
+                self.lines.insert(conn, Line::FromPeer { peer, heard: turn.now });
+                match message {
+                    Message::ToSeed(said) => {
+                        self.hear_peer(turn, conn, peer, said);
+                        Ok(())
+                    }
+                    Message::Pong(_) => Ok(()),
+                    _ => Err(Breach),
+                }
+            }
+            (Line::FromSeed(_), _) => Err(Breach),
         };
-        if !understood {
+        if heard.is_err() {
             let who = match line {
                 Line::ToSeed(addr) | Line::FromSeed(addr) => addr,
                 Line::FromPeer { peer, .. } => peer,

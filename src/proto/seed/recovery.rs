@@ -11,7 +11,7 @@ use super::{SeedMachine, Timer};
 use crate::proto::event::Severity;
 use crate::proto::machine::{Conn, OpenError};
 use crate::proto::message::{
-    Addr, Change, ChangeKind, Incarnation, Message, Purpose, Role, Standing, Welcome,
+    Addr, Change, ChangeKind, Council, Incarnation, Purpose, Role, Standing, Welcome,
 };
 use crate::proto::registry::Record;
 use crate::proto::turn::Turn;
@@ -125,6 +125,6 @@ impl SeedMachine {
     /// Tells another seed of a record that is committed already.
     pub(super) fn pass_on(&self, turn: &mut Turn<'_>, seed: &Addr, peer: Addr, record: Record) {
         let records = vec![(peer, record)];
-        self.tell(turn, seed, Message::Records { records, wanted: Vec::new(), done: None });
+        self.tell(turn, seed, Council::Records { records, wanted: Vec::new(), done: None });
     }
 }

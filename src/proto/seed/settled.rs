@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use super::SeedMachine;
 use super::ballot::{Asker, Ballot, Stage, key};
 use super::judge::Waiter;
-use crate::proto::message::{Addr, CastVote, Change, ChangeKind, Decision, Message};
+use crate::proto::message::{Addr, CastVote, Change, ChangeKind, Council, Decision};
 use crate::proto::registry::{Record, Status};
 use crate::proto::turn::Turn;
 
@@ -98,7 +98,7 @@ impl SeedMachine {
             committed: true,
         };
         let record = record.clone();
-        self.tell_all(turn, Message::Commit { ballot: number, peer, record, decision });
+        self.tell_all(turn, Council::Commit { ballot: number, peer, record, decision });
     }
 
     /// Another seed commits what is here already, or what something later has replaced: that needs
@@ -121,7 +121,7 @@ impl SeedMachine {
             let known = known.clone();
             self.pass_on(turn, &proposer, peer, known);
         } else {
-            self.tell(turn, &proposer, Message::Committed { ballot });
+            self.tell(turn, &proposer, Council::Committed { ballot });
         }
         true
     }

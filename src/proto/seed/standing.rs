@@ -23,7 +23,7 @@ use super::keep::Pending;
 use super::{SeedMachine, Timer};
 use crate::proto::config::Flaw;
 use crate::proto::event::Severity;
-use crate::proto::message::{Addr, Change, Message, Standing};
+use crate::proto::message::{Addr, Change, Council, Standing};
 use crate::proto::time::Time;
 use crate::proto::turn::Turn;
 
@@ -265,21 +265,21 @@ impl SeedMachine {
 
     /// What the periodic comparison says: the founding stays what it is, and is told when a connection
     /// is new or our standing has changed.
-    pub(super) fn short_digest(&mut self) -> Message {
+    pub(super) fn short_digest(&mut self) -> Council {
         match self.digest() {
-            Message::Compare { count, digest, standing: Standing::Voting, .. } => {
+            Council::Compare { count, digest, standing: Standing::Voting, .. } => {
                 let founders = Vec::new();
-                Message::Compare { count, digest, standing: Standing::Voting, founders }
+                Council::Compare { count, digest, standing: Standing::Voting, founders }
             }
             other => other,
         }
     }
 
-    pub(super) fn digest(&mut self) -> Message {
+    pub(super) fn digest(&mut self) -> Council {
         let digest = self.tree.root(&self.registry);
         let count = self.registry.len() as u64;
         let founders = self.founders.iter().copied().collect();
-        Message::Compare { count, digest, standing: self.standing, founders }
+        Council::Compare { count, digest, standing: self.standing, founders }
     }
 
     /// All that a seed of that standing held is here, and durable.

@@ -6,6 +6,7 @@ use super::{
 };
 use crate::proto::kv::snapshot::Merged;
 use crate::proto::kv::transfer::{FETCH_PATIENCE, Heard};
+use crate::proto::message::Breach;
 
 impl Replication {
     /// Another replica has more than there are single writes of.
@@ -17,20 +18,20 @@ impl Replication {
         }
     }
 
-    /// Another replica asks for what it lacks, or for more of it. False if that makes no sense.
+    /// Another replica asks for what it lacks, or for more of it. A breach if that makes no sense.
     pub(super) fn hear_ask(
         &mut self,
         turn: &mut Turn<'_>,
         question: (Conn, u64),
         seen: Option<Clock>,
-    ) -> bool {
+    ) -> Result<(), Breach> {
         if !seen.as_ref().is_none_or(Clock::is_sane) {
-            return false;
+            return Err(Breach);
         }
         if let Some(part) = self.transfers.serve(&self.store, turn.now, question, seen) {
             self.durability.say(turn, question.0, part);
         }
-        true
+        Ok(())
     }
 
     /// A part of what is being fetched: its number, what it holds, and whether more follow.
@@ -40,9 +41,9 @@ impl Replication {
         conn: Conn,
         (number, part, more): (u64, Snapshot, bool),
         paths: &Paths,
-    ) -> bool {
+    ) -> Result<(), Breach> {
         if !part.is_sane() {
-            return false;
+            return Err(Breach);
         }
         self.rename_if_behind(turn, &part.context);
         part.seals.iter().for_each(|seal| self.rename_if_ended(turn, seal));
@@ -59,17 +60,17 @@ impl Replication {
                 return self.take_over(turn, conn, snapshot, paths);
             }
         }
-        true
+        Ok(())
     }
 
-    /// All that another replica had is here. False if it makes no sense.
+    /// All that another replica had is here. A breach if it makes no sense.
     fn take_over(
         &mut self,
         turn: &mut Turn<'_>,
         conn: Conn,
         snapshot: Snapshot,
         paths: &Paths,
-    ) -> bool {
+    ) -> Result<(), Breach> {
         let replicas = snapshot.context.len().to_string();
         let Merged { changed, seals } = match self.store.merge(snapshot) {
             Ok(merged) => merged,
@@ -78,7 +79,7 @@ impl Replication {
                 turn.note(Severity::Warn, "snapshot refused", keys);
                 // With more than fits nobody would take what this replica says any more, not even what
                 // it has seen; the other side may well have it.
-                return error == WriteError::Replica;
+                return if error == WriteError::Replica { Ok(()) } else { Err(Breach) };
             }
         };
         self.counters.snapshots += 1;
@@ -93,6 +94,6 @@ impl Replication {
         for other in paths.all.iter().filter(|other| **other != conn) {
             self.begin_sync(turn, *other);
         }
-        true
+        Ok(())
     }
 }

@@ -6,6 +6,7 @@ use super::*;
 use crate::proto::kv::talk::ASK_AGAIN;
 use crate::proto::kv::value::Value;
 use crate::proto::machine::Effect;
+use crate::proto::message::Message;
 
 const NOW: Time = Time::from_millis(1_800_000_000_000);
 const LINK: Conn = 1;
@@ -31,7 +32,8 @@ impl Stage {
     /// Whether what was said makes sense.
     fn hear(&mut self, message: Message) -> bool {
         let turn = &mut Turn { now: self.now, effects: &mut self.effects };
-        self.replica.hear(turn, LINK, message, &Self::paths())
+        let Message::StoreSync(said) = message else { panic!("no word of a replica: {message:?}") };
+        self.replica.hear(turn, LINK, said, &Self::paths()).is_ok()
     }
 
     fn pass(&mut self, time: Duration) {
@@ -89,7 +91,10 @@ fn what_came_before_a_bad_write_is_kept_with_its_context() {
     let mut writes = writes(2);
     Arc::get_mut(&mut writes[1]).unwrap().lamport = u64::MAX;
     let good = writes[0].clone();
-    assert!(!stage.hear(Message::Writes(writes)), "the link is closed for it");
+    assert!(
+        !stage.hear(Message::StoreSync(StoreSync::Writes(writes))),
+        "the link is closed for it"
+    );
     assert!(stage.replica.store().context().contains(&good.dot));
     let versions = StoreChange::Versions(good.key.clone(), good.version().into_iter().collect());
     let kept = [StoreChange::Write(good), versions];
@@ -101,16 +106,16 @@ fn a_neighbour_is_sent_what_it_lacks_no_more_often_than_it_may_ask() {
     let mut stage = Stage::new();
     stage.put("k", value(json!("x".repeat(1_000))));
     stage.effects.clear();
-    let nothing = || Message::StoreContext { context: Clock::new(), answer: true };
+    let nothing = || Message::StoreSync(StoreSync::Context { context: Clock::new(), answer: true });
     (0..256).for_each(|_| assert!(stage.hear(nothing())));
-    let repairs = |m: &Message| matches!(m, Message::Writes(_));
+    let repairs = |m: &Message| matches!(m, Message::StoreSync(StoreSync::Writes(_)));
     assert_eq!(stage.sent(repairs), 1);
     stage.put("later", value(json!(1)));
     // What it said last is not forgotten: it may have lost what it was sent. What was written since
     // is on its way.
     stage.pass(ASK_AGAIN);
     assert_eq!(stage.sent(repairs), 2);
-    let all = |m: &Message| matches!(m, Message::Writes(writes) if writes.len() > 1);
+    let all = |m: &Message| matches!(m, Message::StoreSync(StoreSync::Writes(writes)) if writes.len() > 1);
     assert_eq!(stage.sent(all), 0);
     stage.pass(ASK_AGAIN);
     assert_eq!(stage.sent(repairs), 2);
@@ -129,15 +134,15 @@ fn a_replica_whose_disk_is_an_old_copy_takes_another_name() {
         match told_by {
             "context" => {
                 let context = before.context().clone();
-                stage.hear(Message::StoreContext { context, answer: false });
+                stage.hear(Message::StoreSync(StoreSync::Context { context, answer: false }));
             }
             "write" => {
-                stage.hear(Message::Write(lost));
+                stage.hear(Message::StoreSync(StoreSync::Write(lost)));
             }
             _ => {
-                stage.hear(Message::SnapshotOffer);
+                stage.hear(Message::StoreSync(StoreSync::SnapshotOffer));
                 let part = before.snapshot(&Clock::new());
-                assert!(stage.hear(Message::SnapshotPart {
+                assert!(stage.hear(Message::StoreSync(StoreSync::SnapshotPart {
                     round: 1,
                     part: 0,
                     context: part.context,
@@ -146,7 +151,7 @@ fn a_replica_whose_disk_is_an_old_copy_takes_another_name() {
                     standing: Vec::new(),
                     entries: part.versions,
                     more: false,
-                }));
+                })));
             }
         }
         let name = stage.replica.store().name().clone();
@@ -171,8 +176,8 @@ fn no_snapshot_from_outside_is_put_together_of_nonsense() {
         (unseen, 1, "k".into()),
     ] {
         let mut stage = Stage::new();
-        stage.hear(Message::SnapshotOffer);
-        let sane = stage.hear(Message::SnapshotPart {
+        stage.hear(Message::StoreSync(StoreSync::SnapshotOffer));
+        let sane = stage.hear(Message::StoreSync(StoreSync::SnapshotPart {
             round: 1,
             part: 0,
             context,
@@ -181,7 +186,7 @@ fn no_snapshot_from_outside_is_put_together_of_nonsense() {
             standing: Vec::new(),
             entries: vec![(key, vec![version()])],
             more: false,
-        });
+        }));
         assert!(!sane && stage.kept().is_empty());
     }
 }
@@ -199,10 +204,13 @@ fn versions_of_one_key_travel_in_as_many_frames_as_they_need() {
     }
     let mut mine = Stage::new();
     mine.replica.store.rename("127.0.0.1:9@7".into());
-    mine.hear(Message::SnapshotOffer);
+    mine.hear(Message::StoreSync(StoreSync::SnapshotOffer));
     for _ in 0..10 {
         let ask = mine.effects.iter().rev().find_map(|effect| match effect {
-            Effect::Send { message: ask @ Message::SnapshotAsk { .. }, .. } => Some(ask.clone()),
+            Effect::Send {
+                message: ask @ Message::StoreSync(StoreSync::SnapshotAsk { .. }),
+                ..
+            } => Some(ask.clone()),
             _ => None,
         });
         mine.effects.clear();
@@ -218,7 +226,7 @@ fn versions_of_one_key_travel_in_as_many_frames_as_they_need() {
             })
             .collect();
         for part in parts {
-            if let Message::SnapshotPart { entries, .. } = &part {
+            if let Message::StoreSync(StoreSync::SnapshotPart { entries, .. }) = &part {
                 assert!(
                     entries.iter().map(|(_, of)| of.len()).sum::<usize>() <= 1,
                     "one at a time"
@@ -246,8 +254,8 @@ impl Stage {
     /// Has taken over that this was seen.
     fn has_seen(&mut self, context: Clock) {
         let round = self.replica.counters().snapshots + 1;
-        self.hear(Message::SnapshotOffer);
-        let part = Message::SnapshotPart {
+        self.hear(Message::StoreSync(StoreSync::SnapshotOffer));
+        let part = Message::StoreSync(StoreSync::SnapshotPart {
             round,
             part: 0,
             context,
@@ -256,7 +264,7 @@ impl Stage {
             standing: Vec::new(),
             entries: Vec::new(),
             more: false,
-        };
+        });
         assert!(self.hear(part));
         self.persisted();
     }
@@ -301,7 +309,7 @@ fn who_counts_other_names_than_fit_here_stays_linked_and_heard() {
     let mut stage = Stage::new();
     let mut known = Store::new("127.0.0.1:3@7".into());
     let first = known.put(NOW, "k", value(json!(1)), None).0;
-    assert!(stage.hear(Message::Write(first)));
+    assert!(stage.hear(Message::StoreSync(StoreSync::Write(first))));
     let mut full = crowd(0, (512 << 10) - 300);
     full.merge(stage.replica.store().context());
     let mut short = 0;
@@ -313,7 +321,10 @@ fn who_counts_other_names_than_fit_here_stays_linked_and_heard() {
     stage.effects.clear();
     let mut batch = writes(2);
     batch.push(known.put(NOW, "k", value(json!(2)), None).0);
-    assert!(stage.hear(Message::Writes(batch)), "it says what is so where it is");
+    assert!(
+        stage.hear(Message::StoreSync(StoreSync::Writes(batch))),
+        "it says what is so where it is"
+    );
     assert_eq!(stage.replica.store().context().get("127.0.0.1:3@7"), 2, "and the rest counts");
     assert_eq!(stage.replica.store().context().get("127.0.0.1:2@7"), 0);
     let noted = |effect: &&Effect| matches!(effect, Effect::Log(_));
@@ -325,8 +336,11 @@ fn a_question_that_makes_no_sense_is_not_answered() {
     let mut stage = Stage::new();
     stage.put("k", value(json!(1)));
     let seen = Some(crowd(0, 600 << 10));
-    assert!(!stage.hear(Message::SnapshotAsk { round: 1, seen }));
-    assert_eq!(stage.sent(|message| matches!(message, Message::SnapshotPart { .. })), 0);
+    assert!(!stage.hear(Message::StoreSync(StoreSync::SnapshotAsk { round: 1, seen })));
+    assert_eq!(
+        stage.sent(|message| matches!(message, Message::StoreSync(StoreSync::SnapshotPart { .. }))),
+        0
+    );
 }
 
 #[test]
@@ -344,7 +358,7 @@ fn a_writer_that_has_seen_the_greatest_lamport_time_is_taken_still() {
     let mut stage = Stage::new();
     let mut last = Write::clone(&writes(1)[0]);
     last.lamport = crate::proto::kv::clock::MAX_COUNT;
-    assert!(stage.hear(Message::Write(Arc::new(last.clone()))));
+    assert!(stage.hear(Message::StoreSync(StoreSync::Write(Arc::new(last.clone())))));
     stage.put("k", value(json!(1)));
     let write = stage.last_write();
     let mut other = Store::new("127.0.0.1:3@7".into());
@@ -366,7 +380,7 @@ fn with_lives() -> Stage {
     let mut stage = Stage::new();
     stage.replica.store.rename("127.0.0.1:1@1".into());
     stage.put("mine", value(json!(1)));
-    assert!(stage.hear(Message::Writes(lives(5))));
+    assert!(stage.hear(Message::StoreSync(StoreSync::Writes(lives(5)))));
     stage
 }
 
@@ -383,19 +397,22 @@ fn lives_that_are_over_at_two_looks_are_ended() {
     let ended: Vec<&str> = seal.replaces.iter().map(|last| &*last.replica).collect();
     assert_eq!(ended, (1..5).map(|life| format!("127.0.0.1:2@{life}")).collect::<Vec<_>>());
     stage.persisted();
-    assert_eq!(stage.sent(|message| *message == Message::Write(seal.clone())), 1);
+    assert_eq!(
+        stage.sent(|message| *message == Message::StoreSync(StoreSync::Write(seal.clone()))),
+        1
+    );
     let store = stage.replica.store();
     assert_eq!(store.context().len(), 3, "the living and the seal: {}", store.context());
     assert_eq!(store.seals().lives(), 4);
     // What they wrote still stands, and is still known.
     assert!(lives(5).iter().all(|write| store.has(&write.dot) && store.get(&write.key).len() == 1));
-    assert!(stage.hear(Message::Writes(lives(5))));
+    assert!(stage.hear(Message::StoreSync(StoreSync::Writes(lives(5)))));
     assert_eq!(stage.replica.counters().duplicates, 5);
     // One of them was not over.
     let mut again = Store::new("127.0.0.1:2@4".into());
     again.put(NOW, "k4", value(json!(4)), None);
     let (late, _) = again.put(NOW, "k4", value(json!("late")), None);
-    assert!(stage.hear(Message::Write(late.clone())));
+    assert!(stage.hear(Message::StoreSync(StoreSync::Write(late.clone()))));
     assert_eq!(stage.replica.store().get("k4").len(), 1);
     assert_eq!(stage.replica.store().context().get("127.0.0.1:2@4"), 2);
 }
@@ -406,7 +423,9 @@ fn lives_of_addresses_that_nobody_has_any_more_are_ended() {
     stage.replica.store.rename("127.0.0.1:1@1".into());
     for port in 7..14 {
         let mut other = Store::new(format!("127.0.0.1:{port}@1").into());
-        stage.hear(Message::Write(other.put(NOW, "k", value(json!(port)), None).0));
+        stage.hear(Message::StoreSync(StoreSync::Write(
+            other.put(NOW, "k", value(json!(port)), None).0,
+        )));
     }
     stage.pass(LOOK);
     stage.pass(LOOK);
@@ -434,8 +453,8 @@ fn a_replica_whose_old_disk_lacks_what_a_seal_says_of_it_takes_another_name() {
         stage.persisted();
         let theirs = stage.replica.store().snapshot(&Clock::new());
         if whole {
-            old.hear(Message::SnapshotOffer);
-            assert!(old.hear(Message::SnapshotPart {
+            old.hear(Message::StoreSync(StoreSync::SnapshotOffer));
+            assert!(old.hear(Message::StoreSync(StoreSync::SnapshotPart {
                 round: 1,
                 part: 0,
                 context: theirs.context,
@@ -444,9 +463,9 @@ fn a_replica_whose_old_disk_lacks_what_a_seal_says_of_it_takes_another_name() {
                 standing: Vec::new(),
                 entries: theirs.versions,
                 more: false,
-            }));
+            })));
         } else {
-            old.hear(Message::Write(stage.last_write()));
+            old.hear(Message::StoreSync(StoreSync::Write(stage.last_write())));
         }
         assert_ne!(&**old.replica.store().name(), "127.0.0.1:2@4", "whole: {whole}");
     }
@@ -461,9 +480,9 @@ fn who_names_a_life_that_is_ended_here_is_told_how_far_it_came() {
     stage.effects.clear();
     let context: Clock =
         [("127.0.0.1:2@3".into(), 1), ("127.0.0.1:2@9".into(), 1)].into_iter().collect();
-    stage.hear(Message::StoreContext { context, answer: false });
+    stage.hear(Message::StoreSync(StoreSync::Context { context, answer: false }));
     let tells = |message: &Message| {
-        matches!(message, Message::StoreContext { context, .. }
+        matches!(message, Message::StoreSync(StoreSync::Context { context, .. })
             if context.get("127.0.0.1:2@3") == 1 && context.get("127.0.0.1:2@2") == 0)
     };
     assert_eq!(stage.sent(tells), 1);

@@ -4,6 +4,7 @@ use super::*;
 use crate::proto::config::Membership;
 use crate::proto::kv::clock::Clock;
 use crate::proto::machine::MemberEvent;
+use crate::proto::message::{Detection, Members, Message, StoreSync};
 use crate::proto::order::{Order, Outcome};
 
 /// Peer 5 in a network without seeds, with the other peers played by the test.
@@ -30,7 +31,7 @@ impl Stage {
         let conn = self.link(number);
         let mut records = vec![told(number, 7, Status::Alive)];
         records.extend(others.iter().cloned());
-        self.hear(conn, Message::Handshake(records));
+        self.hear(conn, Message::Members(Members::Handshake(records)));
         conn
     }
 
@@ -56,11 +57,12 @@ fn a_handshake_is_answered_and_what_was_new_goes_on() {
     let conn = stage.shake_hands(2, &[told(3, 9, Status::Alive)]);
     assert!(stage.knows(1) && stage.knows(2) && stage.knows(3));
     let answered = stage.effects.iter().any(|effect| {
-        matches!(effect, Effect::Send { conn: to, message: Message::Peers { records, .. } }
+        matches!(effect, Effect::Send { conn: to, message: Message::Members(Members::Peers { records, .. }) }
             if *to == conn && records.len() == 4)
     });
     assert!(answered, "with all four that are known: {:?}", stage.effects);
-    let passed_on = |m: &Message| matches!(m, Message::PeersChanged(news) if news.len() == 2);
+    let passed_on =
+        |m: &Message| matches!(m, Message::Members(Members::Changed(news)) if news.len() == 2);
     assert_eq!(stage.sent(passed_on), 1, "to the one who did not say it");
 }
 
@@ -91,7 +93,7 @@ fn how_long_ago_somebody_went_is_counted_here_and_not_by_anothers_clock() {
     stage.pass(Duration::from_secs(86_400));
     assert!(!known(&stage, 3) && !known(&stage, 4), "a day is over");
     let teller = stage.shake_hands(1, &[]);
-    stage.hear(teller, Message::PeersChanged(dead.to_vec()));
+    stage.hear(teller, Message::Members(Members::Changed(dead.to_vec())));
     assert!(!known(&stage, 3) && !known(&stage, 4), "and nobody brings them back");
 }
 
@@ -103,14 +105,13 @@ fn who_is_told_of_a_death_looks_first() {
         stage.shake_hands(2, &[]);
         let teller = stage.shake_hands(1, &[]);
         stage.effects.clear();
-        stage.hear(teller, Message::PeersChanged(vec![dead.clone()]));
+        stage.hear(teller, Message::Members(Members::Changed(vec![dead.clone()])));
         assert!(stage.knows(2), "not on hearsay");
         let probe = stage.probing(2).expect("it looks for itself");
         if answers {
             stage.welcome(probe, addr(2), Role::Peer, 7);
             assert!(stage.knows(2));
-            let refutes =
-                |m: &Message| matches!(m, Message::Refute { peer, .. } if *peer == addr(2));
+            let refutes = |m: &Message| matches!(m, Message::Detection(Detection::Refute { peer, .. }) if *peer == addr(2));
             assert_eq!(stage.sent(refutes), 1, "the one who told hears otherwise");
             let told_so = stage.opened(|to, why| to == addr(2) && why == Purpose::Errand);
             assert!(told_so.is_some(), "and so does the one in question, to rise above it");
@@ -120,7 +121,7 @@ fn who_is_told_of_a_death_looks_first() {
             let confirmed =
                 |event: &Event| matches!(event, Event::DeadNodeConfirmed { votes: 2, .. });
             assert_eq!(stage.events(confirmed), 1);
-            let passed_on = |m: &Message| matches!(m, Message::PeersChanged(_));
+            let passed_on = |m: &Message| matches!(m, Message::Members(Members::Changed(_)));
             assert_eq!(stage.sent(passed_on), 2, "to all whom it is linked with");
         }
     }
@@ -131,10 +132,10 @@ fn who_is_told_of_its_own_death_rises_above_it() {
     let mut stage = stage(&[]);
     let conn = stage.shake_hands(1, &[]);
     let before = stage.peer.incarnation();
-    stage.hear(conn, Message::PeersChanged(vec![told(5, before, Status::Dead)]));
+    stage.hear(conn, Message::Members(Members::Changed(vec![told(5, before, Status::Dead)])));
     assert_eq!(stage.peer.incarnation(), before + 1);
     let says_so = |m: &Message| {
-        matches!(m, Message::PeersChanged(news)
+        matches!(m, Message::Members(Members::Changed(news))
             if news[0].0 == addr(5) && news[0].1.incarnation == before + 1)
     };
     assert_eq!(stage.sent(says_so), 1);
@@ -155,7 +156,7 @@ fn one_that_is_alone_and_has_nothing_waits_for_a_call_before_it_is_ready() {
     let link = called.shake_hands(1, &[]);
     let context: Clock = [("127.0.0.1:6001@7".into(), 3)].into_iter().collect();
     let records = vec![told(1, 7, Status::Alive)];
-    called.hear(link, Message::Peers { records, context, caught_up: true });
+    called.hear(link, Message::Members(Members::Peers { records, context, caught_up: true }));
     called.pass(Duration::from_secs(10));
     assert!(!called.peer.is_ready(), "it lacks what that one has");
 }
@@ -197,23 +198,25 @@ fn a_replica_is_ready_once_it_has_seen_what_another_had() {
     let records = vec![told(1, 7, Status::Alive)];
     let peers = |caught_up| {
         let (records, context) = (records.clone(), context.clone());
-        Message::Peers { records, context, caught_up }
+        Message::Members(Members::Peers { records, context, caught_up })
     };
     stage.hear(link, peers(false));
     assert!(!stage.peer.is_ready(), "that one has not caught up itself, and is older");
     stage.hear(link, peers(true));
     assert!(!stage.peer.is_ready());
-    let nothing_else = Message::SnapshotOffer;
+    let nothing_else = Message::StoreSync(StoreSync::SnapshotOffer);
     stage.hear(link, nothing_else);
-    let part = |versions| Message::SnapshotPart {
-        round: 1,
-        part: 0,
-        context: context.clone(),
-        lamport: 1,
-        seals: Vec::new(),
-        standing: Vec::new(),
-        entries: versions,
-        more: false,
+    let part = |versions| {
+        Message::StoreSync(StoreSync::SnapshotPart {
+            round: 1,
+            part: 0,
+            context: context.clone(),
+            lamport: 1,
+            seals: Vec::new(),
+            standing: Vec::new(),
+            entries: versions,
+            more: false,
+        })
     };
     stage.hear(link, part(Vec::new()));
     assert!(stage.peer.is_ready());
@@ -226,10 +229,12 @@ fn the_oldest_asks_those_that_it_heard_of_and_has_no_link_with() {
         let (peer, record) = told(number, 7, Status::Alive);
         (peer, Record { at: NOW.millis() + 1, ..record })
     };
-    let says = |number| Message::Peers {
-        records: vec![younger(number)],
-        context: Clock::new(),
-        caught_up: false,
+    let says = |number| {
+        Message::Members(Members::Peers {
+            records: vec![younger(number)],
+            context: Clock::new(),
+            caught_up: false,
+        })
     };
     // Nobody is there yet but three, and those are faster than its own calls.
     let links = [1, 2, 3].map(|number| (number, stage.link(number)));
@@ -240,7 +245,7 @@ fn the_oldest_asks_those_that_it_heard_of_and_has_no_link_with() {
         stage.hear(link, says(number));
     }
     assert!(stage.peer.dials.is_empty(), "it has links enough");
-    stage.hear(links[0].1, Message::PeersChanged(vec![younger(4)]));
+    stage.hear(links[0].1, Message::Members(Members::Changed(vec![younger(4)])));
     assert!(!stage.peer.is_ready(), "that one may have something");
     let call = stage.dialled(addr(4)).expect("nobody else is going to link the two");
     stage.welcome(call, addr(4), Role::Peer, 7);
@@ -255,7 +260,7 @@ fn who_is_removed_keeps_out_until_it_is_let_in() {
     assert!(stage.peer.is_ready());
     let conn = stage.shake_hands(1, &[]);
     let me = stage.peer.incarnation();
-    stage.hear(conn, Message::PeersChanged(vec![told(5, me, Status::Left)]));
+    stage.hear(conn, Message::Members(Members::Changed(vec![told(5, me, Status::Left)])));
     assert!(!stage.peer.is_ready() && stage.peer.neighbours().is_empty());
     assert!(!stage.knows(5));
     // Whoever has not heard of it yet is told so, and gets no link.
@@ -265,7 +270,7 @@ fn who_is_removed_keeps_out_until_it_is_let_in() {
     let says_so = |m: &Message| {
         let out =
             |(peer, record): &(Addr, Record)| *peer == addr(5) && record.status == Status::Left;
-        matches!(m, Message::Peers { records, .. } if records.iter().any(out))
+        matches!(m, Message::Members(Members::Peers { records, .. }) if records.iter().any(out))
     };
     assert_eq!(stage.sent(says_so), 1);
     stage.shake_hands(1, &[told(5, me + 1, Status::Alive)]);
@@ -299,11 +304,12 @@ fn a_death_of_one_that_was_never_a_member_is_history() {
     let teller = stage.shake_hands(1, &[]);
     stage.shake_hands(2, &[]);
     stage.effects.clear();
-    stage.hear(teller, Message::PeersChanged(vec![told(3, 7, Status::Dead)]));
+    stage.hear(teller, Message::Members(Members::Changed(vec![told(3, 7, Status::Dead)])));
     let lost = stage.effects.iter().any(
         |effect| matches!(effect, Effect::Member(MemberEvent::Dead(peer)) if *peer == addr(3)),
     );
     assert!(!lost, "nobody here has lost it");
-    let passed_on = |m: &Message| matches!(m, Message::PeersChanged(news) if news[0].0 == addr(3));
+    let passed_on =
+        |m: &Message| matches!(m, Message::Members(Members::Changed(news)) if news[0].0 == addr(3));
     assert_eq!(stage.sent(passed_on), 1, "but all must know, to keep old news of it out");
 }

@@ -1,5 +1,6 @@
 //! What a peer believes of what three seeds tell it, and what it says of itself meanwhile.
 
+use crate::proto::message::{Detection, Message, ToPeer, ToSeed};
 use std::collections::BTreeMap;
 
 use super::*;
@@ -53,20 +54,23 @@ impl Voted {
                             continue;
                         };
                         let request = match message {
-                            Message::Register { request, .. } => {
-                                let message = Message::Granted { request: *request, votes: 2 };
+                            Message::ToSeed(ToSeed::Register { request, .. }) => {
+                                let message = Message::ToPeer(ToPeer::Granted {
+                                    request: *request,
+                                    votes: 2,
+                                });
                                 inputs.push(Input::Received { conn: *conn, message });
                                 *request
                             }
-                            Message::Refresh { request, .. } => *request,
+                            Message::ToSeed(ToSeed::Refresh { request, .. }) => *request,
                             _ => continue,
                         };
                         let message = match tells(*from) {
                             Some(records) => {
                                 let records = records.into_iter().collect();
-                                Message::List { request, records, more: false }
+                                Message::ToPeer(ToPeer::List { request, records, more: false })
                             }
-                            None => Message::Unchanged { request },
+                            None => Message::ToPeer(ToPeer::Unchanged { request }),
                         };
                         inputs.push(Input::Received { conn: *conn, message });
                     }
@@ -91,7 +95,7 @@ impl Voted {
 
     fn tell(&mut self, by: u16, peer: u16, record: Record) {
         let conn = self.desks[&seed(by)];
-        self.stage.hear(conn, Message::Update(vec![(addr(peer), record)]));
+        self.stage.hear(conn, Message::ToPeer(ToPeer::Update(vec![(addr(peer), record)])));
     }
 
     fn members(&self) -> Vec<u16> {
@@ -158,7 +162,7 @@ fn a_suspect_that_no_quorum_knows_is_forgotten_when_its_death_is_reported() {
     assert!(voted.stage.peer.suspects(&addr(3)));
     for by in [0, 1] {
         let conn = voted.desks[&seed(by)];
-        voted.stage.hear(conn, Message::NoMember { peer: addr(3) });
+        voted.stage.hear(conn, Message::ToPeer(ToPeer::NoMember { peer: addr(3) }));
     }
     assert!(!voted.stage.peer.suspects(&addr(3)), "nobody will ever vote on it");
     assert_eq!(voted.members(), [0, 1, 2, 5]);
@@ -170,7 +174,9 @@ fn an_answer_of_one_seed_is_none_to_what_another_was_asked() {
     // Until a refresh has gone out to all three.
     let asked = |stage: &Stage, desk: Conn| {
         stage.effects.iter().find_map(|effect| match effect {
-            Effect::Send { conn, message: Message::Refresh { request, .. } } if *conn == desk => {
+            Effect::Send { conn, message: Message::ToSeed(ToSeed::Refresh { request, .. }) }
+                if *conn == desk =>
+            {
                 Some(*request)
             }
             _ => None,
@@ -181,9 +187,9 @@ fn an_answer_of_one_seed_is_none_to_what_another_was_asked() {
         voted.stage.pass(Duration::from_millis(100));
     }
     let request = asked(&voted.stage, desks[1]).unwrap();
-    voted.stage.hear(desks[0], Message::Unchanged { request });
+    voted.stage.hear(desks[0], Message::ToPeer(ToPeer::Unchanged { request }));
     assert!(voted.stage.peer.requests.contains_key(&request), "the other one still has to answer");
-    voted.stage.hear(desks[1], Message::Unchanged { request });
+    voted.stage.hear(desks[1], Message::ToPeer(ToPeer::Unchanged { request }));
     assert!(!voted.stage.peer.requests.contains_key(&request));
 }
 
@@ -239,12 +245,29 @@ fn a_notice_of_another_life_makes_no_witness() {
     let probe = stage.probing(4).unwrap();
     stage.give(Input::OpenFailed { conn: probe, error: OpenError::Unreachable });
     stage.effects.clear();
-    stage.hear(witness, Message::SuspectNotice { peer: addr(4), incarnation: 0 });
-    assert_eq!(stage.sent(|m| matches!(m, Message::DeadNode { .. })), 0, "an earlier life's");
-    stage.hear(witness, Message::SuspectNotice { peer: addr(4), incarnation: 2 });
-    assert_eq!(stage.sent(|m| matches!(m, Message::DeadNode { .. })), 0, "a later life's");
-    stage.hear(witness, Message::SuspectNotice { peer: addr(4), incarnation: 1 });
-    assert_eq!(stage.sent(|m| matches!(m, Message::DeadNode { .. })), 1);
+    stage.hear(
+        witness,
+        Message::Detection(Detection::SuspectNotice { peer: addr(4), incarnation: 0 }),
+    );
+    assert_eq!(
+        stage.sent(|m| matches!(m, Message::ToSeed(ToSeed::DeadNode { .. }))),
+        0,
+        "an earlier life's"
+    );
+    stage.hear(
+        witness,
+        Message::Detection(Detection::SuspectNotice { peer: addr(4), incarnation: 2 }),
+    );
+    assert_eq!(
+        stage.sent(|m| matches!(m, Message::ToSeed(ToSeed::DeadNode { .. }))),
+        0,
+        "a later life's"
+    );
+    stage.hear(
+        witness,
+        Message::Detection(Detection::SuspectNotice { peer: addr(4), incarnation: 1 }),
+    );
+    assert_eq!(stage.sent(|m| matches!(m, Message::ToSeed(ToSeed::DeadNode { .. }))), 1);
 }
 
 #[test]
@@ -254,7 +277,7 @@ fn where_nobody_else_could_be_a_witness_no_consensus_is_claimed() {
     stage.give(Input::Closed { conn });
     let probe = stage.probing(0).unwrap();
     stage.give(Input::OpenFailed { conn: probe, error: OpenError::Unreachable });
-    assert_eq!(stage.sent(|m| matches!(m, Message::DeadNode { .. })), 1);
+    assert_eq!(stage.sent(|m| matches!(m, Message::ToSeed(ToSeed::DeadNode { .. }))), 1);
     assert_eq!(stage.events(|e| matches!(e, Event::PeerLevelConsensus { .. })), 0);
     assert_eq!(stage.events(|e| matches!(e, Event::Note { what: "sole witness", .. })), 1);
 }

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use super::*;
 use crate::proto::config::Network;
-use crate::proto::message::{CastVote, Change, ChangeKind, Records};
+use crate::proto::message::{
+    CastVote, Change, ChangeKind, Council, Message, Records, ToPeer, ToSeed,
+};
 use crate::proto::registry::{Record, Status};
 
 const NOW: Time = Time::from_millis(1_800_000_000_000);
@@ -78,7 +80,10 @@ impl Stage {
     fn hear_digest(&mut self, number: u16, registry: &Registry, standing: Standing) {
         let conn = self.line_to(number);
         let (count, digest) = (registry.len() as u64, tree_of(registry).root(registry));
-        self.hear(conn, Message::Compare { count, digest, standing, founders: Vec::new() });
+        self.hear(
+            conn,
+            Message::Council(Council::Compare { count, digest, standing, founders: Vec::new() }),
+        );
     }
 
     fn hear(&mut self, conn: Conn, message: Message) {
@@ -138,7 +143,8 @@ impl Stage {
     fn vote(&mut self, number: u16, accept: bool) {
         let ballot = self.seed.ballots_used;
         let conn = self.line_to(number);
-        let message = Message::Vote { ballot, accept, reason: "test".to_owned(), known: 0 };
+        let message =
+            Message::Council(Council::Vote { ballot, accept, reason: "test".to_owned(), known: 0 });
         self.give(Input::Received { conn, message });
     }
 
@@ -147,7 +153,12 @@ impl Stage {
         let record = Record { incarnation: 1, status: Status::Alive, at: 1, voters };
         let conn = self.line_to(1);
         let peer = peer_addr(number);
-        let message = Message::Commit { ballot: 999, peer, record, decision: decision(peer) };
+        let message = Message::Council(Council::Commit {
+            ballot: 999,
+            peer,
+            record,
+            decision: decision(peer),
+        });
         self.give(Input::Received { conn, message });
         self.effects.clear();
     }
@@ -155,7 +166,11 @@ impl Stage {
     fn report(&mut self, reporter: u16, dead: u16) -> Conn {
         let conn = self.call(peer_addr(reporter), Role::Peer, Purpose::Membership);
         let peer = peer_addr(dead);
-        let message = Message::DeadNode { peer, incarnation: 1, text: "Dead Node".to_owned() };
+        let message = Message::ToSeed(ToSeed::DeadNode {
+            peer,
+            incarnation: 1,
+            text: "Dead Node".to_owned(),
+        });
         self.give(Input::Received { conn, message });
         conn
     }
@@ -173,7 +188,7 @@ fn tree_of(registry: &Registry) -> Tree {
 
 fn commit(ballot: u64, record: Record) -> Message {
     let peer = peer_addr(0);
-    Message::Commit { ballot, peer, record, decision: decision(peer) }
+    Message::Council(Council::Commit { ballot, peer, record, decision: decision(peer) })
 }
 
 fn decision(peer: Addr) -> Decision {
@@ -186,7 +201,7 @@ fn decision(peer: Addr) -> Decision {
 
 fn register(stage: &mut Stage) -> Conn {
     let conn = stage.call(peer_addr(0), Role::Peer, Purpose::Membership);
-    let message = Message::Register { request: 7, incarnation: 9 };
+    let message = Message::ToSeed(ToSeed::Register { request: 7, incarnation: 9 });
     stage.give(Input::Received { conn, message });
     conn
 }
@@ -195,16 +210,21 @@ fn register(stage: &mut Stage) -> Conn {
 fn a_join_needs_a_dial_back_a_quorum_and_durability_at_a_quorum() {
     let mut stage = Stage::new(3);
     register(&mut stage);
-    assert_eq!(stage.said(|m| matches!(m, Message::Propose { .. })), 1, "to all at once");
+    assert_eq!(
+        stage.said(|m| matches!(m, Message::Council(Council::Propose { .. }))),
+        1,
+        "to all at once"
+    );
     stage.vote(1, true);
     assert_eq!(stage.status(0), None, "its own vote is not cast yet: one of three is no quorum");
     stage.probe(peer_addr(0), Ok((9, false)));
     assert_eq!(stage.status(0), Some(Status::Alive));
-    let granted = |m: &Message| matches!(m, Message::Granted { request: 7, votes: 2 });
+    let granted =
+        |m: &Message| matches!(m, Message::ToPeer(ToPeer::Granted { request: 7, votes: 2 }));
     assert_eq!(stage.said(granted), 0, "durable at one seed only");
     let ballot = stage.seed.ballots_used;
     let conn = stage.line_to(2);
-    stage.give(Input::Received { conn, message: Message::Committed { ballot } });
+    stage.give(Input::Received { conn, message: Message::Council(Council::Committed { ballot }) });
     assert_eq!(stage.said(granted), 1, "durable at two of three");
     let committed = |e: &Event| matches!(e, Event::RegistrationCommitted { votes: 2, of: 3, .. });
     assert_eq!(stage.events(committed), 1);
@@ -216,7 +236,7 @@ fn a_join_that_proves_another_incarnation_is_no_join() {
     register(&mut stage);
     stage.probe(peer_addr(0), Ok((8, false)));
     assert_eq!(stage.status(0), None);
-    assert_eq!(stage.said(|m| matches!(m, Message::Denied { request: 7, .. })), 1);
+    assert_eq!(stage.said(|m| matches!(m, Message::ToPeer(ToPeer::Denied { request: 7, .. }))), 1);
 }
 
 #[test]
@@ -229,7 +249,7 @@ fn without_a_quorum_the_asker_is_told_within_a_second_who_did_not_answer() {
     stage.pass(Duration::from_millis(500));
     stage.pass(Duration::from_millis(499));
     let told = |m: &Message| match m {
-        Message::Denied { reason, .. } => {
+        Message::ToPeer(ToPeer::Denied { reason, .. }) => {
             reason.contains("1 of 3 seeds answered, 2 accepts needed")
                 && reason.contains("127.0.0.1:5001,127.0.0.1:5002")
         }
@@ -286,9 +306,9 @@ fn a_seed_that_cannot_look_does_not_vote_yes() {
 fn an_incarnation_far_in_the_future_cannot_take_an_address_for_good() {
     let mut stage = Stage::new(1);
     let conn = stage.call(peer_addr(0), Role::Peer, Purpose::Membership);
-    let message = Message::Register { request: 7, incarnation: u64::MAX };
+    let message = Message::ToSeed(ToSeed::Register { request: 7, incarnation: u64::MAX });
     stage.give(Input::Received { conn, message });
-    assert_eq!(stage.said(|m| matches!(m, Message::Denied { request: 7, .. })), 1);
+    assert_eq!(stage.said(|m| matches!(m, Message::ToPeer(ToPeer::Denied { request: 7, .. }))), 1);
     assert_eq!(stage.status(0), None);
 }
 
@@ -319,7 +339,7 @@ fn a_leave_is_believed_only_from_the_peer_itself() {
     let record = Record { incarnation: 1, status: Status::Alive, at: 1, voters: vec![0] };
     stage.seed.registry.merge(peer_addr(0), record);
     let conn = stage.call(peer_addr(0), Role::Peer, Purpose::Membership);
-    let leave = Message::Leave { request: 1, incarnation: 1 };
+    let leave = Message::ToSeed(ToSeed::Leave { request: 1, incarnation: 1 });
     stage.give(Input::Received { conn, message: leave.clone() });
     stage.probe(peer_addr(0), Ok((1, false)));
     assert_eq!(stage.status(0), Some(Status::Alive), "who answers there is not leaving");
@@ -332,9 +352,18 @@ fn a_leave_is_believed_only_from_the_peer_itself() {
 fn votes_and_commits_from_whoever_calls_itself_a_seed_are_refused() {
     let record = Record { incarnation: 1, status: Status::Dead, at: 1, voters: vec![0, 1] };
     let forged = [
-        Message::Vote { ballot: 1, accept: true, reason: String::new(), known: 0 },
+        Message::Council(Council::Vote {
+            ballot: 1,
+            accept: true,
+            reason: String::new(),
+            known: 0,
+        }),
         commit(1, record.clone()),
-        Message::Records { records: vec![(peer_addr(0), record)], wanted: Vec::new(), done: None },
+        Message::Council(Council::Records {
+            records: vec![(peer_addr(0), record)],
+            wanted: Vec::new(),
+            done: None,
+        }),
     ];
     for message in forged {
         let mut stage = Stage::new(3);
@@ -375,9 +404,9 @@ fn a_transition_is_logged_once_whoever_proposes_it() {
         stage.give(Input::Received { conn, message });
     }
     assert_eq!(stage.events(|e| matches!(e, Event::RegistrationCommitted { .. })), 1);
-    let granted = |m: &Message| matches!(m, Message::Granted { request: 7, .. });
+    let granted = |m: &Message| matches!(m, Message::ToPeer(ToPeer::Granted { request: 7, .. }));
     assert_eq!(stage.said(granted), 1, "whoever asked here has what it wants");
-    assert_eq!(stage.said(|m| matches!(m, Message::Committed { ballot: 5 })), 2);
+    assert_eq!(stage.said(|m| matches!(m, Message::Council(Council::Committed { ballot: 5 }))), 2);
     stage.probe(peer_addr(0), Ok((9, false)));
     assert_eq!(stage.events(|e| matches!(e, Event::RegistrationRejected { .. })), 0);
 }
@@ -393,13 +422,16 @@ fn accuse(stage: &mut Stage, numbers: std::ops::Range<u16>) {
             at: 3,
             reporters: vec![seed_addr(1)],
         };
-        stage.hear(conn, Message::Propose { ballot: 100 + u64::from(number), change });
+        stage.hear(
+            conn,
+            Message::Council(Council::Propose { ballot: 100 + u64::from(number), change }),
+        );
         stage.probe(peer_addr(number), Err(OpenError::TimedOut));
     }
 }
 
 fn accepts(message: &Message) -> bool {
-    matches!(message, Message::Vote { accept: true, .. })
+    matches!(message, Message::Council(Council::Vote { accept: true, .. }))
 }
 
 #[test]
@@ -415,7 +447,9 @@ fn in_a_wave_each_death_is_confirmed_by_a_second_probe() {
     stage.probe(peer_addr(3), Ok((1, false)));
     stage.probe(peer_addr(4), Err(OpenError::TimedOut));
     assert_eq!(stage.said(accepts), 1, "only whoever does not answer the second one");
-    let refuses = |m: &Message| matches!(m, Message::Vote { accept: false, ballot: 103, .. });
+    let refuses = |m: &Message| {
+        matches!(m, Message::Council(Council::Vote { accept: false, ballot: 103, .. }))
+    };
     assert_eq!(stage.said(refuses), 1);
 }
 
@@ -424,7 +458,7 @@ fn a_report_on_somebody_unknown_is_answered_and_logged() {
     let mut stage = Stage::new(3);
     stage.member(0);
     stage.report(0, 7);
-    let answer = |m: &Message| matches!(m, Message::NoMember { peer } if *peer == peer_addr(7));
+    let answer = |m: &Message| matches!(m, Message::ToPeer(ToPeer::NoMember { peer }) if *peer == peer_addr(7));
     assert_eq!(stage.said(answer), 1);
     let noted = |e: &Event| matches!(e, Event::Note { what: "dead-node report refused", .. });
     assert_eq!(stage.events(noted), 1);
@@ -447,7 +481,7 @@ fn in_a_wave_a_refused_connection_is_looked_at_twice_without_a_pause() {
     let change = Change { kind, peer, incarnation, at: 3, reporters: vec![seed_addr(1)] };
     stage.effects.clear();
     let conn = stage.line_to(1);
-    stage.hear(conn, Message::Propose { ballot: 104, change });
+    stage.hear(conn, Message::Council(Council::Propose { ballot: 104, change }));
     stage.probe(peer_addr(2), Err(OpenError::Unreachable));
     assert_eq!(stage.said(accepts), 0, "a wave");
     stage.probe(peer_addr(2), Err(OpenError::Unreachable));
@@ -483,7 +517,7 @@ fn a_seed_with_an_empty_disk_waits_to_hear_enough_others_before_it_votes() {
     assert_eq!(stage.seed.standing(), Standing::Fresh, "two that know; three of five are needed");
     register(&mut stage);
     assert!(stage.dialled(peer_addr(0)).is_none(), "it does not even look");
-    let refuses = |m: &Message| matches!(m, Message::Vote { .. });
+    let refuses = |m: &Message| matches!(m, Message::Council(Council::Vote { .. }));
     stage.hear_digest(4, &Registry::new(), Standing::Voting);
     assert_eq!(stage.seed.standing(), Standing::Voting);
     stage.probe(peer_addr(0), Ok((9, false)));
@@ -506,7 +540,7 @@ fn an_even_number_of_seeds_is_warned_of() {
 /// The lists that were sent, and over which connections.
 fn lists(stage: &Stage) -> Vec<(Conn, Records)> {
     let list = |effect: &Effect| match effect {
-        Effect::Send { conn, message: Message::List { records, .. } } => {
+        Effect::Send { conn, message: Message::ToPeer(ToPeer::List { records, .. }) } => {
             Some((*conn, Arc::clone(records)))
         }
         _ => None,
@@ -519,7 +553,7 @@ fn a_list_is_made_once_until_a_record_changes() {
     let mut stage = Stage::new(3);
     stage.member(0);
     let conn = stage.call(peer_addr(0), Role::Peer, Purpose::Membership);
-    let ask = |request| Message::Refresh { request, digest: [0; 32] };
+    let ask = |request| Message::ToSeed(ToSeed::Refresh { request, digest: [0; 32] });
     stage.hear(conn, ask(1));
     stage.hear(conn, ask(2));
     let [(_, first), (_, second)] = &lists(&stage)[..] else { panic!("{:?}", stage.effects) };
@@ -533,8 +567,8 @@ fn a_list_is_made_once_until_a_record_changes() {
 /// Who was told of changed records.
 fn told(stage: &Stage) -> Vec<Conn> {
     let conns = |effect: &Effect| match effect {
-        Effect::Send { conn, message: Message::Update(_) } => vec![*conn],
-        Effect::SendMany { conns, message: Message::Update(_) } => conns.clone(),
+        Effect::Send { conn, message: Message::ToPeer(ToPeer::Update(_)) } => vec![*conn],
+        Effect::SendMany { conns, message: Message::ToPeer(ToPeer::Update(_)) } => conns.clone(),
         _ => Vec::new(),
     };
     stage.effects.iter().flat_map(conns).collect()
@@ -549,7 +583,7 @@ fn a_peer_that_is_not_registered_after_all_hears_of_the_changes_meanwhile() {
     assert_eq!(told(&stage), [] as [Conn; 0]);
     stage.vote(1, false);
     stage.vote(2, false);
-    assert_eq!(stage.said(|m| matches!(m, Message::Denied { request: 7, .. })), 1);
+    assert_eq!(stage.said(|m| matches!(m, Message::ToPeer(ToPeer::Denied { request: 7, .. }))), 1);
     assert_eq!(told(&stage), [waiting]);
     // One that has missed nothing is told nothing.
     let mut stage = Stage::new(3);
@@ -570,7 +604,7 @@ fn a_peer_that_waits_to_be_registered_hears_of_changes_by_its_list() {
     assert_eq!(told(&stage), [other]);
     stage.vote(1, true);
     let ballot = stage.seed.ballots_used;
-    stage.hear(stage.line_to(2), Message::Committed { ballot });
+    stage.hear(stage.line_to(2), Message::Council(Council::Committed { ballot }));
     let [(conn, list)] = &lists(&stage)[..] else { panic!("{:?}", stage.effects) };
     assert_eq!(*conn, waiting);
     assert!(list.iter().any(|(peer, _)| *peer == peer_addr(5)), "{list:?}");
