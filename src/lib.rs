@@ -48,14 +48,21 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "programs")]
 pub mod cli;
+#[cfg(feature = "programs")]
 pub mod config;
+#[cfg(feature = "programs")]
 pub mod console;
+#[cfg(feature = "http")]
 pub mod http;
+#[cfg(feature = "http")]
 pub mod json;
 pub mod logging;
+#[cfg(feature = "programs")]
 pub mod maelstrom;
 pub mod net;
 pub mod node;
 pub mod proto;
+#[cfg(feature = "durable")]
 pub mod storage;

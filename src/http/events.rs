@@ -11,12 +11,16 @@ use axum::middleware::from_fn;
 use axum::response::IntoResponse;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::routing::get;
+use serde_json::{Map, Value};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::answer::{Answer, Failure, as_documented};
-use crate::node::EventLog;
+use crate::json::rfc3339;
+use crate::node::{EventLog, Logged};
+use crate::proto::event::{Field, Telling};
+use crate::proto::message::Role;
 
 /// Lines that wait for one client.
 const WAITING: usize = 256;
@@ -62,7 +66,7 @@ async fn events(
 async fn pass_on(log: EventLog, mut next: u64, client: mpsc::Sender<Result<Event, Infallible>>) {
     loop {
         for (id, line) in log.from(next) {
-            let event = Event::default().id(id.to_string()).data(&*line);
+            let event = Event::default().id(id.to_string()).data(to_json(&line).to_string());
             if !matches!(timeout(SLOW, client.send(Ok(event))).await, Ok(Ok(()))) {
                 return;
             }
@@ -71,6 +75,73 @@ async fn pass_on(log: EventLog, mut next: u64, client: mpsc::Sender<Result<Event
         tokio::select! {
             () = log.after(next) => {}
             () = client.closed() => return,
+        }
+    }
+}
+
+/// A line of the log as JSON: the words of the event, and each field with its value as text.
+fn to_json(logged: &Logged) -> Value {
+    let Logged { at, role, me, event } = logged;
+    let mut object = Map::new();
+    object.insert("time".to_owned(), rfc3339(at.micros()).into());
+    object.insert("level".to_owned(), format!("{:?}", event.severity()).to_uppercase().into());
+    object.insert("who".to_owned(), if *role == Role::Seed { "seed" } else { "peer" }.into());
+    object.insert("address".to_owned(), me.to_string().into());
+    let mut object = Object(object);
+    event.tell(&mut object);
+    Value::Object(object.0)
+}
+
+/// A JSON object that takes in an event.
+struct Object(Map<String, Value>);
+
+impl Telling for Object {
+    fn words(&mut self, words: &str) {
+        self.0.insert("event".to_owned(), words.into());
+    }
+
+    fn field(&mut self, key: &'static str, value: Field<'_>) {
+        self.0.insert(key.to_owned(), value.text().into());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::event::{Event, Severity};
+    use crate::proto::time::Time;
+
+    fn logged(role: Role, event: Event) -> Logged {
+        Logged { at: Time::from_micros(1), role, me: ([127, 0, 0, 1], 5000).into(), event }
+    }
+
+    #[test]
+    fn a_line_becomes_words_and_keys() {
+        let event = Event::Note {
+            severity: Severity::Warn,
+            what: "link refused",
+            keys: vec![
+                ("from", "127.0.0.1:1".to_owned()),
+                ("reason", "it says \"a=b\" twice".to_owned()),
+                ("n", "1".to_owned()),
+            ],
+        };
+        let json = to_json(&logged(Role::Seed, event));
+        assert_eq!(json["event"], "link refused");
+        assert_eq!(json["reason"], "it says \"a=b\" twice");
+        assert_eq!((json["n"].as_str(), json["who"].as_str()), (Some("1"), Some("seed")));
+        assert_eq!(json["level"], "WARN");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_value_arrives_as_it_was(value in "[\\PC\u{0}-\u{1f}\u{7f}-\u{9f}\"\\\\ =\u{200b}\u{202e}]{0,20}") {
+            let keys = vec![("key", value.clone()), ("next", "1".to_owned())];
+            let event = Event::Note { severity: Severity::Info, what: "two words", keys };
+            let json = to_json(&logged(Role::Peer, event));
+            proptest::prop_assert_eq!(json["key"].as_str(), Some(value.as_str()));
+            proptest::prop_assert_eq!(&json["next"], "1");
+            proptest::prop_assert_eq!(&json["event"], "two words");
         }
     }
 }

@@ -13,6 +13,7 @@ use tokio::time::{sleep_until, timeout};
 
 use super::clock::Clock;
 use super::crowd::Place;
+use super::disk::Disk;
 use super::events::EventLog;
 use super::inbox::{Inbound, Inspection, Received};
 use super::link::Link;
@@ -30,7 +31,8 @@ use crate::proto::machine::{
 use crate::proto::message::{Addr, Purpose, Role};
 use crate::proto::order::Outcome;
 use crate::proto::time::Time;
-use crate::storage::{Batch, OpenReplica, OpenStore, RegistryStore, ReplicaStore, StorageError};
+#[cfg(feature = "durable")]
+use crate::storage::{OpenReplica, OpenStore, StorageError};
 
 mod perform;
 
@@ -69,13 +71,9 @@ pub(super) struct Host<M> {
     tokens_used: u64,
     subscribers: Vec<(mpsc::Sender<Received>, u64)>,
     watchers: Vec<mpsc::UnboundedSender<MemberEvent>>,
-    /// Durable state; without it, memory is all there is.
-    store: Option<RegistryStore>,
-    replica: Option<ReplicaStore>,
-    /// What is to be written at the end of the turn. A commit costs much and a change in it little;
-    /// with the first change of a turn alone in one there would be twice as many.
-    to_keep: Vec<Batch<Keep>>,
-    to_keep_of_store: Vec<Batch<StoreChange>>,
+    /// Durable state of a seed, and of a peer.
+    registry: Disk<Keep>,
+    replica: Disk<StoreChange>,
     /// Whoever follows the log.
     events: Option<EventLog>,
     /// Lines of this turn that they have not been told yet.
@@ -123,12 +121,10 @@ impl<M: Machine + Send + 'static> Host<M> {
             tokens_used: 0,
             subscribers: Vec::new(),
             watchers: Vec::new(),
-            store: None,
-            replica: None,
+            registry: Disk::default(),
+            replica: Disk::default(),
             events,
             to_tell: Vec::new(),
-            to_keep: Vec::new(),
-            to_keep_of_store: Vec::new(),
             durable: 0,
             stopped: false,
             failure: None,
@@ -141,9 +137,10 @@ impl<M: Machine + Send + 'static> Host<M> {
     /// # Errors
     ///
     /// If the writer cannot be started.
+    #[cfg(feature = "durable")]
     pub fn keep_in(&mut self, store: OpenStore) -> Result<(), StorageError> {
         let (durable, failed) = self.disk_listeners();
-        self.store = Some(store.start(durable, failed)?);
+        self.registry.keep_with(Box::new(store.start(durable, failed)?));
         Ok(())
     }
 
@@ -153,13 +150,15 @@ impl<M: Machine + Send + 'static> Host<M> {
     /// # Errors
     ///
     /// If the writer cannot be started.
+    #[cfg(feature = "durable")]
     pub fn keep_replica_in(&mut self, replica: OpenReplica) -> Result<(), StorageError> {
         let (durable, failed) = self.disk_listeners();
-        self.replica = Some(replica.start(durable, failed)?);
+        self.replica.keep_with(Box::new(replica.start(durable, failed)?));
         Ok(())
     }
 
     /// Brings what a writer says into the inbox.
+    #[cfg(feature = "durable")]
     fn disk_listeners(
         &self,
     ) -> (impl FnMut(u64) + Send + 'static, impl FnOnce(String) + Send + 'static) {
@@ -219,7 +218,7 @@ impl<M: Machine + Send + 'static> Host<M> {
         }
         // The writer may be waiting to say that something is durable.
         self.inbox.close();
-        let kept = (self.store.take(), self.replica.take());
+        let kept = (std::mem::take(&mut self.registry), std::mem::take(&mut self.replica));
         let _ = tokio::task::spawn_blocking(move || drop(kept)).await;
         let all = async { while self.farewells.join_next().await.is_some() {} };
         let _ = timeout(FAREWELL, all).await;

@@ -62,8 +62,10 @@ pub(super) enum Inbound {
     /// Looks at the machine between two inputs.
     Inspect(Inspection),
     /// All batches up to this one are on disk.
+    #[cfg_attr(not(feature = "durable"), allow(dead_code))] // nothing else says so
     Durable(u64),
     /// The disk failed.
+    #[cfg_attr(not(feature = "durable"), allow(dead_code))]
     DiskFailed(String),
 }
 

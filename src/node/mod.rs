@@ -5,6 +5,7 @@
 
 mod clock;
 mod crowd;
+mod disk;
 mod events;
 mod host;
 mod inbox;
@@ -21,7 +22,7 @@ use rand::TryRng;
 use rand::rngs::SysRng;
 use tokio::net::{TcpListener, TcpSocket};
 
-pub use events::EventLog;
+pub use events::{EventLog, Logged};
 pub use inbox::Received;
 pub use listener::Port;
 pub use peer::{MemberEvents, Messages, Peer, PeerGone, PeerHandle, PeerStatus, Publisher};

@@ -11,6 +11,7 @@ use super::host::Host;
 use super::inbox::{Inbound, Inspection, Received};
 use super::listener::Port;
 use crate::proto::config::PeerConfig;
+#[cfg(feature = "http")]
 use crate::proto::event::Event;
 use crate::proto::gossip::{Counters, MAX_PAYLOAD, MessageId};
 use crate::proto::kv::clock::Seen;
@@ -19,6 +20,7 @@ use crate::proto::machine::{MemberEvent, PublishError};
 use crate::proto::message::{Addr, Incarnation, Role};
 use crate::proto::order::{Order, Outcome};
 use crate::proto::peer::PeerMachine;
+#[cfg(feature = "durable")]
 use crate::storage::{OpenReplica, StorageError};
 
 /// Messages that wait for a program that does not take them; further ones are counted instead.
@@ -128,11 +130,13 @@ impl Publisher {
 pub struct PeerHandle {
     address: Addr,
     inbox: mpsc::Sender<Inbound>,
+    #[cfg_attr(not(feature = "http"), allow(dead_code))] // who else is asked from outside?
     log: Option<EventLog>,
 }
 
 impl PeerHandle {
     /// Logs what happened at this peer outside its own task, for those who follow its log, too.
+    #[cfg(feature = "http")]
     pub(crate) fn say(&self, event: &Event) {
         EventLog::say(self.log.as_ref(), Role::Peer, self.address, event);
     }
@@ -252,6 +256,7 @@ impl Peer {
     /// # Errors
     ///
     /// If the writer cannot be started.
+    #[cfg(feature = "durable")]
     pub fn start_durable(
         port: impl Into<Port>,
         config: PeerConfig,

@@ -13,6 +13,7 @@ use crate::proto::message::{Addr, Decision, Role, Standing};
 use crate::proto::registry::Record;
 use crate::proto::seed::SeedMachine;
 use crate::proto::topology::Topology;
+#[cfg(feature = "durable")]
 use crate::storage::{OpenStore, StorageError};
 
 /// The seed has stopped.
@@ -86,6 +87,7 @@ impl Seed {
     /// # Errors
     ///
     /// If the writer cannot be started.
+    #[cfg(feature = "durable")]
     pub fn start_durable(
         port: impl Into<Port>,
         config: SeedConfig,

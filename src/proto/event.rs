@@ -175,158 +175,254 @@ impl Event {
     }
 }
 
-/// A value of the log: quoted if it holds a space, a quote or nothing at all, and never more than
-/// one line.
-pub struct Value<'a>(pub &'a str);
-
-impl fmt::Display for Value<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let plain = |c: char| !(c.is_whitespace() || c.is_control() || c == '"' || c == '\\');
-        if !self.0.is_empty() && self.0.chars().all(plain) {
-            f.write_str(self.0)
-        } else {
-            write!(f, "{:?}", self.0)
-        }
-    }
+/// The value of one field of an event.
+#[derive(Clone, Copy)]
+pub enum Field<'a> {
+    /// What needs no quotes: a number, an address, one of a few words.
+    Plain(&'a dyn fmt::Display),
+    /// Any text.
+    Text(&'a str),
+    /// Addresses, in order.
+    Addrs(&'a [Addr]),
+    /// What somebody has published, cut if it is long.
+    Payload(&'a [u8]),
 }
 
-struct List<'a>(&'a [Addr]);
-
-impl fmt::Display for List<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_empty() {
-            return f.write_str("\"\"");
-        }
-        for (i, addr) in self.0.iter().enumerate() {
-            if i > 0 {
-                f.write_str(",")?;
-            }
-            write!(f, "{addr}")?;
-        }
-        Ok(())
-    }
+/// Takes in what an event says: first its words, then its fields in order.
+pub trait Telling {
+    /// The words to grep for.
+    fn words(&mut self, words: &str);
+    /// A field.
+    fn field(&mut self, key: &'static str, value: Field<'_>);
 }
 
-struct Payload<'a>(&'a Bytes);
-
-/// Bytes of a payload that a log line shows at most.
+/// Bytes of a payload that are shown at most.
 const SHOWN_PAYLOAD: usize = 256;
 
-impl fmt::Display for Payload<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = self.0.get(..SHOWN_PAYLOAD).unwrap_or(self.0);
-        let text = String::from_utf8_lossy(shown);
-        if shown.len() < self.0.len() {
-            let more = self.0.len() - shown.len();
-            write!(f, "{}", Value(&format!("{text}...(+{more} more)")))
-        } else {
-            write!(f, "{}", Value(&text))
+/// A payload as text, and what was left out of it.
+fn shown(payload: &[u8]) -> String {
+    let start = payload.get(..SHOWN_PAYLOAD).unwrap_or(payload);
+    let text = String::from_utf8_lossy(start);
+    match payload.len() - start.len() {
+        0 => text.into_owned(),
+        more => format!("{text}...(+{more} more)"),
+    }
+}
+
+impl Field<'_> {
+    /// The value as it is, without quotes.
+    pub fn text(&self) -> String {
+        match self {
+            Field::Plain(value) => value.to_string(),
+            Field::Text(text) => (*text).to_owned(),
+            Field::Addrs(addrs) => addrs.iter().map(Addr::to_string).collect::<Vec<_>>().join(","),
+            Field::Payload(payload) => shown(payload),
         }
+    }
+}
+
+/// As in a line of the log: quoted if it holds a space, a quote or nothing at all, and never more than
+/// one line.
+impl fmt::Display for Field<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Field::Plain(value) => value.fmt(f),
+            Field::Text(text) => {
+                let plain =
+                    |c: char| !(c.is_whitespace() || c.is_control() || c == '"' || c == '\\');
+                if !text.is_empty() && text.chars().all(plain) {
+                    f.write_str(text)
+                } else {
+                    write!(f, "{text:?}")
+                }
+            }
+            Field::Addrs([]) => f.write_str("\"\""),
+            Field::Addrs(addrs) => {
+                for (i, addr) in addrs.iter().enumerate() {
+                    if i > 0 {
+                        f.write_str(",")?;
+                    }
+                    write!(f, "{addr}")?;
+                }
+                Ok(())
+            }
+            Field::Payload(payload) => Field::Text(&shown(payload)).fmt(f),
+        }
+    }
+}
+
+/// Votes of so many.
+struct Of(usize, usize);
+
+impl fmt::Display for Of {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.0, self.1)
+    }
+}
+
+/// One line of the log, being written.
+struct Line<'a, 'b> {
+    to: &'a mut fmt::Formatter<'b>,
+    result: fmt::Result,
+}
+
+impl Telling for Line<'_, '_> {
+    fn words(&mut self, words: &str) {
+        self.result = self.result.and_then(|()| self.to.write_str(words));
+    }
+
+    fn field(&mut self, key: &'static str, value: Field<'_>) {
+        self.result = self.result.and_then(|()| write!(self.to, " {key}={value}"));
     }
 }
 
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut line = Line { to: f, result: Ok(()) };
+        self.tell(&mut line);
+        line.result
+    }
+}
+
+impl Event {
+    /// Tells its words and its fields, in the order of CONTRACT.md, section 2.
+    pub fn tell(&self, to: &mut dyn Telling) {
+        use Field::{Addrs, Payload, Plain, Text};
         match self {
-            Event::SeedListening { quorum, of } => write!(f, "listening quorum={quorum} of={of}"),
+            Event::SeedListening { quorum, of } => {
+                tell(to, "listening", &[("quorum", Plain(quorum)), ("of", Plain(of))]);
+            }
             Event::PeerListening { incarnation } => {
-                write!(f, "listening incarnation={incarnation}")
+                tell(to, "listening", &[("incarnation", Plain(incarnation))]);
             }
             Event::RegistrationProposed { peer, incarnation } => {
-                write!(f, "registration proposed peer={peer} incarnation={incarnation}")
+                let fields = [("peer", Plain(peer)), ("incarnation", Plain(incarnation))];
+                tell(to, "registration proposed", &fields);
             }
-            Event::Vote { on, peer, accept, reason, incarnation } => write!(
-                f,
-                "vote on={} peer={peer} accept={accept} reason={} incarnation={incarnation}",
-                on.words(),
-                Value(reason)
-            ),
-            Event::RegistrationCommitted { peer, incarnation, votes, of } => write!(
-                f,
-                "registration committed peer={peer} incarnation={incarnation} votes={votes}/{of}"
-            ),
-            Event::RegistrationRejected { peer, votes, of, reason } => write!(
-                f,
-                "registration rejected peer={peer} votes={votes}/{of} reason={}",
-                Value(reason)
-            ),
-            Event::DeadNodeProposed { peer, reporters, incarnation } => write!(
-                f,
-                "dead-node proposed peer={peer} reporters={} incarnation={incarnation}",
-                List(reporters)
-            ),
-            Event::DeadNodeCommitted { peer, votes, of, incarnation } => write!(
-                f,
-                "dead-node committed peer={peer} votes={votes}/{of} incarnation={incarnation}"
-            ),
-            Event::DeadNodeRejected { peer, votes, of, reason } => write!(
-                f,
-                "dead-node rejected peer={peer} votes={votes}/{of} reason={}",
-                Value(reason)
-            ),
+            Event::Vote { on, peer, accept, reason, incarnation } => {
+                let fields = [
+                    ("on", Plain(&on.words())),
+                    ("peer", Plain(peer)),
+                    ("accept", Plain(accept)),
+                    ("reason", Text(reason)),
+                    ("incarnation", Plain(incarnation)),
+                ];
+                tell(to, "vote", &fields);
+            }
+            Event::RegistrationCommitted { peer, incarnation, votes, of } => {
+                let fields = [
+                    ("peer", Plain(peer)),
+                    ("incarnation", Plain(incarnation)),
+                    ("votes", Plain(&Of(*votes, *of))),
+                ];
+                tell(to, "registration committed", &fields);
+            }
+            Event::RegistrationRejected { peer, votes, of, reason } => {
+                rejected(to, "registration rejected", peer, Of(*votes, *of), reason);
+            }
+            Event::DeadNodeProposed { peer, reporters, incarnation } => {
+                let fields = [
+                    ("peer", Plain(peer)),
+                    ("reporters", Addrs(reporters)),
+                    ("incarnation", Plain(incarnation)),
+                ];
+                tell(to, "dead-node proposed", &fields);
+            }
+            Event::DeadNodeCommitted { peer, votes, of, incarnation } => {
+                gone(to, "dead-node committed", peer, Of(*votes, *of), *incarnation);
+            }
+            Event::DeadNodeRejected { peer, votes, of, reason } => {
+                rejected(to, "dead-node rejected", peer, Of(*votes, *of), reason);
+            }
             Event::LeaveCommitted { peer, votes, of, incarnation } => {
-                write!(
-                    f,
-                    "leave committed peer={peer} votes={votes}/{of} incarnation={incarnation}"
-                )
+                gone(to, "leave committed", peer, Of(*votes, *of), *incarnation);
             }
             Event::LeaveRejected { peer, votes, of, reason } => {
-                write!(f, "leave rejected peer={peer} votes={votes}/{of} reason={}", Value(reason))
+                rejected(to, "leave rejected", peer, Of(*votes, *of), reason);
             }
-            Event::PeerList { size } => write!(f, "peer list size={size}"),
+            Event::PeerList { size } => tell(to, "peer list", &[("size", Plain(size))]),
             Event::Registered { seed, count, quorum } => {
-                write!(f, "registered seed={seed} count={count}/{quorum}")
+                let count = Of(*count, *quorum);
+                tell(to, "registered", &[("seed", Plain(seed)), ("count", Plain(&count))]);
             }
             Event::PeerListReceived { seed, peers } => {
-                write!(
-                    f,
-                    "peer list received seed={seed} size={} peers={}",
-                    peers.len(),
-                    List(peers)
-                )
+                let fields =
+                    [("seed", Plain(seed)), ("size", Plain(&peers.len())), ("peers", Addrs(peers))];
+                tell(to, "peer list received", &fields);
             }
             Event::NeighbourUp { peer, degree } => {
-                write!(f, "neighbour up peer={peer} degree={degree}")
+                tell(to, "neighbour up", &[("peer", Plain(peer)), ("degree", Plain(degree))]);
             }
             Event::NeighbourDown { peer, degree } => {
-                write!(f, "neighbour down peer={peer} degree={degree}")
+                tell(to, "neighbour down", &[("peer", Plain(peer)), ("degree", Plain(degree))]);
             }
-            Event::GossipSent { message } => write!(f, "gossip sent message={}", Payload(message)),
+            Event::GossipSent { message } => {
+                tell(to, "gossip sent", &[("message", Payload(message))]);
+            }
             Event::GossipReceived { message, from } => {
-                write!(f, "gossip received message={} from={from}", Payload(message))
+                let fields = [("message", Payload(message)), ("from", Plain(from))];
+                tell(to, "gossip received", &fields);
             }
             Event::Suspected { peer, reason } => {
-                write!(f, "suspected peer={peer} reason={}", Value(reason))
+                tell(to, "suspected", &[("peer", Plain(peer)), ("reason", Text(reason))]);
             }
             Event::SuspectNotice { peer, from } => {
-                write!(f, "suspect notice peer={peer} from={from}")
+                tell(to, "suspect notice", &[("peer", Plain(peer)), ("from", Plain(from))]);
             }
             Event::SuspicionRefuted { peer, by } => {
-                write!(f, "suspicion refuted peer={peer} by={by}")
+                tell(to, "suspicion refuted", &[("peer", Plain(peer)), ("by", Plain(by))]);
             }
             Event::PeerLevelConsensus { peer, witnesses } => {
-                write!(f, "peer-level consensus peer={peer} witnesses={}", List(witnesses))
+                let fields = [("peer", Plain(peer)), ("witnesses", Addrs(witnesses))];
+                tell(to, "peer-level consensus", &fields);
             }
-            Event::DeadNodeMessage { text } => f.write_str(text),
+            Event::DeadNodeMessage { text } => to.words(text),
             Event::DeadNodeConfirmed { peer, seed, votes, of } => {
-                let seed = seed.map_or_else(|| "none".to_owned(), |seed| seed.to_string());
-                write!(f, "dead node confirmed peer={peer} seed={seed} votes={votes}/{of}")
+                let votes = Of(*votes, *of);
+                let seed: &dyn fmt::Display = match seed {
+                    Some(seed) => seed,
+                    None => &"none",
+                };
+                let fields =
+                    [("peer", Plain(peer)), ("seed", Plain(seed)), ("votes", Plain(&votes))];
+                tell(to, "dead node confirmed", &fields);
             }
-            Event::Aside(event) => event.fmt(f),
+            Event::Aside(event) => event.tell(to),
             Event::ClockSkew { peer, ahead } => {
                 let words = super::time::offset_words(*ahead);
                 let advice =
                     format!("the clock of {peer} is {words} of ours: set the wrong one right");
-                let seconds = *ahead / 1_000;
-                write!(f, "clock skew peer={peer} offset={seconds:+}s advice={}", Value(&advice))
+                let offset = format!("{:+}s", *ahead / 1_000);
+                let fields =
+                    [("peer", Plain(peer)), ("offset", Plain(&offset)), ("advice", Text(&advice))];
+                tell(to, "clock skew", &fields);
             }
             Event::Note { what, keys, .. } => {
-                f.write_str(what)?;
+                to.words(what);
                 for (key, value) in keys {
-                    write!(f, " {key}={}", Value(value))?;
+                    to.field(key, Text(value));
                 }
-                Ok(())
             }
         }
     }
+}
+
+fn tell(to: &mut dyn Telling, words: &str, fields: &[(&'static str, Field<'_>)]) {
+    to.words(words);
+    for (key, value) in fields {
+        to.field(key, *value);
+    }
+}
+
+fn rejected(to: &mut dyn Telling, words: &str, peer: &Addr, votes: Of, reason: &str) {
+    use Field::{Plain, Text};
+    let fields = [("peer", Plain(peer)), ("votes", Plain(&votes)), ("reason", Text(reason))];
+    tell(to, words, &fields);
+}
+
+fn gone(to: &mut dyn Telling, words: &str, peer: &Addr, votes: Of, incarnation: Incarnation) {
+    use Field::Plain;
+    let fields =
+        [("peer", Plain(peer)), ("votes", Plain(&votes)), ("incarnation", Plain(&incarnation))];
+    tell(to, words, &fields);
 }

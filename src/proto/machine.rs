@@ -85,6 +85,9 @@ pub enum Input {
     Command(Command),
 }
 
+/// Changes to keep, and their number.
+pub type Batch<C> = (u64, Vec<C>);
+
 /// Why a connection could not be opened.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum OpenError {

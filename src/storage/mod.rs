@@ -13,6 +13,7 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::{fs, io};
 
+use crate::proto::machine::Batch;
 use redb::{Builder, Database, DatabaseError, TableDefinition};
 
 pub use registry::{OpenStore, RegistryStore};
@@ -154,9 +155,6 @@ fn put_in_place(unfinished: &Path, file: &Path) -> io::Result<()> {
     // A name is durable with its directory.
     fs::File::open(dir)?.sync_all()
 }
-
-/// Changes to keep, and their number.
-pub type Batch<T> = (u64, Vec<T>);
 
 /// How a group of changes becomes durable.
 type Commit<T> = fn(&Database, &Path, &[Batch<T>]) -> Result<(), redb::Error>;

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
-use super::{Batch, META, StorageError, VERSION_KEY, Writer, open, trouble};
-use crate::proto::machine::Keep;
+use super::{META, StorageError, VERSION_KEY, Writer, open, trouble};
+use crate::proto::machine::{Batch, Keep};
 use crate::proto::message::{Addr, Standing};
 use crate::proto::registry::{Record, Status};
 

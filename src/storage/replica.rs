@@ -9,10 +9,11 @@ use std::sync::Arc;
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
-use super::{Batch, META, StorageError, VERSION_KEY, Writer, open, trouble};
+use super::{META, StorageError, VERSION_KEY, Writer, open, trouble};
 use crate::proto::kv::clock::{Clock, Dot};
 use crate::proto::kv::replica::StoreChange;
 use crate::proto::kv::store::{Store, Version, Write};
+use crate::proto::machine::Batch;
 
 /// Name of the file in the data directory.
 const FILE: &str = "store.redb";

@@ -59,14 +59,16 @@ impl<M: Machine + Send + 'static> Host<M> {
                     self.part_from(link);
                 }
             }
-            Effect::Persist { batch, changes } => match &self.store {
-                Some(_) => self.to_keep.push((batch, changes)),
-                None => self.follow_up.push_back(Input::Persisted { batch }),
-            },
-            Effect::PersistStore { batch, changes } => match &self.replica {
-                Some(_) => self.to_keep_of_store.push((batch, changes)),
-                None => self.follow_up.push_back(Input::Persisted { batch }),
-            },
+            Effect::Persist { batch, changes } => {
+                if !self.registry.take((batch, changes)) {
+                    self.follow_up.push_back(Input::Persisted { batch });
+                }
+            }
+            Effect::PersistStore { batch, changes } => {
+                if !self.replica.take((batch, changes)) {
+                    self.follow_up.push_back(Input::Persisted { batch });
+                }
+            }
             Effect::Stored { token, reply } => answer(&mut self.stored, token, reply),
             Effect::Operated { token, outcome } => answer(&mut self.operated, token, outcome),
             Effect::Published { token, result } => answer(&mut self.answers, token, result),
@@ -117,12 +119,8 @@ impl<M: Machine + Send + 'static> Host<M> {
 
     /// Hands over what is to be kept.
     fn keep(&mut self) {
-        if let (Some(store), false) = (&self.store, self.to_keep.is_empty()) {
-            store.submit_together(std::mem::take(&mut self.to_keep));
-        }
-        if let (Some(replica), false) = (&self.replica, self.to_keep_of_store.is_empty()) {
-            replica.submit_together(std::mem::take(&mut self.to_keep_of_store));
-        }
+        self.registry.flush();
+        self.replica.flush();
     }
 
     /// Ends a turn: hands over what is to be kept, and writes the queues of all links that have
