@@ -1,8 +1,11 @@
 //! One turn of a machine: the time, and the effects gathered so far.
 
 use super::event::{Event, Severity};
-use super::machine::{Conn, Effect};
+use super::gossip::MessageId;
+use super::kv::request::{Reply, StoreChange};
+use super::machine::{Conn, Delivery, Effect, Keep, MemberEvent, PublishError};
 use super::message::{Addr, Answer, Hello, Message, Refusal, Refused, Welcome};
+use super::order::Outcome;
 use super::time::Time;
 use std::time::Duration;
 
@@ -48,6 +51,46 @@ impl Turn<'_> {
     pub fn refuse(&mut self, conn: Conn, reason: Refused, others: Vec<Addr>) {
         let answer = Answer::Refused(Refusal { reason, others });
         self.effects.push(Effect::Answer { conn, answer });
+    }
+
+    /// Asks for changes of a seed to be made durable; `Input::Persisted` brings the batch back.
+    pub fn persist(&mut self, batch: u64, changes: Vec<Keep>) {
+        self.effects.push(Effect::Persist { batch, changes });
+    }
+
+    /// The same for changes of a peer's store.
+    pub fn persist_store(&mut self, batch: u64, changes: Vec<StoreChange>) {
+        self.effects.push(Effect::PersistStore { batch, changes });
+    }
+
+    /// Answers a request to the store.
+    pub fn stored(&mut self, token: u64, reply: Reply) {
+        self.effects.push(Effect::Stored { token, reply });
+    }
+
+    /// Answers a wish to publish.
+    pub fn published(&mut self, token: u64, result: Result<MessageId, PublishError>) {
+        self.effects.push(Effect::Published { token, result });
+    }
+
+    /// Answers an order.
+    pub fn operated(&mut self, token: u64, outcome: Outcome) {
+        self.effects.push(Effect::Operated { token, outcome });
+    }
+
+    /// Hands a gossip message to the application.
+    pub fn deliver(&mut self, delivery: Delivery) {
+        self.effects.push(Effect::Deliver(delivery));
+    }
+
+    /// Tells the application of a change of the membership or the neighbourhood.
+    pub fn member(&mut self, event: MemberEvent) {
+        self.effects.push(Effect::Member(event));
+    }
+
+    /// The machine has nothing more to do.
+    pub fn stopped(&mut self) {
+        self.effects.push(Effect::Stopped);
     }
 
     pub fn log(&mut self, event: Event) {

@@ -30,7 +30,7 @@ use super::rumors::{Announcement, EXPIRE_INTERVAL, Rumors, Timer};
 use super::{MAX_PAYLOAD, MessageId};
 use crate::proto::config::Flaw;
 use crate::proto::event::{Event, Severity};
-use crate::proto::machine::{Conn, Delivery, Effect, PublishError};
+use crate::proto::machine::{Conn, Delivery, PublishError};
 use crate::proto::message::{Addr, Broadcast, Gossip, Incarnation};
 use crate::proto::turn::Turn;
 /// Announcements gather this long. A lost push waits for one announcement; lost links, the usual
@@ -117,7 +117,7 @@ impl Rumors {
             Some(from) => Event::GossipReceived { message: gossip.payload.clone(), from },
             None => Event::GossipSent { message: gossip.payload.clone() },
         });
-        turn.effects.push(Effect::Deliver(Delivery { id, gossip: gossip.clone(), from: peer }));
+        turn.deliver(Delivery { id, gossip: gossip.clone(), from: peer });
         turn.send_many(push, Broadcast::Gossip(gossip));
         id
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::request::{Reply, StoreChange};
 use super::write::Write;
-use crate::proto::machine::{Conn, Effect};
+use crate::proto::machine::Conn;
 use crate::proto::message::{Message, StoreSync};
 use crate::proto::order::Outcome;
 use crate::proto::turn::Turn;
@@ -41,10 +41,10 @@ impl Later {
             Later::SayAll(conns, message) => turn.send_many(conns, message),
             Later::Close(conn) => turn.close(conn),
             Later::Answer(token, reply) => {
-                turn.effects.push(Effect::Stored { token, reply });
+                turn.stored(token, reply);
             }
             Later::Operated(token, outcome) => {
-                turn.effects.push(Effect::Operated { token, outcome });
+                turn.operated(token, outcome);
             }
         }
     }
@@ -62,7 +62,7 @@ impl Durability {
     /// Has changes written.
     pub fn persist(&mut self, turn: &mut Turn<'_>, changes: Vec<StoreChange>) {
         self.batches_used += 1;
-        turn.effects.push(Effect::PersistStore { batch: self.batches_used, changes });
+        turn.persist_store(self.batches_used, changes);
     }
 
     /// All batches up to this one are on disk.

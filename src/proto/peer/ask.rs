@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::seeds::open_error_words;
 use super::{Dial, Line, PeerMachine, Timer};
 use crate::proto::kv::store::Version;
-use crate::proto::machine::{Conn, Effect, OpenError};
+use crate::proto::machine::{Conn, OpenError};
 use crate::proto::message::{Addr, Breach, Inspection, Purpose, Refused, Welcome};
 use crate::proto::order::{Holding, Order, Outcome};
 use crate::proto::turn::Turn;
@@ -41,7 +41,7 @@ impl Question {
 }
 
 fn operated(turn: &mut Turn<'_>, token: u64, outcome: Outcome) {
-    turn.effects.push(Effect::Operated { token, outcome });
+    turn.operated(token, outcome);
 }
 
 impl PeerMachine {

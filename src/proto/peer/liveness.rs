@@ -15,7 +15,7 @@ use super::probe::{Found, Why};
 use super::{Dial, Line, PeerMachine, Timer, sample};
 use crate::proto::config::Overlay;
 use crate::proto::event::{Event, Severity};
-use crate::proto::machine::{Conn, Effect, MemberEvent, OpenError};
+use crate::proto::machine::{Conn, MemberEvent, OpenError};
 use crate::proto::message::{Addr, Detection, Incarnation, Message, Purpose, ToSeed, Welcome};
 use crate::proto::registry::{Record, Status};
 use crate::proto::turn::Turn;
@@ -151,7 +151,7 @@ impl PeerMachine {
         };
         self.suspicions.insert(peer, suspicion);
         turn.log(Event::Suspected { peer, reason }.told_if(!asked || !self.is_large()));
-        turn.effects.push(Effect::Member(MemberEvent::Suspected(peer)));
+        turn.member(MemberEvent::Suspected(peer));
         self.timers.set(Timer::Suspicion(peer), turn.now + PRESS.0);
         // A suspect cannot be a witness, so the other suspicions may now have all the witnesses that
         // they can get: check them again.
@@ -399,7 +399,7 @@ impl PeerMachine {
             return;
         }
         turn.log(Event::SuspicionRefuted { peer, by }.told_if(!asked || !self.is_large()));
-        turn.effects.push(Effect::Member(MemberEvent::Refuted(peer)));
+        turn.member(MemberEvent::Refuted(peer));
         if let Some(neighbour) = self.neighbours.get_mut(&peer) {
             neighbour.incarnation = neighbour.incarnation.max(incarnation);
             if turn.now.since(neighbour.heard) >= self.config.suspect_timeout {

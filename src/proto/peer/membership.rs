@@ -9,7 +9,7 @@ use std::cmp::Ordering;
 use super::PeerMachine;
 use super::testimony::Verdict;
 use crate::proto::event::Severity;
-use crate::proto::machine::{Effect, MemberEvent};
+use crate::proto::machine::MemberEvent;
 use crate::proto::message::{Addr, Incarnation, Records};
 use crate::proto::registry::{Record, Status};
 use crate::proto::turn::Turn;
@@ -102,16 +102,16 @@ impl PeerMachine {
             Status::Alive => {
                 self.member_renewed(turn, peer, record.incarnation);
                 let event = MemberEvent::Joined(peer, record.incarnation);
-                turn.effects.push(Effect::Member(event));
+                turn.member(event);
             }
             Status::Left => {
                 self.member_gone(turn, peer, record);
-                turn.effects.push(Effect::Member(MemberEvent::Left(peer)));
+                turn.member(MemberEvent::Left(peer));
             }
             Status::Dead => {
                 self.confirm_dead(turn, seed, peer, record);
                 self.member_gone(turn, peer, record);
-                turn.effects.push(Effect::Member(MemberEvent::Dead(peer)));
+                turn.member(MemberEvent::Dead(peer));
             }
         }
     }
@@ -140,7 +140,7 @@ impl PeerMachine {
                 ("reason", "no quorum of seeds knows it".to_owned()),
             ];
             turn.note(Severity::Info, "member forgotten", keys);
-            turn.effects.push(Effect::Member(MemberEvent::Forgotten(peer)));
+            turn.member(MemberEvent::Forgotten(peer));
         }
     }
 

@@ -407,7 +407,7 @@ impl PeerMachine {
         for conn in std::mem::take(&mut self.lines).into_keys() {
             turn.close(conn);
         }
-        turn.effects.push(Effect::Stopped);
+        turn.stopped();
     }
 
     fn is_departing(&self, now: Time, peer: &Addr) -> bool {
@@ -508,7 +508,7 @@ impl Machine for PeerMachine {
                 } else {
                     self.rumors.publish(turn, payload)
                 };
-                turn.effects.push(Effect::Published { token, result });
+                turn.published(token, result);
             }
             Input::Command(Command::Operate { token, order }) => self.operate(turn, token, order),
             Input::Command(Command::Leave) => self.leave(turn),

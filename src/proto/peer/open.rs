@@ -24,7 +24,7 @@ use super::{Dial, Line, PeerMachine, Timer};
 use crate::proto::config::Membership;
 use crate::proto::event::{Event, Severity};
 use crate::proto::kv::clock::Clock;
-use crate::proto::machine::{Conn, Effect, MemberEvent, OpenError};
+use crate::proto::machine::{Conn, MemberEvent, OpenError};
 use crate::proto::message::{Addr, Breach, Incarnation, Members, Purpose, Refused};
 use crate::proto::order::Outcome;
 use crate::proto::registry::{Merge, RETENTION, Record, Status};
@@ -276,7 +276,7 @@ impl PeerMachine {
             if record.status != Status::Alive {
                 self.member_gone(turn, peer, &record);
             }
-            turn.effects.push(Effect::Member(event));
+            turn.member(event);
         }
         self.members_changed(turn);
     }
@@ -494,7 +494,7 @@ impl PeerMachine {
         }
         let keys = vec![("keys", self.replica.store().keys().count().to_string())];
         turn.note(Severity::Info, "caught up", keys);
-        turn.effects.push(Effect::Member(MemberEvent::Registered));
+        turn.member(MemberEvent::Registered);
         self.open.caught_up = true;
         self.open.ahead.clear();
         self.open.untried.clear();

@@ -16,7 +16,7 @@ use rand_distr::{Distribution, Zipf};
 use super::{Dial, Line, PeerMachine, Timer, sample};
 use crate::proto::config::{Membership, Overlay};
 use crate::proto::event::{Event, Severity};
-use crate::proto::machine::{Conn, Effect, MemberEvent, OpenError};
+use crate::proto::machine::{Conn, MemberEvent, OpenError};
 use crate::proto::message::{
     Addr, Hello, Incarnation, Message, Parting, Purpose, Refused, Welcome,
 };
@@ -66,7 +66,7 @@ impl PeerMachine {
         }
         self.registered = true;
         if !self.is_open() {
-            turn.effects.push(Effect::Member(MemberEvent::Registered));
+            turn.member(MemberEvent::Registered);
         }
         self.arrange(turn);
         self.fill(turn);
@@ -132,7 +132,7 @@ impl PeerMachine {
         self.lines.insert(conn, Line::Neighbour(peer));
         self.departing.remove(&peer);
         turn.log(Event::NeighbourUp { peer, degree: self.neighbours.len() });
-        turn.effects.push(Effect::Member(MemberEvent::NeighbourUp(peer)));
+        turn.member(MemberEvent::NeighbourUp(peer));
         self.rumors.link_up(turn.now, conn, peer, false);
         self.links_changed(turn);
         self.arrange(turn);
@@ -155,7 +155,7 @@ impl PeerMachine {
         self.timers.cancel(&Timer::Silence(peer));
         self.timers.cancel(&Timer::Farewell(peer));
         turn.log(Event::NeighbourDown { peer, degree: self.neighbours.len() });
-        turn.effects.push(Effect::Member(MemberEvent::NeighbourDown(peer)));
+        turn.member(MemberEvent::NeighbourDown(peer));
         self.rumors.link_down(old.conn);
         self.replica.link_down(old.conn);
         self.lost_sight_of(turn, old.conn);

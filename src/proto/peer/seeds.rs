@@ -10,7 +10,7 @@ use rand::RngExt;
 
 use super::{Dial, Line, PeerMachine, Timer, sample};
 use crate::proto::event::{Event, Severity};
-use crate::proto::machine::{Conn, Effect, MemberEvent, OpenError};
+use crate::proto::machine::{Conn, MemberEvent, OpenError};
 use crate::proto::message::{
     Addr, Breach, Incarnation, Message, Purpose, Records, ToPeer, ToSeed, Welcome,
 };
@@ -327,7 +327,7 @@ impl PeerMachine {
                     self.failed_attempts = 0;
                     self.to_ask.clear();
                     self.timers.cancel(&Timer::Hedge);
-                    turn.effects.push(Effect::Member(MemberEvent::Registered));
+                    turn.member(MemberEvent::Registered);
                     let pause = self.jitter(FIRST_REFRESH);
                     self.timers.set(Timer::Refresh, turn.now + pause);
                 }

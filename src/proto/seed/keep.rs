@@ -9,7 +9,7 @@ use super::judge::Waiter;
 use super::{SeedMachine, Timer};
 use crate::proto::config::Flaw;
 use crate::proto::event::Event;
-use crate::proto::machine::{Effect, Keep};
+use crate::proto::machine::Keep;
 use crate::proto::message::{Addr, ChangeKind, Council, Decision, Incarnation, Standing};
 use crate::proto::registry::{Merge, Record, Status};
 use crate::proto::turn::Turn;
@@ -46,7 +46,7 @@ impl SeedMachine {
             Pending::Forget { peer, incarnation } => Some(Keep::Forget(*peer, *incarnation)),
             Pending::Compared { .. } | Pending::Expired { .. } => None,
         });
-        turn.effects.push(Effect::Persist { batch, changes: changes.collect() });
+        turn.persist(batch, changes.collect());
         self.pending.insert(batch, pending);
     }
 

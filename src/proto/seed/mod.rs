@@ -404,7 +404,7 @@ impl Machine for SeedMachine {
             Input::Congested { .. } | Input::Relieved { .. } => {}
             Input::Tick => {}
             Input::Persisted { batch } => self.persisted(turn, batch),
-            Input::Command(Command::Leave) => turn.effects.push(Effect::Stopped),
+            Input::Command(Command::Leave) => turn.stopped(),
             Input::Command(
                 Command::Publish { .. } | Command::Store { .. } | Command::Operate { .. },
             ) => {}
