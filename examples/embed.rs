@@ -6,7 +6,7 @@ use std::error::Error;
 
 use rumormill::node::{self, Peer, Received, Seed};
 use rumormill::proto::config::{Network, PeerConfig, SeedConfig};
-use rumormill::proto::machine::MemberEvent;
+use rumormill::proto::roles::MemberEvent;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use rand::seq::SliceRandom;
-use rumormill::proto::machine::Command;
+use rumormill::proto::roles::PeerCommand;
 
 use sim::fit::fit;
 use sim::large;
@@ -141,7 +141,7 @@ fn publish(run: &mut Run, options: &Options, out: &mut impl Write) -> io::Result
         let ids = run.up();
         let from = ids[(number as usize * 37) % ids.len()];
         let payload = format!("message {number}").into();
-        run.world.command(from, Command::Publish { token: number, payload });
+        run.world.command(from, PeerCommand::Publish { token: number, payload });
         run.world.run_for(Duration::from_millis(100));
     }
     run.world.run_for(Duration::from_secs(30));

@@ -9,6 +9,7 @@ use std::future::Future;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -24,9 +25,9 @@ use crate::console::{self, Commands, Console};
 use crate::http::{self, Source};
 use crate::logging::{self, LogHandle, Screen};
 use crate::maelstrom;
-use crate::node::{self, EventLog, Port};
+use crate::node::{self, EventLog, Log, NodeLog, Port};
 use crate::proto::config::{PeerConfig, SeedConfig};
-use crate::proto::event::{Event, Severity};
+use crate::proto::event::Severity;
 use crate::proto::message::{Addr, Role};
 use crate::storage::{OpenReplica, OpenStore};
 
@@ -163,7 +164,8 @@ async fn seed(
 ) -> Result<(), Failure> {
     let (role, me) = (Role::Seed, config.me);
     let listener = bind(args.common.listen()).await?;
-    let (port, api, voice) = ports(&args.common, listener, role, me).await?;
+    let Around { port, api, log: voice } =
+        Around::new(&args.common, listener, role, me, &log).await?;
     let mut seed = match args.common.state_dir("seed", me) {
         Some(dir) => {
             let store = OpenStore::open(&dir).map_err(Failure::running)?;
@@ -192,7 +194,8 @@ async fn peer(
     let port = listener.local_addr().map_err(Failure::running)?.port();
     let me = args.common.me(port);
     config.me = me;
-    let (port, api, voice) = ports(&args.common, listener, role, me).await?;
+    let Around { port, api, log: voice } =
+        Around::new(&args.common, listener, role, me, &log).await?;
     let mut peer = match args.common.state_dir("peer", me) {
         Some(dir) => {
             let replica = OpenReplica::open(&dir).map_err(Failure::running)?;
@@ -231,51 +234,52 @@ async fn bind_peer(common: &Common, config: &PeerConfig) -> Result<TcpListener, 
     }
 }
 
-/// Says for a node what this process does around it.
-struct Voice {
-    role: Role,
-    me: Addr,
-    log: Option<EventLog>,
+fn say_where_http_is(log: &NodeLog, at: SocketAddr) {
+    log.note(Severity::Info, "http listening", vec![("http", at.to_string())]);
 }
 
-impl Voice {
-    fn say(&self, severity: Severity, what: &'static str, keys: Vec<(&'static str, String)>) {
-        let event = Event::Note { severity, what, keys };
-        EventLog::say(self.log.as_ref(), self.role, self.me, &event);
-    }
-
-    fn say_where_http_is(&self, at: SocketAddr) {
-        self.say(Severity::Info, "http listening", vec![("http", at.to_string())]);
-    }
+/// Where a node listens, and what is around it.
+struct Around {
+    port: Port,
+    /// If HTTP is wanted: where it comes in, which may be the node's port, and the log that can be
+    /// followed over it.
+    api: Option<(Source, EventLog)>,
+    /// The node's log, for what this process does.
+    log: NodeLog,
 }
 
-/// The port of a node; and if HTTP is wanted, where it comes in, which may be the same port, and the
-/// log that can be followed over it.
-async fn ports(
-    common: &Common,
-    listener: TcpListener,
-    role: Role,
-    me: Addr,
-) -> Result<(Port, Option<(Source, EventLog)>, Voice), Failure> {
-    let Some(addr) = common.http else {
-        return Ok((listener.into(), None, Voice { role, me, log: None }));
-    };
-    let log = EventLog::new(common.log_level.into());
-    let voice = Voice { role, me, log: Some(log.clone()) };
-    let (port, source) = if common.shares_port() {
-        voice.say_where_http_is(common.listen());
-        let (port, streams) = Port::shared(listener);
-        (port, Source::Shared(streams))
-    } else {
-        (Port::from(listener), Source::Own(bind_http(addr, &voice).await?))
-    };
-    Ok((port.with_log(log.clone()), Some((source, log)), voice))
+impl Around {
+    async fn new(
+        common: &Common,
+        listener: TcpListener,
+        role: Role,
+        me: Addr,
+        handle: &LogHandle,
+    ) -> Result<Self, Failure> {
+        let mut to = Log { sink: Arc::new(handle.clone()), followed: None };
+        let Some(addr) = common.http else {
+            let port = Port::from(listener).with_sink(Arc::clone(&to.sink));
+            return Ok(Self { port, api: None, log: NodeLog::new(to, role, me) });
+        };
+        let followed = EventLog::new(common.log_level.into());
+        to.followed = Some(followed.clone());
+        let log = NodeLog::new(to.clone(), role, me);
+        let (port, source) = if common.shares_port() {
+            say_where_http_is(&log, common.listen());
+            let (port, streams) = Port::shared(listener);
+            (port, Source::Shared(streams))
+        } else {
+            (Port::from(listener), Source::Own(bind_http(addr, &log).await?))
+        };
+        let port = port.with_sink(to.sink).with_log(followed.clone());
+        Ok(Self { port, api: Some((source, followed)), log })
+    }
 }
 
 /// Listens for HTTP, and says where: the port may be any free one.
-async fn bind_http(listen: SocketAddr, voice: &Voice) -> Result<TcpListener, Failure> {
+async fn bind_http(listen: SocketAddr, log: &NodeLog) -> Result<TcpListener, Failure> {
     let listener = bind(listen).await?;
-    voice.say_where_http_is(listener.local_addr().map_err(Failure::running)?);
+    say_where_http_is(log, listener.local_addr().map_err(Failure::running)?);
     Ok(listener)
 }
 
@@ -361,7 +365,7 @@ impl Signals {
 
     /// Ends with SIGINT or SIGTERM; reopens the log at each SIGUSR1 until then. Nothing is lost
     /// if it is dropped while it waits: receiving a signal is one step.
-    async fn stop_requested(&mut self, log: &LogHandle, voice: &Voice) {
+    async fn stop_requested(&mut self, log: &LogHandle, voice: &NodeLog) {
         loop {
             tokio::select! {
                 _ = self.interrupt.recv() => return,
@@ -370,7 +374,7 @@ impl Signals {
                     Ok(()) => {}
                     Err(error) => {
                         let keys = vec![("reason", error.to_string())];
-                        voice.say(Severity::Warn, "log not reopened", keys);
+                        voice.note(Severity::Warn, "log not reopened", keys);
                     }
                 },
             }
@@ -381,7 +385,7 @@ impl Signals {
     async fn stopped(
         &mut self,
         log: &LogHandle,
-        voice: &Voice,
+        voice: &NodeLog,
         stop: impl Future<Output = ()>,
     ) -> Result<(), Failure> {
         let told = tokio::time::Instant::now();

@@ -6,6 +6,8 @@
 //! the `log` crate under [`TARGET`]; a program that embeds a node and installs its own logger gets
 //! the same records, and with no logger at all a record costs one comparison.
 
+use std::fmt;
+
 use crate::proto::event::{Event, Severity};
 use crate::proto::message::{Addr, Role};
 
@@ -21,8 +23,6 @@ mod gather;
 mod shared;
 
 #[cfg(feature = "programs")]
-pub(crate) use gather::{catch_up, together};
-#[cfg(feature = "programs")]
 pub use shared::{
     CONSOLE_LINE_LIMIT, FILE_LINE_LIMIT, LogError, LogHandle, LogOptions, Screen, init,
 };
@@ -30,35 +30,41 @@ pub use shared::{
 /// The `log` target of every record of this crate.
 pub const TARGET: &str = "rumormill::event";
 
-/// Logs what happened to `me`; nothing is formatted if nobody wants to read it.
-pub fn event(role: Role, me: Addr, event: &Event) {
+/// Takes what nodes log.
+pub trait Sink: fmt::Debug + Send + Sync {
+    /// Writes what happened to `me`, in this order. When it returns all of it is written: others may
+    /// see at once what the lines tell of.
+    fn write(&self, role: Role, me: Addr, events: &[Event]);
+}
+
+/// The logger of the process, whoever has installed one.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LogCrate;
+
+impl Sink for LogCrate {
+    fn write(&self, role: Role, me: Addr, events: &[Event]) {
+        for event in events {
+            record(log::logger(), role, me, event);
+        }
+    }
+}
+
+/// Hands a logger one record; nothing is formatted if nobody wants to read it.
+fn record(to: &dyn log::Log, role: Role, me: Addr, event: &Event) {
     let level = match event.severity() {
         Severity::Error => log::Level::Error,
         Severity::Warn => log::Level::Warn,
         Severity::Info => log::Level::Info,
         Severity::Debug => log::Level::Debug,
     };
-    if !log::log_enabled!(target: TARGET, level) {
+    let metadata = log::Metadata::builder().target(TARGET).level(level).build();
+    if !to.enabled(&metadata) {
         return;
     }
     let who = match role {
         Role::Seed => "seed",
         Role::Peer => "peer",
     };
-    log::log!(target: TARGET, level, "{who} {me} {event}");
+    let mut record = log::Record::builder();
+    to.log(&record.metadata(metadata).args(format_args!("{who} {me} {event}")).build());
 }
-
-/// A turn, whose records may be written together.
-#[cfg(not(feature = "programs"))]
-#[must_use]
-pub(crate) struct Together;
-
-/// Begins a turn; without the programs' log there is nothing to gather.
-#[cfg(not(feature = "programs"))]
-pub(crate) fn together() -> Together {
-    Together
-}
-
-/// Writes what the turn has logged so far.
-#[cfg(not(feature = "programs"))]
-pub(crate) fn catch_up() {}

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use rumormill::net::handshake;
 use rumormill::proto::config::Network;
-use rumormill::proto::machine::Keep;
 use rumormill::proto::message::{Addr, Answer, Role, Standing, Welcome};
 use rumormill::proto::registry::{Record, Status};
+use rumormill::proto::roles::Keep;
 use rumormill::storage::OpenStore;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;

@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use super::answer::{Answer, Failure, as_documented, body_of, json_of, ok, path_of, split_body};
 use super::dump;
 use crate::node::PeerHandle;
-use crate::proto::event::{Event, Severity};
+use crate::proto::event::Severity;
 use crate::proto::kv::clock::{Clock, Seen, is_name};
 use crate::proto::kv::replica::{Reply, Request as Wish};
 use crate::proto::kv::store::{MAX_KEY, RESERVED_KEY, Version};
@@ -224,8 +224,7 @@ fn check_cid(
     }
     let reason = "the cid is not that of the value";
     let keys = vec![("key", key.to_owned()), ("reason", reason.to_owned())];
-    let event = Event::Note { severity: Severity::Warn, what: "write refused", keys };
-    peer.say(&event);
+    peer.log().note(Severity::Warn, "write refused", keys);
     Err(bad(reason))
 }
 

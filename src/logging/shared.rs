@@ -1,14 +1,17 @@
 //! The log of a program: a file that others write, too, and the console.
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::TARGET;
 use super::console::Console;
 use super::file::LogFile;
 use super::gather::Sinks;
+use super::{Sink, TARGET};
+use crate::proto::event::Event;
+use crate::proto::message::{Addr, Role};
 
 /// Bytes of a line in the file at most, newline included: far below what a local file system
 /// writes in one piece.
@@ -59,11 +62,18 @@ pub enum LogError {
     Twice,
 }
 
-/// The log of this process: what is needed to reopen and to flush it.
-#[derive(Clone, Debug)]
+/// The log of this process: what nodes write to, and what is needed to reopen and to flush it.
+#[derive(Clone)]
 pub struct LogHandle {
-    file: Arc<LogFile>,
-    console: Arc<Console>,
+    sinks: Arc<Sinks>,
+    /// Formats a record, and hands it to `sinks`.
+    logger: Arc<dyn log::Log>,
+}
+
+impl fmt::Debug for LogHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogHandle").field("sinks", &self.sinks).finish_non_exhaustive()
+    }
 }
 
 impl LogHandle {
@@ -73,14 +83,40 @@ impl LogHandle {
     ///
     /// [`LogError::Open`]; the log then goes on to the file that was open before.
     pub fn reopen(&self) -> Result<(), LogError> {
-        self.file.reopen()
+        self.sinks.file.reopen()
     }
 
     /// Waits until the console has taken all lines, at most `timeout`; whether it has. The file
     /// never lags.
     pub fn flush(&self, timeout: Duration) -> bool {
-        self.console.flush(timeout)
+        self.sinks.console.flush(timeout)
     }
+}
+
+impl Sink for LogHandle {
+    /// One `write` for all lines, unless they fill more than a page.
+    fn write(&self, role: Role, me: Addr, events: &[Event]) {
+        for event in events {
+            super::record(&*self.logger, role, me, event);
+        }
+        self.sinks.write();
+    }
+}
+
+/// The logger of the process, for whoever logs by the `log` crate: each record is written at once.
+struct AtOnce(LogHandle);
+
+impl log::Log for AtOnce {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        self.0.logger.enabled(metadata)
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        self.0.logger.log(record);
+        self.0.sinks.write();
+    }
+
+    fn flush(&self) {}
 }
 
 /// Starts the log of this process.
@@ -91,11 +127,13 @@ impl LogHandle {
 pub fn init(options: LogOptions) -> Result<LogHandle, LogError> {
     let file = Arc::new(LogFile::open(options.file)?);
     let console = Console::on(options.screen).map_err(LogError::Console)?;
-    let sinks = Arc::new(Sinks { file: Arc::clone(&file), console: Arc::clone(&console) });
-    let (level, logger) = dispatch(options.level, move |line| sinks.record(line)).into_log();
-    log::set_boxed_logger(logger).map_err(|_| LogError::Twice)?;
+    let sinks = Arc::new(Sinks::new(file, console));
+    let to = Arc::clone(&sinks);
+    let (level, logger) = dispatch(options.level, move |line| to.take(line)).into_log();
+    let handle = LogHandle { sinks, logger: logger.into() };
+    log::set_boxed_logger(Box::new(AtOnce(handle.clone()))).map_err(|_| LogError::Twice)?;
     log::set_max_level(level);
-    Ok(LogHandle { file, console })
+    Ok(handle)
 }
 
 /// Level, target and time; `record` sees to the rest of a line.

@@ -78,7 +78,7 @@ impl Links {
     }
 
     /// Gives up connections that nobody has answered in time.
-    pub fn overdue(&mut self, now: Time) -> Vec<Input> {
+    pub fn overdue<C>(&mut self, now: Time) -> Vec<Input<C>> {
         let late: Vec<Conn> = self
             .opening
             .iter()
@@ -103,7 +103,7 @@ impl Links {
     }
 
     /// Does what the machine wants of its connections; returns what it has to hear at once.
-    pub fn perform(&mut self, now: Time, effect: Effect) -> Option<Input> {
+    pub fn perform<C, R, K>(&mut self, now: Time, effect: Effect<R, K>) -> Option<Input<C>> {
         match effect {
             Effect::Open { conn, to, hello, within } => {
                 let mut bytes = Vec::new();
@@ -192,7 +192,7 @@ impl Links {
     }
 
     /// Reads what another node sends; what makes no sense is skipped, and complained about.
-    pub fn frames(&mut self, src: &str, frames: &[Value]) -> (Vec<Input>, Option<String>) {
+    pub fn frames<C>(&mut self, src: &str, frames: &[Value]) -> (Vec<Input<C>>, Option<String>) {
         let Some(from) = self.addresses.get(src).copied().filter(|from| *from != self.me) else {
             return (Vec::new(), Some(format!("frames from {src}, who is no other node; skipped")));
         };
@@ -207,7 +207,12 @@ impl Links {
         (inputs, complaint)
     }
 
-    fn frame(&mut self, src: &str, from: Addr, frame: &Value) -> Result<Option<Input>, String> {
+    fn frame<C>(
+        &mut self,
+        src: &str,
+        from: Addr,
+        frame: &Value,
+    ) -> Result<Option<Input<C>>, String> {
         let parts = frame.as_array().map(Vec::as_slice);
         let Some(
             [Value::Number(number), Value::Bool(theirs), Value::String(what), Value::String(hex)],

@@ -16,9 +16,10 @@ use super::links::Links;
 use super::workload::{Kind, Workload};
 use crate::proto::config::{Membership, Network, Overlay, PeerConfig};
 use crate::proto::event::Event;
-use crate::proto::machine::{Command, Effect, Input, Machine};
+use crate::proto::machine::{Effect, EffectOf, Input, Machine};
 use crate::proto::message::{Addr, Gossip};
 use crate::proto::peer::PeerMachine;
+use crate::proto::roles::{PeerCommand, PeerReply};
 use crate::proto::time::Time;
 
 /// Messages that may wait for `init`; further ones are refused, with a word on stderr.
@@ -91,8 +92,8 @@ struct Started {
     others: Vec<String>,
     machine: PeerMachine,
     links: Links,
-    effects: Vec<Effect>,
-    inputs: VecDeque<Input>,
+    effects: Vec<EffectOf<PeerMachine>>,
+    inputs: VecDeque<Input<PeerCommand>>,
     elements: Elements,
     counter: Counter,
     /// What no other life of this node, and no other node, has: part of each identifier.
@@ -342,19 +343,16 @@ impl Node {
             node.machine.handle(now, input, &mut node.effects);
             for effect in std::mem::take(&mut node.effects) {
                 match effect {
-                    Effect::Deliver(delivery) => node.receive(&delivery.gossip),
+                    Effect::Reply(PeerReply::Deliver(delivery)) => node.receive(&delivery.gossip),
                     Effect::Log(event) => self.out.push(Out::Event(event)),
                     Effect::Persist { batch, .. } => {
                         node.inputs.push_back(Input::Persisted { batch });
                     }
                     // The element is in the set all the same, and goes out with the next round.
-                    Effect::Published { result: Err(error), .. } => {
+                    Effect::Reply(PeerReply::Published { result: Err(error), .. }) => {
                         self.out.push(Out::Complaint(format!("not gossiped: {error}")));
                     }
-                    Effect::Published { .. }
-                    | Effect::Operated { .. }
-                    | Effect::Member(_)
-                    | Effect::Stopped => {}
+                    Effect::Reply(_) | Effect::Stopped => {}
                     other => node.inputs.extend(node.links.perform(now, other)),
                 }
             }
@@ -437,7 +435,7 @@ impl Started {
 
     fn publish(&mut self, payload: Bytes) {
         self.tokens += 1;
-        let publish = Command::Publish { token: self.tokens, payload };
+        let publish = PeerCommand::Publish { token: self.tokens, payload };
         self.inputs.push_back(Input::Command(publish));
     }
 

@@ -6,7 +6,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
 
-use crate::logging;
 use crate::proto::event::{Event, Severity};
 use crate::proto::message::{Addr, Role};
 use crate::proto::time::Time;
@@ -74,14 +73,6 @@ impl EventLog {
         // Told before the next line may take its number from it: two lines of one number would be one
         // to whoever follows.
         self.newest.send_replace(id);
-    }
-
-    /// Logs what happened to a node outside its own task, and tells those who follow.
-    pub(crate) fn say(log: Option<&Self>, role: Role, me: Addr, event: &Event) {
-        logging::event(role, me, event);
-        if let Some(log) = log {
-            log.add(role, me, event);
-        }
     }
 
     /// The number of the next line.

@@ -4,37 +4,32 @@
 //! inputs that wait, lets the machine handle them, and only then writes each
 //! link's queue in one go: under load that is what a delivery costs.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
 use tokio::time::{sleep_until, timeout};
 
 use super::clock::Clock;
-use super::crowd::Place;
 use super::disk::Disk;
-use super::events::EventLog;
-use super::inbox::{Inbound, Inspection, Received};
-use super::link::Link;
+#[cfg(feature = "durable")]
+use super::disk::Keeper;
+use super::handle::Handle;
+use super::hosted::Hosted;
+use super::inbox::Inbound;
+use super::link::Flushed;
 use super::listener::{self, Port};
-use crate::logging;
-use crate::net::codec::Encoder;
-use crate::net::handshake::Opened;
+use super::log::{HostLog, NodeLog};
 use crate::proto::config::Network;
 use crate::proto::event::{Event, Severity};
-use crate::proto::gossip::MessageId;
-use crate::proto::kv::replica::{Reply, StoreChange};
-use crate::proto::machine::{
-    Command, Conn, Effect, Input, Keep, Machine, MemberEvent, PublishError,
-};
-use crate::proto::message::{Addr, Purpose, Role};
-use crate::proto::order::Outcome;
+use crate::proto::machine::{Conn, Effect, EffectOf, Input};
+use crate::proto::message::{Addr, Message};
 use crate::proto::time::Time;
-#[cfg(feature = "durable")]
-use crate::storage::{OpenReplica, OpenStore, StorageError};
 
-mod perform;
+mod conns;
+
+use self::conns::Conns;
 
 /// Batches of input that may wait; beyond, readers wait, and their senders with them.
 const INBOX: usize = 1_024;
@@ -42,135 +37,61 @@ const INBOX: usize = 1_024;
 const TURN: usize = 64;
 /// How long last words may take when the machine has stopped.
 const FAREWELL: Duration = Duration::from_millis(300);
-/// Open connections in all; more are refused.
-const MAX_LINKS: usize = 16_384;
 
 /// A machine at work.
-pub(super) struct Host<M> {
+pub(super) struct Host<M: Hosted> {
     machine: M,
-    role: Role,
-    me: Addr,
+    /// Who waits for its answers, and who listens.
+    waiting: M::Waiting,
     clock: Clock,
-    sender: mpsc::Sender<Inbound>,
-    inbox: mpsc::Receiver<Inbound>,
+    log: HostLog,
+    inbox: mpsc::Receiver<Inbound<M>>,
     listener: AbortHandle,
-    links: HashMap<Conn, Link>,
-    /// Incoming connections that the machine has not answered yet.
-    arriving: HashMap<Conn, (Opened, Addr, Option<Place>)>,
-    dialling: HashMap<Conn, AbortHandle>,
-    incoming_used: Conn,
-    effects: Vec<Effect>,
+    conns: Conns<M>,
+    effects: Vec<EffectOf<M>>,
     /// Inputs that effects led to.
-    follow_up: VecDeque<Input>,
-    dirty: Vec<Conn>,
-    encoder: Encoder,
-    farewells: JoinSet<()>,
-    answers: HashMap<u64, oneshot::Sender<Result<MessageId, PublishError>>>,
-    stored: HashMap<u64, oneshot::Sender<Reply>>,
-    operated: HashMap<u64, oneshot::Sender<Outcome>>,
-    tokens_used: u64,
-    subscribers: Vec<(mpsc::Sender<Received>, u64)>,
-    watchers: Vec<mpsc::UnboundedSender<MemberEvent>>,
-    /// Durable state of a seed, and of a peer.
-    registry: Disk<Keep>,
-    replica: Disk<StoreChange>,
-    /// Whoever follows the log.
-    events: Option<EventLog>,
-    /// Lines of this turn that they have not been told yet.
-    to_tell: Vec<Event>,
+    follow_up: VecDeque<Input<M::Command>>,
+    disk: Disk<M::Change>,
     /// Batches up to this one are on disk.
     durable: u64,
-    stopped: bool,
-    /// Why it stopped by itself.
-    failure: Option<String>,
+    ended: Option<Ended>,
 }
 
-impl<M: Machine + Send + 'static> Host<M> {
+/// How a host has ended.
+enum Ended {
+    /// The machine has stopped.
+    Stopped,
+    /// Something that it cannot do without has failed.
+    Failed(String),
+}
+
+impl<M: Hosted> Host<M> {
     /// Starts listening, and readies the machine; it runs once [`Host::run`] is awaited.
-    pub fn new(
-        machine: M,
-        port: Port,
-        role: Role,
-        me: Addr,
-        network: Network,
-    ) -> (Self, mpsc::Sender<Inbound>) {
+    pub fn new(machine: M, port: Port, me: Addr, network: Network) -> (Self, Handle<M>) {
         let (sender, inbox) = mpsc::channel(INBOX);
-        let events = port.log.clone();
-        let listener = tokio::spawn(listener::run(port, role, me, network, sender.clone()));
+        let log = NodeLog::new(port.log.clone(), M::ROLE, me);
+        let listener = tokio::spawn(listener::run(port, me, network, sender.clone()));
         let host = Self {
             machine,
-            role,
-            me,
+            waiting: M::Waiting::default(),
             clock: Clock::start(),
-            sender: sender.clone(),
+            log: HostLog::new(log.clone()),
             inbox,
             listener: listener.abort_handle(),
-            links: HashMap::new(),
-            arriving: HashMap::new(),
-            dialling: HashMap::new(),
-            // Odd numbers are the host's.
-            incoming_used: 1,
+            conns: Conns::new(sender.clone()),
             effects: Vec::new(),
             follow_up: VecDeque::new(),
-            dirty: Vec::new(),
-            encoder: Encoder::default(),
-            farewells: JoinSet::new(),
-            answers: HashMap::new(),
-            stored: HashMap::new(),
-            operated: HashMap::new(),
-            tokens_used: 0,
-            subscribers: Vec::new(),
-            watchers: Vec::new(),
-            registry: Disk::default(),
-            replica: Disk::default(),
-            events,
-            to_tell: Vec::new(),
+            disk: Disk::default(),
             durable: 0,
-            stopped: false,
-            failure: None,
+            ended: None,
         };
-        (host, sender)
+        (host, Handle::new(me, sender, log))
     }
 
     /// Has what the machine wants kept written to disk before it is told that it is.
-    ///
-    /// # Errors
-    ///
-    /// If the writer cannot be started.
     #[cfg(feature = "durable")]
-    pub fn keep_in(&mut self, store: OpenStore) -> Result<(), StorageError> {
-        let (durable, failed) = self.disk_listeners();
-        self.registry.keep_with(Box::new(store.start(durable, failed)?));
-        Ok(())
-    }
-
-    /// Has the changes of a peer's replica of the store written to disk before the machine is told
-    /// that they are.
-    ///
-    /// # Errors
-    ///
-    /// If the writer cannot be started.
-    #[cfg(feature = "durable")]
-    pub fn keep_replica_in(&mut self, replica: OpenReplica) -> Result<(), StorageError> {
-        let (durable, failed) = self.disk_listeners();
-        self.replica.keep_with(Box::new(replica.start(durable, failed)?));
-        Ok(())
-    }
-
-    /// Brings what a writer says into the inbox.
-    #[cfg(feature = "durable")]
-    fn disk_listeners(
-        &self,
-    ) -> (impl FnMut(u64) + Send + 'static, impl FnOnce(String) + Send + 'static) {
-        let (durable, failed) = (self.sender.clone(), self.sender.clone());
-        (
-            move |batch| {
-                let _ = durable.blocking_send(Inbound::Durable(batch));
-            },
-            move |error| {
-                let _ = failed.blocking_send(Inbound::DiskFailed(error));
-            },
-        )
+    pub fn keep_with(&mut self, keeper: Box<dyn Keeper<M::Change>>) {
+        self.disk.keep_with(keeper);
     }
 
     /// Runs the machine until it has stopped; why, if nobody wanted it.
@@ -182,7 +103,7 @@ impl<M: Machine + Send + 'static> Host<M> {
         let sleep = sleep_until(Instant::now().into());
         tokio::pin!(sleep);
         let mut alarm = Time::default();
-        while !self.stopped {
+        while self.ended.is_none() {
             let wake = self.machine.wake_at();
             if let Some(at) = wake
                 && (at < alarm || alarm <= now)
@@ -201,119 +122,67 @@ impl<M: Machine + Send + 'static> Host<M> {
             now = self.clock.now();
             self.turn(now, &mut batch);
             self.flush(now);
-            while self.farewells.try_join_next().is_some() {}
+            self.conns.forget_farewells();
         }
-        let failure = self.failure.take();
-        self.end().await;
-        failure
+        self.end().await
     }
 
-    async fn end(mut self) {
+    async fn end(mut self) -> Option<String> {
         self.listener.abort();
-        for handle in self.dialling.values() {
-            handle.abort();
-        }
-        for link in std::mem::take(&mut self.links).into_values() {
-            self.part_from(link);
-        }
+        self.conns.close_all(&mut self.log);
         // The writer may be waiting to say that something is durable.
         self.inbox.close();
-        let kept = (std::mem::take(&mut self.registry), std::mem::take(&mut self.replica));
-        let _ = tokio::task::spawn_blocking(move || drop(kept)).await;
-        let all = async { while self.farewells.join_next().await.is_some() {} };
-        let _ = timeout(FAREWELL, all).await;
+        let disk = std::mem::take(&mut self.disk);
+        let _ = tokio::task::spawn_blocking(move || drop(disk)).await;
+        let _ = timeout(FAREWELL, self.conns.farewells()).await;
+        match self.ended.take() {
+            Some(Ended::Failed(why)) => Some(why),
+            Some(Ended::Stopped) | None => None,
+        }
     }
 
     /// Handles a batch. What it logs is written when this returns, and so before its queues are; and
     /// before whatever leaves the machine by another way.
-    fn turn(&mut self, now: Time, batch: &mut Vec<Inbound>) {
-        let lines = logging::together();
+    fn turn(&mut self, now: Time, batch: &mut Vec<Inbound<M>>) {
         for inbound in batch.drain(..) {
             self.take(now, inbound);
         }
         if self.machine.wake_at().is_some_and(|at| at <= now) {
             self.handle(now, Input::Tick);
         }
-        drop(lines);
-        self.tell();
+        self.log.catch_up();
     }
 
-    fn take(&mut self, now: Time, inbound: Inbound) {
+    fn take(&mut self, now: Time, inbound: Inbound<M>) {
         match inbound {
-            Inbound::Messages { conn, messages, turn: _turn } => {
-                // A connection that the machine has closed may still have said something.
-                if self.links.contains_key(&conn) {
-                    for message in messages {
-                        self.machine.handle(
-                            now,
-                            Input::Received { conn, message },
-                            &mut self.effects,
-                        );
-                    }
-                    self.perform(now);
-                }
-            }
+            Inbound::Messages { conn, messages, turn: _turn } => self.hear(now, conn, messages),
             Inbound::Incoming { opened, hello, place } => {
-                // A probe asks whether this process lives, and is gone with the answer.
-                if self.links.len() >= MAX_LINKS && hello.purpose != Purpose::Probe {
-                    self.note(Severity::Warn, "link closed", "too many connections");
-                    return;
+                match self.conns.arrive(opened, &hello, place) {
+                    Some(conn) => {
+                        self.handle(now, Input::Incoming { conn, hello });
+                        self.conns.listen(conn);
+                    }
+                    None => self.note(Severity::Warn, "link closed", "too many connections"),
                 }
-                self.incoming_used += 2;
-                let conn = self.incoming_used;
-                self.arriving.insert(conn, (opened, hello.from, place));
-                self.handle(now, Input::Incoming { conn, hello });
-                self.listen(conn);
             }
             Inbound::Dialled { conn, result } => {
-                if self.dialling.remove(&conn).is_none() {
-                    return;
-                }
-                match result {
-                    Ok((Opened { stream, rest }, welcome)) => {
-                        let mut link = Link::new(conn, stream, rest, self.sender.clone(), None);
-                        link.peer = Some(welcome.from);
-                        self.links.insert(conn, link);
-                        self.handle(now, Input::Opened { conn, welcome });
-                        self.listen(conn);
-                    }
-                    Err(error) => self.handle(now, Input::OpenFailed { conn, error }),
+                if let Some(input) = self.conns.dialled(conn, result) {
+                    self.handle(now, input);
+                    self.conns.listen(conn);
                 }
             }
-            Inbound::Closed { conn, reason } => {
-                if self.links.contains_key(&conn) {
-                    if let Some(reason) = reason {
-                        self.note_link(conn, &reason);
-                    }
-                    self.lose(now, conn);
+            Inbound::Closed { conn, reason } => self.lose(now, conn, reason.as_deref()),
+            Inbound::Writable { conn, write } => self.conns.writable(conn, write),
+            Inbound::Ask(ask) => {
+                if let Some(command) = M::ask(&mut self.waiting, ask) {
+                    self.handle(now, Input::Command(command));
                 }
             }
-            Inbound::Writable { conn, write } => {
-                if let Some(link) = self.links.get_mut(&conn) {
-                    link.writable(write);
-                    self.mark(conn);
-                }
+            Inbound::Look(look) => {
+                self.log.catch_up();
+                look(&self.machine);
             }
-            Inbound::Publish { payload, answer } => {
-                self.tokens_used += 1;
-                let token = self.tokens_used;
-                if let Some(answer) = answer {
-                    self.answers.insert(token, answer);
-                }
-                self.handle(now, Input::Command(Command::Publish { token, payload }));
-            }
-            Inbound::Store { request, seen, answer } => {
-                self.tokens_used += 1;
-                let token = self.tokens_used;
-                self.stored.insert(token, answer);
-                self.handle(now, Input::Command(Command::Store { token, request, seen }));
-            }
-            Inbound::Operate { order, answer } => {
-                self.tokens_used += 1;
-                let token = self.tokens_used;
-                self.operated.insert(token, answer);
-                self.handle(now, Input::Command(Command::Operate { token, order }));
-            }
+            Inbound::Stop => self.handle(now, Input::Command(M::stop())),
             Inbound::Durable(last) => {
                 for batch in self.durable + 1..=last {
                     self.handle(now, Input::Persisted { batch });
@@ -323,63 +192,29 @@ impl<M: Machine + Send + 'static> Host<M> {
             Inbound::DiskFailed(error) => {
                 // Nothing that is said from here on could be kept.
                 self.note(Severity::Error, "disk failed", &error);
-                self.failure = Some(error);
-                self.stopped = true;
-            }
-            Inbound::Leave => self.handle(now, Input::Command(Command::Leave)),
-            Inbound::Subscribe(subscriber, done) => {
-                self.subscribers.push((subscriber, 0));
-                let _ = done.send(());
-            }
-            Inbound::Inspect(Inspection(look)) => {
-                logging::catch_up();
-                look(&self.machine);
-            }
-            Inbound::Watch(watcher, done) => {
-                self.watchers.push(watcher);
-                let _ = done.send(());
+                self.ended = Some(Ended::Failed(error));
             }
         }
     }
 
-    /// Listens to a connection that the machine has kept: most, opened as a probe, it has closed by
-    /// now, and a reader would cost more than the probe.
-    fn listen(&mut self, conn: Conn) {
-        if let Some(link) = self.links.get_mut(&conn) {
-            link.listen();
+    /// Messages that came together over one connection.
+    fn hear(&mut self, now: Time, conn: Conn, messages: Vec<Message>) {
+        // A connection that the machine has closed may still have said something.
+        if self.conns.is_open(conn) {
+            for message in messages {
+                let input = Input::Received { conn, message };
+                self.machine.handle(now, input, &mut self.effects);
+            }
+            self.perform(now);
         }
     }
 
     fn note(&mut self, severity: Severity, what: &'static str, reason: &str) {
         let keys = vec![("reason", reason.to_owned())];
-        self.log(Event::Note { severity, what, keys });
+        self.log.push(Event::Note { severity, what, keys });
     }
 
-    fn log(&mut self, event: Event) {
-        logging::event(self.role, self.me, &event);
-        if self.events.is_some() {
-            self.to_tell.push(event);
-        }
-    }
-
-    /// Tells whoever follows the log what is written by now.
-    fn tell(&mut self) {
-        for event in self.to_tell.drain(..) {
-            if let Some(events) = &self.events {
-                events.add(self.role, self.me, &event);
-            }
-        }
-    }
-
-    fn note_link(&mut self, conn: Conn, reason: &str) {
-        let mut keys = vec![("reason", reason.to_owned())];
-        if let Some(peer) = self.links.get(&conn).and_then(|link| link.peer) {
-            keys.insert(0, ("from", peer.to_string()));
-        }
-        self.log(Event::Note { severity: Severity::Warn, what: "link closed", keys });
-    }
-
-    fn handle(&mut self, now: Time, input: Input) {
+    fn handle(&mut self, now: Time, input: Input<M::Command>) {
         self.machine.handle(now, input, &mut self.effects);
         self.perform(now);
     }
@@ -400,22 +235,68 @@ impl<M: Machine + Send + 'static> Host<M> {
         }
     }
 
-    fn lose(&mut self, now: Time, conn: Conn) {
-        if let Some(link) = self.links.remove(&conn) {
-            // The other side may look for the reason.
-            logging::catch_up();
-            drop(link);
+    fn perform_one(&mut self, effect: EffectOf<M>) {
+        match effect {
+            Effect::Send { conn, message } => self.send(&[conn], &message),
+            Effect::SendMany { conns, message } => self.send(&conns, &message),
+            Effect::Log(event) => self.log.push(event),
+            Effect::Reply(reply) => M::reply(&mut self.waiting, &mut self.log, reply),
+            Effect::Open { conn, to, hello, within } => self.conns.open(conn, to, hello, within),
+            Effect::Answer { conn, answer } => self.conns.answer(&mut self.log, conn, &answer),
+            Effect::Close { conn } => self.conns.close(&mut self.log, conn),
+            Effect::Persist { batch, changes } => {
+                if !self.disk.take((batch, changes)) {
+                    self.follow_up.push_back(Input::Persisted { batch });
+                }
+            }
+            Effect::Stopped => self.ended = Some(Ended::Stopped),
+        }
+    }
+
+    fn send(&mut self, conns: &[Conn], message: &Message) {
+        if let Err(error) = self.conns.send(&mut self.log, conns, message) {
+            self.note(Severity::Warn, "message not sent", &error.to_string());
+        }
+    }
+
+    /// Ends a turn: hands over what is to be kept, and writes the queues of all links that have
+    /// something new.
+    fn flush(&mut self, now: Time) {
+        self.disk.flush();
+        self.log.catch_up();
+        while let Some((conn, flushed)) = self.conns.flush_next() {
+            match flushed {
+                Flushed::Quiet => {}
+                Flushed::Congested => self.handle(now, Input::Congested { conn }),
+                Flushed::Relieved => self.handle(now, Input::Relieved { conn }),
+                Flushed::Broken(reason) => self.lose(now, conn, reason),
+            }
+            // What came of it, before the next link can tell of it.
+            self.log.catch_up();
+        }
+        self.disk.flush();
+    }
+
+    /// A connection has ended; why, if that is worth a line.
+    fn lose(&mut self, now: Time, conn: Conn, reason: Option<&str>) {
+        if let Some(reason) = reason
+            && self.conns.is_open(conn)
+        {
+            let mut keys = vec![("reason", reason.to_owned())];
+            if let Some(peer) = self.conns.peer(conn) {
+                keys.insert(0, ("from", peer.to_string()));
+            }
+            self.log.push(Event::Note { severity: Severity::Warn, what: "link closed", keys });
+        }
+        if self.conns.lose(&mut self.log, conn) {
             self.handle(now, Input::Closed { conn });
         }
     }
 }
 
-impl<M> Drop for Host<M> {
+impl<M: Hosted> Drop for Host<M> {
     /// Whoever drops a running host wants all of it gone, the listening socket first.
     fn drop(&mut self) {
         self.listener.abort();
-        for handle in self.dialling.values() {
-            handle.abort();
-        }
     }
 }

@@ -16,9 +16,9 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::crowd::Place;
+use super::hosted::Hosted;
 use super::inbox::Inbound;
 use super::queue::Queue;
-use crate::logging;
 use crate::net::codec::{self, Frame};
 use crate::proto::machine::Conn;
 use crate::proto::message::{Addr, Message};
@@ -64,7 +64,7 @@ enum Said {
 
 /// The sending side of a connection.
 #[derive(Debug)]
-pub(super) struct Link {
+pub(super) struct Link<M: Hosted> {
     conn: Conn,
     write: Option<OwnedWriteHalf>,
     queue: Queue,
@@ -74,7 +74,7 @@ pub(super) struct Link {
     blocked: Option<oneshot::Sender<Queue>>,
     /// There was no room for a frame, which is lost.
     overfull: bool,
-    inbox: mpsc::Sender<Inbound>,
+    inbox: mpsc::Sender<Inbound<M>>,
     /// What is to be read, until somebody listens.
     unread: Option<(OwnedReadHalf, BytesMut)>,
     /// Dropped to tell the reader that nobody listens any more.
@@ -87,13 +87,13 @@ pub(super) struct Link {
     pub peer: Option<Addr>,
 }
 
-impl Link {
+impl<M: Hosted> Link<M> {
     /// Takes an open connection over. Nothing is read from it before [`Link::listen`].
     pub fn new(
         conn: Conn,
         stream: TcpStream,
         rest: BytesMut,
-        inbox: mpsc::Sender<Inbound>,
+        inbox: mpsc::Sender<Inbound<M>>,
         place: Option<Place>,
     ) -> Self {
         let (read, write) = stream.into_split();
@@ -127,14 +127,18 @@ impl Link {
         !std::mem::replace(&mut self.dirty, true)
     }
 
+    /// Whether a frame finds room only if what is queued is written first.
+    pub fn is_full_for(&self, frame: &Frame<'_>) -> bool {
+        !self.overfull && self.queue.len() + frame.len() > MAX_QUEUE
+    }
+
     /// Queues a frame, if there is room. Else it is lost, and the link with it: the next flush says
     /// so.
     pub fn queue(&mut self, frame: &Frame<'_>) {
         self.said = Said::More;
         let fits = |queue: &Queue| queue.len() + frame.len() <= MAX_QUEUE;
-        if !self.overfull && !fits(&self.queue) {
+        if self.is_full_for(frame) {
             // Or only this turn is long.
-            logging::catch_up();
             let failed = self.blocked.is_none() && self.write_out().is_err();
             self.overfull = failed || !fits(&self.queue);
         }
@@ -264,11 +268,11 @@ async fn write_all(write: &OwnedWriteHalf, rest: &mut Queue) -> io::Result<()> {
     }
 }
 
-async fn run_reader(
+async fn run_reader<M: Hosted>(
     conn: Conn,
     mut read: OwnedReadHalf,
     mut buffer: BytesMut,
-    inbox: mpsc::Sender<Inbound>,
+    inbox: mpsc::Sender<Inbound<M>>,
     mut closed: oneshot::Receiver<()>,
 ) {
     // Both branches may be cancelled: a read that is not done has taken nothing, and the channel
@@ -285,11 +289,11 @@ async fn run_reader(
 }
 
 /// Reads until the connection ends; returns why, if the other side did something wrong.
-async fn read_messages(
+async fn read_messages<M: Hosted>(
     conn: Conn,
     read: &mut OwnedReadHalf,
     buffer: &mut BytesMut,
-    inbox: &mpsc::Sender<Inbound>,
+    inbox: &mpsc::Sender<Inbound<M>>,
 ) -> Option<String> {
     let mut frames = codec::frames();
     let turns = Arc::new(Semaphore::new(BATCHES));
@@ -355,12 +359,13 @@ async fn linger(read: OwnedReadHalf) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::peer::PeerMachine;
     use bytes::Bytes;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
     /// A link, and the other side of it.
-    async fn pair() -> (Link, TcpStream, mpsc::Receiver<Inbound>) {
+    async fn pair() -> (Link<PeerMachine>, TcpStream, mpsc::Receiver<Inbound<PeerMachine>>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (other, _) = listener.accept().await.unwrap();

@@ -18,11 +18,14 @@ use tokio::task::AbortHandle;
 
 use super::crowd::Crowd;
 use super::events::EventLog;
+use super::hosted::Hosted;
 use super::inbox::Inbound;
-use crate::net::handshake::{self, AcceptError};
+use super::log::{Log, NodeLog};
+use crate::logging::Sink;
+use crate::net::handshake::{self, AcceptError, Opened};
 use crate::proto::config::Network;
-use crate::proto::event::{Event, Severity};
-use crate::proto::message::{Addr, Purpose, Role};
+use crate::proto::event::Severity;
+use crate::proto::message::{Addr, Hello, Purpose};
 
 /// Connections that have not said hello yet.
 const MAX_HALF_OPEN: usize = 512;
@@ -44,28 +47,36 @@ const MAX_OTHERS: usize = 1_024;
 pub struct Port {
     listener: TcpListener,
     other: Option<mpsc::Sender<TcpStream>>,
-    pub(super) log: Option<EventLog>,
+    pub(super) log: Log,
 }
 
 impl From<TcpListener> for Port {
     /// For links alone.
     fn from(listener: TcpListener) -> Self {
-        Self { listener, other: None, log: None }
+        Self { listener, other: None, log: Log::default() }
     }
 }
 
 impl Port {
     /// Brings all lines of the node's log there, too, from the first.
     #[must_use]
-    pub fn with_log(self, log: EventLog) -> Self {
-        Self { log: Some(log), ..self }
+    pub fn with_log(mut self, log: EventLog) -> Self {
+        self.log.followed = Some(log);
+        self
+    }
+
+    /// Has the node's log written there, and not to the logger of the process.
+    #[must_use]
+    pub fn with_sink(mut self, sink: Arc<dyn Sink>) -> Self {
+        self.log.sink = sink;
+        self
     }
 
     /// For links and something else, told apart by their first bytes; what is no link comes out of
     /// the receiver.
     pub fn shared(listener: TcpListener) -> (Self, mpsc::Receiver<TcpStream>) {
         let (other, streams) = mpsc::channel(MAX_OTHERS);
-        (Self { listener, other: Some(other), log: None }, streams)
+        (Self { listener, other: Some(other), log: Log::default() }, streams)
     }
 }
 
@@ -115,9 +126,7 @@ impl Failures {
 /// Logs what came to nothing, not more often than is of use.
 #[derive(Clone, Debug)]
 struct Notes {
-    role: Role,
-    me: Addr,
-    log: Option<EventLog>,
+    log: NodeLog,
     /// Start of the present second, lines in it, lines left out.
     budget: Arc<Mutex<(Instant, u32, u64)>>,
 }
@@ -143,22 +152,27 @@ impl Notes {
             keys.push(("left-out", more.to_string()));
         }
         drop(budget);
-        let event = Event::Note { severity, what, keys };
-        EventLog::say(self.log.as_ref(), self.role, self.me, &event);
+        self.log.note(severity, what, keys);
     }
 }
 
 /// Runs until the host is gone or the task is aborted.
-pub(super) async fn run(
+pub(super) async fn run<M: Hosted>(
     Port { listener, other, log }: Port,
-    role: Role,
     me: Addr,
     network: Network,
-    inbox: mpsc::Sender<Inbound>,
+    inbox: mpsc::Sender<Inbound<M>>,
 ) {
-    let network = Arc::new(network);
-    let (silent, open) = (Silent::default(), Crowd::default());
-    let notes = Notes { role, me, log, budget: Arc::new(Mutex::new((Instant::now(), 0, 0))) };
+    let log = NodeLog::new(log, M::ROLE, me);
+    let notes = Notes { log, budget: Arc::new(Mutex::new((Instant::now(), 0, 0))) };
+    let silent = Silent::default();
+    let door = Door {
+        network: Arc::new(network),
+        inbox,
+        open: Crowd::default(),
+        other,
+        notes: notes.clone(),
+    };
     let mut failures = Failures::default();
     for number in 0.. {
         let (stream, from) = match listener.accept().await {
@@ -172,54 +186,91 @@ pub(super) async fn run(
                 continue;
             }
         };
-        if inbox.is_closed() {
+        if door.inbox.is_closed() {
             return;
         }
         if silent.make_room() {
             let reason = "too many connections that say nothing; the oldest went".to_owned();
             notes.note(Severity::Warn, "link closed", None, reason);
         }
-        let waiting = silent.clone();
-        let (inbox, network, open, notes) =
-            (inbox.clone(), network.clone(), open.clone(), notes.clone());
-        let other = other.clone();
+        let (waiting, door) = (silent.clone(), door.clone());
         // Held until the task is listed, so that it cannot be done before it is.
         let mut list = lock(&silent.0);
         let task = tokio::spawn(async move {
-            if let Some(other) = other
-                && !handshake::is_link(&stream).await
-            {
-                lock(&waiting.0).remove(&number);
-                // Whoever takes them has more waiting than it can serve, or has ended.
-                if other.try_send(stream).is_err() {
-                    let reason = "too many connections wait to be served".to_owned();
-                    notes.note(Severity::Warn, "link closed", Some(from), reason);
-                }
-                return;
-            }
-            let result = handshake::accept(stream, &network).await;
+            let said = door.hear(stream).await;
             lock(&waiting.0).remove(&number);
-            match result {
-                Ok((opened, hello)) => {
-                    let place = open.enter(from.ip(), MAX_LINKS_PER_ADDRESS);
-                    if place.is_none() && hello.purpose != Purpose::Probe {
-                        let reason = "too many connections from that address".to_owned();
-                        notes.note(Severity::Warn, "link closed", Some(from), reason);
-                        return;
-                    }
-                    let _ = inbox.send(Inbound::Incoming { opened, hello, place }).await;
-                }
-                Err(AcceptError::Refused(refused)) => {
-                    let reason = refused.words().to_owned();
-                    notes.note(Severity::Warn, "link refused", Some(from), reason);
-                }
-                Err(error) => {
-                    let silent = error.is_silent();
-                    let severity = if silent { Severity::Info } else { Severity::Warn };
-                    notes.note(severity, "link closed", Some(from), error.to_string());
-                }
-            }
+            door.let_in(from, said).await;
         });
         list.insert(number, task.abort_handle());
+    }
+}
+
+/// What whoever knocks has said.
+enum Said {
+    /// The hello of a link, or what was wrong with it.
+    Hello(Result<(Opened, Hello), AcceptError>),
+    /// Something that is not of a link.
+    Other(TcpStream, mpsc::Sender<TcpStream>),
+}
+
+/// Where connections are let in, or not.
+struct Door<M: Hosted> {
+    network: Arc<Network>,
+    inbox: mpsc::Sender<Inbound<M>>,
+    open: Crowd,
+    other: Option<mpsc::Sender<TcpStream>>,
+    notes: Notes,
+}
+
+impl<M: Hosted> Clone for Door<M> {
+    fn clone(&self) -> Self {
+        Self {
+            network: Arc::clone(&self.network),
+            inbox: self.inbox.clone(),
+            open: self.open.clone(),
+            other: self.other.clone(),
+            notes: self.notes.clone(),
+        }
+    }
+}
+
+impl<M: Hosted> Door<M> {
+    /// Waits for the first words.
+    async fn hear(&self, stream: TcpStream) -> Said {
+        match &self.other {
+            Some(other) if !handshake::is_link(&stream).await => Said::Other(stream, other.clone()),
+            _ => Said::Hello(handshake::accept(stream, &self.network).await),
+        }
+    }
+
+    /// Hands the connection on, or says why not.
+    async fn let_in(self, from: Addr, said: Said) {
+        let closed = |severity, reason| {
+            self.notes.note(severity, "link closed", Some(from), reason);
+        };
+        match said {
+            Said::Other(stream, other) => {
+                // Whoever takes them has more waiting than it can serve, or has ended.
+                if other.try_send(stream).is_err() {
+                    closed(Severity::Warn, "too many connections wait to be served".to_owned());
+                }
+            }
+            Said::Hello(Ok((opened, hello))) => {
+                let place = self.open.enter(from.ip(), MAX_LINKS_PER_ADDRESS);
+                if place.is_none() && hello.purpose != Purpose::Probe {
+                    closed(Severity::Warn, "too many connections from that address".to_owned());
+                    return;
+                }
+                let _ = self.inbox.send(Inbound::Incoming { opened, hello, place }).await;
+            }
+            Said::Hello(Err(AcceptError::Refused(refused))) => {
+                let reason = refused.words().to_owned();
+                self.notes.note(Severity::Warn, "link refused", Some(from), reason);
+            }
+            Said::Hello(Err(error)) => {
+                let severity = if error.is_silent() { Severity::Info } else { Severity::Warn };
+                closed(severity, error.to_string());
+            }
+        }
     }
 }

@@ -7,10 +7,13 @@ mod clock;
 mod crowd;
 mod disk;
 mod events;
+mod handle;
 mod host;
+mod hosted;
 mod inbox;
 mod link;
 mod listener;
+mod log;
 mod peer;
 mod queue;
 mod seed;
@@ -23,10 +26,11 @@ use rand::rngs::SysRng;
 use tokio::net::{TcpListener, TcpSocket};
 
 pub use events::{EventLog, Logged};
-pub use inbox::Received;
+pub use handle::{Handle, Node, Stopped};
 pub use listener::Port;
-pub use peer::{MemberEvents, Messages, Peer, PeerGone, PeerHandle, PeerStatus, Publisher};
-pub use seed::{Seed, SeedGone, SeedHandle, SeedStatus};
+pub(crate) use log::{Log, NodeLog};
+pub use peer::{MemberEvents, Messages, Peer, PeerHandle, PeerStatus, Publisher, Received};
+pub use seed::{Seed, SeedHandle, SeedStatus};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1_024;

@@ -1,35 +1,38 @@
 //! A peer to hold: start it, publish, receive, leave.
 
-use std::any::Any;
+use std::collections::HashMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
-use super::events::EventLog;
-use super::host::Host;
-use super::inbox::{Inbound, Inspection, Received};
+use super::handle::{Handle, Node, Stopped};
+use super::hosted::Hosted;
 use super::listener::Port;
+use super::log::HostLog;
 use crate::proto::config::PeerConfig;
-#[cfg(feature = "http")]
-use crate::proto::event::Event;
 use crate::proto::gossip::{Counters, MAX_PAYLOAD, MessageId};
 use crate::proto::kv::clock::Seen;
 use crate::proto::kv::replica::{Reply, Request};
-use crate::proto::machine::{MemberEvent, PublishError};
 use crate::proto::message::{Addr, Incarnation, Role};
 use crate::proto::order::{Order, Outcome};
 use crate::proto::peer::PeerMachine;
+use crate::proto::roles::{Delivery, MemberEvent, PeerCommand, PeerReply, PublishError};
 #[cfg(feature = "durable")]
 use crate::storage::{OpenReplica, StorageError};
 
 /// Messages that wait for a program that does not take them; further ones are counted instead.
 const WAITING: usize = 65_536;
 
-/// The peer has stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the peer has stopped")]
-pub struct PeerGone;
+/// A leave takes no longer (CONTRACT.md, section 1).
+const LEAVE_LIMIT: Duration = Duration::from_secs(2);
+
+/// A running peer.
+pub type Peer = Node<PeerMachine>;
+
+/// A peer to ask from anywhere; cheap to clone.
+pub type PeerHandle = Handle<PeerMachine>;
 
 /// How it stands with a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +64,15 @@ impl PeerStatus {
     }
 }
 
+/// What a program receives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// A message, its own ones included; each once.
+    Message(Delivery),
+    /// The program did not keep up: that many messages were left out before the next one.
+    Missed(u64),
+}
+
 /// The messages that a peer delivers.
 #[derive(Debug)]
 pub struct Messages(mpsc::Receiver<Received>);
@@ -89,9 +101,154 @@ impl MemberEvents {
     }
 }
 
+/// A program that takes messages, and how many it has missed since its last one.
+struct Subscriber {
+    to: mpsc::Sender<Received>,
+    missed: u64,
+}
+
+impl Subscriber {
+    /// Hands it a message; false if it is gone.
+    fn offer(&mut self, delivery: &Delivery) -> bool {
+        use mpsc::error::TrySendError::{Closed, Full};
+        if self.missed > 0 {
+            match self.to.try_send(Received::Missed(self.missed)) {
+                Ok(()) => self.missed = 0,
+                Err(Full(_)) => {
+                    self.missed += 1;
+                    return true;
+                }
+                Err(Closed(_)) => return false,
+            }
+        }
+        match self.to.try_send(Received::Message(delivery.clone())) {
+            Ok(()) => true,
+            Err(Full(_)) => {
+                self.missed += 1;
+                true
+            }
+            Err(Closed(_)) => false,
+        }
+    }
+}
+
+/// What is asked of a peer from within this process.
+pub enum PeerAsk {
+    /// Gossip this.
+    Publish { payload: Bytes, answer: Option<oneshot::Sender<Published>> },
+    /// Ask the store, as a client that has seen this.
+    Store { request: Request, seen: Option<Seen>, answer: oneshot::Sender<Reply> },
+    /// Something else that an operator wants.
+    Operate { order: Order, answer: oneshot::Sender<Outcome> },
+    /// Hand messages there from now on.
+    Subscribe(mpsc::Sender<Received>, oneshot::Sender<()>),
+    /// Tell membership events there from now on.
+    Watch(mpsc::UnboundedSender<MemberEvent>, oneshot::Sender<()>),
+}
+
+/// What comes of publishing.
+type Published = Result<MessageId, PublishError>;
+
+/// Who waits for answers of a peer, by the token of what was asked, and who listens.
+#[derive(Default)]
+pub struct PeerWaiting {
+    tokens_used: u64,
+    published: HashMap<u64, oneshot::Sender<Published>>,
+    stored: HashMap<u64, oneshot::Sender<Reply>>,
+    operated: HashMap<u64, oneshot::Sender<Outcome>>,
+    subscribers: Vec<Subscriber>,
+    watchers: Vec<mpsc::UnboundedSender<MemberEvent>>,
+}
+
+impl PeerWaiting {
+    fn next_token(&mut self) -> u64 {
+        self.tokens_used += 1;
+        self.tokens_used
+    }
+}
+
+/// Answers whoever waits for it in this process.
+fn answer<T>(
+    waiting: &mut HashMap<u64, oneshot::Sender<T>>,
+    log: &mut HostLog,
+    token: u64,
+    with: T,
+) {
+    if let Some(waiting) = waiting.remove(&token) {
+        log.catch_up();
+        let _ = waiting.send(with);
+    }
+}
+
+impl Hosted for PeerMachine {
+    const ROLE: Role = Role::Peer;
+    type Ask = PeerAsk;
+    type Waiting = PeerWaiting;
+
+    fn stop() -> PeerCommand {
+        PeerCommand::Leave
+    }
+
+    fn ask(waiting: &mut PeerWaiting, ask: PeerAsk) -> Option<PeerCommand> {
+        match ask {
+            PeerAsk::Publish { payload, answer } => {
+                let token = waiting.next_token();
+                if let Some(answer) = answer {
+                    waiting.published.insert(token, answer);
+                }
+                Some(PeerCommand::Publish { token, payload })
+            }
+            PeerAsk::Store { request, seen, answer } => {
+                let token = waiting.next_token();
+                waiting.stored.insert(token, answer);
+                Some(PeerCommand::Store { token, request, seen })
+            }
+            PeerAsk::Operate { order, answer } => {
+                let token = waiting.next_token();
+                waiting.operated.insert(token, answer);
+                Some(PeerCommand::Operate { token, order })
+            }
+            PeerAsk::Subscribe(to, done) => {
+                waiting.subscribers.push(Subscriber { to, missed: 0 });
+                let _ = done.send(());
+                None
+            }
+            PeerAsk::Watch(watcher, done) => {
+                waiting.watchers.push(watcher);
+                let _ = done.send(());
+                None
+            }
+        }
+    }
+
+    fn reply(waiting: &mut PeerWaiting, log: &mut HostLog, reply: PeerReply) {
+        match reply {
+            PeerReply::Published { token, result } => {
+                answer(&mut waiting.published, log, token, result);
+            }
+            PeerReply::Stored { token, reply } => answer(&mut waiting.stored, log, token, reply),
+            PeerReply::Operated { token, outcome } => {
+                answer(&mut waiting.operated, log, token, outcome);
+            }
+            PeerReply::Deliver(delivery) => {
+                if !waiting.subscribers.is_empty() {
+                    log.catch_up();
+                }
+                waiting.subscribers.retain_mut(|subscriber| subscriber.offer(&delivery));
+            }
+            PeerReply::Member(event) => {
+                if !waiting.watchers.is_empty() {
+                    log.catch_up();
+                }
+                waiting.watchers.retain(|watcher| watcher.send(event.clone()).is_ok());
+            }
+        }
+    }
+}
+
 /// Publishes at a peer from anywhere; cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Publisher(mpsc::Sender<Inbound>);
+pub struct Publisher(PeerHandle);
 
 impl Publisher {
     /// As [`Peer::publish`].
@@ -100,10 +257,9 @@ impl Publisher {
     ///
     /// If the payload is too long, or the peer is leaving or has stopped.
     pub async fn publish(&self, payload: impl Into<Bytes>) -> Result<MessageId, PublishError> {
-        let (answer, result) = oneshot::channel();
-        let publish = Inbound::Publish { payload: payload.into(), answer: Some(answer) };
-        self.0.send(publish).await.map_err(|_| PublishError::Leaving)?;
-        result.await.unwrap_or(Err(PublishError::Leaving))
+        let payload = payload.into();
+        let publish = |answer| PeerAsk::Publish { payload, answer: Some(answer) };
+        self.0.ask(publish).await.unwrap_or(Err(PublishError::Leaving))
     }
 
     /// Publishes without waiting to hear the message's identity.
@@ -117,38 +273,18 @@ impl Publisher {
         if payload.len() > MAX_PAYLOAD {
             return Err(PublishError::TooLong(payload.len()));
         }
-        let publish = Inbound::Publish { payload, answer: None };
-        self.0.try_send(publish).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => PublishError::Busy,
-            mpsc::error::TrySendError::Closed(_) => PublishError::Leaving,
+        let publish = PeerAsk::Publish { payload, answer: None };
+        self.0.try_ask(publish).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(()) => PublishError::Busy,
+            mpsc::error::TrySendError::Closed(()) => PublishError::Leaving,
         })
     }
 }
 
-/// A peer to ask from anywhere; cheap to clone.
-#[derive(Clone, Debug)]
-pub struct PeerHandle {
-    address: Addr,
-    inbox: mpsc::Sender<Inbound>,
-    #[cfg_attr(not(feature = "http"), allow(dead_code))] // who else is asked from outside?
-    log: Option<EventLog>,
-}
-
 impl PeerHandle {
-    /// Logs what happened at this peer outside its own task, for those who follow its log, too.
-    #[cfg(feature = "http")]
-    pub(crate) fn say(&self, event: &Event) {
-        EventLog::say(self.log.as_ref(), Role::Peer, self.address, event);
-    }
-
-    /// Where the peer listens.
-    pub fn address(&self) -> Addr {
-        self.address
-    }
-
     /// A handle that publishes at this peer.
     pub fn publisher(&self) -> Publisher {
-        Publisher(self.inbox.clone())
+        Publisher(self.clone())
     }
 
     /// Asks the peer's replica of the store, as a client that has seen this; nothing said is
@@ -157,11 +293,8 @@ impl PeerHandle {
     /// # Errors
     ///
     /// If the peer has stopped.
-    pub async fn store(&self, request: Request, seen: Option<Seen>) -> Result<Reply, PeerGone> {
-        let (answer, reply) = oneshot::channel();
-        let ask = Inbound::Store { request, seen, answer };
-        self.inbox.send(ask).await.map_err(|_| PeerGone)?;
-        reply.await.map_err(|_| PeerGone)
+    pub async fn store(&self, request: Request, seen: Option<Seen>) -> Result<Reply, Stopped> {
+        self.ask(|answer| PeerAsk::Store { request, seen, answer }).await
     }
 
     /// Membership events from now on.
@@ -169,11 +302,9 @@ impl PeerHandle {
     /// # Errors
     ///
     /// If the peer has stopped.
-    pub async fn member_events(&self) -> Result<MemberEvents, PeerGone> {
+    pub async fn member_events(&self) -> Result<MemberEvents, Stopped> {
         let (sender, receiver) = mpsc::unbounded_channel();
-        let (done, ready) = oneshot::channel();
-        self.inbox.send(Inbound::Watch(sender, done)).await.map_err(|_| PeerGone)?;
-        ready.await.map_err(|_| PeerGone)?;
+        self.ask(|done| PeerAsk::Watch(sender, done)).await?;
         Ok(MemberEvents(receiver))
     }
 
@@ -182,10 +313,10 @@ impl PeerHandle {
     /// # Errors
     ///
     /// If the peer has stopped.
-    pub async fn ready(&self) -> Result<(), PeerGone> {
+    pub async fn ready(&self) -> Result<(), Stopped> {
         let mut events = self.member_events().await?;
         while !self.look(PeerMachine::is_ready).await? {
-            events.next().await.ok_or(PeerGone)?;
+            events.next().await.ok_or(Stopped)?;
         }
         Ok(())
     }
@@ -195,30 +326,8 @@ impl PeerHandle {
     /// # Errors
     ///
     /// If the peer has stopped.
-    pub async fn operate(&self, order: Order) -> Result<Outcome, PeerGone> {
-        let (answer, outcome) = oneshot::channel();
-        self.inbox.send(Inbound::Operate { order, answer }).await.map_err(|_| PeerGone)?;
-        outcome.await.map_err(|_| PeerGone)
-    }
-
-    /// Looks at the machine between two inputs.
-    ///
-    /// # Errors
-    ///
-    /// If the peer has stopped.
-    pub async fn look<T: Send + 'static>(
-        &self,
-        look: impl FnOnce(&PeerMachine) -> T + Send + 'static,
-    ) -> Result<T, PeerGone> {
-        let (answer, seen) = oneshot::channel();
-        let look = move |machine: &dyn Any| {
-            if let Some(machine) = machine.downcast_ref::<PeerMachine>() {
-                let _ = answer.send(look(machine));
-            }
-        };
-        let inspect = Inbound::Inspect(Inspection(Box::new(look)));
-        self.inbox.send(inspect).await.map_err(|_| PeerGone)?;
-        seen.await.map_err(|_| PeerGone)
+    pub async fn operate(&self, order: Order) -> Result<Outcome, Stopped> {
+        self.ask(|answer| PeerAsk::Operate { order, answer }).await
     }
 
     /// How it stands with the peer right now.
@@ -226,29 +335,17 @@ impl PeerHandle {
     /// # Errors
     ///
     /// If the peer has stopped.
-    pub async fn status(&self) -> Result<PeerStatus, PeerGone> {
+    pub async fn status(&self) -> Result<PeerStatus, Stopped> {
         self.look(PeerStatus::of).await
     }
-}
-
-/// A running peer.
-#[derive(Debug)]
-pub struct Peer {
-    address: Addr,
-    inbox: mpsc::Sender<Inbound>,
-    log: Option<EventLog>,
-    task: JoinHandle<Option<String>>,
 }
 
 impl Peer {
     /// Starts a peer on the current tokio runtime. `config.me` is the address that others are
     /// told; the port's own, unless it listens on all addresses.
     pub fn start(port: impl Into<Port>, config: PeerConfig) -> Self {
-        let (address, network, port) = (config.me, config.network.clone(), port.into());
-        let log = port.log.clone();
-        let machine = PeerMachine::new(config, super::chance());
-        let (host, inbox) = Host::new(machine, port, Role::Peer, address, network);
-        Self { address, inbox, log, task: tokio::spawn(host.run()) }
+        let (me, network) = (config.me, config.network.clone());
+        Self::run(PeerMachine::new(config, super::chance()), port.into(), me, network)
     }
 
     /// Starts a peer that keeps its replica of the store on disk, and begins with what is there.
@@ -262,23 +359,12 @@ impl Peer {
         config: PeerConfig,
         mut replica: OpenReplica,
     ) -> Result<Self, StorageError> {
-        let (address, network, port) = (config.me, config.network.clone(), port.into());
-        let log = port.log.clone();
+        let (me, network) = (config.me, config.network.clone());
         let machine = PeerMachine::new(config, super::chance());
         let machine = machine.recovered(replica.take_store());
-        let (mut host, inbox) = Host::new(machine, port, Role::Peer, address, network);
-        host.keep_replica_in(replica)?;
-        Ok(Self { address, inbox, log, task: tokio::spawn(host.run()) })
-    }
-
-    /// Where it listens.
-    pub fn address(&self) -> Addr {
-        self.address
-    }
-
-    /// A handle to ask it from anywhere.
-    pub fn handle(&self) -> PeerHandle {
-        PeerHandle { address: self.address, inbox: self.inbox.clone(), log: self.log.clone() }
+        Self::run_durable(machine, port.into(), me, network, |(durable, failed)| {
+            replica.start(durable, failed)
+        })
     }
 
     /// Gossips a payload to everybody, and returns the message's identity.
@@ -292,7 +378,7 @@ impl Peer {
 
     /// A handle that publishes at this peer.
     pub fn publisher(&self) -> Publisher {
-        Publisher(self.inbox.clone())
+        self.handle().publisher()
     }
 
     /// Messages from now on.
@@ -300,12 +386,9 @@ impl Peer {
     /// # Errors
     ///
     /// If the peer has stopped.
-    pub async fn messages(&self) -> Result<Messages, PeerGone> {
+    pub async fn messages(&self) -> Result<Messages, Stopped> {
         let (sender, receiver) = mpsc::channel(WAITING);
-        let (done, ready) = oneshot::channel();
-        let subscribe = Inbound::Subscribe(sender, done);
-        self.inbox.send(subscribe).await.map_err(|_| PeerGone)?;
-        ready.await.map_err(|_| PeerGone)?;
+        self.handle().ask(|done| PeerAsk::Subscribe(sender, done)).await?;
         Ok(Messages(receiver))
     }
 
@@ -314,7 +397,7 @@ impl Peer {
     /// # Errors
     ///
     /// If the peer has stopped.
-    pub async fn events(&self) -> Result<MemberEvents, PeerGone> {
+    pub async fn events(&self) -> Result<MemberEvents, Stopped> {
         self.handle().member_events().await
     }
 
@@ -323,23 +406,15 @@ impl Peer {
     /// # Errors
     ///
     /// If the peer has stopped.
-    pub async fn status(&self) -> Result<PeerStatus, PeerGone> {
+    pub async fn status(&self) -> Result<PeerStatus, Stopped> {
         self.handle().status().await
     }
 
-    /// Leaves the network and stops; at most 2 s.
+    /// Leaves the network and stops; at most 2 s, after which it is gone whoever has heard of it.
     pub async fn leave(self) {
-        let _ = self.inbox.send(Inbound::Leave).await;
-        let _ = self.task.await;
-    }
-
-    /// Ends it at once, as a crash would: nobody is told.
-    pub fn kill(self) {
-        self.task.abort();
-    }
-
-    /// Waits until it has ended by itself, which it does only if it fails; why, if that is known.
-    pub async fn ended(&mut self) -> Option<String> {
-        (&mut self.task).await.ok().flatten()
+        let abort = self.abort_handle();
+        if timeout(LEAVE_LIMIT, self.end()).await.is_err() {
+            abort.abort();
+        }
     }
 }

@@ -35,7 +35,7 @@ pub struct Clocks {
 impl Clocks {
     /// Somebody's clock says that it is so many milliseconds after the Unix epoch; 0 if it does not
     /// say.
-    pub(crate) fn met(&mut self, turn: &mut Turn<'_>, peer: Addr, clock: u64) {
+    pub(crate) fn met<R, K>(&mut self, turn: &mut Turn<'_, R, K>, peer: Addr, clock: u64) {
         if clock > 0 {
             let (theirs, ours) = (i128::from(clock), i128::from(turn.now.millis()));
             let ahead = i64::try_from(theirs - ours).unwrap_or(i64::MAX);
@@ -44,7 +44,7 @@ impl Clocks {
     }
 
     /// Somebody's clock is found to be ahead of ours by so many milliseconds.
-    pub(crate) fn found(&mut self, turn: &mut Turn<'_>, peer: Addr, ahead: i64) {
+    pub(crate) fn found<R, K>(&mut self, turn: &mut Turn<'_, R, K>, peer: Addr, ahead: i64) {
         if Duration::from_millis(ahead.unsigned_abs()) < TOLERATED {
             self.offsets.remove(&peer);
             return;
@@ -100,7 +100,7 @@ mod tests {
         let peer: Addr = ([127, 0, 0, 1], 6000).into();
         let start = Time::from_millis(1_800_000_000_000);
         let mut clocks = Clocks::default();
-        let mut lines = Vec::new();
+        let mut lines: Vec<crate::proto::machine::Effect<(), ()>> = Vec::new();
         for minute in 0..=120_u64 {
             let now = start + Duration::from_secs(minute * 60);
             let turn = &mut Turn { now, effects: &mut lines };
@@ -115,7 +115,8 @@ mod tests {
     #[test]
     fn strangers_with_wrong_clocks_fill_neither_the_log_nor_memory() {
         let now = Time::from_millis(1_800_000_000_000);
-        let (mut clocks, mut lines) = (Clocks::default(), Vec::new());
+        let mut clocks = Clocks::default();
+        let mut lines: Vec<crate::proto::machine::Effect<(), ()>> = Vec::new();
         let turn = &mut Turn { now, effects: &mut lines };
         for port in 1..=u16::MAX {
             clocks.met(turn, ([127, 0, 0, 1], port).into(), u64::MAX);

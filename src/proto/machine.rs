@@ -9,25 +9,16 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use super::event::Event;
-use super::gossip::MessageId;
-use super::kv::clock::Seen;
-use super::kv::request::{Reply, Request, StoreChange};
-use super::message::{
-    Addr, Answer, Gossip, Hello, Incarnation, Message, Refusal, Standing, Welcome,
-};
-use super::order::{Order, Outcome};
-use super::registry::Record;
+use super::message::{Addr, Answer, Hello, Message, Refusal, Welcome};
 use super::time::Time;
 
 /// A connection, by number.
 pub type Conn = u64;
 
-/// What a machine is told.
+/// What a machine is told; `C` is what it can be asked ([`Machine::Command`]).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Input {
+pub enum Input<C> {
     /// The first input of a life: the process listens.
     Start,
     /// Somebody opened a connection and said hello. The host has already checked that network
@@ -82,7 +73,7 @@ pub enum Input {
         batch: u64,
     },
     /// The embedding program or the operator wants something.
-    Command(Command),
+    Command(C),
 }
 
 /// Changes to keep, and their number.
@@ -104,39 +95,10 @@ pub enum OpenError {
     Local,
 }
 
-/// What the operator or the embedding program asks of a machine.
+/// What a machine wants done; `R` is what it answers ([`Machine::Reply`]), `K` what it keeps
+/// ([`Machine::Change`]).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Command {
-    /// Gossip a payload; answered with [`Effect::Published`].
-    Publish {
-        /// Brought back by the answer.
-        token: u64,
-        /// What to say.
-        payload: Bytes,
-    },
-    /// Ask the store for something; answered with [`Effect::Stored`].
-    Store {
-        /// Brought back by the answer.
-        token: u64,
-        /// What.
-        request: Request,
-        /// What the client has seen; nothing said is whatever this replica has.
-        seen: Option<Seen>,
-    },
-    /// Anything else that an operator wants; answered with [`Effect::Operated`].
-    Operate {
-        /// Brought back by the answer.
-        token: u64,
-        /// What.
-        order: Order,
-    },
-    /// Leave the network and stop; ends in [`Effect::Stopped`].
-    Leave,
-}
-
-/// What a machine wants done.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Effect {
+pub enum Effect<R, K> {
     /// Open a connection and say hello; answered with `Opened` or `OpenFailed`.
     Open {
         /// Its number; even.
@@ -180,117 +142,35 @@ pub enum Effect {
         /// Brought back by `Persisted`; ascending.
         batch: u64,
         /// What to keep, in order.
-        changes: Vec<Keep>,
+        changes: Vec<K>,
     },
-    /// Make changes of the store durable, then say `Persisted`.
-    PersistStore {
-        /// Brought back by `Persisted`; ascending.
-        batch: u64,
-        /// What to keep, in order.
-        changes: Vec<StoreChange>,
-    },
-    /// Answer to [`Command::Store`].
-    Stored {
-        /// From the command.
-        token: u64,
-        /// The answer.
-        reply: Reply,
-    },
+    /// Something for whoever runs or asks the machine.
+    Reply(R),
     /// Something to log.
     Log(Event),
-    /// A gossip message for the application; each once in a life.
-    Deliver(Delivery),
-    /// Membership or neighbourhood changed.
-    Member(MemberEvent),
-    /// Answer to [`Command::Publish`].
-    Published {
-        /// From the command.
-        token: u64,
-        /// The message's identity, or why not.
-        result: Result<MessageId, PublishError>,
-    },
-    /// Answer to [`Command::Operate`].
-    Operated {
-        /// From the command.
-        token: u64,
-        /// What came of it.
-        outcome: Outcome,
-    },
     /// The machine has nothing more to do: the process may end.
     Stopped,
 }
 
-/// One change of a seed's durable state.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Keep {
-    /// A record, unless what is kept of the peer wins over it ([`Registry::merge`]).
-    ///
-    /// [`Registry::merge`]: super::registry::Registry::merge
-    Record(Addr, Record),
-    /// Nothing more of that peer, unless it is known in a later incarnation.
-    Forget(Addr, Incarnation),
-    /// How far the seed can be relied on.
-    Standing(Standing),
-    /// Marks of a founding that the registry goes back to, beside those kept.
-    Founders(Vec<u64>),
-    /// A copy of all that is kept, under a name with this number: the network was founded anew
-    /// without it.
-    SetAside(u64),
-}
-
-/// Why a payload could not be published.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
-pub enum PublishError {
-    /// Longer than a message may be.
-    #[error("payload of {0} bytes is over the limit of {limit}", limit = super::gossip::MAX_PAYLOAD)]
-    TooLong(usize),
-    /// The peer is leaving.
-    #[error("the peer is leaving the network")]
-    Leaving,
-    /// Too much waits to be published already.
-    #[error("the peer is busy; try again")]
-    Busy,
-}
-
-/// A gossip message handed to the application.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Delivery {
-    /// SHA-256 over origin, life, number, time and payload.
-    pub id: MessageId,
-    /// The message.
-    pub gossip: Gossip,
-    /// The neighbour that brought it; none for the peer's own.
-    pub from: Option<Addr>,
-}
-
-/// What an embedding program hears of the network.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum MemberEvent {
-    /// A quorum of seeds has this peer in its registry; without seeds, its replica has what an
-    /// existing one had.
-    Registered,
-    /// A member joined, or came back in a later incarnation.
-    Joined(Addr, Incarnation),
-    /// A member left by its own will.
-    Left(Addr),
-    /// The seeds committed a member dead.
-    Dead(Addr),
-    /// No quorum of seeds knows this member any more: they lost what they knew.
-    Forgotten(Addr),
-    /// This peer suspects a member.
-    Suspected(Addr),
-    /// A suspected member turned out to be alive.
-    Refuted(Addr),
-    /// A link is up.
-    NeighbourUp(Addr),
-    /// A link is down.
-    NeighbourDown(Addr),
-}
+/// The effects that a machine has.
+pub type EffectOf<M> = Effect<<M as Machine>::Reply, <M as Machine>::Change>;
 
 /// What both state machines are to those who run them: the tokio host and the simulator.
 pub trait Machine {
+    /// What it can be asked.
+    type Command;
+    /// What it answers, and tells without being asked.
+    type Reply;
+    /// What it keeps on disk.
+    type Change;
+
     /// Takes one input at a time, and adds what is to be done to `effects`.
-    fn handle(&mut self, now: Time, input: Input, effects: &mut Vec<Effect>);
+    fn handle(
+        &mut self,
+        now: Time,
+        input: Input<Self::Command>,
+        effects: &mut Vec<Effect<Self::Reply, Self::Change>>,
+    );
 
     /// When the machine wants [`Input::Tick`] at the latest; asked again after every input.
     fn wake_at(&self) -> Option<Time>;

@@ -16,6 +16,7 @@ pub mod order;
 pub mod peer;
 pub mod registry;
 mod repeats;
+pub mod roles;
 pub mod seed;
 pub mod time;
 pub mod timers;

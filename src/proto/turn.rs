@@ -1,20 +1,30 @@
 //! One turn of a machine: the time, and the effects gathered so far.
 
+use std::convert::Infallible;
+use std::time::Duration;
+
 use super::event::{Event, Severity};
 use super::gossip::MessageId;
 use super::kv::request::{Reply, StoreChange};
-use super::machine::{Conn, Delivery, Effect, Keep, MemberEvent, PublishError};
+use super::machine::{Conn, Effect};
 use super::message::{Addr, Answer, Hello, Message, Refusal, Refused, Welcome};
 use super::order::Outcome;
+use super::roles::{Delivery, Keep, MemberEvent, PeerReply, PublishError};
 use super::time::Time;
-use std::time::Duration;
 
-pub(crate) struct Turn<'a> {
+/// A turn of a machine that answers `R` and keeps `K`.
+pub(crate) struct Turn<'a, R, K> {
     pub now: Time,
-    pub effects: &'a mut Vec<Effect>,
+    pub effects: &'a mut Vec<Effect<R, K>>,
 }
 
-impl Turn<'_> {
+/// A turn of a peer.
+pub(crate) type PeerTurn<'a> = Turn<'a, PeerReply, StoreChange>;
+
+/// A turn of a seed, which answers over its links alone.
+pub(crate) type SeedTurn<'a> = Turn<'a, Infallible, Keep>;
+
+impl<R, K> Turn<'_, R, K> {
     pub fn send(&mut self, conn: Conn, message: impl Into<Message>) {
         self.effects.push(Effect::Send { conn, message: message.into() });
     }
@@ -53,39 +63,9 @@ impl Turn<'_> {
         self.effects.push(Effect::Answer { conn, answer });
     }
 
-    /// Asks for changes of a seed to be made durable; `Input::Persisted` brings the batch back.
-    pub fn persist(&mut self, batch: u64, changes: Vec<Keep>) {
+    /// Asks for changes to be made durable; `Input::Persisted` brings the batch back.
+    pub fn persist(&mut self, batch: u64, changes: Vec<K>) {
         self.effects.push(Effect::Persist { batch, changes });
-    }
-
-    /// The same for changes of a peer's store.
-    pub fn persist_store(&mut self, batch: u64, changes: Vec<StoreChange>) {
-        self.effects.push(Effect::PersistStore { batch, changes });
-    }
-
-    /// Answers a request to the store.
-    pub fn stored(&mut self, token: u64, reply: Reply) {
-        self.effects.push(Effect::Stored { token, reply });
-    }
-
-    /// Answers a wish to publish.
-    pub fn published(&mut self, token: u64, result: Result<MessageId, PublishError>) {
-        self.effects.push(Effect::Published { token, result });
-    }
-
-    /// Answers an order.
-    pub fn operated(&mut self, token: u64, outcome: Outcome) {
-        self.effects.push(Effect::Operated { token, outcome });
-    }
-
-    /// Hands a gossip message to the application.
-    pub fn deliver(&mut self, delivery: Delivery) {
-        self.effects.push(Effect::Deliver(delivery));
-    }
-
-    /// Tells the application of a change of the membership or the neighbourhood.
-    pub fn member(&mut self, event: MemberEvent) {
-        self.effects.push(Effect::Member(event));
     }
 
     /// The machine has nothing more to do.
@@ -104,5 +84,36 @@ impl Turn<'_> {
         keys: Vec<(&'static str, String)>,
     ) {
         self.log(Event::Note { severity, what, keys });
+    }
+}
+
+impl PeerTurn<'_> {
+    fn reply(&mut self, reply: PeerReply) {
+        self.effects.push(Effect::Reply(reply));
+    }
+
+    /// Answers a request to the store.
+    pub fn stored(&mut self, token: u64, reply: Reply) {
+        self.reply(PeerReply::Stored { token, reply });
+    }
+
+    /// Answers a wish to publish.
+    pub fn published(&mut self, token: u64, result: Result<MessageId, PublishError>) {
+        self.reply(PeerReply::Published { token, result });
+    }
+
+    /// Answers an order.
+    pub fn operated(&mut self, token: u64, outcome: Outcome) {
+        self.reply(PeerReply::Operated { token, outcome });
+    }
+
+    /// Hands a gossip message to the application.
+    pub fn deliver(&mut self, delivery: Delivery) {
+        self.reply(PeerReply::Deliver(delivery));
+    }
+
+    /// Tells the application of a change of the membership or the neighbourhood.
+    pub fn member(&mut self, event: MemberEvent) {
+        self.reply(PeerReply::Member(event));
     }
 }

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
 use super::{META, StorageError, VERSION_KEY, Writer, open, trouble};
-use crate::proto::machine::{Batch, Keep};
+use crate::proto::machine::Batch;
 use crate::proto::message::{Addr, Standing};
 use crate::proto::registry::{Record, Status};
+use crate::proto::roles::Keep;
 
 /// Name of the file in the data directory.
 const FILE: &str = "registry.redb";

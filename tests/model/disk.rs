@@ -5,9 +5,9 @@
 
 use std::collections::VecDeque;
 
-use rumormill::proto::machine::Keep;
 use rumormill::proto::message::{Addr, Standing};
 use rumormill::proto::registry::{Record, Registry, Status};
+use rumormill::proto::roles::Keep;
 
 /// The disk of one seed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]

@@ -11,14 +11,18 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 use rumormill::proto::config::{Flaw, Network, PeerConfig};
 use rumormill::proto::gossip::{MessageId, message_id};
-use rumormill::proto::machine::{Command, Conn, Effect, Input, Machine, OpenError};
+use rumormill::proto::machine::{self, Conn, EffectOf, Machine, OpenError};
 use rumormill::proto::message::{Addr, Answer, Broadcast, Message, Role, ToPeer, ToSeed, Welcome};
 use rumormill::proto::peer::PeerMachine;
 use rumormill::proto::registry::{Record, Status};
+use rumormill::proto::roles::PeerCommand;
 use rumormill::proto::time::Time;
 use stateright::{Checker, HasDiscoveries, Model, Property};
 
 use super::scenario::depth;
+
+type Input = machine::Input<PeerCommand>;
+type Effect = EffectOf<PeerMachine>;
 
 const NOW: Time = Time::from_millis(1_795_206_851_000);
 const PEERS: usize = 3;
@@ -179,15 +183,7 @@ impl Circle {
                     todo.push_back((other, Input::Closed { conn }));
                 }
             }
-            Effect::Persist { .. }
-            | Effect::PersistStore { .. }
-            | Effect::Stored { .. }
-            | Effect::Operated { .. }
-            | Effect::Log(_)
-            | Effect::Deliver(_)
-            | Effect::Member(_)
-            | Effect::Published { .. }
-            | Effect::Stopped => {}
+            Effect::Persist { .. } | Effect::Log(_) | Effect::Reply(_) | Effect::Stopped => {}
         }
     }
 
@@ -250,7 +246,7 @@ impl Model for Gossip {
             Action::Publish { peer } => {
                 circle.published += 1;
                 let payload = Bytes::from_static(b"rumor");
-                let publish = Command::Publish { token: 0, payload };
+                let publish = PeerCommand::Publish { token: 0, payload };
                 self.give(&mut circle, peer, Input::Command(publish));
             }
             Action::Deliver { to } => self.deliver(&mut circle, to),

@@ -11,14 +11,18 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use rumormill::proto::config::{Flaw, Network, SeedConfig};
-use rumormill::proto::machine::{Conn, Input, Keep};
+use rumormill::proto::machine::{self, Conn};
 use rumormill::proto::message::{Addr, Incarnation, Standing};
 use rumormill::proto::registry::{Record, Registry, Status};
+use rumormill::proto::roles::{Keep, SeedCommand};
 use rumormill::proto::seed::SeedMachine;
 use rumormill::proto::time::Time;
 
 use super::disk::Disk;
 use super::scenario::{PEERS, SEEDS};
+
+/// What a seed is told.
+pub type Input = machine::Input<SeedCommand>;
 
 /// When every model begins: some day in 2026.
 const BEGINNING: Time = Time::from_millis(1_795_206_851_000);

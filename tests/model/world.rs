@@ -9,14 +9,17 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use rumormill::proto::event::Event;
-use rumormill::proto::machine::{Conn, Effect, Input, Machine, OpenError};
+use rumormill::proto::machine::{Conn, EffectOf, Machine, OpenError};
 use rumormill::proto::message::{Answer, Hello, Incarnation, Message, Role, ToSeed, Welcome};
+use rumormill::proto::seed::SeedMachine;
 use rumormill::proto::time::Time;
 
 use super::history::Entry;
 use super::ledger::{Ledger, Sight};
 use super::scenario::{FAULTS, PEERS, SEEDS, Scenario};
-use super::seat::{Seat, network, peer_addr, peer_at, seed_addr, seed_at};
+use super::seat::{Input, Seat, network, peer_addr, peer_at, seed_addr, seed_at};
+
+type Effect = EffectOf<SeedMachine>;
 
 /// A connection between two seeds, by who dialled and who was called. A seed speaks only on those
 /// that it was called on, so messages go to the one who dialled.
@@ -195,15 +198,8 @@ impl World {
                 }
             }
             Effect::Log(event) => self.hear_log(place, &event, sight),
-            Effect::PersistStore { .. }
-            | Effect::Stored { .. }
-            | Effect::Operated { .. }
-            | Effect::Stopped
-            | Effect::Deliver(_)
-            | Effect::Member(_)
-            | Effect::Published { .. } => {
-                return false;
-            }
+            Effect::Reply(never) => match never {},
+            Effect::Stopped => return false,
         }
         true
     }

@@ -12,14 +12,24 @@ use std::time::Duration;
 use rumormill::proto::event::Event;
 use rumormill::proto::gossip::{MessageId, message_id};
 use rumormill::proto::kv::clock::Clock;
-use rumormill::proto::machine::{Conn, Delivery, Effect, Input, MemberEvent, OpenError};
+use rumormill::proto::kv::replica::StoreChange;
+use rumormill::proto::machine::{Conn, OpenError};
 use rumormill::proto::message::{Addr, Broadcast, ChangeKind, Incarnation, Message, Standing};
+use rumormill::proto::roles::{Delivery, MemberEvent, PeerReply};
 use rumormill::proto::time::Time;
 
 use super::disk::{Disk, SeedState};
-use super::node::{Node, NodeId};
+use super::node::{Change, Effect, Input, Node, NodeId};
 use super::stores::Stores;
 use super::tally::Tally;
+
+/// What a change does to the store, if it is one of the store.
+fn write_of(change: &Change) -> Option<StoreChange> {
+    match change {
+        Change::Store(change) => Some(change.clone()),
+        Change::Registry(_) => None,
+    }
+}
 
 /// Something that must never be.
 #[derive(Clone, Debug)]
@@ -197,26 +207,29 @@ impl Checks {
                     self.dials.insert((id, *conn), *to);
                 }
                 Effect::Log(event) => self.logs(now, id, node, event, tally),
-                Effect::Deliver(delivery) => self.delivers(now, id, node, delivery, tally),
-                Effect::Member(MemberEvent::Registered) => {
+                Effect::Reply(PeerReply::Deliver(delivery)) => {
+                    self.delivers(now, id, node, delivery, tally)
+                }
+                Effect::Reply(PeerReply::Member(MemberEvent::Registered)) => {
                     self.registered.entry((id, node.life)).or_insert(now);
                     let incarnation = node.incarnation().unwrap_or_default();
                     self.answered.insert(node.addr, incarnation);
                 }
-                Effect::Member(MemberEvent::Dead(peer)) => {
+                Effect::Reply(PeerReply::Member(MemberEvent::Dead(peer))) => {
                     let is_calm = self.calm_since.is_some_and(|since| now > since + AFTERMATH);
                     if is_calm && self.open && self.running.contains_key(peer) {
                         let what = format!("drops {peer}, which runs and can be reached");
                         self.violate(4, node.addr, what);
                     }
                 }
-                Effect::PersistStore { changes, .. } => {
+                Effect::Persist { changes, .. } => {
+                    let writes: Vec<StoreChange> = changes.iter().filter_map(write_of).collect();
                     let store = node.peer().map(|peer| peer.replica().store());
-                    if let Some(what) = store.and_then(|store| self.stores.keeps(store, changes)) {
+                    if let Some(what) = store.and_then(|store| self.stores.keeps(store, &writes)) {
                         self.violate(7, node.addr, what);
                     }
                 }
-                Effect::Stored { token, reply } => {
+                Effect::Reply(PeerReply::Stored { token, reply }) => {
                     if let (Some(peer), Some(disk)) = (node.peer(), disk) {
                         let store = peer.replica().store();
                         let wrong = self.stores.answers(*token, reply, store, disk);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rand::RngExt;
 use rumormill::proto::config::{Flaw, Membership, Network, PeerConfig};
-use rumormill::proto::machine::Command;
+use rumormill::proto::roles::PeerCommand;
 
 use super::chaos::{brisk, for_all, numbers, peer_addr, with_seeds};
 use super::node::{Kind, NodeId};
@@ -60,7 +60,7 @@ fn network(number: u64, open: bool) -> (World, Vec<NodeId>) {
 
 fn publish(world: &mut World, id: NodeId, token: u64) {
     let payload = Bytes::from(format!("said {token}"));
-    world.command(id, Command::Publish { token, payload });
+    world.command(id, PeerCommand::Publish { token, payload });
 }
 
 /// How often each payload was delivered at each peer.

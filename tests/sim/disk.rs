@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 
 use rand::RngExt;
 use rand::rngs::SmallRng;
-use rumormill::proto::machine::Keep;
 use rumormill::proto::message::{Addr, Standing};
 use rumormill::proto::registry::{Record, Registry, Status};
+use rumormill::proto::roles::Keep;
 use rumormill::proto::time::Time;
 
 /// What a disk holds, and what a change of it is.

@@ -4,16 +4,17 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rumormill::proto::config::{Flaw, Network};
-use rumormill::proto::machine::{Conn, Effect, Input, Machine};
+use rumormill::proto::machine::{Conn, Machine};
 use rumormill::proto::message::{
     Addr, Answer, ChangeKind, Detection, Incarnation, Message, Parting, Purpose, Refusal, Refused,
     Role, ToPeer, ToSeed, Welcome,
 };
 use rumormill::proto::registry::{Record, Status};
+use rumormill::proto::roles::{PeerCommand, PeerReply};
 use rumormill::proto::time::Time;
 
 use super::chaos::{Outcome, brisk, finish, peer_addr, with_seeds};
-use super::node::Kind;
+use super::node::{Change, Effect, Input, Kind};
 use super::world::World;
 
 /// How often a liar repeats its lies.
@@ -140,6 +141,10 @@ impl Liar {
 }
 
 impl Machine for Liar {
+    type Command = PeerCommand;
+    type Reply = PeerReply;
+    type Change = Change;
+
     fn handle(&mut self, now: Time, input: Input, effects: &mut Vec<Effect>) {
         match input {
             Input::Start => {

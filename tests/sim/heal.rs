@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use rumormill::proto::config::{Flaw, PeerConfig};
 use rumormill::proto::gossip::MessageId;
-use rumormill::proto::machine::Command;
 use rumormill::proto::message::Addr;
+use rumormill::proto::roles::PeerCommand;
 
 use super::chaos::{for_all, numbers, with_seeds};
 use super::node::{Kind, NodeId};
@@ -43,7 +43,7 @@ fn network(number: u64, peers: usize) -> (World, Vec<NodeId>, Vec<NodeId>) {
 
 fn publish(world: &mut World, id: NodeId, token: u64) {
     let payload = Bytes::from(format!("message {token}"));
-    world.command(id, Command::Publish { token, payload });
+    world.command(id, PeerCommand::Publish { token, payload });
 }
 
 /// What a peer holds.

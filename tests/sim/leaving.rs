@@ -7,8 +7,8 @@ use rumormill::proto::config::{Flaw, Membership, Network, PeerConfig};
 use rumormill::proto::kv::replica::Request;
 use rumormill::proto::kv::store::Store;
 use rumormill::proto::kv::value::Value;
-use rumormill::proto::machine::Command;
 use rumormill::proto::registry::Status;
+use rumormill::proto::roles::PeerCommand;
 
 use super::chaos::{brisk, for_all, numbers, peer_addr, with_seeds};
 use super::node::{Kind, NodeId};
@@ -37,7 +37,7 @@ fn stops_young(number: u64) -> Option<Status> {
     world.start(ids[4]);
     let young = world.rng.random_range(0..200);
     world.run_for(ms(young));
-    world.command(ids[4], Command::Leave);
+    world.command(ids[4], PeerCommand::Leave);
     world.run_for(ms(2_000));
     assert!(!world.nodes[ids[4]].is_up(), "number {number}: it still runs after 2 s");
     seeds.iter().for_each(|seed| world.resume(*seed));
@@ -111,10 +111,10 @@ fn writes_and_leaves(number: u64) {
     }
     hangs.iter().for_each(|id| world.hang(*id));
     let request = Request::Put("last".into(), Value::new(&number.into()).unwrap());
-    world.command(goes, Command::Store { token: 1, request, seen: None });
+    world.command(goes, PeerCommand::Store { token: 1, request, seen: None });
     world.run_for(ms(20));
     assert_eq!(store(&world, goes).get("last").len(), 1, "number {number}: it was written");
-    world.command(goes, Command::Leave);
+    world.command(goes, PeerCommand::Leave);
     world.run_for(ms(3_000));
     assert!(!world.nodes[goes].is_up(), "number {number}");
     world.run_for(ms(5_000));

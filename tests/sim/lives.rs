@@ -9,7 +9,7 @@ use rumormill::proto::kv::clock::Clock;
 use rumormill::proto::kv::replica::Request;
 use rumormill::proto::kv::store::Store;
 use rumormill::proto::kv::value::Value;
-use rumormill::proto::machine::Command;
+use rumormill::proto::roles::PeerCommand;
 
 use super::chaos::{brisk, for_all, from_env, numbers, peer_addr};
 use super::check::Checks;
@@ -67,7 +67,7 @@ fn next_life(world: &mut World, id: NodeId, life: u64) {
         };
         checks.stores.asks(life, key.clone(), None);
     }
-    world.command(id, Command::Store { token: life, request, seen: None });
+    world.command(id, PeerCommand::Store { token: life, request, seen: None });
 }
 
 /// So many lives; the last peer with a disk is away for a third of them. Returns the most names that

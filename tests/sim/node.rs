@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use rumormill::proto::config::{PeerConfig, SeedConfig};
-use rumormill::proto::machine::{Conn, Effect, Input, Machine};
+use rumormill::proto::kv::replica::StoreChange;
+use rumormill::proto::machine::{self, Conn, Machine};
 use rumormill::proto::message::{Addr, Incarnation};
 use rumormill::proto::peer::PeerMachine;
+use rumormill::proto::roles::{Keep, PeerCommand, PeerReply, SeedCommand};
 use rumormill::proto::seed::SeedMachine;
 use rumormill::proto::time::Time;
 
@@ -17,19 +19,89 @@ pub fn seed_addr(place: u8) -> Addr {
     ([10, 0, 0, place + 1], 5000).into()
 }
 
+/// What the world tells any node: a seed can only be asked to stop.
+pub type Input = machine::Input<PeerCommand>;
+
+/// What any node wants done: a seed has nothing to reply.
+pub type Effect = machine::Effect<PeerReply, Change>;
+
+/// What any node keeps.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Change {
+    Registry(Keep),
+    Store(StoreChange),
+}
+
+/// A process that is none of ours: a liar, written for one test.
+pub type Script = dyn Machine<Command = PeerCommand, Reply = PeerReply, Change = Change>;
+
 /// What runs on a node.
 pub enum Body {
     Seed(Box<SeedMachine>),
     Peer(Box<PeerMachine>),
-    /// A process that is none of ours: a liar, written for one test.
-    Script(Box<dyn Machine>),
+    Script(Box<Script>),
+}
+
+/// An input of any node as one of a seed; none if a seed has no such input.
+fn to_seed(input: Input) -> Option<machine::Input<SeedCommand>> {
+    Some(match input {
+        Input::Command(PeerCommand::Leave) => machine::Input::Command(SeedCommand::Stop),
+        Input::Command(_) => return None,
+        Input::Start => machine::Input::Start,
+        Input::Incoming { conn, hello } => machine::Input::Incoming { conn, hello },
+        Input::Opened { conn, welcome } => machine::Input::Opened { conn, welcome },
+        Input::OpenFailed { conn, error } => machine::Input::OpenFailed { conn, error },
+        Input::Received { conn, message } => machine::Input::Received { conn, message },
+        Input::Closed { conn } => machine::Input::Closed { conn },
+        Input::Congested { conn } => machine::Input::Congested { conn },
+        Input::Relieved { conn } => machine::Input::Relieved { conn },
+        Input::Tick => machine::Input::Tick,
+        Input::Persisted { batch } => machine::Input::Persisted { batch },
+    })
+}
+
+/// An effect of one role as one of any node.
+fn of_any<R, K>(
+    effect: machine::Effect<R, K>,
+    reply: impl Fn(R) -> PeerReply,
+    change: impl Fn(K) -> Change,
+) -> Effect {
+    use machine::Effect as Of;
+    match effect {
+        Of::Open { conn, to, hello, within } => Effect::Open { conn, to, hello, within },
+        Of::Answer { conn, answer } => Effect::Answer { conn, answer },
+        Of::Send { conn, message } => Effect::Send { conn, message },
+        Of::SendMany { conns, message } => Effect::SendMany { conns, message },
+        Of::Close { conn } => Effect::Close { conn },
+        Of::Persist { batch, changes } => {
+            Effect::Persist { batch, changes: changes.into_iter().map(change).collect() }
+        }
+        Of::Reply(of) => Effect::Reply(reply(of)),
+        Of::Log(event) => Effect::Log(event),
+        Of::Stopped => Effect::Stopped,
+    }
 }
 
 impl Machine for Body {
+    type Command = PeerCommand;
+    type Reply = PeerReply;
+    type Change = Change;
+
     fn handle(&mut self, now: Time, input: Input, effects: &mut Vec<Effect>) {
         match self {
-            Body::Seed(machine) => machine.handle(now, input, effects),
-            Body::Peer(machine) => machine.handle(now, input, effects),
+            Body::Seed(machine) => {
+                let Some(input) = to_seed(input) else { return };
+                let mut own = Vec::new();
+                machine.handle(now, input, &mut own);
+                let of_seed = |effect| of_any(effect, |never| match never {}, Change::Registry);
+                effects.extend(own.into_iter().map(of_seed));
+            }
+            Body::Peer(machine) => {
+                let mut own = Vec::new();
+                machine.handle(now, input, &mut own);
+                let of_peer = |effect| of_any(effect, |reply| reply, Change::Store);
+                effects.extend(own.into_iter().map(of_peer));
+            }
             Body::Script(machine) => machine.handle(now, input, effects),
         }
     }

@@ -5,17 +5,18 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use rumormill::proto::config::{Membership, Network, PeerConfig};
-use rumormill::proto::machine::{Command, Conn, Effect, Input, Machine};
+use rumormill::proto::machine::{Conn, Machine};
 use rumormill::proto::message::{
     Addr, Answer, Detection, Incarnation, Members, Message, Purpose, Role, Welcome,
 };
 use rumormill::proto::order::Order;
 use rumormill::proto::registry::{Record, Status};
+use rumormill::proto::roles::{PeerCommand, PeerReply};
 use rumormill::proto::time::Time;
 
 use super::chaos::{brisk, for_all, peer_addr};
 use super::check::Checks;
-use super::node::{Kind, NodeId};
+use super::node::{Change, Effect, Input, Kind, NodeId};
 use super::world::World;
 
 const fn secs(seconds: u64) -> Duration {
@@ -122,6 +123,10 @@ impl Slanderer {
 }
 
 impl Machine for Slanderer {
+    type Command = PeerCommand;
+    type Reply = PeerReply;
+    type Change = Change;
+
     fn handle(&mut self, now: Time, input: Input, effects: &mut Vec<Effect>) {
         match input {
             Input::Start => {
@@ -230,7 +235,7 @@ fn an_operator_removes_and_lets_in_from_anywhere() {
     for_all(0..20, |number| {
         let (mut world, ids) = network(number, 6);
         let order = |world: &mut World, at: usize, order| {
-            world.command(ids[at], Command::Operate { token: 1, order });
+            world.command(ids[at], PeerCommand::Operate { token: 1, order });
         };
         order(&mut world, 1, Order::Remove(peer_addr(4)));
         world.run_for(secs(20));

@@ -14,8 +14,8 @@ use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use rumormill::proto::kv::replica::Request;
 use rumormill::proto::kv::value::Value;
-use rumormill::proto::machine::Command;
 use rumormill::proto::message::Standing;
+use rumormill::proto::roles::PeerCommand;
 use rumormill::proto::time::Time;
 
 use super::node::{NodeId, State};
@@ -207,7 +207,7 @@ impl Trouble {
                 let Some(id) = self.a_spare_peer(world) else { return };
                 self.leaving.insert(id);
                 world.tally.one("leaves asked for");
-                world.command(id, Command::Leave);
+                world.command(id, PeerCommand::Leave);
                 if self.rng.random_bool(0.4) {
                     self.later(world, 3_000..9_000, Undo::Start(id));
                 }
@@ -254,7 +254,7 @@ impl Trouble {
     fn publish(&mut self, world: &mut World, id: NodeId) {
         self.tokens += 1;
         let payload = Bytes::from(format!("payload {}", self.tokens));
-        world.command(id, Command::Publish { token: self.tokens, payload });
+        world.command(id, PeerCommand::Publish { token: self.tokens, payload });
     }
 
     /// A client reads or writes somewhere, mostly with what it has seen elsewhere.
@@ -281,7 +281,7 @@ impl Trouble {
         if let Some(checks) = &mut world.checks {
             checks.stores.asks(token, key, seen.is_some().then_some(before));
         }
-        world.command(id, Command::Store { token, request, seen });
+        world.command(id, PeerCommand::Store { token, request, seen });
     }
 
     fn change_weather(&mut self, world: &mut World) {

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use rand::RngExt;
 use rumormill::proto::config::{Flaw, PeerConfig};
-use rumormill::proto::machine::{Command, Conn, Effect, Input, Machine};
+use rumormill::proto::machine::{Conn, Machine};
 use rumormill::proto::message::{Addr, Answer, Message, Purpose, Role, ToPeer, ToSeed, Welcome};
 use rumormill::proto::registry::{Record, Status};
+use rumormill::proto::roles::{PeerCommand, PeerReply};
 use rumormill::proto::time::Time;
 
 use super::chaos::{brisk, for_all, numbers, peer_addr, with_seeds};
-use super::node::{Kind, NodeId, seed_addr};
+use super::node::{Change, Effect, Input, Kind, NodeId, seed_addr};
 use super::settle::lists;
 use super::world::World;
 
@@ -57,7 +58,7 @@ fn agrees_after(number: u64) -> Duration {
             match world.rng.random_range(0..3) {
                 0 if world.peers_up().len() > 2 => world.crash(id),
                 1 if world.peers_up().len() > 2 && world.nodes[id].is_up() => {
-                    world.command(id, Command::Leave);
+                    world.command(id, PeerCommand::Leave);
                 }
                 _ => world.start(id),
             }
@@ -107,6 +108,10 @@ fn ghost(place: u8, status: Status, now: Time) -> (Addr, Record) {
 }
 
 impl Machine for Impostor {
+    type Command = PeerCommand;
+    type Reply = PeerReply;
+    type Change = Change;
+
     fn handle(&mut self, now: Time, input: Input, effects: &mut Vec<Effect>) {
         match input {
             Input::Incoming { conn, hello } => {

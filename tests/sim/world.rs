@@ -6,15 +6,16 @@ use std::time::Duration;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use rumormill::proto::kv::clock::Seen;
-use rumormill::proto::machine::{Command, Conn, Effect, Input, Machine};
+use rumormill::proto::machine::{Conn, Machine};
 use rumormill::proto::message::{Addr, Answer, Hello, Message};
 use rumormill::proto::peer::PeerMachine;
+use rumormill::proto::roles::{PeerCommand, PeerReply};
 use rumormill::proto::seed::SeedMachine;
 use rumormill::proto::time::Time;
 
 use super::check::Checks;
 use super::disk::{Disk, SeedState};
-use super::node::{Body, Kind, Node, NodeId, State};
+use super::node::{Body, Change, Effect, Input, Kind, Node, NodeId, Script, State};
 use super::stores::Shelf;
 use super::tally::Tally;
 use super::trace::Trace;
@@ -110,7 +111,7 @@ impl World {
     }
 
     /// Adds a process of a test's own, and starts it.
-    pub fn add_script(&mut self, addr: Addr, machine: Box<dyn Machine>) -> NodeId {
+    pub fn add_script(&mut self, addr: Addr, machine: Box<Script>) -> NodeId {
         let node = self.add(addr, Kind::Script);
         self.launch(node, Body::Script(machine));
         node
@@ -292,7 +293,7 @@ impl World {
         self.rearm(id);
     }
 
-    pub fn command(&mut self, id: NodeId, command: Command) {
+    pub fn command(&mut self, id: NodeId, command: PeerCommand) {
         self.give(id, Input::Command(command));
     }
 
@@ -347,7 +348,7 @@ impl World {
         if let Some(watch) = &mut self.watch {
             match &effect {
                 Effect::Log(event) => watch.log(event),
-                Effect::Deliver(delivery) => watch.deliver(self.now, delivery.id),
+                Effect::Reply(PeerReply::Deliver(delivery)) => watch.deliver(self.now, delivery.id),
                 _ => {}
             }
         }
@@ -368,34 +369,39 @@ impl World {
             Effect::Persist { batch, changes } => {
                 let life = self.nodes[id].life;
                 let done = self.now + self.between(self.weather.disk);
-                let disk = self.disks.entry(id).or_default();
-                disk.write(batch, changes);
-                let done = done.max(disk.busy_until);
-                disk.busy_until = done;
+                let is_seed = self.nodes[id].is_seed();
+                let (mut records, mut writes) = (Vec::new(), Vec::new());
+                for change in changes {
+                    match change {
+                        Change::Registry(change) => records.push(change),
+                        Change::Store(change) => writes.push(change),
+                    }
+                }
+                let busy_until = if is_seed {
+                    let disk = self.disks.entry(id).or_default();
+                    disk.write(batch, records);
+                    &mut disk.busy_until
+                } else {
+                    let shelf = self.shelves.entry(id).or_default();
+                    shelf.write(batch, writes);
+                    &mut shelf.busy_until
+                };
+                let done = done.max(*busy_until);
+                *busy_until = done;
                 self.schedule(done, Action::Persisted { node: id, life, batch });
             }
-            Effect::PersistStore { batch, changes } => {
-                let life = self.nodes[id].life;
-                let done = self.now + self.between(self.weather.disk);
-                let shelf = self.shelves.entry(id).or_default();
-                shelf.write(batch, changes);
-                let done = done.max(shelf.busy_until);
-                shelf.busy_until = done;
-                self.schedule(done, Action::Persisted { node: id, life, batch });
-            }
-            Effect::Stored { token, reply } => {
+            Effect::Reply(PeerReply::Stored { token, reply }) => {
                 self.tally.one("store answers");
                 if let Some(seen) = reply.seen() {
                     self.sessions.insert(token, seen.clone());
                 }
             }
-            Effect::Operated { .. } => {}
             Effect::Stopped => {
                 self.note(id, || "== has left".to_owned());
                 self.end(id);
                 self.nodes[id].left = true;
             }
-            Effect::Log(_) | Effect::Deliver(_) | Effect::Member(_) | Effect::Published { .. } => {}
+            Effect::Log(_) | Effect::Reply(_) => {}
         }
     }
 

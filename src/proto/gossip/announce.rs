@@ -11,7 +11,7 @@ use super::rumors::{Rumors, Timer};
 use super::runs::{gather, is_sane};
 use crate::proto::machine::Conn;
 use crate::proto::message::{Breach, Broadcast, Runs, Tag};
-use crate::proto::turn::Turn;
+use crate::proto::turn::PeerTurn;
 
 /// A missing message is asked for this many round trips after it was announced, because the push
 /// may be on its way; bounded below by a scheduler's time slice and above by patience.
@@ -46,7 +46,7 @@ impl Rumors {
     /// The other side announces messages. A breach if the announcement makes no sense.
     pub(crate) fn on_have(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut PeerTurn<'_>,
         conn: Conn,
         have: Vec<(Tag, Runs)>,
     ) -> Result<(), Breach> {
@@ -94,7 +94,7 @@ impl Rumors {
 
     /// Asks for what has been announced and did not come. All that is due with the same announcer
     /// goes in one frame.
-    pub(super) fn ask(&mut self, turn: &mut Turn<'_>, first: (Tag, u64)) {
+    pub(super) fn ask(&mut self, turn: &mut PeerTurn<'_>, first: (Tag, u64)) {
         let mut wants: BTreeMap<Conn, BTreeMap<Tag, Vec<u64>>> = BTreeMap::new();
         let delay = self.graft_delay();
         let mut next = Some(first);
@@ -153,7 +153,7 @@ impl Rumors {
     /// The other side asks for messages. A breach if the request makes no sense.
     pub(crate) fn on_want(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut PeerTurn<'_>,
         conn: Conn,
         want: &[(Tag, Runs)],
     ) -> Result<(), Breach> {
@@ -178,7 +178,7 @@ impl Rumors {
     /// to have arrived.
     pub(super) fn send_places(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut PeerTurn<'_>,
         conn: Conn,
         places: &[u64],
         lost: bool,
@@ -205,7 +205,7 @@ impl Rumors {
     }
 
     /// Sends the announcements that have gathered.
-    pub(super) fn announce(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn announce(&mut self, turn: &mut PeerTurn<'_>) {
         for (conn, link) in &mut self.links {
             let mut announce = std::mem::take(&mut link.announce);
             announce.retain(|announcement| !link.known.get(announcement.place));

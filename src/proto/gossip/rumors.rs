@@ -14,7 +14,7 @@ use crate::proto::machine::Conn;
 use crate::proto::message::{Addr, Broadcast, Incarnation, Tag};
 use crate::proto::time::Time;
 use crate::proto::timers::Timers;
-use crate::proto::turn::Turn;
+use crate::proto::turn::PeerTurn;
 
 /// How often what is too old is dropped.
 pub(super) const EXPIRE_INTERVAL: Duration = Duration::from_secs(30);
@@ -177,13 +177,13 @@ impl Rumors {
 
     /// Takes a link as the parent, or none; `root` if this peer is the oldest member. The other
     /// sides are told what changes for them.
-    pub(crate) fn set_parent(&mut self, turn: &mut Turn<'_>, parent: Option<Conn>, root: bool) {
+    pub(crate) fn set_parent(&mut self, turn: &mut PeerTurn<'_>, parent: Option<Conn>, root: bool) {
         self.parent = parent;
         self.root = root;
         self.tell_wishes(turn);
     }
 
-    pub(super) fn tell_wishes(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn tell_wishes(&mut self, turn: &mut PeerTurn<'_>) {
         let orphan = self.parent.is_none() && !self.root;
         for (conn, link) in self.links.iter_mut().filter(|(_, link)| !link.guest) {
             link.grafted = link.grafted.filter(|until| *until > turn.now);

@@ -30,9 +30,10 @@ use super::rumors::{Announcement, EXPIRE_INTERVAL, Rumors, Timer};
 use super::{MAX_PAYLOAD, MessageId};
 use crate::proto::config::Flaw;
 use crate::proto::event::{Event, Severity};
-use crate::proto::machine::{Conn, Delivery, PublishError};
+use crate::proto::machine::Conn;
 use crate::proto::message::{Addr, Broadcast, Gossip, Incarnation};
-use crate::proto::turn::Turn;
+use crate::proto::roles::{Delivery, PublishError};
+use crate::proto::turn::PeerTurn;
 /// Announcements gather this long. A lost push waits for one announcement; lost links, the usual
 /// cause, are answered by grafts at once, so bytes decide: at 100 messages a second this makes one
 /// frame of ten announcements.
@@ -43,7 +44,7 @@ impl Rumors {
     /// Publishes a payload of this peer's own.
     pub(crate) fn publish(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut PeerTurn<'_>,
         payload: Bytes,
     ) -> Result<MessageId, PublishError> {
         if payload.len() > MAX_PAYLOAD {
@@ -71,7 +72,7 @@ impl Rumors {
     /// A new message is in the list: hand it over, push it, announce it.
     fn accepted(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut PeerTurn<'_>,
         from: Option<Conn>,
         gossip: Gossip,
         place: u64,
@@ -125,7 +126,7 @@ impl Rumors {
     /// A payload came over a link.
     pub(crate) fn on_gossip(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut PeerTurn<'_>,
         conn: Conn,
         gossip: Gossip,
         is_member: impl Fn(&Addr, Incarnation) -> bool,
@@ -170,7 +171,7 @@ impl Rumors {
         }
     }
 
-    fn push_gathered(&mut self, turn: &mut Turn<'_>) {
+    fn push_gathered(&mut self, turn: &mut PeerTurn<'_>) {
         for (conn, link) in &mut self.links {
             for place in std::mem::take(&mut link.gathered) {
                 // What was told or sent meanwhile is left out.
@@ -186,7 +187,7 @@ impl Rumors {
         }
     }
 
-    fn expire(&mut self, turn: &mut Turn<'_>) {
+    fn expire(&mut self, turn: &mut PeerTurn<'_>) {
         self.list.expire(turn.now);
         let first = self.list.first_place();
         for link in self.links.values_mut() {
@@ -198,7 +199,7 @@ impl Rumors {
     }
 
     /// Fires what is due.
-    pub(crate) fn tick(&mut self, turn: &mut Turn<'_>, rng: &mut SmallRng) {
+    pub(crate) fn tick(&mut self, turn: &mut PeerTurn<'_>, rng: &mut SmallRng) {
         while let Some((_, timer)) = self.timers.due(turn.now) {
             match timer {
                 Timer::Have => {

@@ -23,7 +23,7 @@ use crate::proto::event::Severity;
 use crate::proto::machine::Conn;
 use crate::proto::message::{AntiEntropy, Breach, Parts, Print, Ranges};
 use crate::proto::time::Time;
-use crate::proto::turn::Turn;
+use crate::proto::turn::PeerTurn;
 
 /// A message that came so recently is still on its way by gossip: sending it again would only
 /// double it. Longer than any peer leaves out of its comparisons what is fresh.
@@ -49,7 +49,7 @@ impl Rumors {
 
     /// Begins a round with the peer at the other end; with `all`, over what is so fresh, too, that
     /// gossip is at work on it.
-    pub(crate) fn begin_sync(&mut self, turn: &mut Turn<'_>, conn: Conn, all: bool) {
+    pub(crate) fn begin_sync(&mut self, turn: &mut PeerTurn<'_>, conn: Conn, all: bool) {
         if let Some(link) = self.links.get_mut(&conn) {
             link.exchange.confirmed = 0;
         }
@@ -58,7 +58,7 @@ impl Rumors {
     }
 
     /// A round may not have moved all that it found: asks once more.
-    pub(super) fn confirm_sync(&mut self, turn: &mut Turn<'_>, conn: Conn) {
+    pub(super) fn confirm_sync(&mut self, turn: &mut PeerTurn<'_>, conn: Conn) {
         let Some(link) = self.links.get_mut(&conn) else { return };
         if link.exchange.confirmed < MAX_CONFIRMED && !link.congested {
             link.exchange.confirmed += 1;
@@ -66,7 +66,7 @@ impl Rumors {
         }
     }
 
-    fn ask_digest(&mut self, turn: &mut Turn<'_>, conn: Conn, all: bool) {
+    fn ask_digest(&mut self, turn: &mut PeerTurn<'_>, conn: Conn, all: bool) {
         self.list.settle(turn.now, all);
         let start = self.list.first_place();
         let Some(link) = self.links.get_mut(&conn) else { return };
@@ -80,7 +80,7 @@ impl Rumors {
     }
 
     /// The other side holds the same.
-    pub(crate) fn on_sync_matched(&mut self, turn: &mut Turn<'_>, conn: Conn, to: u64) {
+    pub(crate) fn on_sync_matched(&mut self, turn: &mut PeerTurn<'_>, conn: Conn, to: u64) {
         let Some(link) = self.links.get_mut(&conn) else { return };
         if link.exchange.answered(to).is_some() {
             self.timers.cancel(&Timer::Confirm(conn));
@@ -91,7 +91,7 @@ impl Rumors {
     /// The other side begins a round. A breach if that makes no sense.
     pub(crate) fn on_sync_digest(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut PeerTurn<'_>,
         conn: Conn,
         rng: &mut SmallRng,
         (round, count, digest): (u64, u64, [u8; 32]),
@@ -118,7 +118,7 @@ impl Rumors {
     }
 
     /// Says a step, and asks for the next if there is one to come.
-    fn step(&mut self, turn: &mut Turn<'_>, conn: Conn, mut ranges: Ranges) {
+    fn step(&mut self, turn: &mut PeerTurn<'_>, conn: Conn, mut ranges: Ranges) {
         let start = self.list.first_place();
         let Some(link) = self.links.get_mut(&conn) else { return };
         if ranges.parts.is_question() {
@@ -136,7 +136,7 @@ impl Rumors {
     /// The other side takes a step. A breach if that makes no sense.
     pub(crate) fn on_sync_ranges(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut PeerTurn<'_>,
         conn: Conn,
         ranges: &Ranges,
     ) -> Result<(), Breach> {
@@ -218,7 +218,7 @@ impl Rumors {
     }
 
     /// A comparison is over: says what it took.
-    fn close_books(&mut self, turn: &mut Turn<'_>, conn: Conn) {
+    fn close_books(&mut self, turn: &mut PeerTurn<'_>, conn: Conn) {
         let all = self.list.index().len() as u64 * ID_BYTES;
         let Some(link) = self.links.get_mut(&conn) else { return };
         let exchange = &mut link.exchange;

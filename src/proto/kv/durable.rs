@@ -11,7 +11,7 @@ use super::write::Write;
 use crate::proto::machine::Conn;
 use crate::proto::message::{Message, StoreSync};
 use crate::proto::order::Outcome;
-use crate::proto::turn::Turn;
+use crate::proto::turn::PeerTurn;
 
 /// The links that a replica may use at the moment.
 #[derive(Clone, Debug, Default)]
@@ -34,7 +34,7 @@ pub(super) enum Later {
 }
 
 impl Later {
-    fn perform(self, turn: &mut Turn<'_>, paths: &Paths) {
+    fn perform(self, turn: &mut PeerTurn<'_>, paths: &Paths) {
         match self {
             Later::Spread(write) => turn.send_many(paths.eager.clone(), StoreSync::Write(write)),
             Later::Say(conn, message) => turn.send(conn, message),
@@ -60,13 +60,13 @@ pub(super) struct Durability {
 
 impl Durability {
     /// Has changes written.
-    pub fn persist(&mut self, turn: &mut Turn<'_>, changes: Vec<StoreChange>) {
+    pub fn persist(&mut self, turn: &mut PeerTurn<'_>, changes: Vec<StoreChange>) {
         self.batches_used += 1;
-        turn.persist_store(self.batches_used, changes);
+        turn.persist(self.batches_used, changes);
     }
 
     /// All batches up to this one are on disk.
-    pub fn persisted(&mut self, turn: &mut Turn<'_>, batch: u64, paths: &Paths) {
+    pub fn persisted(&mut self, turn: &mut PeerTurn<'_>, batch: u64, paths: &Paths) {
         self.durable = self.durable.max(batch);
         while self.later.front().is_some_and(|(batch, _)| *batch <= self.durable) {
             if let Some((_, later)) = self.later.pop_front() {
@@ -76,7 +76,7 @@ impl Durability {
     }
 
     /// Does something once all that was said to be written so far is durable.
-    pub fn when_durable(&mut self, turn: &mut Turn<'_>, later: Later, paths: &Paths) {
+    pub fn when_durable(&mut self, turn: &mut PeerTurn<'_>, later: Later, paths: &Paths) {
         if self.durable == self.batches_used {
             later.perform(turn, paths);
         } else {
@@ -85,7 +85,7 @@ impl Durability {
     }
 
     /// Says something over a link by then.
-    pub fn say(&mut self, turn: &mut Turn<'_>, conn: Conn, message: impl Into<Message>) {
+    pub fn say(&mut self, turn: &mut PeerTurn<'_>, conn: Conn, message: impl Into<Message>) {
         self.when_durable(turn, Later::Say(conn, message.into()), &Paths::default());
     }
 }

@@ -28,7 +28,7 @@ use crate::proto::message::{Breach, Inspection, StoreSync};
 use crate::proto::order::{Holding, Outcome};
 use crate::proto::time::Time;
 use crate::proto::timers::Timers;
-use crate::proto::turn::Turn;
+use crate::proto::turn::PeerTurn;
 
 mod ends;
 mod fetch;
@@ -113,7 +113,7 @@ impl Replication {
     }
 
     /// Begins a life, under a name of its own unless there is one from the disk.
-    pub(crate) fn start(&mut self, turn: &mut Turn<'_>, fresh_name: Replica) {
+    pub(crate) fn start(&mut self, turn: &mut PeerTurn<'_>, fresh_name: Replica) {
         let name = self.store.name();
         // One under which nothing was written is nobody's; but if its disk is an old copy, something was,
         // and others may name it no more.
@@ -126,14 +126,14 @@ impl Replication {
     }
 
     /// All batches up to this one are on disk.
-    pub(crate) fn persisted(&mut self, turn: &mut Turn<'_>, batch: u64, paths: &Paths) {
+    pub(crate) fn persisted(&mut self, turn: &mut PeerTurn<'_>, batch: u64, paths: &Paths) {
         self.durability.persisted(turn, batch, paths);
     }
 
     /// A client asks for something, having seen that.
     pub(crate) fn ask(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut PeerTurn<'_>,
         token: u64,
         request: Request,
         seen: Option<Seen>,
@@ -166,7 +166,7 @@ impl Replication {
 
     fn serve(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut PeerTurn<'_>,
         token: u64,
         request: Request,
         seen: Option<&Seen>,
@@ -238,7 +238,7 @@ impl Replication {
         (self.store.get(key).to_vec(), self.store.seen_with(key, seen))
     }
 
-    fn written(&mut self, turn: &mut Turn<'_>, write: Arc<Write>, paths: &Paths) {
+    fn written(&mut self, turn: &mut PeerTurn<'_>, write: Arc<Write>, paths: &Paths) {
         self.counters.written += 1;
         self.timers.set_if_unset(Timer::Announce, turn.now + ANNOUNCE_AFTER);
         let changes = self.changes(std::slice::from_ref(&write));
@@ -248,7 +248,7 @@ impl Replication {
     }
 
     /// Asks a neighbour what it has seen, unless it was asked just now.
-    fn compare(&mut self, turn: &mut Turn<'_>, conn: Conn) {
+    fn compare(&mut self, turn: &mut PeerTurn<'_>, conn: Conn) {
         if self.talks.has_just_asked(turn.now, conn) {
             return;
         }
@@ -257,7 +257,7 @@ impl Replication {
     }
 
     /// Only what is durable is told: the context may be ahead of that by writes of this replica.
-    fn tell_context(&mut self, turn: &mut Turn<'_>, conn: Conn, answer: bool) {
+    fn tell_context(&mut self, turn: &mut PeerTurn<'_>, conn: Conn, answer: bool) {
         if self.store.name().is_empty() {
             return; // this peer holds no replica
         }
@@ -275,7 +275,7 @@ impl Replication {
     }
 
     /// Tells somebody who asked what is held.
-    pub(crate) fn tell_holding(&mut self, turn: &mut Turn<'_>, conn: Conn, key: Option<&str>) {
+    pub(crate) fn tell_holding(&mut self, turn: &mut PeerTurn<'_>, conn: Conn, key: Option<&str>) {
         let messages: Vec<Inspection> = match self.holding(key) {
             Holding::Versions(versions) => last_is_last(frames(versions, Version::size))
                 .map(|(versions, more)| Inspection::Versions { versions, more })
@@ -291,19 +291,19 @@ impl Replication {
     }
 
     /// Answers an operator once what the answer rests on is durable.
-    pub(crate) fn operated(&mut self, turn: &mut Turn<'_>, token: u64, outcome: Outcome) {
+    pub(crate) fn operated(&mut self, turn: &mut PeerTurn<'_>, token: u64, outcome: Outcome) {
         self.durability.when_durable(turn, Later::Operated(token, outcome), &Paths::default());
     }
 
     /// A round of comparison with a neighbour.
-    pub(crate) fn begin_sync(&mut self, turn: &mut Turn<'_>, conn: Conn) {
+    pub(crate) fn begin_sync(&mut self, turn: &mut PeerTurn<'_>, conn: Conn) {
         self.talks.asks(turn.now, conn);
         self.tell_context(turn, conn, true);
     }
 
     /// This peer leaves: what has come to be here last goes to all neighbours. A push may have reached
     /// none that wants it, and nobody can ask for it any more.
-    pub(crate) fn hand_over(&mut self, turn: &mut Turn<'_>, paths: &Paths) {
+    pub(crate) fn hand_over(&mut self, turn: &mut PeerTurn<'_>, paths: &Paths) {
         let settled = self.announced.settled(turn.now);
         let latest = self.store.latest_beyond(settled, HANDED_OVER);
         for frame in frames(latest, |write| write.size()) {
@@ -324,7 +324,7 @@ impl Replication {
     /// Something about the store came over a link. A breach if it makes no sense.
     pub(crate) fn hear(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut PeerTurn<'_>,
         conn: Conn,
         message: StoreSync,
         paths: &Paths,
@@ -365,7 +365,7 @@ impl Replication {
 
     fn hear_writes(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut PeerTurn<'_>,
         conn: Conn,
         writes: Vec<Arc<Write>>,
         paths: &Paths,
@@ -428,7 +428,7 @@ impl Replication {
         if sane { Ok(()) } else { Err(Breach) }
     }
 
-    pub(super) fn serve_waiting(&mut self, turn: &mut Turn<'_>, paths: &Paths) {
+    pub(super) fn serve_waiting(&mut self, turn: &mut PeerTurn<'_>, paths: &Paths) {
         let ready: Vec<u64> = self
             .waiting
             .iter()
@@ -445,7 +445,7 @@ impl Replication {
 
     /// Sends a neighbour what it lacks; not more often than it may ask, or a few bytes from it would
     /// fill this process with what waits for it.
-    fn repair(&mut self, turn: &mut Turn<'_>, conn: Conn, theirs: &Clock) {
+    fn repair(&mut self, turn: &mut PeerTurn<'_>, conn: Conn, theirs: &Clock) {
         match self.talks.repair_later(turn.now, conn, theirs, self.store.context()) {
             Some(at) => self.timers.set(Timer::Repair(conn), at),
             None => self.repair_now(turn, conn, theirs, None),
@@ -453,7 +453,13 @@ impl Replication {
     }
 
     /// Up to a context that was had here once, or all that it lacks.
-    fn repair_now(&mut self, turn: &mut Turn<'_>, conn: Conn, theirs: &Clock, had: Option<&Clock>) {
+    fn repair_now(
+        &mut self,
+        turn: &mut PeerTurn<'_>,
+        conn: Conn,
+        theirs: &Clock,
+        had: Option<&Clock>,
+    ) {
         self.talks.repairs(turn.now, conn);
         // It may name what has an end here, and be behind in just that.
         let context = self.store.context_for(theirs);
@@ -479,14 +485,14 @@ impl Replication {
     /// Others know of so many writes of this replica. If those are more than it knows of itself, its
     /// disk is an old copy, and what it would write next was written before: so it writes under
     /// another name from now on.
-    pub(super) fn rename_if_behind(&mut self, turn: &mut Turn<'_>, theirs: &Clock) {
+    pub(super) fn rename_if_behind(&mut self, turn: &mut PeerTurn<'_>, theirs: &Clock) {
         let mine = self.store.name().clone();
         let sealer = seal::sealer(&mine);
         self.rename_if_known(turn, theirs.get(&mine), theirs.get(&sealer));
     }
 
     /// Others know of so many writes and seals of this replica.
-    fn rename_if_known(&mut self, turn: &mut Turn<'_>, known: u64, seals: u64) {
+    fn rename_if_known(&mut self, turn: &mut PeerTurn<'_>, known: u64, seals: u64) {
         let mine = self.store.name().clone();
         let sealer = seal::sealer(&mine);
         if mine.is_empty() || known <= self.store.count(&mine) && seals <= self.store.count(&sealer)
@@ -502,7 +508,7 @@ impl Replication {
     }
 
     /// The same for what a write says of this replica: whose it is, or which life it ends.
-    pub(super) fn rename_if_ended(&mut self, turn: &mut Turn<'_>, write: &Write) {
+    pub(super) fn rename_if_ended(&mut self, turn: &mut PeerTurn<'_>, write: &Write) {
         let ended = if write.is_seal() { &write.replaces[..] } else { &[] };
         let (mine, sealer) = (self.store.name(), seal::sealer(self.store.name()));
         let most = |name: &str| {
@@ -513,7 +519,7 @@ impl Replication {
         self.rename_if_known(turn, known, seals);
     }
 
-    fn hear_context(&mut self, turn: &mut Turn<'_>, conn: Conn, theirs: &Clock, answer: bool) {
+    fn hear_context(&mut self, turn: &mut PeerTurn<'_>, conn: Conn, theirs: &Clock, answer: bool) {
         self.rename_if_behind(turn, theirs);
         if !self.store.is_covered_by(theirs) {
             self.repair(turn, conn, theirs);
@@ -528,7 +534,7 @@ impl Replication {
     /// Fires what is due.
     pub(crate) fn tick(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut PeerTurn<'_>,
         paths: &Paths,
         is_member: impl Fn(SocketAddr) -> bool,
     ) {

@@ -13,7 +13,7 @@ use crate::proto::kv::store::Version;
 use crate::proto::machine::{Conn, OpenError};
 use crate::proto::message::{Addr, Breach, Inspection, Purpose, Refused, Welcome};
 use crate::proto::order::{Holding, Order, Outcome};
-use crate::proto::turn::Turn;
+use crate::proto::turn::PeerTurn;
 
 /// A peer that has not answered a question by then is not going to.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -40,13 +40,13 @@ impl Question {
     }
 }
 
-fn operated(turn: &mut Turn<'_>, token: u64, outcome: Outcome) {
+fn operated(turn: &mut PeerTurn<'_>, token: u64, outcome: Outcome) {
     turn.operated(token, outcome);
 }
 
 impl PeerMachine {
     /// Does what an operator orders.
-    pub(super) fn operate(&mut self, turn: &mut Turn<'_>, token: u64, order: Order) {
+    pub(super) fn operate(&mut self, turn: &mut PeerTurn<'_>, token: u64, order: Order) {
         let outcome = match order {
             Order::Ask { peer, key } if peer == self.config.me => {
                 let holding = self.replica.holding(key.as_deref());
@@ -72,7 +72,7 @@ impl PeerMachine {
     /// A peer that is to be asked something answers the call, or does not.
     pub(super) fn asked_answers(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut PeerTurn<'_>,
         conn: Conn,
         (to, token): (Addr, u64),
         result: Result<Welcome, OpenError>,
@@ -91,7 +91,7 @@ impl PeerMachine {
     /// What a peer that was asked says. A breach if it is no answer.
     pub(super) fn hear_answer(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut PeerTurn<'_>,
         token: u64,
         message: Inspection,
     ) -> Result<(), Breach> {
@@ -130,7 +130,7 @@ impl PeerMachine {
     /// A question has its answer, or gets none.
     pub(super) fn end_question(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut PeerTurn<'_>,
         token: u64,
         answer: Result<Holding, String>,
     ) {
@@ -144,7 +144,7 @@ impl PeerMachine {
     }
 
     /// A peer that was asked is gone, or too late.
-    pub(super) fn question_failed(&mut self, turn: &mut Turn<'_>, token: u64, why: &str) {
+    pub(super) fn question_failed(&mut self, turn: &mut PeerTurn<'_>, token: u64, why: &str) {
         self.end_question(turn, token, Err(why.to_owned()));
     }
 
@@ -161,7 +161,7 @@ impl PeerMachine {
     /// Somebody asks what this replica holds. A breach if it says anything else.
     pub(super) fn hear_inquirer(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut PeerTurn<'_>,
         conn: Conn,
         message: Inspection,
     ) -> Result<(), Breach> {

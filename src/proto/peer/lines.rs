@@ -10,7 +10,7 @@ use crate::proto::message::{
     Addr, Breach, Broadcast, Hello, Message, Parting, Purpose, Refused, Role, Welcome,
 };
 use crate::proto::time::Time;
-use crate::proto::turn::Turn;
+use crate::proto::turn::PeerTurn;
 
 /// What an open connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +58,7 @@ pub(super) enum Dial {
 }
 
 impl PeerMachine {
-    pub(super) fn incoming(&mut self, turn: &mut Turn<'_>, conn: Conn, hello: &Hello) {
+    pub(super) fn incoming(&mut self, turn: &mut PeerTurn<'_>, conn: Conn, hello: &Hello) {
         let refused = match (hello.purpose, hello.role) {
             _ if hello.from == self.config.me => Some((Refused::Myself, Vec::new())),
             (Purpose::Probe, _) | (Purpose::Errand, Role::Peer) => None,
@@ -101,13 +101,13 @@ impl PeerMachine {
     }
 
     /// Somebody called for one thing only: the connection is not to outlast [`CALL`].
-    pub(super) fn expect_end(&mut self, turn: &Turn<'_>) {
+    pub(super) fn expect_end(&mut self, turn: &PeerTurn<'_>) {
         self.timers.set_if_unset(Timer::Dismiss, turn.now + CALL);
     }
 
     /// Closes the connections of those who called for one question, notice or comparison, and have
     /// had the answer long since.
-    pub(super) fn dismiss_callers(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn dismiss_callers(&mut self, turn: &mut PeerTurn<'_>) {
         let since = |line: &Line| match line {
             Line::Caller { since, .. }
             | Line::Inquirer { since }
@@ -131,7 +131,7 @@ impl PeerMachine {
 
     pub(super) fn open_result(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut PeerTurn<'_>,
         conn: Conn,
         result: Result<Welcome, OpenError>,
     ) {
@@ -176,7 +176,7 @@ impl PeerMachine {
         }
     }
 
-    pub(super) fn received(&mut self, turn: &mut Turn<'_>, conn: Conn, message: Message) {
+    pub(super) fn received(&mut self, turn: &mut PeerTurn<'_>, conn: Conn, message: Message) {
         let Some(line) = self.lines.get(&conn).copied() else { return };
         let heard = match (line, message) {
             (Line::Neighbour(peer), message) => self.hear_neighbour(turn, conn, peer, message),
@@ -219,7 +219,7 @@ impl PeerMachine {
     /// What a neighbour says.
     fn hear_neighbour(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut PeerTurn<'_>,
         conn: Conn,
         peer: Addr,
         message: Message,
@@ -262,7 +262,7 @@ impl PeerMachine {
 
     fn hear_broadcast(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut PeerTurn<'_>,
         conn: Conn,
         said: Broadcast,
     ) -> Result<(), Breach> {
@@ -278,7 +278,7 @@ impl PeerMachine {
 
     /// A connection is gone. `unexpected` if this peer did not close it and the other side did not
     /// say that it would.
-    pub(super) fn line_down(&mut self, turn: &mut Turn<'_>, conn: Conn, unexpected: bool) {
+    pub(super) fn line_down(&mut self, turn: &mut PeerTurn<'_>, conn: Conn, unexpected: bool) {
         match self.lines.remove(&conn) {
             Some(Line::Neighbour(peer)) => self.link_down(turn, conn, peer, unexpected),
             Some(Line::Seed(seed)) => self.seed_lost(turn, conn, seed),

@@ -15,10 +15,11 @@ use super::probe::{Found, Why};
 use super::{Dial, Line, PeerMachine, Timer, sample};
 use crate::proto::config::Overlay;
 use crate::proto::event::{Event, Severity};
-use crate::proto::machine::{Conn, MemberEvent, OpenError};
+use crate::proto::machine::{Conn, OpenError};
 use crate::proto::message::{Addr, Detection, Incarnation, Message, Purpose, ToSeed, Welcome};
 use crate::proto::registry::{Record, Status};
-use crate::proto::turn::Turn;
+use crate::proto::roles::MemberEvent;
+use crate::proto::turn::PeerTurn;
 
 /// Random members asked to look for themselves. Neighbours of the suspect are rarely neighbours of
 /// each other, so without these most deaths could never be confirmed.
@@ -46,7 +47,7 @@ pub(super) struct Suspicion {
 
 impl PeerMachine {
     /// After a sleep nobody else's silence proves anything: everybody gets a fresh chance.
-    pub(super) fn wake_up(&mut self, turn: &mut Turn<'_>, late: Duration) {
+    pub(super) fn wake_up(&mut self, turn: &mut PeerTurn<'_>, late: Duration) {
         let keys = vec![("for", format!("{}ms", late.as_millis()))];
         turn.note(Severity::Warn, "was asleep", keys);
         self.awake_since = turn.now;
@@ -63,7 +64,7 @@ impl PeerMachine {
         self.timers.set(Timer::Refresh, turn.now);
     }
 
-    pub(super) fn ping_neighbours(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn ping_neighbours(&mut self, turn: &mut PeerTurn<'_>) {
         let links: Vec<Conn> = self.neighbours.values().map(|n| n.conn).collect();
         self.ping(turn, links);
     }
@@ -71,7 +72,7 @@ impl PeerMachine {
     /// Pings those from which nothing has come for so long that two more intervals would make them
     /// suspects: any traffic counts as life, and where each message counts it is the only sign that
     /// costs none. The older of two waits an interval longer, because one ping tells both of each other.
-    pub(super) fn ping_the_silent(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn ping_the_silent(&mut self, turn: &mut PeerTurn<'_>) {
         let (interval, limit) = (self.config.ping_interval, self.config.suspect_timeout);
         let me = self.age(&self.config.me);
         let silent = |peer: &Addr, heard| {
@@ -83,12 +84,12 @@ impl PeerMachine {
         self.ping(turn, links);
     }
 
-    fn ping(&mut self, turn: &mut Turn<'_>, links: Vec<Conn>) {
+    fn ping(&mut self, turn: &mut PeerTurn<'_>, links: Vec<Conn>) {
         turn.send_many(links, Message::Ping(turn.now.micros()));
     }
 
     /// A neighbour's silence timer is due.
-    pub(super) fn check_silence(&mut self, turn: &mut Turn<'_>, peer: Addr) {
+    pub(super) fn check_silence(&mut self, turn: &mut PeerTurn<'_>, peer: Addr) {
         let Some(neighbour) = self.neighbours.get(&peer) else { return };
         let deadline = neighbour.heard + self.config.suspect_timeout;
         let incarnation = neighbour.incarnation;
@@ -110,7 +111,7 @@ impl PeerMachine {
     /// This peer's own finding. False if it is none, or not a new one.
     pub(super) fn suspect(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut PeerTurn<'_>,
         peer: Addr,
         incarnation: Incarnation,
         found: Found,
@@ -159,14 +160,14 @@ impl PeerMachine {
         true
     }
 
-    pub(super) fn check_all(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn check_all(&mut self, turn: &mut PeerTurn<'_>) {
         let all: Vec<Addr> = self.suspicions.keys().copied().collect();
         for suspect in all {
             self.check_consensus(turn, suspect);
         }
     }
 
-    pub(super) fn spread_notice(&mut self, turn: &mut Turn<'_>, peer: Addr) {
+    pub(super) fn spread_notice(&mut self, turn: &mut PeerTurn<'_>, peer: Addr) {
         if self.config.overlay != Overlay::ScaleFree {
             return;
         }
@@ -207,7 +208,7 @@ impl PeerMachine {
     /// Tells a suspect that it is suspected: over a fresh connection, since the link is in doubt.
     pub(super) fn tell_suspect(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut PeerTurn<'_>,
         peer: Addr,
         incarnation: Incarnation,
     ) {
@@ -222,7 +223,7 @@ impl PeerMachine {
 
     pub(super) fn errand_answers(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut PeerTurn<'_>,
         conn: Conn,
         to: Addr,
         suspect: Addr,
@@ -258,7 +259,7 @@ impl PeerMachine {
     /// Somebody says something of a suspect.
     pub(super) fn hear_of_suspect(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut PeerTurn<'_>,
         conn: Conn,
         from: Addr,
         message: Detection,
@@ -302,7 +303,7 @@ impl PeerMachine {
 
     pub(super) fn noticed(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut PeerTurn<'_>,
         conn: Conn,
         from: Addr,
         peer: Addr,
@@ -345,7 +346,7 @@ impl PeerMachine {
 
     /// This peer is suspected and alive: it says so, and takes a higher incarnation, so that
     /// whatever is under way against the present one comes to nothing.
-    fn refute(&mut self, turn: &mut Turn<'_>, conn: Conn, incarnation: Incarnation) {
+    fn refute(&mut self, turn: &mut PeerTurn<'_>, conn: Conn, incarnation: Incarnation) {
         if incarnation == self.incarnation && self.rise_again(turn) {
             let links: Vec<Conn> = self.neighbours.values().map(|n| n.conn).collect();
             let (peer, incarnation) = (self.config.me, self.incarnation);
@@ -358,7 +359,7 @@ impl PeerMachine {
     /// Takes a higher incarnation, because somebody takes the present one for dead. False if that
     /// was done a moment ago: once in a suspect timeout is enough, and a liar must not keep this
     /// peer busy registering.
-    pub(super) fn rise_again(&mut self, turn: &mut Turn<'_>) -> bool {
+    pub(super) fn rise_again(&mut self, turn: &mut PeerTurn<'_>) -> bool {
         let recently =
             self.last_refutation.is_some_and(|at| turn.now.since(at) < self.config.suspect_timeout);
         if recently || !self.registered || self.leaving {
@@ -374,7 +375,7 @@ impl PeerMachine {
 
     /// The registry says something of this peer itself: if it is dead or gone there, or known in a
     /// later life, it comes back above that.
-    pub(super) fn learn_of_myself(&mut self, turn: &mut Turn<'_>, record: &Record) {
+    pub(super) fn learn_of_myself(&mut self, turn: &mut PeerTurn<'_>, record: &Record) {
         let over = match record.status {
             Status::Alive => record.incarnation > self.incarnation,
             Status::Left | Status::Dead => record.incarnation >= self.incarnation,
@@ -389,7 +390,7 @@ impl PeerMachine {
     /// A suspect is alive after all.
     pub(super) fn refuted(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut PeerTurn<'_>,
         peer: Addr,
         by: Addr,
         incarnation: Incarnation,
@@ -425,7 +426,7 @@ impl PeerMachine {
     }
 
     /// With a witness beside its own finding, or with nobody left who could be one, a peer reports.
-    pub(super) fn check_consensus(&mut self, turn: &mut Turn<'_>, peer: Addr) {
+    pub(super) fn check_consensus(&mut self, turn: &mut PeerTurn<'_>, peer: Addr) {
         let Some(suspicion) = self.suspicions.get(&peer) else { return };
         if suspicion.reported.is_some() {
             return;
@@ -486,7 +487,7 @@ impl PeerMachine {
         self.members.alive(other).is_some() || self.neighbours.contains_key(other)
     }
 
-    fn report(&mut self, turn: &mut Turn<'_>, peer: Addr) {
+    fn report(&mut self, turn: &mut PeerTurn<'_>, peer: Addr) {
         let Some(suspicion) = self.suspicions.get(&peer) else { return };
         let Some(text) = suspicion.reported.clone() else { return };
         let incarnation = suspicion.incarnation;
@@ -497,7 +498,7 @@ impl PeerMachine {
     }
 
     /// A suspicion is neither confirmed nor refuted yet: look again, ask again, report again.
-    pub(super) fn press_on(&mut self, turn: &mut Turn<'_>, peer: Addr) {
+    pub(super) fn press_on(&mut self, turn: &mut PeerTurn<'_>, peer: Addr) {
         let errands: Vec<Conn> = self
             .lines
             .iter()
@@ -524,7 +525,7 @@ impl PeerMachine {
     /// The seeds have committed a death.
     pub(super) fn confirm_dead(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut PeerTurn<'_>,
         seed: Addr,
         peer: Addr,
         record: &Record,

@@ -9,14 +9,19 @@ use std::cmp::Ordering;
 use super::PeerMachine;
 use super::testimony::Verdict;
 use crate::proto::event::Severity;
-use crate::proto::machine::MemberEvent;
 use crate::proto::message::{Addr, Incarnation, Records};
 use crate::proto::registry::{Record, Status};
-use crate::proto::turn::Turn;
+use crate::proto::roles::MemberEvent;
+use crate::proto::turn::PeerTurn;
 
 impl PeerMachine {
     /// A seed tells records.
-    pub(super) fn learn(&mut self, turn: &mut Turn<'_>, seed: Addr, records: Vec<(Addr, Record)>) {
+    pub(super) fn learn(
+        &mut self,
+        turn: &mut PeerTurn<'_>,
+        seed: Addr,
+        records: Vec<(Addr, Record)>,
+    ) {
         let (mut told, mut changed) = (Vec::with_capacity(records.len()), false);
         for (peer, record) in records {
             changed |= self.learn_detail(peer, &record);
@@ -27,7 +32,7 @@ impl PeerMachine {
     }
 
     /// A seed tells all that it knows.
-    pub(super) fn learn_list(&mut self, turn: &mut Turn<'_>, seed: Addr, frames: &[Records]) {
+    pub(super) fn learn_list(&mut self, turn: &mut PeerTurn<'_>, seed: Addr, frames: &[Records]) {
         let records = frames.iter().flat_map(|frame| frame.iter());
         let (touched, better) = self.testimony.tell_all(&self.members, seed, records);
         for (peer, record) in &better {
@@ -37,13 +42,13 @@ impl PeerMachine {
     }
 
     /// A seed says that its list is the one that this peer has.
-    pub(super) fn learn_agreement(&mut self, turn: &mut Turn<'_>, seed: Addr) {
+    pub(super) fn learn_agreement(&mut self, turn: &mut PeerTurn<'_>, seed: Addr) {
         let touched = self.testimony.agree(seed);
         self.settle(turn, seed, touched, false);
     }
 
     /// A seed says that it knows nobody at an address.
-    pub(super) fn learn_absence(&mut self, turn: &mut Turn<'_>, seed: Addr, peer: Addr) {
+    pub(super) fn learn_absence(&mut self, turn: &mut PeerTurn<'_>, seed: Addr, peer: Addr) {
         self.testimony.tell(&self.members, seed, peer, None);
         self.settle(turn, seed, [peer], false);
     }
@@ -63,7 +68,7 @@ impl PeerMachine {
     /// Acts on what a quorum says now of members of whom a seed has spoken.
     fn settle(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut PeerTurn<'_>,
         seed: Addr,
         touched: impl IntoIterator<Item = Addr>,
         mut changed: bool,
@@ -93,7 +98,7 @@ impl PeerMachine {
         }
     }
 
-    fn now_believed(&mut self, turn: &mut Turn<'_>, seed: Addr, peer: Addr, record: &Record) {
+    fn now_believed(&mut self, turn: &mut PeerTurn<'_>, seed: Addr, peer: Addr, record: &Record) {
         if peer == self.config.me {
             self.learn_of_myself(turn, record);
             return;
@@ -117,7 +122,7 @@ impl PeerMachine {
     }
 
     /// The seeds have lost a record, or dropped it as long over.
-    fn no_longer_known(&mut self, turn: &mut Turn<'_>, peer: Addr, record: &Record) {
+    fn no_longer_known(&mut self, turn: &mut PeerTurn<'_>, peer: Addr, record: &Record) {
         if peer == self.config.me {
             if !self.leaving {
                 turn.note(Severity::Warn, "rejoining", vec![("registry", "absent".to_owned())]);
@@ -145,7 +150,7 @@ impl PeerMachine {
     }
 
     /// What follows from a list that has changed.
-    pub(super) fn members_changed(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn members_changed(&mut self, turn: &mut PeerTurn<'_>) {
         self.ranking = None;
         self.arrange(turn);
         self.check_all(turn);
@@ -154,7 +159,7 @@ impl PeerMachine {
     }
 
     /// Takes an incarnation above `known` and registers it.
-    pub(super) fn rise_above(&mut self, turn: &mut Turn<'_>, known: Incarnation) {
+    pub(super) fn rise_above(&mut self, turn: &mut PeerTurn<'_>, known: Incarnation) {
         self.incarnation = self.incarnation.max(known.saturating_add(1));
         if self.config.network.has_seeds() {
             self.accepted.clear();

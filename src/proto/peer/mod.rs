@@ -42,14 +42,16 @@ use super::event::Event;
 use super::gossip::Counters;
 use super::gossip::rumors::Rumors;
 use super::kv::replica::Replication;
+use super::kv::request::StoreChange;
 use super::kv::store::Store;
-use super::machine::{Command, Conn, Effect, Input, Machine, PublishError};
+use super::machine::{Conn, EffectOf, Input, Machine};
 use super::message::{Addr, Hello, Incarnation, Parting, Purpose, Role};
 use super::registry::{MAX_AHEAD_MILLIS, Registry};
 use super::repeats::Repeats;
+use super::roles::{PeerCommand, PeerReply, PublishError};
 use super::time::Time;
 use super::timers::Timers;
-use super::turn::Turn;
+use super::turn::PeerTurn;
 
 /// A leave is over after this long at the latest; CONTRACT.md, section 1, allows 2 s.
 const LEAVE_PATIENCE: Duration = Duration::from_millis(1_300);
@@ -328,7 +330,7 @@ impl PeerMachine {
         self.config.network.hello(Role::Peer, self.config.me, self.incarnation, purpose)
     }
 
-    fn dial(&mut self, turn: &mut Turn<'_>, to: Addr, purpose: Purpose, dial: Dial) -> Conn {
+    fn dial(&mut self, turn: &mut PeerTurn<'_>, to: Addr, purpose: Purpose, dial: Dial) -> Conn {
         let conn = self.next_conn();
         let hello = self.hello(purpose);
         self.dials.insert(conn, dial);
@@ -340,7 +342,7 @@ impl PeerMachine {
         around.mul_f64(self.rng.random_range(0.75..1.25))
     }
 
-    fn start(&mut self, turn: &mut Turn<'_>) {
+    fn start(&mut self, turn: &mut PeerTurn<'_>) {
         self.incarnation = turn.now.millis();
         self.rumors.start(turn.now, self.incarnation);
         let name = format!("{}@{}", self.config.me, self.incarnation);
@@ -360,7 +362,7 @@ impl PeerMachine {
         }
     }
 
-    fn generate(&mut self, turn: &mut Turn<'_>) {
+    fn generate(&mut self, turn: &mut PeerTurn<'_>) {
         if self.leaving || self.generated >= self.config.gossip_count {
             return;
         }
@@ -383,7 +385,7 @@ impl PeerMachine {
         }
     }
 
-    fn leave(&mut self, turn: &mut Turn<'_>) {
+    fn leave(&mut self, turn: &mut PeerTurn<'_>) {
         if self.leaving {
             return;
         }
@@ -403,7 +405,7 @@ impl PeerMachine {
         self.ask_to_leave(turn);
     }
 
-    fn stop(&mut self, turn: &mut Turn<'_>) {
+    fn stop(&mut self, turn: &mut PeerTurn<'_>) {
         for conn in std::mem::take(&mut self.lines).into_keys() {
             turn.close(conn);
         }
@@ -417,7 +419,7 @@ impl PeerMachine {
         })
     }
 
-    fn fire(&mut self, turn: &mut Turn<'_>, timer: Timer) {
+    fn fire(&mut self, turn: &mut PeerTurn<'_>, timer: Timer) {
         match timer {
             Timer::Register => self.begin_registration(turn),
             Timer::Hedge => self.ask_next_seed(turn),
@@ -473,8 +475,17 @@ fn sample(rng: &mut SmallRng, len: usize, many: usize) -> Vec<usize> {
 }
 
 impl Machine for PeerMachine {
-    fn handle(&mut self, now: Time, input: Input, effects: &mut Vec<Effect>) {
-        let turn = &mut Turn { now, effects };
+    type Command = PeerCommand;
+    type Reply = PeerReply;
+    type Change = StoreChange;
+
+    fn handle(
+        &mut self,
+        now: Time,
+        input: Input<Self::Command>,
+        effects: &mut Vec<EffectOf<Self>>,
+    ) {
+        let turn = &mut PeerTurn { now, effects };
         // Before anything that arrived meanwhile is believed or missed.
         if let Some(due) = self.timers.next()
             && now.since(due) > OVERSLEPT
@@ -499,10 +510,10 @@ impl Machine for PeerMachine {
             Input::Persisted { batch } => {
                 self.replica.persisted(turn, batch, &self.rumors.paths());
             }
-            Input::Command(Command::Store { token, request, seen }) => {
+            Input::Command(PeerCommand::Store { token, request, seen }) => {
                 self.replica.ask(turn, token, request, seen, &self.rumors.paths());
             }
-            Input::Command(Command::Publish { token, payload }) => {
+            Input::Command(PeerCommand::Publish { token, payload }) => {
                 let result = if self.leaving {
                     Err(PublishError::Leaving)
                 } else {
@@ -510,8 +521,10 @@ impl Machine for PeerMachine {
                 };
                 turn.published(token, result);
             }
-            Input::Command(Command::Operate { token, order }) => self.operate(turn, token, order),
-            Input::Command(Command::Leave) => self.leave(turn),
+            Input::Command(PeerCommand::Operate { token, order }) => {
+                self.operate(turn, token, order)
+            }
+            Input::Command(PeerCommand::Leave) => self.leave(turn),
         }
         while let Some((_, timer)) = self.timers.due(now) {
             self.fire(turn, timer);

@@ -24,12 +24,13 @@ use super::{Dial, Line, PeerMachine, Timer};
 use crate::proto::config::Membership;
 use crate::proto::event::{Event, Severity};
 use crate::proto::kv::clock::Clock;
-use crate::proto::machine::{Conn, MemberEvent, OpenError};
+use crate::proto::machine::{Conn, OpenError};
 use crate::proto::message::{Addr, Breach, Incarnation, Members, Purpose, Refused};
 use crate::proto::order::Outcome;
 use crate::proto::registry::{Merge, RETENTION, Record, Status};
+use crate::proto::roles::MemberEvent;
 use crate::proto::time::Time;
-use crate::proto::turn::Turn;
+use crate::proto::turn::PeerTurn;
 
 /// Records of a network without seeds, the gone included: each peer looks after all of them.
 const MAX_RECORDS: usize = 4_096;
@@ -81,7 +82,7 @@ impl PeerMachine {
     }
 
     /// Begins with those that were named.
-    pub(super) fn begin_open(&mut self, turn: &mut Turn<'_>, contacts: Vec<Addr>) {
+    pub(super) fn begin_open(&mut self, turn: &mut PeerTurn<'_>, contacts: Vec<Addr>) {
         let me = self.config.me;
         let record = |incarnation| Record {
             incarnation,
@@ -102,7 +103,7 @@ impl PeerMachine {
     }
 
     /// What is said when a link is up.
-    pub(super) fn greet(&mut self, turn: &mut Turn<'_>, conn: Conn, picked: bool) {
+    pub(super) fn greet(&mut self, turn: &mut PeerTurn<'_>, conn: Conn, picked: bool) {
         if self.is_open() && (picked || !self.open.caught_up) {
             turn.send(conn, Members::Handshake(self.all_records()));
             if !picked {
@@ -121,7 +122,7 @@ impl PeerMachine {
     }
 
     /// Whether a neighbour knows the same.
-    pub(super) fn compare_members(&self, turn: &mut Turn<'_>, conns: Vec<Conn>) {
+    pub(super) fn compare_members(&self, turn: &mut PeerTurn<'_>, conns: Vec<Conn>) {
         if self.is_open() {
             turn.send_many(conns, Members::Digest(self.members.status_digest()));
         }
@@ -130,7 +131,7 @@ impl PeerMachine {
     /// A neighbour speaks of the membership. A breach if it may not.
     pub(super) fn hear_of_members(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut PeerTurn<'_>,
         conn: Conn,
         from: Addr,
         message: Members,
@@ -175,7 +176,7 @@ impl PeerMachine {
     /// A neighbour tells what it knows.
     fn learn_told(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut PeerTurn<'_>,
         conn: Conn,
         from: Addr,
         records: Vec<(Addr, Record)>,
@@ -237,7 +238,12 @@ impl PeerMachine {
         is_itself && oldest.is_some_and(|oldest| self.members.remove(&oldest).is_some())
     }
 
-    fn tell_others(&self, turn: &mut Turn<'_>, records: Vec<(Addr, Record)>, except: Option<Conn>) {
+    fn tell_others(
+        &self,
+        turn: &mut PeerTurn<'_>,
+        records: Vec<(Addr, Record)>,
+        except: Option<Conn>,
+    ) {
         if !records.is_empty() {
             let links = self.neighbours.values().map(|neighbour| neighbour.conn);
             let links = links.filter(|conn| Some(*conn) != except).collect();
@@ -246,7 +252,7 @@ impl PeerMachine {
     }
 
     /// Acts on records that are new here, and passes them on.
-    fn spread(&mut self, turn: &mut Turn<'_>, news: Vec<(Addr, Record)>, except: Option<Conn>) {
+    fn spread(&mut self, turn: &mut PeerTurn<'_>, news: Vec<(Addr, Record)>, except: Option<Conn>) {
         if news.is_empty() {
             return;
         }
@@ -281,7 +287,7 @@ impl PeerMachine {
         self.members_changed(turn);
     }
 
-    fn told_of_myself(&mut self, turn: &mut Turn<'_>, record: &Record) {
+    fn told_of_myself(&mut self, turn: &mut PeerTurn<'_>, record: &Record) {
         if record.status == Status::Left && record.incarnation >= self.incarnation {
             self.withdraw(turn, record.clone());
         } else if !self.open.removed || record.status == Status::Alive {
@@ -295,7 +301,7 @@ impl PeerMachine {
     }
 
     /// This peer's incarnation has risen: everybody is told.
-    pub(super) fn tell_of_myself(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn tell_of_myself(&mut self, turn: &mut PeerTurn<'_>) {
         let me = self.config.me;
         let at = self.members.get(&me).map_or(turn.now.millis(), |record| record.at);
         let incarnation = self.incarnation;
@@ -306,7 +312,7 @@ impl PeerMachine {
     }
 
     /// An operator has removed this peer: it gives up its links, and waits to be let in again.
-    fn withdraw(&mut self, turn: &mut Turn<'_>, record: Record) {
+    fn withdraw(&mut self, turn: &mut PeerTurn<'_>, record: Record) {
         if self.open.removed || self.leaving {
             return;
         }
@@ -329,7 +335,7 @@ impl PeerMachine {
     /// Peer-level consensus: this peer has found it dead, and so have others.
     pub(super) fn commit_dead(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut PeerTurn<'_>,
         peer: Addr,
         incarnation: Incarnation,
         witnesses: usize,
@@ -346,7 +352,7 @@ impl PeerMachine {
 
     /// This peer leaves by its own will. It says in which life: the word may arrive late, when a
     /// later life is known already.
-    pub(super) fn tell_that_i_leave(&self, turn: &mut Turn<'_>, links: Vec<Conn>) {
+    pub(super) fn tell_that_i_leave(&self, turn: &mut PeerTurn<'_>, links: Vec<Conn>) {
         if self.is_open() {
             let (incarnation, at) = (self.incarnation, turn.now.millis());
             let record = Record { incarnation, status: Status::Left, at, voters: Vec::new() };
@@ -388,7 +394,7 @@ impl PeerMachine {
     }
 
     /// Calls one of those that were dropped, or named and never seen; and forgets the long gone.
-    pub(super) fn call_the_lost(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn call_the_lost(&mut self, turn: &mut PeerTurn<'_>) {
         if !self.is_open() || self.open.removed || self.leaving {
             return;
         }
@@ -416,14 +422,14 @@ impl PeerMachine {
     }
 
     /// Somebody answers a probe: one that went may be back in a later life.
-    pub(super) fn link_if_back(&mut self, turn: &mut Turn<'_>, peer: Addr, life: Incarnation) {
+    pub(super) fn link_if_back(&mut self, turn: &mut PeerTurn<'_>, peer: Addr, life: Incarnation) {
         let went = |record: &Record| record.status == Status::Left && record.incarnation < life;
         if self.is_open() && self.members.get(&peer).is_some_and(went) {
             self.call(turn, peer);
         }
     }
 
-    fn call(&mut self, turn: &mut Turn<'_>, peer: Addr) {
+    fn call(&mut self, turn: &mut PeerTurn<'_>, peer: Addr) {
         let dial = Dial::Link(peer);
         if !self.neighbours.contains_key(&peer) && !self.dials.values().any(|d| *d == dial) {
             self.dial(turn, peer, Purpose::Link, dial);
@@ -431,7 +437,7 @@ impl PeerMachine {
     }
 
     /// Somebody takes this peer for gone, and does not say more than that.
-    pub(super) fn is_taken_for_gone(&mut self, turn: &mut Turn<'_>, by: Addr) {
+    pub(super) fn is_taken_for_gone(&mut self, turn: &mut PeerTurn<'_>, by: Addr) {
         if self.is_open() {
             // Dead or removed: a handshake says which, unless this peer knows already.
             if !self.open.removed {
@@ -444,7 +450,12 @@ impl PeerMachine {
 
     /// A contact could not be linked. One that is not there has nothing; one that is slow, or has no
     /// free link, may.
-    pub(super) fn contact_failed(&mut self, turn: &mut Turn<'_>, peer: Addr, error: &OpenError) {
+    pub(super) fn contact_failed(
+        &mut self,
+        turn: &mut PeerTurn<'_>,
+        peer: Addr,
+        error: &OpenError,
+    ) {
         let is_there = match error {
             OpenError::Unreachable | OpenError::Garbage => false,
             OpenError::TimedOut | OpenError::Local => true,
@@ -458,7 +469,7 @@ impl PeerMachine {
     }
 
     /// A link is gone, and with it what was to be had over it.
-    pub(super) fn lost_sight_of(&mut self, turn: &mut Turn<'_>, conn: Conn) {
+    pub(super) fn lost_sight_of(&mut self, turn: &mut PeerTurn<'_>, conn: Conn) {
         if self.open.ahead.remove(&conn).is_some() {
             self.check_caught_up(turn);
         }
@@ -466,7 +477,7 @@ impl PeerMachine {
 
     /// Whether this replica has had what an existing one had, or is the first of a network in which
     /// all are new.
-    pub(super) fn check_caught_up(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn check_caught_up(&mut self, turn: &mut PeerTurn<'_>) {
         if self.open.caught_up || !self.is_open() {
             return;
         }
@@ -514,7 +525,7 @@ impl PeerMachine {
     }
 
     /// An operator lets a peer in.
-    pub(super) fn admit(&mut self, turn: &mut Turn<'_>, peer: Addr) -> Outcome {
+    pub(super) fn admit(&mut self, turn: &mut PeerTurn<'_>, peer: Addr) -> Outcome {
         if !self.is_open() {
             return Outcome::NotOurs;
         }
@@ -543,7 +554,7 @@ impl PeerMachine {
     }
 
     /// An operator removes a peer.
-    pub(super) fn remove(&mut self, turn: &mut Turn<'_>, peer: Addr) -> Outcome {
+    pub(super) fn remove(&mut self, turn: &mut PeerTurn<'_>, peer: Addr) -> Outcome {
         if !self.is_open() {
             return Outcome::NotOurs;
         }

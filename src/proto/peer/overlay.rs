@@ -16,13 +16,14 @@ use rand_distr::{Distribution, Zipf};
 use super::{Dial, Line, PeerMachine, Timer, sample};
 use crate::proto::config::{Membership, Overlay};
 use crate::proto::event::{Event, Severity};
-use crate::proto::machine::{Conn, MemberEvent, OpenError};
+use crate::proto::machine::{Conn, OpenError};
 use crate::proto::message::{
     Addr, Hello, Incarnation, Message, Parting, Purpose, Refused, Welcome,
 };
 use crate::proto::registry::{Record, Status};
+use crate::proto::roles::MemberEvent;
 use crate::proto::time::Time;
-use crate::proto::turn::Turn;
+use crate::proto::turn::PeerTurn;
 
 /// A member that could not be linked is left alone for this long.
 const AVOID: Duration = Duration::from_secs(3);
@@ -53,7 +54,7 @@ pub(super) struct Neighbour {
 
 impl PeerMachine {
     /// No seed is asked who belongs to the network.
-    pub(super) fn begin_without_seeds(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn begin_without_seeds(&mut self, turn: &mut PeerTurn<'_>) {
         match self.config.membership.clone() {
             Membership::Voted => {}
             Membership::Fixed(members) => {
@@ -115,7 +116,7 @@ impl PeerMachine {
     /// A link is up, from whichever side.
     pub(super) fn link_up(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut PeerTurn<'_>,
         conn: Conn,
         peer: Addr,
         incarnation: Incarnation,
@@ -150,7 +151,7 @@ impl PeerMachine {
     }
 
     /// Tells everybody who follows links that this one is gone, closed or replaced by a newer one.
-    fn forget_link(&mut self, turn: &mut Turn<'_>, peer: Addr) -> Option<Neighbour> {
+    fn forget_link(&mut self, turn: &mut PeerTurn<'_>, peer: Addr) -> Option<Neighbour> {
         let old = self.neighbours.remove(&peer)?;
         self.timers.cancel(&Timer::Silence(peer));
         self.timers.cancel(&Timer::Farewell(peer));
@@ -165,7 +166,7 @@ impl PeerMachine {
     /// A link is gone.
     pub(super) fn link_down(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut PeerTurn<'_>,
         conn: Conn,
         peer: Addr,
         unexpected: bool,
@@ -208,7 +209,7 @@ impl PeerMachine {
 
     /// Tells the gossip half where the tree runs: to the oldest neighbour. By age alone the links
     /// to older peers can make no circle, and they end at the oldest member of all.
-    pub(super) fn arrange(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn arrange(&mut self, turn: &mut PeerTurn<'_>) {
         if self.config.overlay == Overlay::Full {
             // There is no tree: each says what it has to say to all.
             self.rumors.set_parent(turn, None, false);
@@ -221,7 +222,7 @@ impl PeerMachine {
 
     /// Gives up links to neighbours that have not become members: a newcomer may be faster than the
     /// news of it, but whoever never registers must not take the places of those who do.
-    pub(super) fn unlink_strangers(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn unlink_strangers(&mut self, turn: &mut PeerTurn<'_>) {
         let strangers: Vec<Addr> = self
             .neighbours
             .iter()
@@ -241,7 +242,7 @@ impl PeerMachine {
 
     /// A member that finds all places taken gets that of a neighbour which is none. False if there
     /// is no need, or no such neighbour.
-    pub(super) fn make_room(&mut self, turn: &mut Turn<'_>, hello: &Hello) -> bool {
+    pub(super) fn make_room(&mut self, turn: &mut PeerTurn<'_>, hello: &Hello) -> bool {
         let full = self.neighbours.len() >= self.config.max_links;
         if self.leaving || !full || self.members.alive(&hello.from).is_none() {
             return false;
@@ -257,7 +258,7 @@ impl PeerMachine {
     }
 
     /// Closes the link to a neighbour, which is told that this is no death.
-    pub(super) fn unlink(&mut self, turn: &mut Turn<'_>, peer: Addr) {
+    pub(super) fn unlink(&mut self, turn: &mut PeerTurn<'_>, peer: Addr) {
         if let Some(conn) = self.neighbours.get(&peer).map(|neighbour| neighbour.conn) {
             turn.send(conn, Parting::Unlink);
             turn.close(conn);
@@ -268,7 +269,7 @@ impl PeerMachine {
     /// An attempt to link has ended.
     pub(super) fn link_answers(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut PeerTurn<'_>,
         conn: Conn,
         peer: Addr,
         result: Result<Welcome, OpenError>,
@@ -382,7 +383,7 @@ impl PeerMachine {
     }
 
     /// Dials as many members as links are missing.
-    pub(super) fn fill(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn fill(&mut self, turn: &mut PeerTurn<'_>) {
         if self.leaving || !self.registered {
             return;
         }
@@ -409,7 +410,7 @@ impl PeerMachine {
 
     /// Keeps the links of an overlay that is not drawn: to the oldest member that can be reached, or
     /// to all.
-    fn fill_in_order(&mut self, turn: &mut Turn<'_>) {
+    fn fill_in_order(&mut self, turn: &mut PeerTurn<'_>) {
         let (me, hub) = (self.config.me, self.config.overlay == Overlay::Hub);
         let mut older: Vec<Addr> = self.ranking().to_vec();
         if let Some(mine) = older.iter().position(|member| *member == me) {
@@ -480,7 +481,7 @@ impl PeerMachine {
     /// A member is dead, and whatever link is still there goes; or it has left. If that is known before
     /// its link has ended, its last words are still on their way, and a write that it answered for may be
     /// among them.
-    pub(super) fn member_gone(&mut self, turn: &mut Turn<'_>, peer: Addr, record: &Record) {
+    pub(super) fn member_gone(&mut self, turn: &mut PeerTurn<'_>, peer: Addr, record: &Record) {
         self.departing.remove(&peer);
         self.doubts.remove(&peer);
         self.ghosts.remove(&peer);
@@ -501,12 +502,12 @@ impl PeerMachine {
     }
 
     /// The link to one that has left ends by itself; if it does not, it is ended.
-    pub(super) fn expect_farewell(&mut self, turn: &Turn<'_>, peer: Addr) {
+    pub(super) fn expect_farewell(&mut self, turn: &PeerTurn<'_>, peer: Addr) {
         self.timers.set_if_unset(Timer::Farewell(peer), turn.now + FAREWELL);
     }
 
     /// A neighbour that has left has had its time.
-    pub(super) fn unlink_if_gone(&mut self, turn: &mut Turn<'_>, peer: Addr) {
+    pub(super) fn unlink_if_gone(&mut self, turn: &mut PeerTurn<'_>, peer: Addr) {
         let record = self.members.get(&peer).filter(|record| record.status == Status::Left);
         if record.is_some_and(|record| self.is_linked_up_to(&peer, record.incarnation)) {
             self.unlink(turn, peer);
@@ -516,7 +517,7 @@ impl PeerMachine {
     /// A member is there in a new incarnation.
     pub(super) fn member_renewed(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut PeerTurn<'_>,
         peer: Addr,
         incarnation: Incarnation,
     ) {

@@ -15,7 +15,7 @@ use crate::proto::machine::{Conn, OpenError};
 use crate::proto::message::{Addr, Detection, Incarnation, Purpose, Welcome};
 use crate::proto::registry::Status;
 use crate::proto::time::Time;
-use crate::proto::turn::Turn;
+use crate::proto::turn::PeerTurn;
 
 /// Probes under way at the same time because somebody else asked for them.
 const MAX_PROBES: usize = 256;
@@ -68,7 +68,7 @@ pub(super) struct Probe {
 impl PeerMachine {
     /// Probes one random member that is no neighbour: a peer that died before it had links, or
     /// with all of its neighbours, is found as well.
-    pub(super) fn probe_somebody(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn probe_somebody(&mut self, turn: &mut PeerTurn<'_>) {
         if self.leaving {
             return;
         }
@@ -90,7 +90,7 @@ impl PeerMachine {
 
     /// Probes one suspect at random, beside what its suspicion does by itself ever more rarely: after
     /// a long cut the first who answers brings the sides together.
-    pub(super) fn probe_a_suspect(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn probe_a_suspect(&mut self, turn: &mut PeerTurn<'_>) {
         if self.leaving || self.suspicions.is_empty() {
             return;
         }
@@ -109,7 +109,7 @@ impl PeerMachine {
     /// The link to a member was lost: this peer looks, when it is its turn.
     pub(super) fn look_when_lost(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut PeerTurn<'_>,
         peer: Addr,
         incarnation: Incarnation,
     ) {
@@ -125,7 +125,7 @@ impl PeerMachine {
     }
 
     /// It is this peer's turn to look at a member whose link was lost, unless all is said by now.
-    pub(super) fn look_at_lost(&mut self, turn: &mut Turn<'_>, peer: Addr) {
+    pub(super) fn look_at_lost(&mut self, turn: &mut PeerTurn<'_>, peer: Addr) {
         let Some(incarnation) = self.lost.remove(&peer) else { return };
         let gone = self.members.get(&peer).is_some_and(|record| {
             record.status != Status::Alive && record.incarnation >= incarnation
@@ -136,7 +136,7 @@ impl PeerMachine {
     }
 
     /// Looks at everybody that is suspected.
-    pub(super) fn probe_all_suspects(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn probe_all_suspects(&mut self, turn: &mut PeerTurn<'_>) {
         let all: Vec<(Addr, Incarnation)> =
             self.suspicions.iter().map(|(peer, s)| (*peer, s.incarnation)).collect();
         for (peer, incarnation) in all {
@@ -147,7 +147,7 @@ impl PeerMachine {
     /// Probes a member; several reasons share one probe.
     pub(super) fn look_at(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut PeerTurn<'_>,
         peer: Addr,
         incarnation: Incarnation,
         why: Why,
@@ -164,7 +164,7 @@ impl PeerMachine {
 
     fn probe(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut PeerTurn<'_>,
         peer: Addr,
         incarnation: Incarnation,
         why: BTreeSet<Why>,
@@ -177,7 +177,7 @@ impl PeerMachine {
 
     pub(super) fn probe_answers(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut PeerTurn<'_>,
         conn: Conn,
         peer: Addr,
         result: Result<Welcome, OpenError>,
@@ -218,7 +218,7 @@ impl PeerMachine {
 
     /// Silence is suspicion only after the suspect timeout, for a stranger as for a neighbour: what
     /// did not answer in time is looked at again until then.
-    fn is_too_early(&mut self, turn: &Turn<'_>, probe: &Probe) -> bool {
+    fn is_too_early(&mut self, turn: &PeerTurn<'_>, probe: &Probe) -> bool {
         if self.doubts.len() >= MAX_DOUBTS && !self.doubts.contains_key(&probe.peer) {
             return true;
         }
@@ -234,7 +234,7 @@ impl PeerMachine {
     }
 
     /// A member that did not answer is looked at again.
-    pub(super) fn look_again(&mut self, turn: &mut Turn<'_>, peer: Addr) {
+    pub(super) fn look_again(&mut self, turn: &mut PeerTurn<'_>, peer: Addr) {
         match self.members.alive(&peer).map(|record| record.incarnation) {
             Some(incarnation) => self.look_at(turn, peer, incarnation, Why::Turn),
             None => {
@@ -243,7 +243,7 @@ impl PeerMachine {
         }
     }
 
-    fn found_alive(&mut self, turn: &mut Turn<'_>, probe: &Probe, incarnation: Incarnation) {
+    fn found_alive(&mut self, turn: &mut PeerTurn<'_>, probe: &Probe, incarnation: Incarnation) {
         let peer = probe.peer;
         self.avoid.remove(&peer);
         self.doubts.remove(&peer);
@@ -263,7 +263,7 @@ impl PeerMachine {
         self.fill(turn);
     }
 
-    fn not_found(&mut self, turn: &mut Turn<'_>, probe: &Probe, hard: bool) {
+    fn not_found(&mut self, turn: &mut PeerTurn<'_>, probe: &Probe, hard: bool) {
         let peer = probe.peer;
         let lost = probe.why.contains(&Why::LinkLost);
         let notice = probe.why.iter().any(|why| matches!(why, Why::Notice { .. }));

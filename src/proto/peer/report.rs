@@ -5,19 +5,19 @@ use std::time::Duration;
 
 use super::{PeerMachine, Timer};
 use crate::proto::message::{Addr, ToSeed};
-use crate::proto::turn::Turn;
+use crate::proto::turn::PeerTurn;
 
 /// Changes of links gather this long before they are reported: a peer that starts makes several.
 const REPORT_DELAY: Duration = Duration::from_millis(500);
 
 impl PeerMachine {
     /// Links have come or gone.
-    pub(super) fn links_changed(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn links_changed(&mut self, turn: &mut PeerTurn<'_>) {
         self.timers.set_if_unset(Timer::Report, turn.now + REPORT_DELAY);
     }
 
     /// Reports the links to a seed that is connected; without one, the next refresh does it.
-    pub(super) fn report_links(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn report_links(&mut self, turn: &mut PeerTurn<'_>) {
         let connected = self.desks.iter().find(|(_, desk)| desk.is_connected());
         if let Some(seed) = connected.map(|(seed, _)| *seed) {
             self.report_links_to(turn, seed);
@@ -25,7 +25,7 @@ impl PeerMachine {
     }
 
     /// Reports the links to one seed.
-    pub(super) fn report_links_to(&mut self, turn: &mut Turn<'_>, seed: Addr) {
+    pub(super) fn report_links_to(&mut self, turn: &mut PeerTurn<'_>, seed: Addr) {
         if self.registered && !self.leaving {
             // Time never goes back within a life, so it orders the reports.
             let number = turn.now.micros();

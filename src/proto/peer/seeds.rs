@@ -10,13 +10,14 @@ use rand::RngExt;
 
 use super::{Dial, Line, PeerMachine, Timer, sample};
 use crate::proto::event::{Event, Severity};
-use crate::proto::machine::{Conn, MemberEvent, OpenError};
+use crate::proto::machine::{Conn, OpenError};
 use crate::proto::message::{
     Addr, Breach, Incarnation, Message, Purpose, Records, ToPeer, ToSeed, Welcome,
 };
 use crate::proto::registry::{Record, Status};
+use crate::proto::roles::MemberEvent;
 use crate::proto::time::Time;
-use crate::proto::turn::Turn;
+use crate::proto::turn::PeerTurn;
 
 /// A seed that has not answered after this long gets company: another one is asked as well. Some
 /// round trips over an ocean; far less than the deadline of the request.
@@ -79,7 +80,7 @@ impl PeerMachine {
     }
 
     /// Begins an attempt: all seeds that have not accepted yet, in random order.
-    pub(super) fn begin_registration(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn begin_registration(&mut self, turn: &mut PeerTurn<'_>) {
         if self.leaving || self.registered {
             return;
         }
@@ -102,7 +103,7 @@ impl PeerMachine {
         self.requests.values().any(|request| request.wish == mine)
     }
 
-    pub(super) fn ask_next_seed(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn ask_next_seed(&mut self, turn: &mut PeerTurn<'_>) {
         self.timers.cancel(&Timer::Hedge);
         if self.leaving {
             self.ask_next_to_leave(turn);
@@ -130,7 +131,7 @@ impl PeerMachine {
         }
     }
 
-    fn request(&mut self, turn: &mut Turn<'_>, seed: Addr, wish: Wish) {
+    fn request(&mut self, turn: &mut PeerTurn<'_>, seed: Addr, wish: Wish) {
         self.requests_used += 1;
         let request = self.requests_used;
         let incarnation = self.incarnation;
@@ -160,7 +161,7 @@ impl PeerMachine {
     }
 
     /// Says something to a seed, over a connection that is opened if there is none.
-    pub(super) fn say(&mut self, turn: &mut Turn<'_>, seed: Addr, message: impl Into<Message>) {
+    pub(super) fn say(&mut self, turn: &mut PeerTurn<'_>, seed: Addr, message: impl Into<Message>) {
         let message = message.into();
         let desk = self.desks.entry(seed).or_default();
         if let Some(line) = desk.line {
@@ -178,7 +179,7 @@ impl PeerMachine {
 
     pub(super) fn seed_answers(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut PeerTurn<'_>,
         conn: Conn,
         seed: Addr,
         result: Result<Welcome, OpenError>,
@@ -216,7 +217,7 @@ impl PeerMachine {
         }
     }
 
-    pub(super) fn seed_lost(&mut self, turn: &mut Turn<'_>, conn: Conn, seed: Addr) {
+    pub(super) fn seed_lost(&mut self, turn: &mut PeerTurn<'_>, conn: Conn, seed: Addr) {
         let Some(desk) = self.desks.get_mut(&seed) else { return };
         if desk.line == Some(conn) {
             desk.line = None;
@@ -228,7 +229,7 @@ impl PeerMachine {
         }
     }
 
-    fn fail_requests_to(&mut self, turn: &mut Turn<'_>, seed: Addr) {
+    fn fail_requests_to(&mut self, turn: &mut PeerTurn<'_>, seed: Addr) {
         let failed: Vec<u64> =
             self.requests.iter().filter(|(_, r)| r.seed == seed).map(|(id, _)| *id).collect();
         for request in failed {
@@ -237,7 +238,7 @@ impl PeerMachine {
     }
 
     /// The seed is hung: its connection is given up, so that the next request opens a new one.
-    pub(super) fn request_timed_out(&mut self, turn: &mut Turn<'_>, request: u64) {
+    pub(super) fn request_timed_out(&mut self, turn: &mut PeerTurn<'_>, request: u64) {
         if let Some(seed) = self.requests.get(&request).map(|request| request.seed)
             && let Some(desk) = self.desks.get_mut(&seed)
             && let Some(line) = desk.line.take()
@@ -248,7 +249,7 @@ impl PeerMachine {
         self.request_failed(turn, request);
     }
 
-    fn request_failed(&mut self, turn: &mut Turn<'_>, request: u64) {
+    fn request_failed(&mut self, turn: &mut PeerTurn<'_>, request: u64) {
         self.timers.cancel(&Timer::Request(request));
         let Some(request) = self.requests.remove(&request) else { return };
         match request.wish {
@@ -272,7 +273,7 @@ impl PeerMachine {
     /// What a seed says. A breach if it makes no sense.
     pub(super) fn hear_seed(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut PeerTurn<'_>,
         seed: Addr,
         message: ToPeer,
     ) -> Result<(), Breach> {
@@ -292,7 +293,7 @@ impl PeerMachine {
     }
 
     /// A seed has the list that it was asked with.
-    fn unchanged(&mut self, turn: &mut Turn<'_>, seed: Addr, id: u64) {
+    fn unchanged(&mut self, turn: &mut PeerTurn<'_>, seed: Addr, id: u64) {
         let Some(request) = self.requests.get(&id) else { return };
         if request.seed != seed || request.wish != Wish::Refresh {
             return;
@@ -307,7 +308,7 @@ impl PeerMachine {
         }
     }
 
-    fn granted(&mut self, turn: &mut Turn<'_>, seed: Addr, id: u64) {
+    fn granted(&mut self, turn: &mut PeerTurn<'_>, seed: Addr, id: u64) {
         let Some(request) = self.requests.get(&id) else { return };
         if request.seed != seed {
             return;
@@ -341,7 +342,7 @@ impl PeerMachine {
 
     fn denied(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut PeerTurn<'_>,
         seed: Addr,
         id: u64,
         reason: String,
@@ -376,7 +377,7 @@ impl PeerMachine {
 
     fn list_received(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut PeerTurn<'_>,
         seed: Addr,
         id: u64,
         records: Records,
@@ -427,7 +428,7 @@ impl PeerMachine {
     }
 
     /// Asks each seed for what is new.
-    pub(super) fn refresh(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn refresh(&mut self, turn: &mut PeerTurn<'_>) {
         let pause = self.jitter(REFRESH);
         self.timers.set(Timer::Refresh, turn.now + pause);
         if self.leaving {
@@ -472,14 +473,14 @@ impl PeerMachine {
     }
 
     /// Asks the seeds to commit the leave: first those that are connected.
-    pub(super) fn ask_to_leave(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn ask_to_leave(&mut self, turn: &mut PeerTurn<'_>) {
         let mut seeds: Vec<Addr> = self.config.network.seeds().to_vec();
         seeds.sort_by_key(|seed| self.desks.get(seed).is_some_and(|desk| desk.line.is_some()));
         self.to_ask = seeds;
         self.ask_next_to_leave(turn);
     }
 
-    fn ask_next_to_leave(&mut self, turn: &mut Turn<'_>) {
+    fn ask_next_to_leave(&mut self, turn: &mut PeerTurn<'_>) {
         if let Some(seed) = self.to_ask.pop() {
             self.request(turn, seed, Wish::Leave);
             self.timers.set(Timer::Hedge, turn.now + HEDGE);

@@ -15,7 +15,7 @@ use crate::proto::config::Overlay;
 use crate::proto::machine::{Conn, OpenError};
 use crate::proto::message::{Addr, AntiEntropy, Breach, Gossip, Hello, Purpose, Refused, Welcome};
 use crate::proto::registry::Status;
-use crate::proto::turn::Turn;
+use crate::proto::turn::PeerTurn;
 
 /// How often one of the peers of a round is a random member: with the usual interval every 40 s,
 /// and in a network of a hundred somebody does every half a second.
@@ -46,7 +46,7 @@ impl Calm {
 
 impl PeerMachine {
     /// Begins a round; with how many it is.
-    pub(super) fn begin_sync_round(&mut self, turn: &mut Turn<'_>) -> usize {
+    pub(super) fn begin_sync_round(&mut self, turn: &mut PeerTurn<'_>) -> usize {
         let calm = self.is_calm();
         let pauses = self.calm.next_pause(calm);
         let pause = self.jitter(self.config.sync_interval * pauses);
@@ -88,7 +88,7 @@ impl PeerMachine {
 
     /// Calls a random member that is no neighbour; false if there is none. One that is suspected is
     /// as good as any: who was cut off is found again that way.
-    fn compare_with_stranger(&mut self, turn: &mut Turn<'_>) -> bool {
+    fn compare_with_stranger(&mut self, turn: &mut PeerTurn<'_>) -> bool {
         let calling = |peer: &Addr| self.dials.values().any(|dial| *dial == Dial::Sync(*peer));
         let others: Vec<Addr> = self
             .members
@@ -125,7 +125,7 @@ impl PeerMachine {
     }
 
     /// A connection for a comparison is open, from whichever side.
-    pub(super) fn guest_up(&mut self, turn: &mut Turn<'_>, conn: Conn, peer: Addr, mine: bool) {
+    pub(super) fn guest_up(&mut self, turn: &mut PeerTurn<'_>, conn: Conn, peer: Addr, mine: bool) {
         self.lines.insert(conn, Line::Guest { peer, since: turn.now, mine });
         self.expect_end(turn);
         self.rumors.link_up(turn.now, conn, peer, true);
@@ -134,7 +134,7 @@ impl PeerMachine {
     /// A member that was called for a comparison answers, or does not.
     pub(super) fn stranger_answers(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut PeerTurn<'_>,
         conn: Conn,
         peer: Addr,
         result: Result<Welcome, OpenError>,
@@ -168,7 +168,7 @@ impl PeerMachine {
     /// What is said of a comparison. A breach if it makes no sense.
     pub(super) fn hear_sync(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut PeerTurn<'_>,
         conn: Conn,
         message: AntiEntropy,
     ) -> Result<(), Breach> {
@@ -185,7 +185,7 @@ impl PeerMachine {
         }
     }
 
-    pub(super) fn hear_gossip(&mut self, turn: &mut Turn<'_>, conn: Conn, gossip: Gossip) {
+    pub(super) fn hear_gossip(&mut self, turn: &mut PeerTurn<'_>, conn: Conn, gossip: Gossip) {
         let (members, origin, life) = (&self.members, gossip.origin, gossip.life);
         // Without seeds nobody says which lives of a member there were.
         let any_life = !self.config.network.has_seeds();
@@ -200,7 +200,7 @@ impl PeerMachine {
     }
 
     /// Closes the connections for comparisons that this peer opened in the last round.
-    fn end_own_comparisons(&mut self, turn: &mut Turn<'_>) {
+    fn end_own_comparisons(&mut self, turn: &mut PeerTurn<'_>) {
         let mine = |line: &Line| matches!(line, Line::Guest { mine: true, .. });
         let guests: Vec<Conn> =
             self.lines.iter().filter(|(_, line)| mine(line)).map(|(conn, _)| *conn).collect();

@@ -11,6 +11,8 @@ use crate::proto::registry::{Record, Status};
 mod open;
 mod voted;
 
+type Effect = EffectOf<PeerMachine>;
+
 const NOW: Time = Time::from_millis(1_800_000_000_000);
 
 fn seed_addr() -> Addr {
@@ -60,7 +62,7 @@ impl Stage {
         stage
     }
 
-    fn give(&mut self, input: Input) {
+    fn give(&mut self, input: Input<PeerCommand>) {
         self.peer.handle(self.now, input, &mut self.effects);
     }
 
@@ -277,7 +279,8 @@ fn a_message_is_delivered_once_and_crosses_each_link_once() {
     for conn in &conns {
         stage.hear(*conn, Message::Broadcast(Broadcast::Gossip(gossip.clone())));
     }
-    let delivered = stage.effects.iter().filter(|e| matches!(e, Effect::Deliver(_))).count();
+    let delivered =
+        stage.effects.iter().filter(|e| matches!(e, Effect::Reply(PeerReply::Deliver(_)))).count();
     assert_eq!(delivered, 1);
     let sent = stage.sent(|m| matches!(m, Message::Broadcast(Broadcast::Gossip(_))));
     assert!(sent < conns.len(), "to those that had not brought it: {sent}");
@@ -320,7 +323,7 @@ fn the_tree_runs_to_the_oldest_neighbour() {
     stage.effects.clear();
     let token = 1;
     let payload = Bytes::from_static(b"mine");
-    stage.give(Input::Command(Command::Publish { token, payload: payload.clone() }));
+    stage.give(Input::Command(PeerCommand::Publish { token, payload: payload.clone() }));
     let pushed = |stage: &Stage, to: Conn| {
         stage.effects.iter().any(|effect| {
             matches!(effect, Effect::Send { conn, message: Message::Broadcast(Broadcast::Gossip(_)) } if *conn == to)
@@ -333,7 +336,7 @@ fn the_tree_runs_to_the_oldest_neighbour() {
     stage.give(Input::Closed { conn: lost });
     let graft = Effect::Send { conn: next, message: Message::Broadcast(Broadcast::Graft) };
     assert!(stage.effects.contains(&graft), "{:?}", stage.effects);
-    stage.give(Input::Command(Command::Publish { token, payload }));
+    stage.give(Input::Command(PeerCommand::Publish { token, payload }));
     assert!(pushed(&stage, next));
 }
 
@@ -406,7 +409,8 @@ fn an_answer_to_a_question_that_was_not_asked_is_not_looked_at() {
         lists: vec![(crate::proto::message::Prefix::ALL, vec![])],
         ..Default::default()
     };
-    stage.give(Input::Command(Command::Publish { token: 1, payload: Bytes::from_static(b"a") }));
+    stage
+        .give(Input::Command(PeerCommand::Publish { token: 1, payload: Bytes::from_static(b"a") }));
     stage.effects.clear();
     for to in [0, asked + 1, u64::MAX] {
         stage.hear(conn, ranges(to, nothing.clone()));

@@ -18,7 +18,7 @@ use super::tree::FAN;
 use crate::proto::event::Severity;
 use crate::proto::message::{Addr, Breach, Council, Fingerprint, Standing};
 use crate::proto::registry::Record;
-use crate::proto::turn::Turn;
+use crate::proto::turn::SeedTurn;
 
 /// A walk that has not ended after this long is begun anew.
 const WALK_PATIENCE: Duration = Duration::from_secs(2);
@@ -33,7 +33,7 @@ impl SeedMachine {
     /// Another seed's digest has come.
     pub(super) fn hear_digest(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut SeedTurn<'_>,
         seed: Addr,
         (count, digest): (u64, [u8; 32]),
         standing: Standing,
@@ -67,7 +67,7 @@ impl SeedMachine {
     /// The walker's branches. A breach if these are not the branches of a tree.
     pub(super) fn hear_branches(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut SeedTurn<'_>,
         seed: &Addr,
         theirs: &[Fingerprint],
     ) -> Result<(), Breach> {
@@ -88,7 +88,7 @@ impl SeedMachine {
     /// The leaves below the branches that differ. A breach if there cannot be such.
     pub(super) fn hear_leaves(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut SeedTurn<'_>,
         seed: &Addr,
         branches: &Leaves,
     ) -> Result<(), Breach> {
@@ -121,7 +121,7 @@ impl SeedMachine {
     /// we lack.
     pub(super) fn hear_holdings(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut SeedTurn<'_>,
         seed: &Addr,
         leaves: Leaves,
         more: bool,
@@ -146,7 +146,7 @@ impl SeedMachine {
     /// Sends records in frames; the last one carries the rest.
     fn send_records(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut SeedTurn<'_>,
         seed: &Addr,
         records: Vec<(Addr, Record)>,
         mut wanted: Leaves,
@@ -165,7 +165,7 @@ impl SeedMachine {
     /// Records that we lack, and what the other one lacks.
     pub(super) fn hear_records(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut SeedTurn<'_>,
         seed: Addr,
         records: Vec<(Addr, Record)>,
         wanted: &Leaves,
@@ -207,7 +207,7 @@ impl SeedMachine {
     /// Of these records, those that name a quorum of distinct configured seeds.
     pub(super) fn authorised(
         &self,
-        turn: &mut Turn<'_>,
+        turn: &mut SeedTurn<'_>,
         seed: Addr,
         mut records: Vec<(Addr, Record)>,
     ) -> Vec<(Addr, Record)> {

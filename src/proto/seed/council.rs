@@ -20,7 +20,7 @@ use crate::proto::event::Severity;
 use crate::proto::machine::{Conn, OpenError};
 use crate::proto::message::{Addr, Breach, Council, Purpose, Role, Standing, Welcome};
 use crate::proto::time::Time;
-use crate::proto::turn::Turn;
+use crate::proto::turn::SeedTurn;
 
 /// Seeds compare their registries this often; it is also their heartbeat.
 const COMPARE_INTERVAL: Duration = Duration::from_secs(2);
@@ -72,7 +72,7 @@ impl Colleague {
 }
 
 impl SeedMachine {
-    pub(super) fn call_colleagues(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn call_colleagues(&mut self, turn: &mut SeedTurn<'_>) {
         let seeds: Vec<Addr> = self.colleagues.keys().copied().collect();
         for seed in seeds {
             self.dial(turn, seed);
@@ -80,7 +80,7 @@ impl SeedMachine {
         self.timers.set(Timer::Compare, turn.now + COMPARE_INTERVAL);
     }
 
-    pub(super) fn dial(&mut self, turn: &mut Turn<'_>, seed: Addr) {
+    pub(super) fn dial(&mut self, turn: &mut SeedTurn<'_>, seed: Addr) {
         let conn = self.next_conn();
         let hello = self.hello(Purpose::Council);
         let Some(colleague) = self.colleagues.get_mut(&seed) else { return };
@@ -92,7 +92,7 @@ impl SeedMachine {
     }
 
     /// A seed, or somebody who says so, has opened a connection to us.
-    pub(super) fn colleague_calls(&mut self, turn: &mut Turn<'_>, conn: Conn, seed: Addr) {
+    pub(super) fn colleague_calls(&mut self, turn: &mut SeedTurn<'_>, conn: Conn, seed: Addr) {
         let Some(colleague) = self.colleagues.get_mut(&seed) else { return };
         if colleague.calls.len() >= MAX_CALLS
             && let Some(newest) = colleague.calls.pop_last()
@@ -116,7 +116,7 @@ impl SeedMachine {
     /// Our own attempt to reach a seed has ended.
     pub(super) fn colleague_answers(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut SeedTurn<'_>,
         conn: Conn,
         result: Result<Welcome, OpenError>,
     ) {
@@ -161,7 +161,7 @@ impl SeedMachine {
         }
     }
 
-    fn redial_later(&mut self, turn: &mut Turn<'_>, seed: Addr) {
+    fn redial_later(&mut self, turn: &mut SeedTurn<'_>, seed: Addr) {
         let jitter = self.rng.0.random_range(0.5..1.0);
         let Some(colleague) = self.colleagues.get_mut(&seed) else { return };
         let pause = REDIAL.0.saturating_mul(1 << colleague.failures.min(8)).min(REDIAL.1);
@@ -169,7 +169,7 @@ impl SeedMachine {
         self.timers.set(Timer::Redial(seed), turn.now + pause.mul_f64(jitter));
     }
 
-    pub(super) fn colleague_lost(&mut self, turn: &mut Turn<'_>, conn: Conn, seed: Addr) {
+    pub(super) fn colleague_lost(&mut self, turn: &mut SeedTurn<'_>, conn: Conn, seed: Addr) {
         let Some(colleague) = self.colleagues.get_mut(&seed) else { return };
         colleague.calls.remove(&conn);
         if colleague.line == Some(conn) {
@@ -180,20 +180,20 @@ impl SeedMachine {
     }
 
     /// Says something to one seed.
-    pub(super) fn tell(&self, turn: &mut Turn<'_>, seed: &Addr, message: Council) {
+    pub(super) fn tell(&self, turn: &mut SeedTurn<'_>, seed: &Addr, message: Council) {
         if let Some(colleague) = self.colleagues.get(seed) {
             turn.send_many(colleague.calls.iter().copied().collect(), message);
         }
     }
 
     /// Says something to all other seeds.
-    pub(super) fn tell_all(&self, turn: &mut Turn<'_>, message: Council) {
+    pub(super) fn tell_all(&self, turn: &mut SeedTurn<'_>, message: Council) {
         let calls = self.colleagues.values().flat_map(|colleague| colleague.calls.iter().copied());
         turn.send_many(calls.collect(), message);
     }
 
     /// Sends our digest around, and dials anew whoever has gone quiet.
-    pub(super) fn compare(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn compare(&mut self, turn: &mut SeedTurn<'_>) {
         self.timers.set(Timer::Compare, turn.now + COMPARE_INTERVAL);
         let compare = self.short_digest();
         self.tell_all(turn, compare);
@@ -213,7 +213,7 @@ impl SeedMachine {
     }
 
     /// A seed is alive: it has said something.
-    pub(super) fn heard_from(&mut self, turn: &Turn<'_>, seed: &Addr) {
+    pub(super) fn heard_from(&mut self, turn: &SeedTurn<'_>, seed: &Addr) {
         if let Some(colleague) = self.colleagues.get_mut(seed) {
             colleague.heard = turn.now;
         }
@@ -222,7 +222,7 @@ impl SeedMachine {
     /// Something came over a connection that we opened to a seed. A breach if it makes no sense.
     pub(super) fn hear_seed(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut SeedTurn<'_>,
         seed: Addr,
         message: Council,
     ) -> Result<(), Breach> {

@@ -18,7 +18,7 @@ use crate::proto::message::{
     Addr, CastVote, Change, ChangeKind, Council, Decision, Incarnation, ToPeer,
 };
 use crate::proto::registry::Record;
-use crate::proto::turn::Turn;
+use crate::proto::turn::SeedTurn;
 
 /// How long a ballot waits beyond the probe that each voter may need. Shorter than what a peer
 /// waits for its seed, so that the peer hears a reason and not silence.
@@ -53,7 +53,12 @@ impl SeedMachine {
     }
 
     /// Proposes a change, or joins the ballot on it that is open.
-    pub(super) fn propose(&mut self, turn: &mut Turn<'_>, change: Change, asker: Option<Asker>) {
+    pub(super) fn propose(
+        &mut self,
+        turn: &mut SeedTurn<'_>,
+        change: Change,
+        asker: Option<Asker>,
+    ) {
         let key = key(&change);
         if let Some(ballot) =
             self.ballot_of.get(&key).and_then(|number| self.ballots.get_mut(number))
@@ -94,7 +99,7 @@ impl SeedMachine {
     }
 
     /// Opens a ballot and sets its deadline; returns its number.
-    pub(super) fn open_ballot(&mut self, turn: &Turn<'_>, ballot: Ballot) -> u64 {
+    pub(super) fn open_ballot(&mut self, turn: &SeedTurn<'_>, ballot: Ballot) -> u64 {
         self.ballots_used += 1;
         let number = self.ballots_used;
         let patience = if self.reachable() < self.quorum() {
@@ -110,7 +115,7 @@ impl SeedMachine {
     }
 
     /// Gives a verdict to whoever waits for it.
-    pub(super) fn cast(&mut self, turn: &mut Turn<'_>, waiter: Waiter, verdict: &Verdict) {
+    pub(super) fn cast(&mut self, turn: &mut SeedTurn<'_>, waiter: Waiter, verdict: &Verdict) {
         let Verdict { accept, reason, known } = verdict.clone();
         if waiter.proposer == self.config.me {
             self.count_vote(turn, waiter.ballot, self.me, accept, reason, known);
@@ -122,7 +127,7 @@ impl SeedMachine {
 
     pub(super) fn count_vote(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut SeedTurn<'_>,
         number: u64,
         voter: SeedNumber,
         accept: bool,
@@ -147,7 +152,7 @@ impl SeedMachine {
     }
 
     /// What is remembered of a ballot.
-    fn decision(&self, turn: &Turn<'_>, number: u64, committed: bool) -> Option<Decision> {
+    fn decision(&self, turn: &SeedTurn<'_>, number: u64, committed: bool) -> Option<Decision> {
         let ballot = self.ballots.get(&number)?;
         let vote = |(voter, accept, reason): (SeedNumber, bool, &String)| {
             let seed = *self.config.network.seeds().get(usize::from(voter))?;
@@ -163,7 +168,7 @@ impl SeedMachine {
     }
 
     /// Ends a ballot without a commit, and tells those who asked for it.
-    pub(super) fn reject(&mut self, turn: &mut Turn<'_>, number: u64) {
+    pub(super) fn reject(&mut self, turn: &mut SeedTurn<'_>, number: u64) {
         if let Some(decision) = self.decision(turn, number, false) {
             self.history.add(decision);
         }
@@ -210,7 +215,7 @@ impl SeedMachine {
     }
 
     /// A seed has a ballot's record on disk; with a quorum of those the askers are answered.
-    pub(super) fn count_durable(&mut self, turn: &mut Turn<'_>, number: u64, seed: SeedNumber) {
+    pub(super) fn count_durable(&mut self, turn: &mut SeedTurn<'_>, number: u64, seed: SeedNumber) {
         let quorum = self.quorum();
         let Some(ballot) = self.ballots.get_mut(&number) else { return };
         let Stage::Committing { durable, .. } = &mut ballot.stage else { return };
@@ -227,7 +232,7 @@ impl SeedMachine {
 
     /// A change was committed: if there is a ballot on it here that is still voting, another
     /// proposer was faster, and those who wait for it are answered by that.
-    pub(super) fn settle(&mut self, turn: &mut Turn<'_>, key: ChangeKey) {
+    pub(super) fn settle(&mut self, turn: &mut SeedTurn<'_>, key: ChangeKey) {
         let Some(number) = self.ballot_of.get(&key).copied() else { return };
         if self.ballots.get(&number).is_none_or(|ballot| ballot.stage != Stage::Voting) {
             return;

@@ -13,7 +13,7 @@ use crate::proto::message::{
     Addr, Change, ChangeKind, Incarnation, Records, Standing, ToPeer, ToSeed,
 };
 use crate::proto::registry::{Record, Status};
-use crate::proto::turn::Turn;
+use crate::proto::turn::SeedTurn;
 
 /// Changes are told to connected peers together, at most this much later: a thousand peers that
 /// join at once must not cost a million frames.
@@ -71,14 +71,18 @@ pub(super) fn frames<T, F: FromIterator<T>>(
 }
 
 /// A report that opens no case is told, so that nobody looks for what became of it.
-fn report_refused(turn: &mut Turn<'_>, from: Addr, peer: Addr, reason: &str) {
+fn report_refused(turn: &mut SeedTurn<'_>, from: Addr, peer: Addr, reason: &str) {
     let keys =
         vec![("peer", peer.to_string()), ("from", from.to_string()), ("reason", reason.to_owned())];
     turn.note(Severity::Info, "dead-node report refused", keys);
 }
 
 /// Tells peers of records.
-fn update(turn: &mut Turn<'_>, peers: &[Conn], records: impl IntoIterator<Item = (Addr, Record)>) {
+fn update(
+    turn: &mut SeedTurn<'_>,
+    peers: &[Conn],
+    records: impl IntoIterator<Item = (Addr, Record)>,
+) {
     for (records, _) in frames(records, MEMBERS_A_FRAME) {
         turn.send_many(peers.to_vec(), ToPeer::Update(records));
     }
@@ -88,7 +92,7 @@ impl SeedMachine {
     /// A peer says something.
     pub(super) fn hear_peer(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut SeedTurn<'_>,
         conn: Conn,
         peer: Addr,
         message: ToSeed,
@@ -125,7 +129,7 @@ impl SeedMachine {
 
     fn asked_to_register(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut SeedTurn<'_>,
         asker: Asker,
         peer: Addr,
         incarnation: Incarnation,
@@ -158,7 +162,7 @@ impl SeedMachine {
 
     fn asked_to_leave(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut SeedTurn<'_>,
         asker: Asker,
         peer: Addr,
         incarnation: Incarnation,
@@ -177,7 +181,7 @@ impl SeedMachine {
 
     fn change(
         &self,
-        turn: &Turn<'_>,
+        turn: &SeedTurn<'_>,
         kind: ChangeKind,
         peer: Addr,
         incarnation: Incarnation,
@@ -189,7 +193,7 @@ impl SeedMachine {
     /// Answers a request that is committed.
     pub(super) fn grant(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut SeedTurn<'_>,
         conn: Conn,
         request: u64,
         kind: ChangeKind,
@@ -207,11 +211,11 @@ impl SeedMachine {
     }
 
     /// Tells peers of all records.
-    pub(super) fn tell_of_all(&self, turn: &mut Turn<'_>, peers: &[Conn]) {
+    pub(super) fn tell_of_all(&self, turn: &mut SeedTurn<'_>, peers: &[Conn]) {
         update(turn, peers, self.all_records());
     }
 
-    fn send_list(&mut self, turn: &mut Turn<'_>, conn: Conn, request: u64) {
+    fn send_list(&mut self, turn: &mut SeedTurn<'_>, conn: Conn, request: u64) {
         if let Some(records) = &self.list.0 {
             let records = Arc::clone(records);
             turn.send(conn, ToPeer::List { request, records, more: false });
@@ -231,7 +235,7 @@ impl SeedMachine {
     /// on which this seed votes like any other: by its own probe.
     fn hear_report(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut SeedTurn<'_>,
         conn: Conn,
         reporter: Addr,
         dead: Addr,
@@ -309,7 +313,7 @@ impl SeedMachine {
     }
 
     /// Proposes an open case if it has reporters enough and no seed is at it.
-    fn review(&mut self, turn: &mut Turn<'_>, peer: Addr, incarnation: Incarnation) {
+    fn review(&mut self, turn: &mut SeedTurn<'_>, peer: Addr, incarnation: Incarnation) {
         let key = (ChangeKind::Dead, peer, incarnation);
         let Some(case) = self.cases.get(&(peer, incarnation)) else { return };
         if self.ballot_of.contains_key(&key) || self.is_judging(&key) {
@@ -330,7 +334,7 @@ impl SeedMachine {
 
     /// Closes connections of peers that have said nothing for long. A peer that wants something
     /// opens a new one.
-    pub(super) fn hang_up(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn hang_up(&mut self, turn: &mut SeedTurn<'_>) {
         let quiet: Vec<Conn> = self
             .lines
             .iter()
@@ -354,7 +358,7 @@ impl SeedMachine {
     /// Tells connected peers of changed records, but for those that wait to be registered: they are
     /// about to be sent the whole list, and while a thousand register that would be most of what is
     /// said. If it comes to no list, they are told of all.
-    pub(super) fn push(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn push(&mut self, turn: &mut SeedTurn<'_>) {
         let changed = std::mem::take(&mut self.changed);
         let records: Vec<(Addr, Record)> = changed
             .into_iter()

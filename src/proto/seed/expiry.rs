@@ -18,7 +18,7 @@ use super::{SeedMachine, Timer};
 use crate::proto::event::Severity;
 use crate::proto::message::{Addr, Council, Incarnation, Standing};
 use crate::proto::registry::{Record, Status};
-use crate::proto::turn::Turn;
+use crate::proto::turn::SeedTurn;
 
 /// How often a seed looks for records to drop: it is a matter of days.
 const LOOK_INTERVAL: Duration = Duration::from_secs(60);
@@ -36,7 +36,7 @@ pub(super) struct Round {
 
 impl SeedMachine {
     /// Asks about records that are old enough, if all seeds can be asked.
-    pub(super) fn look_for_expired(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn look_for_expired(&mut self, turn: &mut SeedTurn<'_>) {
         self.timers.set(Timer::Expire, turn.now + LOOK_INTERVAL);
         let all_here = self
             .colleagues
@@ -63,7 +63,7 @@ impl SeedMachine {
     /// Another seed asks about records that are old enough to drop.
     pub(super) fn hear_expire(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut SeedTurn<'_>,
         seed: Addr,
         round: u64,
         records: Vec<(Addr, Record)>,
@@ -81,7 +81,7 @@ impl SeedMachine {
         self.persist(turn, pending);
     }
 
-    pub(super) fn hear_expired(&mut self, turn: &mut Turn<'_>, seed: &Addr, round: u64) {
+    pub(super) fn hear_expired(&mut self, turn: &mut SeedTurn<'_>, seed: &Addr, round: u64) {
         if let Some(expiring) = &mut self.expiring
             && expiring.number == round
         {
@@ -90,7 +90,7 @@ impl SeedMachine {
         }
     }
 
-    fn drop_if_agreed(&mut self, turn: &mut Turn<'_>) {
+    fn drop_if_agreed(&mut self, turn: &mut SeedTurn<'_>) {
         if self.expiring.as_ref().is_some_and(|round| round.waiting.is_empty())
             && let Some(Round { gone, .. }) = self.expiring.take()
         {
@@ -102,7 +102,7 @@ impl SeedMachine {
     }
 
     /// All seeds have had these on disk.
-    pub(super) fn hear_forget(&mut self, turn: &mut Turn<'_>, gone: Vec<(Addr, Incarnation)>) {
+    pub(super) fn hear_forget(&mut self, turn: &mut SeedTurn<'_>, gone: Vec<(Addr, Incarnation)>) {
         let pending =
             gone.into_iter().map(|(peer, incarnation)| Pending::Forget { peer, incarnation });
         self.persist(turn, pending.collect());

@@ -19,7 +19,7 @@ use crate::proto::message::{Addr, Change, ChangeKind, Incarnation, Purpose, Role
 use crate::proto::registry::{MAX_AHEAD_MILLIS, Record, Status};
 use crate::proto::time::Time;
 use crate::proto::time::offset_words;
-use crate::proto::turn::Turn;
+use crate::proto::turn::SeedTurn;
 
 /// Who wants to hear a judgement: this seed's own ballot, or another seed's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -61,7 +61,7 @@ const VERDICT_LASTS: Duration = Duration::from_secs(1);
 impl SeedMachine {
     /// Judges a change for `waiter`: at once where the registry alone says no, else by a probe.
     /// Proposals of the same change share one probe.
-    pub(super) fn judge(&mut self, turn: &mut Turn<'_>, change: Change, waiter: Waiter) {
+    pub(super) fn judge(&mut self, turn: &mut SeedTurn<'_>, change: Change, waiter: Waiter) {
         let key = key(&change);
         if let Some(judgement) = self.judgements.get_mut(&key) {
             for reporter in change.reporters {
@@ -111,7 +111,7 @@ impl SeedMachine {
         self.judgements.insert(key, Judgement { change, waiters, unanswered: false });
     }
 
-    fn probe_for(&mut self, turn: &mut Turn<'_>, key: ChangeKey) {
+    fn probe_for(&mut self, turn: &mut SeedTurn<'_>, key: ChangeKey) {
         let conn = self.next_conn();
         let hello = self.hello(Purpose::Probe);
         turn.open(conn, key.1, hello, self.config.probe_timeout);
@@ -128,7 +128,7 @@ impl SeedMachine {
     }
 
     /// The second probe of a member accused in a wave is due.
-    pub(super) fn probe_again(&mut self, turn: &mut Turn<'_>, key: ChangeKey) {
+    pub(super) fn probe_again(&mut self, turn: &mut SeedTurn<'_>, key: ChangeKey) {
         if self.judgements.contains_key(&key) {
             self.probe_for(turn, key);
         }
@@ -211,7 +211,7 @@ impl SeedMachine {
     /// The answer to a probe has come, or will not.
     pub(super) fn probed(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut SeedTurn<'_>,
         conn: Conn,
         result: Result<Welcome, OpenError>,
     ) {
@@ -263,7 +263,7 @@ impl SeedMachine {
 
     fn conclude(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut SeedTurn<'_>,
         change: &Change,
         waiters: BTreeSet<Waiter>,
         outcome: Result<String, String>,

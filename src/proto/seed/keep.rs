@@ -9,10 +9,10 @@ use super::judge::Waiter;
 use super::{SeedMachine, Timer};
 use crate::proto::config::Flaw;
 use crate::proto::event::Event;
-use crate::proto::machine::Keep;
 use crate::proto::message::{Addr, ChangeKind, Council, Decision, Incarnation, Standing};
 use crate::proto::registry::{Merge, Record, Status};
-use crate::proto::turn::Turn;
+use crate::proto::roles::Keep;
+use crate::proto::turn::SeedTurn;
 
 /// One change that waits for the disk, and what is done then.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -35,7 +35,7 @@ pub(super) enum Pending {
 
 impl SeedMachine {
     /// Asks the host to make changes durable; what follows from them waits until it has.
-    pub(super) fn persist(&mut self, turn: &mut Turn<'_>, pending: Vec<Pending>) {
+    pub(super) fn persist(&mut self, turn: &mut SeedTurn<'_>, pending: Vec<Pending>) {
         self.batches_used += 1;
         let batch = self.batches_used;
         let changes = pending.iter().filter_map(|pending| match pending {
@@ -50,7 +50,7 @@ impl SeedMachine {
         self.pending.insert(batch, pending);
     }
 
-    pub(super) fn persisted(&mut self, turn: &mut Turn<'_>, batch: u64) {
+    pub(super) fn persisted(&mut self, turn: &mut SeedTurn<'_>, batch: u64) {
         for pending in self.pending.remove(&batch).unwrap_or_default() {
             match pending {
                 Pending::Record { peer, record, tell, decision } => {
@@ -69,7 +69,7 @@ impl SeedMachine {
 
     fn record_is_durable(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut SeedTurn<'_>,
         peer: Addr,
         record: Record,
         tell: Option<Waiter>,
@@ -96,7 +96,7 @@ impl SeedMachine {
     }
 
     /// Takes a durable record into the registry, and logs the transition that it is.
-    fn take_in(&mut self, turn: &mut Turn<'_>, peer: Addr, record: Record, at_seeds: usize) {
+    fn take_in(&mut self, turn: &mut SeedTurn<'_>, peer: Addr, record: Record, at_seeds: usize) {
         let (votes, of) = (record.voters.len(), self.seeds());
         let (incarnation, status) = (record.incarnation, record.status);
         // What was dropped as long gone, and comes once more from a seed that had not dropped it

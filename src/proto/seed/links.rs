@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::SeedMachine;
 use crate::proto::message::{Addr, Council, LinkReport};
 use crate::proto::topology::Topology;
-use crate::proto::turn::Turn;
+use crate::proto::turn::SeedTurn;
 
 /// Neighbours of one peer that are kept: far more than any peer has.
 const MAX_NEIGHBOURS: usize = 1_024;
@@ -58,7 +58,7 @@ impl SeedMachine {
     }
 
     /// Tells the other seeds what peers have reported here since the last time.
-    pub(super) fn pass_on_links(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn pass_on_links(&mut self, turn: &mut SeedTurn<'_>) {
         let news = std::mem::take(&mut self.news_of_links);
         let reports = news.iter().filter_map(|peer| self.links.get(peer)).cloned().collect();
         for frame in report_frames(reports) {
@@ -67,7 +67,7 @@ impl SeedMachine {
     }
 
     /// A seed has just connected: it may have missed all of it.
-    pub(super) fn tell_links(&self, turn: &mut Turn<'_>, seed: &Addr) {
+    pub(super) fn tell_links(&self, turn: &mut SeedTurn<'_>, seed: &Addr) {
         for frame in report_frames(self.links.values().cloned().collect()) {
             self.tell(turn, seed, Council::LinkReports(frame));
         }

@@ -30,6 +30,7 @@ mod standing;
 mod tree;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::convert::Infallible;
 use std::hash::{Hash, Hasher};
 
 use rand::SeedableRng;
@@ -50,15 +51,16 @@ use self::tree::Tree;
 use super::clocks::Clocks;
 use super::config::SeedConfig;
 use super::event::{Event, Severity};
-use super::machine::{Command, Conn, Effect, Input, Machine, OpenError};
+use super::machine::{Conn, EffectOf, Input, Machine, OpenError};
 use super::message::{
     Addr, Breach, Decision, Hello, Incarnation, Message, Purpose, Refused, Role, Standing, Welcome,
 };
 use super::registry::Registry;
 use super::repeats::Repeats;
+use super::roles::{Keep, SeedCommand};
 use super::time::Time;
 use super::timers::Timers;
-use super::turn::Turn;
+use super::turn::SeedTurn;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Timer {
@@ -253,7 +255,7 @@ impl SeedMachine {
         self.config.network.hello(Role::Seed, self.config.me, 0, purpose)
     }
 
-    fn incoming(&mut self, turn: &mut Turn<'_>, conn: Conn, hello: &Hello) {
+    fn incoming(&mut self, turn: &mut SeedTurn<'_>, conn: Conn, hello: &Hello) {
         let refused = match (hello.purpose, hello.role) {
             _ if hello.from == self.config.me => Some(Refused::Myself),
             (Purpose::Probe, _) | (Purpose::Membership, Role::Peer) => None,
@@ -282,7 +284,7 @@ impl SeedMachine {
         }
     }
 
-    fn received(&mut self, turn: &mut Turn<'_>, conn: Conn, message: Message) {
+    fn received(&mut self, turn: &mut SeedTurn<'_>, conn: Conn, message: Message) {
         let Some(line) = self.lines.get(&conn).copied() else { return };
         let heard = match (line, message) {
             (_, Message::Ping(number)) => {
@@ -325,7 +327,7 @@ impl SeedMachine {
         }
     }
 
-    fn line_down(&mut self, turn: &mut Turn<'_>, conn: Conn) {
+    fn line_down(&mut self, turn: &mut SeedTurn<'_>, conn: Conn) {
         match self.lines.remove(&conn) {
             Some(Line::ToSeed(seed) | Line::FromSeed(seed)) => {
                 self.colleague_lost(turn, conn, seed);
@@ -334,7 +336,12 @@ impl SeedMachine {
         }
     }
 
-    fn open_result(&mut self, turn: &mut Turn<'_>, conn: Conn, result: Result<Welcome, OpenError>) {
+    fn open_result(
+        &mut self,
+        turn: &mut SeedTurn<'_>,
+        conn: Conn,
+        result: Result<Welcome, OpenError>,
+    ) {
         if self.probes.contains_key(&conn) {
             if result.is_ok() {
                 turn.close(conn);
@@ -350,7 +357,7 @@ impl SeedMachine {
         }
     }
 
-    fn fire(&mut self, turn: &mut Turn<'_>, timer: Timer) {
+    fn fire(&mut self, turn: &mut SeedTurn<'_>, timer: Timer) {
         match timer {
             Timer::Redial(seed) => self.dial(turn, seed),
             Timer::Compare => self.compare(turn),
@@ -379,8 +386,17 @@ fn even_advice(of: usize, quorum: usize) -> String {
 }
 
 impl Machine for SeedMachine {
-    fn handle(&mut self, now: Time, input: Input, effects: &mut Vec<Effect>) {
-        let turn = &mut Turn { now, effects };
+    type Command = SeedCommand;
+    type Reply = Infallible;
+    type Change = Keep;
+
+    fn handle(
+        &mut self,
+        now: Time,
+        input: Input<Self::Command>,
+        effects: &mut Vec<EffectOf<Self>>,
+    ) {
+        let turn = &mut SeedTurn { now, effects };
         match input {
             Input::Start => {
                 // A late vote on a ballot of a former life must not count for one of this life.
@@ -404,10 +420,7 @@ impl Machine for SeedMachine {
             Input::Congested { .. } | Input::Relieved { .. } => {}
             Input::Tick => {}
             Input::Persisted { batch } => self.persisted(turn, batch),
-            Input::Command(Command::Leave) => turn.stopped(),
-            Input::Command(
-                Command::Publish { .. } | Command::Store { .. } | Command::Operate { .. },
-            ) => {}
+            Input::Command(SeedCommand::Stop) => turn.stopped(),
         }
         while let Some((_, timer)) = self.timers.due(now) {
             self.fire(turn, timer);

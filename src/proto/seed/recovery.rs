@@ -14,7 +14,7 @@ use crate::proto::message::{
     Addr, Change, ChangeKind, Council, Incarnation, Purpose, Role, Standing, Welcome,
 };
 use crate::proto::registry::Record;
-use crate::proto::turn::Turn;
+use crate::proto::turn::SeedTurn;
 
 /// Members looked at in one go; the next ones follow at once. A hundred thousand connections at
 /// the same moment would be too many for any process.
@@ -54,7 +54,7 @@ impl SeedMachine {
     }
 
     /// Begins to look at the members recovered.
-    pub(super) fn look_at_members(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn look_at_members(&mut self, turn: &mut SeedTurn<'_>) {
         self.to_look = self
             .registry
             .members()
@@ -70,7 +70,7 @@ impl SeedMachine {
         self.look_on(turn);
     }
 
-    pub(super) fn look_on(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn look_on(&mut self, turn: &mut SeedTurn<'_>) {
         while self.looks.len() < LOOKS {
             let Some(look) = self.to_look.pop() else { return };
             let conn = self.next_conn();
@@ -83,7 +83,7 @@ impl SeedMachine {
     /// A look has ended.
     pub(super) fn looked(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut SeedTurn<'_>,
         conn: Conn,
         result: Result<Welcome, OpenError>,
     ) {
@@ -112,7 +112,7 @@ impl SeedMachine {
     }
 
     /// It is time to look again at those that did not answer.
-    pub(super) fn look_again(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn look_again(&mut self, turn: &mut SeedTurn<'_>) {
         self.to_look.append(&mut self.unanswered);
         self.look_on(turn);
     }
@@ -123,7 +123,7 @@ impl SeedMachine {
     }
 
     /// Tells another seed of a record that is committed already.
-    pub(super) fn pass_on(&self, turn: &mut Turn<'_>, seed: &Addr, peer: Addr, record: Record) {
+    pub(super) fn pass_on(&self, turn: &mut SeedTurn<'_>, seed: &Addr, peer: Addr, record: Record) {
         let records = vec![(peer, record)];
         self.tell(turn, seed, Council::Records { records, wanted: Vec::new(), done: None });
     }

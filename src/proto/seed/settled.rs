@@ -13,7 +13,7 @@ use super::ballot::{Asker, Ballot, Stage, key};
 use super::judge::Waiter;
 use crate::proto::message::{Addr, CastVote, Change, ChangeKind, Council, Decision};
 use crate::proto::registry::{Record, Status};
-use crate::proto::turn::Turn;
+use crate::proto::turn::SeedTurn;
 
 /// What is not known to be on disk at a quorum.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -53,7 +53,7 @@ impl SeedMachine {
     /// Answers for a record that is here: at once if it is settled, else once it is.
     pub(super) fn answer_for(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut SeedTurn<'_>,
         asker: Asker,
         kind: ChangeKind,
         peer: Addr,
@@ -105,7 +105,7 @@ impl SeedMachine {
     /// no disk. False if it is news.
     pub(super) fn hear_old_commit(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut SeedTurn<'_>,
         waiter: Waiter,
         peer: Addr,
         record: &Record,

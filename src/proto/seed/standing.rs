@@ -25,7 +25,7 @@ use crate::proto::config::Flaw;
 use crate::proto::event::Severity;
 use crate::proto::message::{Addr, Change, Council, Standing};
 use crate::proto::time::Time;
-use crate::proto::turn::Turn;
+use crate::proto::turn::SeedTurn;
 
 /// A seed with its disk votes after this long also if it could not compare with enough others:
 /// what it knows is enough, comparing only spares votes on what is old.
@@ -72,7 +72,7 @@ impl SeedMachine {
         self.config.network.seeds().len()
     }
 
-    pub(super) fn begin_standing(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn begin_standing(&mut self, turn: &mut SeedTurn<'_>) {
         if self.config.flaw == Flaw::EmptyVoter {
             self.rise(turn, Standing::Voting);
         } else if self.standing == Standing::Voting {
@@ -82,7 +82,7 @@ impl SeedMachine {
     }
 
     /// Another seed has told its standing, or was compared with: what follows for our own.
-    pub(super) fn reconsider(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn reconsider(&mut self, turn: &mut SeedTurn<'_>) {
         if self.votes || self.wants_standing > self.standing {
             return;
         }
@@ -124,7 +124,7 @@ impl SeedMachine {
     }
 
     /// Writes down a better standing; it counts once it is durable.
-    fn rise(&mut self, turn: &mut Turn<'_>, standing: Standing) {
+    fn rise(&mut self, turn: &mut SeedTurn<'_>, standing: Standing) {
         self.wants_standing = standing;
         let mut marks: BTreeSet<u64> = BTreeSet::new();
         if standing == Standing::Founding {
@@ -142,7 +142,7 @@ impl SeedMachine {
         self.persist(turn, vec![Pending::Standing(standing)]);
     }
 
-    fn take_founders(&mut self, turn: &mut Turn<'_>, marks: BTreeSet<u64>) {
+    fn take_founders(&mut self, turn: &mut SeedTurn<'_>, marks: BTreeSet<u64>) {
         let new: Vec<u64> = marks.difference(&self.founders).copied().collect();
         if !new.is_empty() && self.founders.len() + new.len() <= MAX_FOUNDERS {
             self.founders.extend(&new);
@@ -155,7 +155,7 @@ impl SeedMachine {
     /// earlier network held is kept beside before the two are merged.
     pub(super) fn hear_founders(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut SeedTurn<'_>,
         seed: Addr,
         standing: Standing,
         count: u64,
@@ -193,7 +193,7 @@ impl SeedMachine {
         self.take_founders(turn, theirs.iter().copied().collect());
     }
 
-    pub(super) fn standing_is_durable(&mut self, turn: &mut Turn<'_>, standing: Standing) {
+    pub(super) fn standing_is_durable(&mut self, turn: &mut SeedTurn<'_>, standing: Standing) {
         let before = self.standing;
         self.standing = standing;
         let what = match standing {
@@ -215,7 +215,7 @@ impl SeedMachine {
     }
 
     /// From here on this seed votes; what waited is judged.
-    pub(super) fn may_vote(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn may_vote(&mut self, turn: &mut SeedTurn<'_>) {
         self.votes = true;
         self.timers.cancel(&Timer::Vote);
         self.timers.cancel(&Timer::Held);
@@ -225,7 +225,7 @@ impl SeedMachine {
     }
 
     /// Keeps a proposal until this seed may vote.
-    pub(super) fn hold(&mut self, turn: &mut Turn<'_>, change: Change, waiter: Waiter) {
+    pub(super) fn hold(&mut self, turn: &mut SeedTurn<'_>, change: Change, waiter: Waiter) {
         if self.held.len() >= MAX_HELD {
             self.decline(turn, waiter);
             return;
@@ -236,7 +236,7 @@ impl SeedMachine {
     }
 
     /// Proposals that have waited long enough are answered with a no.
-    pub(super) fn release_held(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn release_held(&mut self, turn: &mut SeedTurn<'_>) {
         while let Some(held) = self.held.front() {
             if held.until > turn.now {
                 self.timers.set(Timer::Held, held.until);
@@ -248,7 +248,7 @@ impl SeedMachine {
         }
     }
 
-    fn decline(&mut self, turn: &mut Turn<'_>, waiter: Waiter) {
+    fn decline(&mut self, turn: &mut SeedTurn<'_>, waiter: Waiter) {
         let heard = self.colleagues.values().filter(|other| other.told().is_some()).count();
         let reason = format!(
             "has no registry on disk and has to hear other seeds before it votes; it hears {heard} of {}",
@@ -258,7 +258,7 @@ impl SeedMachine {
     }
 
     /// Tells all seeds how our registry looks and how we stand.
-    pub(super) fn tell_digest(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn tell_digest(&mut self, turn: &mut SeedTurn<'_>) {
         let compare = self.digest();
         self.tell_all(turn, compare);
     }
@@ -283,7 +283,7 @@ impl SeedMachine {
     }
 
     /// All that a seed of that standing held is here, and durable.
-    pub(super) fn compared(&mut self, turn: &mut Turn<'_>, seed: Addr, standing: Standing) {
+    pub(super) fn compared(&mut self, turn: &mut SeedTurn<'_>, seed: Addr, standing: Standing) {
         if let Some(colleague) = self.colleagues.get_mut(&seed) {
             colleague.compared = colleague.compared.max(Some(standing));
             colleague.walking = None;

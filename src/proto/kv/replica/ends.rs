@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{ANNOUNCE_AFTER, Clock, Later, Paths, Replication, Timer, Turn};
+use super::{ANNOUNCE_AFTER, Clock, Later, Paths, PeerTurn, Replication, Timer};
 
 /// Between two looks for lives that are over: those are ended that were so at both.
 const LOOK_FOR_ENDED: Duration = Duration::from_secs(10);
@@ -15,7 +15,7 @@ const LAST_PLACE: u8 = 7;
 
 impl Replication {
     /// Lives may be over once so many are named.
-    pub(super) fn look_for_ended(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn look_for_ended(&mut self, turn: &mut PeerTurn<'_>) {
         if self.store.context().len() >= self.seal_from && !self.timers.is_set(&Timer::Seal) {
             // Two that have the same before them, as neither has said anything yet, look at different
             // times.
@@ -42,7 +42,7 @@ impl Replication {
     /// longest does it for all; the others wait for more, in case that it does not.
     pub(super) fn seal(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut PeerTurn<'_>,
         paths: &Paths,
         is_member: &impl Fn(SocketAddr) -> bool,
     ) {

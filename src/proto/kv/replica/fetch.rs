@@ -2,7 +2,7 @@
 //! whole.
 
 use super::{
-    Clock, Conn, Paths, Replication, Severity, Snapshot, StoreChange, Timer, Turn, WriteError,
+    Clock, Conn, Paths, PeerTurn, Replication, Severity, Snapshot, StoreChange, Timer, WriteError,
 };
 use crate::proto::kv::snapshot::Merged;
 use crate::proto::kv::transfer::{FETCH_PATIENCE, Heard};
@@ -10,7 +10,7 @@ use crate::proto::message::Breach;
 
 impl Replication {
     /// Another replica has more than there are single writes of.
-    pub(super) fn hear_offer(&mut self, turn: &mut Turn<'_>, conn: Conn) {
+    pub(super) fn hear_offer(&mut self, turn: &mut PeerTurn<'_>, conn: Conn) {
         // What it says here need not be durable: it decides about nothing there.
         if let Some(question) = self.transfers.fetch(conn, self.store.context()) {
             self.timers.set(Timer::Fetch, turn.now + FETCH_PATIENCE);
@@ -21,7 +21,7 @@ impl Replication {
     /// Another replica asks for what it lacks, or for more of it. A breach if that makes no sense.
     pub(super) fn hear_ask(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut PeerTurn<'_>,
         question: (Conn, u64),
         seen: Option<Clock>,
     ) -> Result<(), Breach> {
@@ -37,7 +37,7 @@ impl Replication {
     /// A part of what is being fetched: its number, what it holds, and whether more follow.
     pub(super) fn hear_part(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut PeerTurn<'_>,
         conn: Conn,
         (number, part, more): (u64, Snapshot, bool),
         paths: &Paths,
@@ -66,7 +66,7 @@ impl Replication {
     /// All that another replica had is here. A breach if it makes no sense.
     fn take_over(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut PeerTurn<'_>,
         conn: Conn,
         snapshot: Snapshot,
         paths: &Paths,

@@ -5,8 +5,11 @@ use serde_json::json;
 use super::*;
 use crate::proto::kv::talk::ASK_AGAIN;
 use crate::proto::kv::value::Value;
-use crate::proto::machine::Effect;
+use crate::proto::machine;
 use crate::proto::message::Message;
+use crate::proto::roles::PeerReply;
+
+type Effect = machine::Effect<PeerReply, StoreChange>;
 
 const NOW: Time = Time::from_millis(1_800_000_000_000);
 const LINK: Conn = 1;
@@ -31,19 +34,19 @@ impl Stage {
 
     /// Whether what was said makes sense.
     fn hear(&mut self, message: Message) -> bool {
-        let turn = &mut Turn { now: self.now, effects: &mut self.effects };
+        let turn = &mut PeerTurn { now: self.now, effects: &mut self.effects };
         let Message::StoreSync(said) = message else { panic!("no word of a replica: {message:?}") };
         self.replica.hear(turn, LINK, said, &Self::paths()).is_ok()
     }
 
     fn pass(&mut self, time: Duration) {
         self.now = self.now + time;
-        let turn = &mut Turn { now: self.now, effects: &mut self.effects };
+        let turn = &mut PeerTurn { now: self.now, effects: &mut self.effects };
         self.replica.tick(turn, &Self::paths(), |addr| addr.port() < 9);
     }
 
     fn put(&mut self, key: &str, value: Value) {
-        let turn = &mut Turn { now: self.now, effects: &mut self.effects };
+        let turn = &mut PeerTurn { now: self.now, effects: &mut self.effects };
         self.replica.ask(turn, 1, Request::Put(key.into(), value), None, &Self::paths());
         self.persisted();
     }
@@ -51,11 +54,11 @@ impl Stage {
     /// All that is to be kept is on disk.
     fn persisted(&mut self) {
         let batches = self.effects.iter().filter_map(|effect| match effect {
-            Effect::PersistStore { batch, .. } => Some(*batch),
+            Effect::Persist { batch, .. } => Some(*batch),
             _ => None,
         });
         let last = batches.max().unwrap_or(0);
-        let turn = &mut Turn { now: self.now, effects: &mut self.effects };
+        let turn = &mut PeerTurn { now: self.now, effects: &mut self.effects };
         self.replica.persisted(turn, last, &Self::paths());
     }
 
@@ -67,7 +70,7 @@ impl Stage {
 
     fn kept(&self) -> Vec<StoreChange> {
         let changes = self.effects.iter().filter_map(|effect| match effect {
-            Effect::PersistStore { changes, .. } => Some(changes.clone()),
+            Effect::Persist { changes, .. } => Some(changes.clone()),
             _ => None,
         });
         changes.flatten().collect()
@@ -197,7 +200,7 @@ fn versions_of_one_key_travel_in_as_many_frames_as_they_need() {
     for letter in ["a", "b", "c"] {
         let big = value(json!(letter.repeat(1 << 19)));
         let seen = Some(Seen::default()); // nothing: they stand beside each other
-        let turn = &mut Turn { now: NOW, effects: &mut theirs.effects };
+        let turn = &mut PeerTurn { now: NOW, effects: &mut theirs.effects };
         let put = Request::Put("k".into(), big);
         theirs.replica.ask(turn, 1, put, seen, &Stage::paths());
         theirs.persisted();
@@ -279,7 +282,7 @@ impl Stage {
 
     fn last_reply(&self) -> Option<&Reply> {
         self.effects.iter().rev().find_map(|effect| match effect {
-            Effect::Stored { reply, .. } => Some(reply),
+            Effect::Reply(PeerReply::Stored { reply, .. }) => Some(reply),
             _ => None,
         })
     }

@@ -3,9 +3,9 @@
 use super::*;
 use crate::proto::config::Membership;
 use crate::proto::kv::clock::Clock;
-use crate::proto::machine::MemberEvent;
 use crate::proto::message::{Detection, Members, Message, StoreSync};
 use crate::proto::order::{Order, Outcome};
+use crate::proto::roles::MemberEvent;
 
 /// Peer 5 in a network without seeds, with the other peers played by the test.
 fn stage(contacts: &[u16]) -> Stage {
@@ -40,9 +40,9 @@ impl Stage {
     }
 
     fn order(&mut self, order: Order) -> Outcome {
-        self.give(Input::Command(Command::Operate { token: 1, order }));
+        self.give(Input::Command(PeerCommand::Operate { token: 1, order }));
         let outcome = self.effects.iter().rev().find_map(|effect| match effect {
-            Effect::Operated { outcome, .. } => Some(outcome.clone()),
+            Effect::Reply(PeerReply::Operated { outcome, .. }) => Some(outcome.clone()),
             _ => None,
         });
         outcome.expect("an order is answered")
@@ -306,7 +306,7 @@ fn a_death_of_one_that_was_never_a_member_is_history() {
     stage.effects.clear();
     stage.hear(teller, Message::Members(Members::Changed(vec![told(3, 7, Status::Dead)])));
     let lost = stage.effects.iter().any(
-        |effect| matches!(effect, Effect::Member(MemberEvent::Dead(peer)) if *peer == addr(3)),
+        |effect| matches!(effect, Effect::Reply(PeerReply::Member(MemberEvent::Dead(peer))) if *peer == addr(3)),
     );
     assert!(!lost, "nobody here has lost it");
     let passed_on =

@@ -4,7 +4,7 @@ use crate::proto::message::{Detection, Message, ToPeer, ToSeed};
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::proto::machine::MemberEvent;
+use crate::proto::roles::MemberEvent;
 
 fn seed(number: u16) -> Addr {
     ([127, 0, 0, 1], 5000 + number).into()
@@ -103,7 +103,8 @@ impl Voted {
     }
 
     fn member_events(&self, wanted: &MemberEvent) -> usize {
-        let wanted = |e: &&Effect| matches!(e, Effect::Member(event) if event == wanted);
+        let wanted =
+            |e: &&Effect| matches!(e, Effect::Reply(PeerReply::Member(event)) if event == wanted);
         self.stage.effects.iter().filter(wanted).count()
     }
 }
@@ -294,7 +295,7 @@ fn a_link_that_is_replaced_is_told_as_gone_and_as_there() {
         .effects
         .iter()
         .filter_map(|effect| match effect {
-            Effect::Member(event) => Some(event),
+            Effect::Reply(PeerReply::Member(event)) => Some(event),
             _ => None,
         })
         .collect();

@@ -12,6 +12,8 @@ use crate::proto::message::{
 };
 use crate::proto::registry::{Record, Status};
 
+type Effect = EffectOf<SeedMachine>;
+
 const NOW: Time = Time::from_millis(1_800_000_000_000);
 
 fn seed_addr(number: u16) -> Addr {
@@ -56,7 +58,7 @@ impl Stage {
     }
 
     /// Gives an input; what is to be made durable is durable at once.
-    fn give(&mut self, input: Input) {
+    fn give(&mut self, input: Input<SeedCommand>) {
         let before = self.effects.len();
         self.seed.handle(self.now, input, &mut self.effects);
         let batches: Vec<u64> = self.effects[before..]

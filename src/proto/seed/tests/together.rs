@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 
 use super::*;
 use crate::net::codec;
-use crate::proto::machine::Keep;
 use crate::proto::registry::RETENTION;
+use crate::proto::roles::Keep;
 
 /// Seeds whose connections deliver at once and in order; each has a disk.
 struct Council {
@@ -14,7 +14,7 @@ struct Council {
     now: Time,
     /// Whose connection, under which number there, leads to whose, under which number.
     wires: BTreeMap<(usize, Conn), (usize, Conn)>,
-    inbox: VecDeque<(usize, Input)>,
+    inbox: VecDeque<(usize, Input<SeedCommand>)>,
     used: Conn,
     network: Network,
     bytes: usize,
@@ -155,14 +155,8 @@ impl Council {
                 self.inbox.push_back((id, Input::Persisted { batch }));
             }
             Effect::Log(event) => self.events.push((id, event)),
-            Effect::Close { .. }
-            | Effect::PersistStore { .. }
-            | Effect::Stored { .. }
-            | Effect::Operated { .. }
-            | Effect::Deliver(_)
-            | Effect::Member(_)
-            | Effect::Published { .. }
-            | Effect::Stopped => {}
+            Effect::Reply(never) => match never {},
+            Effect::Close { .. } | Effect::Stopped => {}
         }
     }
 

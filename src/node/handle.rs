@@ -1,0 +1,178 @@
+//! A running node, and handles to it: the same for seed and peer.
+
+use std::fmt;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{AbortHandle, JoinHandle};
+
+#[cfg(feature = "durable")]
+use super::disk::Keeper;
+use super::host::Host;
+use super::hosted::Hosted;
+use super::inbox::Inbound;
+use super::listener::Port;
+use super::log::NodeLog;
+use crate::proto::config::Network;
+use crate::proto::message::Addr;
+
+/// The node has stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the node has stopped")]
+pub struct Stopped;
+
+/// A node to ask from anywhere; cheap to clone.
+pub struct Handle<M: Hosted> {
+    address: Addr,
+    inbox: mpsc::Sender<Inbound<M>>,
+    log: NodeLog,
+}
+
+impl<M: Hosted> Clone for Handle<M> {
+    fn clone(&self) -> Self {
+        Self { address: self.address, inbox: self.inbox.clone(), log: self.log.clone() }
+    }
+}
+
+impl<M: Hosted> fmt::Debug for Handle<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+impl<M: Hosted> Handle<M> {
+    pub(super) fn new(address: Addr, inbox: mpsc::Sender<Inbound<M>>, log: NodeLog) -> Self {
+        Self { address, inbox, log }
+    }
+
+    /// Where the node listens.
+    pub fn address(&self) -> Addr {
+        self.address
+    }
+
+    /// The node's log, for what happens at it outside its own task.
+    #[cfg(feature = "http")]
+    pub(crate) fn log(&self) -> &NodeLog {
+        &self.log
+    }
+
+    /// Looks at the machine between two inputs.
+    ///
+    /// # Errors
+    ///
+    /// If the node has stopped.
+    pub async fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&M) -> T + Send + 'static,
+    ) -> Result<T, Stopped> {
+        let (answer, seen) = oneshot::channel();
+        let look = Box::new(move |machine: &M| {
+            let _ = answer.send(look(machine));
+        });
+        self.inbox.send(Inbound::Look(look)).await.map_err(|_| Stopped)?;
+        seen.await.map_err(|_| Stopped)
+    }
+
+    /// Asks something, and waits for the answer.
+    pub(super) async fn ask<T>(
+        &self,
+        ask: impl FnOnce(oneshot::Sender<T>) -> M::Ask,
+    ) -> Result<T, Stopped> {
+        let (answer, answered) = oneshot::channel();
+        self.inbox.send(Inbound::Ask(ask(answer))).await.map_err(|_| Stopped)?;
+        answered.await.map_err(|_| Stopped)
+    }
+
+    /// Asks something without waiting for room or for an answer.
+    pub(super) fn try_ask(&self, ask: M::Ask) -> Result<(), mpsc::error::TrySendError<()>> {
+        self.inbox.try_send(Inbound::Ask(ask)).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => mpsc::error::TrySendError::Full(()),
+            mpsc::error::TrySendError::Closed(_) => mpsc::error::TrySendError::Closed(()),
+        })
+    }
+}
+
+/// A running node. Dropped, it goes on running until its runtime ends: whoever wants it gone says
+/// so.
+pub struct Node<M: Hosted> {
+    handle: Handle<M>,
+    task: JoinHandle<Option<String>>,
+}
+
+impl<M: Hosted> fmt::Debug for Node<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node").field("address", &self.handle.address).finish_non_exhaustive()
+    }
+}
+
+/// What a disk's writer tells its host with: a batch is durable, or all is over.
+#[cfg(feature = "durable")]
+pub(super) type DiskReports = (Box<dyn FnMut(u64) + Send>, Box<dyn FnOnce(String) + Send>);
+
+impl<M: Hosted> Node<M> {
+    /// Starts a machine on the current tokio runtime.
+    pub(super) fn run(machine: M, port: Port, me: Addr, network: Network) -> Self {
+        let (host, handle) = Host::new(machine, port, me, network);
+        Self { handle, task: tokio::spawn(host.run()) }
+    }
+
+    /// As [`Node::run`]; what the machine wants kept is on disk before it is told that it is.
+    ///
+    /// # Errors
+    ///
+    /// If the disk's writer cannot be started.
+    #[cfg(feature = "durable")]
+    pub(super) fn run_durable<K, E>(
+        machine: M,
+        port: Port,
+        me: Addr,
+        network: Network,
+        start: impl FnOnce(DiskReports) -> Result<K, E>,
+    ) -> Result<Self, E>
+    where
+        K: Keeper<M::Change> + 'static,
+    {
+        let (mut host, handle) = Host::new(machine, port, me, network);
+        let (durable, failed) = (handle.inbox.clone(), handle.inbox.clone());
+        let keeper = start((
+            Box::new(move |batch| {
+                let _ = durable.blocking_send(Inbound::Durable(batch));
+            }),
+            Box::new(move |error| {
+                let _ = failed.blocking_send(Inbound::DiskFailed(error));
+            }),
+        ))?;
+        host.keep_with(Box::new(keeper));
+        Ok(Self { handle, task: tokio::spawn(host.run()) })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> Addr {
+        self.handle.address
+    }
+
+    /// A handle to ask it from anywhere.
+    pub fn handle(&self) -> Handle<M> {
+        self.handle.clone()
+    }
+
+    /// What ends its task.
+    pub(super) fn abort_handle(&self) -> AbortHandle {
+        self.task.abort_handle()
+    }
+
+    /// Has it stop by itself, and waits for that.
+    pub(super) async fn end(self) {
+        let _ = self.handle.inbox.send(Inbound::Stop).await;
+        let _ = self.task.await;
+    }
+
+    /// Ends it at once, as a crash would: nobody is told.
+    pub fn kill(self) {
+        self.task.abort();
+    }
+
+    /// Waits until it has ended by itself, which it does only if it fails; why, if that is known.
+    pub async fn ended(&mut self) -> Option<String> {
+        (&mut self.task).await.ok().flatten()
+    }
+}

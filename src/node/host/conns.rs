@@ -1,0 +1,240 @@
+//! The connections of a host: those that are open, those that are being opened, and those that wait to
+//! be answered.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinSet};
+
+use crate::net::codec::{EncodeError, Encoder};
+use crate::net::handshake::{self, Opened};
+use crate::node::crowd::Place;
+use crate::node::hosted::Hosted;
+use crate::node::inbox::Inbound;
+use crate::node::link::{Flushed, Link};
+use crate::node::log::HostLog;
+use crate::proto::machine::{Conn, Input, OpenError};
+use crate::proto::message::{Addr, Answer, Hello, Message, Purpose, Welcome};
+
+/// Open connections in all; more are refused.
+const MAX_LINKS: usize = 16_384;
+
+/// Connections, by number.
+pub(super) struct Conns<M: Hosted> {
+    inbox: mpsc::Sender<Inbound<M>>,
+    links: HashMap<Conn, Link<M>>,
+    /// Incoming connections that the machine has not answered yet.
+    arriving: HashMap<Conn, (Opened, Addr, Option<Place>)>,
+    dialling: HashMap<Conn, AbortHandle>,
+    incoming_used: Conn,
+    /// Links that have something new in their queues.
+    dirty: Vec<Conn>,
+    encoder: Encoder,
+    /// Links that have ended and still have something to say.
+    farewells: JoinSet<()>,
+}
+
+impl<M: Hosted> Conns<M> {
+    /// None yet; what their readers hear goes into the inbox.
+    pub fn new(inbox: mpsc::Sender<Inbound<M>>) -> Self {
+        Self {
+            inbox,
+            links: HashMap::new(),
+            arriving: HashMap::new(),
+            dialling: HashMap::new(),
+            // Odd numbers are the host's.
+            incoming_used: 1,
+            dirty: Vec::new(),
+            encoder: Encoder::default(),
+            farewells: JoinSet::new(),
+        }
+    }
+
+    /// Whether a connection is open.
+    pub fn is_open(&self, conn: Conn) -> bool {
+        self.links.contains_key(&conn)
+    }
+
+    /// Who is at the other end, if that is known.
+    pub fn peer(&self, conn: Conn) -> Option<Addr> {
+        self.links.get(&conn).and_then(|link| link.peer)
+    }
+
+    /// Takes in somebody who has called; none if there is no more room.
+    pub fn arrive(&mut self, opened: Opened, hello: &Hello, place: Option<Place>) -> Option<Conn> {
+        // A probe asks whether this process lives, and is gone with the answer.
+        if self.links.len() >= MAX_LINKS && hello.purpose != Purpose::Probe {
+            return None;
+        }
+        self.incoming_used += 2;
+        let conn = self.incoming_used;
+        self.arriving.insert(conn, (opened, hello.from, place));
+        Some(conn)
+    }
+
+    /// An attempt to open a connection is over; what the machine is to hear of it.
+    pub fn dialled(
+        &mut self,
+        conn: Conn,
+        result: Result<(Opened, Welcome), OpenError>,
+    ) -> Option<Input<M::Command>> {
+        self.dialling.remove(&conn)?;
+        Some(match result {
+            Ok((Opened { stream, rest }, welcome)) => {
+                let mut link = Link::new(conn, stream, rest, self.inbox.clone(), None);
+                link.peer = Some(welcome.from);
+                self.links.insert(conn, link);
+                Input::Opened { conn, welcome }
+            }
+            Err(error) => Input::OpenFailed { conn, error },
+        })
+    }
+
+    /// Listens to a connection that the machine has kept: most, opened as a probe, it has closed by
+    /// now, and a reader would cost more than the probe.
+    pub fn listen(&mut self, conn: Conn) {
+        if let Some(link) = self.links.get_mut(&conn) {
+            link.listen();
+        }
+    }
+
+    /// Opens a connection.
+    pub fn open(&mut self, conn: Conn, to: Addr, hello: Hello, within: Duration) {
+        let inbox = self.inbox.clone();
+        let task = tokio::spawn(async move {
+            let result = handshake::open(to, &hello, within).await;
+            let _ = inbox.send(Inbound::Dialled { conn, result }).await;
+        });
+        self.dialling.insert(conn, task.abort_handle());
+    }
+
+    /// Answers somebody who has called.
+    pub fn answer(&mut self, log: &mut HostLog, conn: Conn, answer: &Answer) {
+        let Some((opened, peer, place)) = self.arriving.remove(&conn) else { return };
+        let Opened { stream, rest } = opened;
+        let Ok(bytes) = handshake::answer_bytes(answer) else { return };
+        let mut link = Link::new(conn, stream, rest, self.inbox.clone(), place);
+        link.peer = Some(peer);
+        link.queue_answer(&bytes, matches!(answer, Answer::Welcome(_)));
+        match answer {
+            Answer::Welcome(_) => {
+                self.links.insert(conn, link);
+                self.mark(conn);
+            }
+            Answer::Refused(_) => self.part_from(log, link),
+        }
+    }
+
+    /// Queues a message, encoded once, for however many links.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be encoded; then it goes to nobody.
+    pub fn send(
+        &mut self,
+        log: &mut HostLog,
+        conns: &[Conn],
+        message: &Message,
+    ) -> Result<(), EncodeError> {
+        let frame = self.encoder.encode(message)?;
+        for conn in conns {
+            let Some(link) = self.links.get_mut(conn) else { continue };
+            if link.is_full_for(&frame) {
+                // It may be written now.
+                log.catch_up();
+            }
+            link.queue(&frame);
+            if link.mark() {
+                self.dirty.push(*conn);
+            }
+        }
+        Ok(())
+    }
+
+    /// Has a link flushed at the end of the turn.
+    pub fn mark(&mut self, conn: Conn) {
+        if let Some(link) = self.links.get_mut(&conn)
+            && link.mark()
+        {
+            self.dirty.push(conn);
+        }
+    }
+
+    /// A link that was blocked takes bytes again.
+    pub fn writable(&mut self, conn: Conn, write: tokio::net::tcp::OwnedWriteHalf) {
+        if let Some(link) = self.links.get_mut(&conn) {
+            link.writable(write);
+            self.mark(conn);
+        }
+    }
+
+    /// Flushes a link that has something new; none is left.
+    pub fn flush_next(&mut self) -> Option<(Conn, Flushed)> {
+        while let Some(conn) = self.dirty.pop() {
+            if let Some(link) = self.links.get_mut(&conn) {
+                return Some((conn, link.flush()));
+            }
+        }
+        None
+    }
+
+    /// Closes a connection, or gives up opening it; what is queued still goes out.
+    pub fn close(&mut self, log: &mut HostLog, conn: Conn) {
+        if let Some(task) = self.dialling.remove(&conn) {
+            task.abort();
+        }
+        if let Some(link) = self.links.remove(&conn) {
+            self.part_from(log, link);
+        }
+    }
+
+    /// Drops a connection that has ended; false if there is none.
+    pub fn lose(&mut self, log: &mut HostLog, conn: Conn) -> bool {
+        let Some(link) = self.links.remove(&conn) else { return false };
+        // The other side may look for the reason.
+        log.catch_up();
+        drop(link);
+        true
+    }
+
+    fn part_from(&mut self, log: &mut HostLog, link: Link<M>) {
+        // Who is told that it is over may look for the reason. To have been probed says nothing.
+        if !link.is_silent() {
+            log.catch_up();
+        }
+        if let Some(farewell) = link.close() {
+            self.farewells.spawn(farewell);
+        }
+    }
+
+    /// Forgets farewells that are over.
+    pub fn forget_farewells(&mut self) {
+        while self.farewells.try_join_next().is_some() {}
+    }
+
+    /// Closes all, and gives up those that are being opened.
+    pub fn close_all(&mut self, log: &mut HostLog) {
+        self.abort_dials();
+        for link in std::mem::take(&mut self.links).into_values() {
+            self.part_from(log, link);
+        }
+    }
+
+    /// Waits until everything that was to be said is said.
+    pub async fn farewells(&mut self) {
+        while self.farewells.join_next().await.is_some() {}
+    }
+
+    fn abort_dials(&self) {
+        for handle in self.dialling.values() {
+            handle.abort();
+        }
+    }
+}
+
+impl<M: Hosted> Drop for Conns<M> {
+    fn drop(&mut self) {
+        self.abort_dials();
+    }
+}
