@@ -4,17 +4,15 @@
 
 use std::error::Error;
 
-use rumormill::node::{self, Peer, Received, Seed};
-use rumormill::proto::config::{Network, PeerConfig, SeedConfig};
-use rumormill::proto::roles::MemberEvent;
+use rumormill::{MemberEvent, Network, Peer, PeerConfig, Received, Seed, SeedConfig, bind};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     // Your seeds are other processes, and their addresses are in your configuration.
-    let listener = node::bind("127.0.0.1:0".parse()?).await?;
+    let listener = bind("127.0.0.1:0".parse()?).await?;
     let seed = listener.local_addr()?;
     let network = Network::new("example", [seed]);
-    let seed = Seed::start(listener, SeedConfig::new(seed, network.clone()));
+    let seed = Seed::start(listener, SeedConfig::new(seed, network.clone()))?;
     let other = start(&network).await?;
 
     let peer = start(&network).await?;
@@ -41,7 +39,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
 /// A peer on any free port, without the messages that the program `peer` makes up.
 async fn start(network: &Network) -> Result<Peer, Box<dyn Error>> {
-    let listener = node::bind("127.0.0.1:0".parse()?).await?;
+    let listener = bind("127.0.0.1:0".parse()?).await?;
     let config = PeerConfig::new(listener.local_addr()?, network.clone());
-    Ok(Peer::start(listener, PeerConfig { gossip_count: 0, ..config }))
+    Ok(Peer::start(listener, config.gossip_count(0))?)
 }

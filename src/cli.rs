@@ -171,7 +171,7 @@ async fn seed(
             let store = OpenStore::open(&dir).map_err(Failure::running)?;
             node::Seed::start_durable(port, config, store).map_err(Failure::running)?
         }
-        None => node::Seed::start(port, config),
+        None => node::Seed::start(port, config).map_err(Failure::usage)?,
     };
     let api = api.map(|(source, log)| Api::start(source, http::seed_routes(seed.handle(), log)));
     let api = api.unwrap_or_default();
@@ -201,7 +201,7 @@ async fn peer(
             let replica = OpenReplica::open(&dir).map_err(Failure::running)?;
             node::Peer::start_durable(port, config, replica).map_err(Failure::running)?
         }
-        None => node::Peer::start(port, config),
+        None => node::Peer::start(port, config).map_err(Failure::usage)?,
     };
     let api = api.map(|(source, log)| Api::start(source, http::peer_routes(peer.handle(), log)));
     let api = api.unwrap_or_default();

@@ -22,13 +22,13 @@ use tokio::time::timeout;
 
 use crate::json::{self, NotExactly};
 use crate::logging::Screen;
-use crate::node::PeerHandle;
-use crate::proto::kv::replica::{Reply, Request};
-use crate::proto::kv::store::{MAX_KEY, RESERVED_KEY, Version};
+use crate::node::{PeerHandle, Stopped};
+use crate::proto::kv::replica::{KeyError, check_key};
+use crate::proto::kv::store::Version;
 use crate::proto::kv::value;
 use crate::proto::message::Addr;
 use crate::proto::order::{Holding, Order, Outcome};
-use crate::proto::peer::PeerMachine;
+use crate::views;
 
 /// What is shown before a command, on a terminal.
 const PROMPT: &str = "> ";
@@ -259,7 +259,7 @@ fn key_of(text: &str) -> Result<(Arc<str>, &str), String> {
     let (key, rest) = word(text)?;
     match key.chars().count() {
         0 => Err("a KEY is missing; try help".to_owned()),
-        length if length > MAX_KEY => Err("Key is too long".to_owned()),
+        _ if check_key(&key) == Err(KeyError::TooLong) => Err(KeyError::TooLong.to_string()),
         _ => Ok((key.into(), rest)),
     }
 }
@@ -287,9 +287,10 @@ async fn execute(peer: &PeerHandle, line: &str) -> Answer {
         "getpeer" => get_peer(peer, rest).await,
         "publish" => publish(peer, rest).await,
         "keys" => {
-            look(peer, |machine| json!(machine.replica().store().keys().collect::<Vec<_>>())).await
+            let keys = peer.store().keys().await;
+            keys.map(|keys| Answer::Data(json!(keys))).map_err(stopped)
         }
-        "peers" | "members" => look(peer, peers).await,
+        "peers" | "members" => members(peer).await,
         "messages" => messages(peer, rest).await,
         "sync" => operate(peer, Order::Sync).await,
         other => Err(format!("there is no command {other:?}; try help")),
@@ -299,38 +300,18 @@ async fn execute(peer: &PeerHandle, line: &str) -> Answer {
 
 type Done = Result<Answer, String>;
 
-fn stopped<E>(_: E) -> String {
-    "the peer has stopped".to_owned()
+fn stopped(stopped: Stopped) -> String {
+    stopped.to_string()
 }
 
-async fn look(
-    peer: &PeerHandle,
-    look: impl FnOnce(&PeerMachine) -> Value + Send + 'static,
-) -> Done {
-    peer.look(look).await.map(Answer::Data).map_err(stopped)
-}
-
-fn peers(machine: &PeerMachine) -> Value {
-    let neighbours: Vec<Value> = machine.neighbours().iter().map(|addr| json!(addr)).collect();
-    let members = json::members(machine).into_iter().map(|mut member| {
-        member["neighbour"] = neighbours.contains(&member["address"]).into();
+async fn members(peer: &PeerHandle) -> Done {
+    let members = peer.look(views::members).await.map_err(stopped)?;
+    let shown = members.iter().map(|view| {
+        let mut member = json::member(view);
+        member["neighbour"] = view.neighbour.into();
         member
     });
-    members.collect()
-}
-
-async fn store(peer: &PeerHandle, request: Request) -> Result<Reply, String> {
-    match peer.store(request, None).await.map_err(stopped)? {
-        Reply::NotFound(_) => Err("Key does not exist".to_owned()),
-        Reply::Unseen { .. } => Err("Key has values that this client has not seen".to_owned()),
-        Reply::TooManySiblings => Err("too many values stand beside each other".to_owned()),
-        Reply::TooManyReplicas => {
-            let what = "as many replicas have written as can be kept count of; ask one that has";
-            Err(what.to_owned())
-        }
-        Reply::Behind => Err("Causal dependencies not satisfied; try again later".to_owned()),
-        reply => Ok(reply),
-    }
+    Ok(Answer::Data(shown.collect()))
 }
 
 async fn put(peer: &PeerHandle, rest: &str) -> Done {
@@ -338,9 +319,7 @@ async fn put(peer: &PeerHandle, rest: &str) -> Done {
     if text.is_empty() {
         return Err("a value is missing: put KEY JSON".to_owned());
     }
-    if *key == *RESERVED_KEY {
-        return Err("Key is reserved".to_owned());
-    }
+    check_key(&key).map_err(|error| error.to_string())?;
     let json: Value = json::exactly(text.as_bytes()).map_err(|error| match error {
         NotExactly::NotJson(error) => {
             format!("that is no JSON ({error}); a text is written in quotes, as \"blue\"")
@@ -351,17 +330,14 @@ async fn put(peer: &PeerHandle, rest: &str) -> Done {
         return Err("null is no value; delete KEY deletes".to_owned());
     }
     let value = value::Value::new(&json).map_err(|error| error.to_string())?;
-    match store(peer, Request::Put(key, value)).await? {
-        Reply::Put { created: true, .. } => Ok(Answer::Text("created".to_owned())),
-        _ => Ok(Answer::Text("replaced".to_owned())),
-    }
+    let written = peer.store().put(key, value, None).await.map_err(|error| error.to_string())?;
+    let what = if written.created { "created" } else { "replaced" };
+    Ok(Answer::Text(what.to_owned()))
 }
 
 async fn get(peer: &PeerHandle, rest: &str) -> Done {
-    match store(peer, Request::Get(only_key(rest)?)).await? {
-        Reply::Got { versions, .. } => Ok(shown_versions(&versions)),
-        _ => Err(stopped(())),
-    }
+    let found = peer.store().get(only_key(rest)?, None).await;
+    found.map(|found| shown_versions(&found.versions)).map_err(|error| error.to_string())
 }
 
 /// Versions of a key, in the store's order: the winner first.
@@ -374,17 +350,13 @@ async fn messages(peer: &PeerHandle, rest: &str) -> Done {
         "" => usize::MAX,
         number => number.parse().map_err(|_| format!("{number:?} is no number of messages"))?,
     };
-    let last = move |machine: &PeerMachine| {
-        let mut all = json::messages(machine);
-        all.drain(..all.len().saturating_sub(most));
-        all.into()
-    };
-    look(peer, last).await
+    let last = peer.look(move |machine| views::messages(machine, most)).await.map_err(stopped)?;
+    Ok(Answer::Data(last.iter().map(json::message).collect()))
 }
 
 async fn delete(peer: &PeerHandle, rest: &str) -> Done {
-    store(peer, Request::Delete(only_key(rest)?)).await?;
-    Ok(Answer::Text("deleted".to_owned()))
+    let deleted = peer.store().delete(only_key(rest)?, None).await;
+    deleted.map(|_| Answer::Text("deleted".to_owned())).map_err(|error| error.to_string())
 }
 
 async fn get_peer(peer: &PeerHandle, rest: &str) -> Done {

@@ -8,9 +8,8 @@ use serde_json::{Map, Number, Value, json};
 
 use crate::proto::kv::clock::Clock;
 use crate::proto::kv::store::Version;
-use crate::proto::message::Addr;
-use crate::proto::peer::PeerMachine;
-use crate::proto::registry::{Record, Status};
+use crate::proto::registry::Status;
+use crate::views::{MemberView, MessageView};
 
 /// A time in microseconds since the Unix epoch as RFC 3339.
 pub fn rfc3339(micros: u64) -> Option<String> {
@@ -18,45 +17,29 @@ pub fn rfc3339(micros: u64) -> Option<String> {
     Some(time.to_rfc3339_opts(chrono::SecondsFormat::Micros, true))
 }
 
-/// A member, as its record says.
-pub fn member(address: &Addr, record: &Record) -> Value {
+/// A member, or one that is gone.
+pub fn member(member: &MemberView) -> Value {
+    let record = &member.record;
     let at = rfc3339(record.at.saturating_mul(1_000));
     // Of one that is gone it is known when it went, and not any more when it joined.
     let (joined, gone) = if record.status == Status::Alive { (at, None) } else { (None, at) };
     json!({
-        "address": address,
-        "status": record.status,
+        "address": member.address,
+        "status": if member.suspected { json!("suspect") } else { json!(record.status) },
         "incarnation": record.incarnation,
         "joined": joined,
         "gone": gone,
     })
 }
 
-/// The members as a peer knows them, those that it suspects marked.
-pub fn members(machine: &PeerMachine) -> Vec<Value> {
-    let records = machine.members().iter();
-    let shown = records.map(|(address, record)| {
-        let mut member = member(address, record);
-        if record.status == Status::Alive && machine.suspects(address) {
-            member["status"] = "suspect".into();
-        }
-        member
-    });
-    shown.collect()
-}
-
-/// The messages that a peer holds, oldest first.
-pub fn messages(machine: &PeerMachine) -> Vec<Value> {
-    let list = machine.rumors().list();
-    let shown = list.iter().map(|(_, entry)| {
-        json!({
-            "id": entry.id.to_string(),
-            "message": String::from_utf8_lossy(&entry.gossip.payload),
-            "origin": entry.gossip.origin,
-            "received": rfc3339(entry.received.micros()),
-        })
-    });
-    shown.collect()
+/// A gossip message.
+pub fn message(message: &MessageView) -> Value {
+    json!({
+        "id": message.id.to_string(),
+        "message": String::from_utf8_lossy(&message.payload),
+        "origin": message.origin,
+        "received": rfc3339(message.received.micros()),
+    })
 }
 
 /// A version with its metadata (CONTRACT.md, section 4).

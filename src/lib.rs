@@ -8,8 +8,7 @@
 //! program can embed a peer:
 //!
 //! ```
-//! use rumormill::node::{Peer, Received, Seed, bind};
-//! use rumormill::proto::config::{Network, PeerConfig, SeedConfig};
+//! use rumormill::{Network, Peer, PeerConfig, Received, Seed, SeedConfig, bind};
 //!
 //! # #[tokio::main]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -17,11 +16,11 @@
 //! let listener = bind("127.0.0.1:0".parse()?).await?;
 //! let seed_address = listener.local_addr()?;
 //! let network = Network::new("example", [seed_address]);
-//! let seed = Seed::start(listener, SeedConfig::new(seed_address, network.clone()));
+//! let seed = Seed::start(listener, SeedConfig::new(seed_address, network.clone()))?;
 //!
 //! let listener = bind("127.0.0.1:0".parse()?).await?;
 //! let config = PeerConfig::new(listener.local_addr()?, network);
-//! let peer = Peer::start(listener, PeerConfig { gossip_count: 0, ..config });
+//! let peer = Peer::start(listener, config.gossip_count(0))?;
 //! let mut messages = peer.messages().await?;
 //!
 //! let id = peer.publish("anything, up to 1 MiB").await?;
@@ -66,3 +65,18 @@ pub mod node;
 pub mod proto;
 #[cfg(feature = "durable")]
 pub mod storage;
+#[cfg(feature = "http")]
+pub mod views;
+
+#[cfg(feature = "durable")]
+pub use node::StartError;
+pub use node::{
+    EventLog, Found, Logged, MemberEvents, Messages, Peer, PeerHandle, PeerStatus, Port, Publisher,
+    Received, Seed, SeedHandle, SeedStatus, Stopped, Store, Written, bind,
+};
+pub use proto::config::{InvalidConfig, Membership, Network, Overlay, PeerConfig, SeedConfig};
+pub use proto::event::{Event, Severity};
+pub use proto::kv::clock::Seen;
+pub use proto::kv::replica::StoreError;
+pub use proto::kv::value::Value;
+pub use proto::roles::{Delivery, MemberEvent, PublishError};

@@ -4,16 +4,12 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rumormill::node::{Peer, Seed, bind};
-use rumormill::proto::config::{Network, PeerConfig, SeedConfig};
-use rumormill::proto::kv::replica::{Reply, Request};
-use rumormill::proto::kv::value::Value;
 use rumormill::proto::message::{ChangeKind, Standing};
 use rumormill::proto::registry::Status;
 use rumormill::storage::OpenReplica;
+use rumormill::{Network, Peer, PeerConfig, Seed, SeedConfig, StoreError, Value, bind};
 use serde_json::json;
 
 const ANY: ([u8; 4], u16) = ([127, 0, 0, 1], 0);
@@ -29,7 +25,7 @@ async fn start_seeds(count: usize) -> (Network, Vec<Seed>) {
     let seeds = listeners
         .into_iter()
         .zip(addrs)
-        .map(|(listener, me)| Seed::start(listener, SeedConfig::new(me, network.clone())))
+        .map(|(listener, me)| Seed::start(listener, SeedConfig::new(me, network.clone())).unwrap())
         .collect();
     (network, seeds)
 }
@@ -37,7 +33,7 @@ async fn start_seeds(count: usize) -> (Network, Vec<Seed>) {
 async fn start_peer(network: &Network) -> Peer {
     let listener = bind(SocketAddr::from(ANY)).await.unwrap();
     let config = PeerConfig::new(listener.local_addr().unwrap(), network.clone());
-    Peer::start(listener, PeerConfig { gossip_count: 0, ..config })
+    Peer::start(listener, config.gossip_count(0)).unwrap()
 }
 
 /// Asks again until the answer is as wanted: there is nothing that says when it will be.
@@ -161,12 +157,8 @@ async fn every_seed_tells_why_a_member_is_in_or_out() {
     assert_eq!(seeds[0].records().await.unwrap().len(), 4);
 }
 
-fn key(name: &str) -> Arc<str> {
-    name.into()
-}
-
-fn put(name: &str, json: serde_json::Value) -> Request {
-    Request::Put(key(name), Value::new(&json).unwrap())
+fn value(json: serde_json::Value) -> Value {
+    Value::new(&json).unwrap()
 }
 
 async fn registered(peers: &[Peer]) {
@@ -191,22 +183,17 @@ async fn what_one_replica_was_told_all_show_and_a_client_never_reads_less_than_i
     let mut seen = None;
     for round in 0..50 {
         // A client that writes here and reads there at once: it waits for its own write.
-        let (here, there) = (peers[round % 5].handle(), peers[(round + 1) % 5].handle());
-        let Ok(Reply::Put { seen: now, .. }) = here.store(put("k", json!(round)), seen).await
-        else {
-            panic!("put {round} failed")
-        };
-        let read = there.store(Request::Get(key("k")), Some(now)).await.unwrap();
-        let Reply::Got { versions, seen: now } = read else { panic!("{round}: {read:?}") };
-        let values: Vec<_> = versions.iter().map(|version| version.value.json()).collect();
+        let (here, there) = (peers[round % 5].store(), peers[(round + 1) % 5].store());
+        let written = here.put("k", value(json!(round)), seen).await.unwrap();
+        let found = there.get("k", Some(written.seen)).await.unwrap();
+        let values: Vec<_> = found.versions.iter().map(|version| version.value.json()).collect();
         assert_eq!(values, [json!(round)]);
-        seen = Some(now);
+        seen = Some(found.seen);
     }
-    let gone = peers[0].handle().store(Request::Delete(key("k")), seen).await.unwrap();
-    let Reply::Deleted(seen) = gone else { panic!("{gone:?}") };
+    let seen = peers[0].store().delete("k", seen).await.unwrap();
     for peer in &peers {
-        let read = peer.handle().store(Request::Get(key("k")), Some(seen.clone())).await.unwrap();
-        assert!(matches!(read, Reply::NotFound(_)), "{read:?}");
+        let read = peer.store().get("k", Some(seen.clone())).await;
+        assert!(matches!(read, Err(StoreError::NotFound(_))), "{read:?}");
     }
 }
 
@@ -216,14 +203,14 @@ async fn a_replica_that_comes_late_or_comes_back_gets_all_and_keeps_what_was_ans
     let mut peers = vec![start_peer(&network).await, start_peer(&network).await];
     registered(&peers).await;
     for number in 0..2_000 {
-        let reply = peers[0].handle().store(put(&format!("k{number}"), json!(number)), None).await;
-        assert!(matches!(reply, Ok(Reply::Put { created: true, .. })), "{reply:?}");
+        let key = format!("k{number}");
+        assert!(peers[0].store().put(key, value(json!(number)), None).await.unwrap().created);
     }
     let dir = tempfile::tempdir().unwrap();
     let late = async |addr: SocketAddr| {
         let listener = bind(addr).await.unwrap();
         let config = PeerConfig::new(listener.local_addr().unwrap(), network.clone());
-        let config = PeerConfig { gossip_count: 0, ..config };
+        let config = config.gossip_count(0);
         Peer::start_durable(listener, config, OpenReplica::open(dir.path()).unwrap()).unwrap()
     };
     let third = late(SocketAddr::from(ANY)).await;
@@ -231,18 +218,16 @@ async fn a_replica_that_comes_late_or_comes_back_gets_all_and_keeps_what_was_ans
         peer.handle().look(|machine| machine.replica().store().keys().count()).await.unwrap()
     };
     until("all keys at a new replica", async || keys(&third).await, |count| *count == 2_000).await;
-    let reply = third.handle().store(put("mine", json!(1)), None).await.unwrap();
-    let Reply::Put { seen, .. } = reply else { panic!("{reply:?}") };
+    let seen = third.store().put("mine", value(json!(1)), None).await.unwrap().seen;
     let addr = third.address();
     third.kill();
-    peers[0].handle().store(Request::Delete(key("k7")), None).await.unwrap();
+    peers[0].store().delete("k7", None).await.unwrap();
     // The lock on its disk is free when its writer has ended.
     let again = until("the disk", async || OpenReplica::open(dir.path()).is_ok(), |free| *free);
     again.await;
     let third = late(addr).await;
     assert_eq!(keys(&third).await, 2_001, "at once, from its disk");
     until("the delete", async || keys(&third).await, |count| *count == 2_000).await;
-    let read = peers[1].handle().store(Request::Get(key("mine")), Some(seen)).await.unwrap();
-    assert!(matches!(read, Reply::Got { .. }), "{read:?}");
+    peers[1].store().get("mine", Some(seen)).await.unwrap();
     peers.push(third);
 }

@@ -22,7 +22,7 @@ pub async fn run(mode: Mode, kill_hub: bool) -> (Figures, Vec<(usize, usize)>) {
         .into_iter()
         .map(|listener| {
             let me = listener.local_addr().unwrap();
-            Seed::start(listener, SeedConfig::new(me, network.clone()))
+            Seed::start(listener, SeedConfig::new(me, network.clone())).unwrap()
         })
         .collect();
 
@@ -33,8 +33,8 @@ pub async fn run(mode: Mode, kill_hub: bool) -> (Figures, Vec<(usize, usize)>) {
         let listener = bind(any).await.unwrap();
         let me = listener.local_addr().unwrap();
         numbers.insert(me, node);
-        let config = PeerConfig { gossip_count: 0, ..PeerConfig::new(me, network.clone()) };
-        let peer = Peer::start(listener, config);
+        let config = PeerConfig::new(me, network.clone()).gossip_count(0);
+        let peer = Peer::start(listener, config).unwrap();
         let mut messages = peer.messages().await.unwrap();
         let ledger = ledger.clone();
         tokio::spawn(async move {

@@ -263,7 +263,10 @@ impl SeedArgs {
             return Err(ArgsError::NotListed { config: config(), me });
         }
         let (probe_timeout, suspect_timeout) = (self.common.probe_timeout, self.suspect_timeout);
-        Ok(SeedConfig { probe_timeout, suspect_timeout, ..SeedConfig::new(me, network) })
+        let mut config = SeedConfig::new(me, network);
+        config.probe_timeout = probe_timeout;
+        config.suspect_timeout = suspect_timeout;
+        Ok(config)
     }
 }
 
@@ -388,13 +391,15 @@ impl PeerArgs {
                 *to = value;
             }
         };
-        set("suspect_timeout", &mut peer.suspect_timeout, args.suspect_timeout);
-        set("sync_interval", &mut peer.sync_interval, args.sync_interval);
-        set("probe_timeout", &mut peer.probe_timeout, args.common.probe_timeout);
-        peer.ping_interval = ping(args.ping_interval, peer.ping_interval, peer.suspect_timeout)
+        let detection = &mut peer.detection;
+        set("suspect_timeout", &mut detection.suspect_timeout, args.suspect_timeout);
+        set("sync_interval", &mut peer.sync.sync_interval, args.sync_interval);
+        set("probe_timeout", &mut detection.probe_timeout, args.common.probe_timeout);
+        let usual = detection.ping_interval;
+        detection.ping_interval = ping(args.ping_interval, usual, detection.suspect_timeout)
             .map_err(|error| command.error(ErrorKind::ArgumentConflict, error))?;
-        peer.fanout = args.fanout;
-        peer.links = args.links;
+        peer.sync.fanout = args.fanout;
+        peer.topology.links = args.links;
         Ok((args, options))
     }
 
@@ -424,21 +429,19 @@ impl PeerArgs {
             (Some(_), Some(_)) => return Err(ArgsError::SeedsAndPeers),
             (None, None) => return Err(ArgsError::NobodyNamed),
         };
-        Ok(PeerConfig {
-            membership,
-            probe_timeout: self.common.probe_timeout,
-            gossip_interval: self.gossip_interval,
-            gossip_count: self.gossip_count,
-            ping_interval: ping(self.ping_interval, PING, self.suspect_timeout)?,
-            suspect_timeout: self.suspect_timeout,
-            sync_interval: self.sync_interval,
-            fanout: self.fanout,
-            links,
-            max_links,
-            exponent: self.exponent,
-            causal_wait: self.causal_wait,
-            ..PeerConfig::new(me, network)
-        })
+        Ok(PeerConfig::new(me, network)
+            .membership(membership)
+            .probe_timeout(self.common.probe_timeout)
+            .gossip_interval(self.gossip_interval)
+            .gossip_count(self.gossip_count)
+            .ping_interval(ping(self.ping_interval, PING, self.suspect_timeout)?)
+            .suspect_timeout(self.suspect_timeout)
+            .sync_interval(self.sync_interval)
+            .fanout(self.fanout)
+            .links(links)
+            .max_links(max_links)
+            .exponent(self.exponent)
+            .causal_wait(self.causal_wait))
     }
 }
 
@@ -516,10 +519,10 @@ mod tests {
         };
         let options = parse(&[]).unwrap();
         assert_eq!(options.batch, maelstrom::DEFAULT_BATCH);
-        assert_eq!(options.peer.ping_interval, Duration::from_secs(1));
+        assert_eq!(options.peer.detection.ping_interval, Duration::from_secs(1));
         let options = parse(&["--batch", "0ms", "--ping-interval", "4s", "--fanout", "4"]).unwrap();
-        assert_eq!((options.batch, options.peer.fanout), (Duration::ZERO, 4));
-        assert_eq!(options.peer.ping_interval, Duration::from_secs(4));
+        assert_eq!((options.batch, options.peer.sync.fanout), (Duration::ZERO, 4));
+        assert_eq!(options.peer.detection.ping_interval, Duration::from_secs(4));
         assert!(parse(&["127.0.0.1", "6000", "c"]).is_err());
     }
 

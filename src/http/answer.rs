@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use tokio_stream::StreamExt;
 
 use crate::json;
+use crate::node::Stopped;
 
 /// Longest body, bytes.
 pub const MAX_BODY: usize = 1 << 20;
@@ -69,10 +70,12 @@ impl Failure {
         self.body.entry(name).or_insert(value.into());
         self
     }
+}
 
-    /// The node behind the API has stopped.
-    pub fn stopped() -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "the node is stopping")
+/// The node behind the API has stopped.
+impl From<Stopped> for Failure {
+    fn from(stopped: Stopped) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, stopped.to_string())
     }
 }
 

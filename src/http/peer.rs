@@ -15,6 +15,7 @@ use crate::node::{EventLog, PeerHandle};
 use crate::proto::message::Addr;
 use crate::proto::order::{Order, Outcome};
 use crate::proto::peer::PeerMachine;
+use crate::views;
 
 /// The routes of a peer.
 pub fn routes(peer: PeerHandle, log: EventLog) -> Router {
@@ -32,33 +33,27 @@ pub fn routes(peer: PeerHandle, log: EventLog) -> Router {
         .merge(events::routes(log))
 }
 
-async fn look<T: Send + 'static>(
-    peer: &PeerHandle,
-    look: impl FnOnce(&PeerMachine) -> T + Send + 'static,
-) -> Result<T, Failure> {
-    peer.look(look).await.map_err(|_| Failure::stopped())
-}
-
 async fn ready(State(peer): State<PeerHandle>) -> Answer {
-    let state = look(&peer, PeerMachine::readiness).await?;
+    let state = peer.look(PeerMachine::readiness).await?;
     Ok(readiness(state.ready, &state.reason, state.seeds_reachable, state.of))
 }
 
 async fn measure(State(peer): State<PeerHandle>) -> Answer {
-    Ok(metrics::answer(&look(&peer, metrics::of_peer).await?))
+    Ok(metrics::answer(&peer.look(metrics::of_peer).await?))
 }
 
 async fn members(State(peer): State<PeerHandle>) -> Answer {
-    let body = look(
-        &peer,
-        |machine| json!({ "members": json::members(machine), "neighbours": machine.neighbours() }),
-    );
-    Ok(ok(&body.await?))
+    let members = peer.look(views::members).await?;
+    let neighbours = members.iter().filter(|member| member.neighbour).map(|member| member.address);
+    let neighbours: Vec<Addr> = neighbours.collect();
+    let members: Vec<Value> = members.iter().map(json::member).collect();
+    Ok(ok(&json!({ "members": members, "neighbours": neighbours })))
 }
 
 async fn messages(State(peer): State<PeerHandle>) -> Answer {
-    let body = look(&peer, |machine| json!({ "messages": json::messages(machine) }));
-    Ok(ok(&body.await?))
+    let messages = peer.look(|machine| views::messages(machine, usize::MAX)).await?;
+    let messages: Vec<Value> = messages.iter().map(json::message).collect();
+    Ok(ok(&json!({ "messages": messages })))
 }
 
 async fn publish(State(peer): State<PeerHandle>, body: Bytes) -> Answer {
@@ -73,11 +68,10 @@ async fn publish(State(peer): State<PeerHandle>, body: Bytes) -> Answer {
 }
 
 async fn view(State(peer): State<PeerHandle>) -> Answer {
-    let body = look(&peer, |machine| {
-        let members = machine.members().members();
-        json!({ "view": members.map(|(address, _)| address).collect::<Vec<_>>() })
-    });
-    Ok(ok(&body.await?))
+    let view: Vec<Addr> = peer
+        .look(|machine| machine.members().members().map(|(address, _)| *address).collect())
+        .await?;
+    Ok(ok(&json!({ "view": view })))
 }
 
 /// The replica that a request is about.
@@ -93,7 +87,7 @@ fn replica_of(body: Bytes) -> Result<Addr, Failure> {
 
 async fn order(peer: &PeerHandle, order: Order) -> Answer {
     let done = |status, what: &str| Ok(json_of(status, &json!({ "result": what })));
-    match peer.operate(order).await.map_err(|_| Failure::stopped())? {
+    match peer.operate(order).await? {
         Outcome::Admitted => done(StatusCode::CREATED, "added"),
         Outcome::AlreadyMember => done(StatusCode::OK, "already present"),
         Outcome::Removed => done(StatusCode::OK, "deleted"),
@@ -114,7 +108,7 @@ async fn remove(State(peer): State<PeerHandle>, body: Bytes) -> Answer {
 
 /// Whatever is asked: that is what is wrong with it in the first place.
 async fn refuse_where_seeds_decide(peer: &PeerHandle) -> Result<(), Failure> {
-    match look(peer, PeerMachine::has_seeds).await? {
+    match peer.look(PeerMachine::has_seeds).await? {
         true => Err(Failure::new(StatusCode::CONFLICT, "the seeds decide who is a member")),
         false => Ok(()),
     }

@@ -17,6 +17,7 @@ use crate::json;
 use crate::node::{EventLog, SeedHandle};
 use crate::proto::message::{Addr, Decision};
 use crate::proto::seed::SeedMachine;
+use crate::views;
 
 /// The routes of a seed.
 pub fn routes(seed: SeedHandle, log: EventLog) -> Router {
@@ -32,18 +33,8 @@ pub fn routes(seed: SeedHandle, log: EventLog) -> Router {
         .merge(events::routes(log))
 }
 
-async fn look<T: Send + 'static>(
-    seed: &SeedHandle,
-    look: impl FnOnce(&SeedMachine) -> T + Send + 'static,
-) -> Result<T, Failure> {
-    seed.look(look).await.map_err(|_| Failure::stopped())
-}
-
 async fn ready(State(seed): State<SeedHandle>) -> Answer {
-    let (reachable, of, ready) = look(&seed, |machine| {
-        (machine.seeds_reachable(), machine.seeds_configured(), machine.has_quorum())
-    })
-    .await?;
+    let (reachable, of, ready) = seed.look(views::seed_readiness).await?;
     let reason = match ready {
         true => "connected to a quorum of seeds",
         false => "not connected to a quorum of seeds",
@@ -52,19 +43,13 @@ async fn ready(State(seed): State<SeedHandle>) -> Answer {
 }
 
 async fn measure(State(seed): State<SeedHandle>) -> Answer {
-    Ok(metrics::answer(&look(&seed, metrics::of_seed).await?))
+    Ok(metrics::answer(&seed.look(metrics::of_seed).await?))
 }
 
 async fn members(State(seed): State<SeedHandle>) -> Answer {
-    let body = look(&seed, |machine| {
-        let members: Vec<Value> = machine
-            .registry()
-            .iter()
-            .map(|(address, record)| json::member(address, record))
-            .collect();
-        json!({ "members": members })
-    });
-    Ok(ok(&body.await?))
+    let members = seed.look(views::registry).await?;
+    let members: Vec<Value> = members.iter().map(json::member).collect();
+    Ok(ok(&json!({ "members": members })))
 }
 
 async fn member(
@@ -74,14 +59,12 @@ async fn member(
     let Ok(address) = path_of(address)?.parse::<Addr>() else {
         return Err(Failure::new(StatusCode::BAD_REQUEST, "that is no IP:PORT"));
     };
-    let found = look(&seed, move |machine| {
-        let record = machine.registry().get(&address)?;
-        let mut member = json::member(&address, record);
-        member["history"] = machine.history(&address).map(decision_json).collect();
-        Some(member)
-    });
-    match found.await? {
-        Some(member) => Ok(ok(&member)),
+    match seed.look(move |machine| views::history(machine, &address)).await? {
+        Some((member, history)) => {
+            let mut member = json::member(&member);
+            member["history"] = history.iter().map(decision_json).collect();
+            Ok(ok(&member))
+        }
         None => Err(Failure::new(StatusCode::NOT_FOUND, "no such member")),
     }
 }
@@ -110,7 +93,7 @@ async fn topology(
     let Ok(Query(options)) = options else {
         return Err(Failure::new(StatusCode::BAD_REQUEST, "that is no query"));
     };
-    let topology = look(&seed, SeedMachine::topology).await?;
+    let topology = seed.look(SeedMachine::topology).await?;
     match options.get("format").map(String::as_str) {
         None | Some("json") => {
             Ok(([(header::CONTENT_TYPE, "application/json")], topology.to_json()).into_response())

@@ -17,8 +17,8 @@ use super::dump;
 use crate::node::PeerHandle;
 use crate::proto::event::Severity;
 use crate::proto::kv::clock::{Clock, Seen, is_name};
-use crate::proto::kv::replica::{Reply, Request as Wish};
-use crate::proto::kv::store::{MAX_KEY, RESERVED_KEY, Version};
+use crate::proto::kv::replica::{KeyError, StoreError, check_key};
+use crate::proto::kv::store::Version;
 use crate::proto::kv::value;
 use crate::proto::peer::PeerMachine;
 
@@ -66,38 +66,27 @@ async fn seen_of(peer: &PeerHandle, body: &Value) -> Result<Option<Seen>, Failur
         let store = machine.replica().store();
         Seen::from_json(&metadata, |name| is_name(name) || store.count(name) > 0)
     };
-    let seen = peer.look(read).await.map_err(|_| Failure::stopped())?;
+    let seen = peer.look(read).await?;
     seen.map_err(|error| bad(error.to_string()))
 }
 
-async fn ask(peer: &PeerHandle, request: Wish, seen: Option<Seen>) -> Result<Reply, Failure> {
-    match peer.store(request, seen).await.map_err(|_| Failure::stopped())? {
-        Reply::Behind => Err(Failure::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "Causal dependencies not satisfied; try again later",
-        )),
-        Reply::NotFound(seen) => {
-            let failure = Failure::new(StatusCode::NOT_FOUND, "Key does not exist");
-            Err(failure.with(METADATA, seen.to_json()))
-        }
-        Reply::Unseen { versions, seen } => {
-            let what = "Key has values that this client has not seen";
-            let failure = Failure::new(StatusCode::CONFLICT, what);
-            let shown = shown(&versions, &seen);
-            Err(shown
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        let status = match &error {
+            StoreError::NotFound(_) => StatusCode::NOT_FOUND,
+            StoreError::Unseen { .. } | StoreError::TooManySiblings => StatusCode::CONFLICT,
+            StoreError::TooManyReplicas => StatusCode::INSUFFICIENT_STORAGE,
+            StoreError::Key(_) => StatusCode::BAD_REQUEST,
+            StoreError::Behind | StoreError::Stopped => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        let failure = Failure::new(status, error.to_string());
+        match error {
+            StoreError::NotFound(seen) => failure.with(METADATA, seen.to_json()),
+            StoreError::Unseen { versions, seen } => shown(&versions, &seen)
                 .into_iter()
-                .fold(failure, |failure, (name, value)| failure.with(&name, value)))
+                .fold(failure, |failure, (name, value)| failure.with(&name, value)),
+            _ => failure,
         }
-        Reply::TooManySiblings => Err(Failure::new(
-            StatusCode::CONFLICT,
-            "too many values stand beside each other; read the key, and write with what that gives you",
-        )),
-        Reply::TooManyReplicas => Err(Failure::new(
-            StatusCode::INSUFFICIENT_STORAGE,
-            "as many replicas have written as can be kept count of, and this one is none of them; \
-             ask one that has",
-        )),
-        reply => Ok(reply),
     }
 }
 
@@ -140,11 +129,8 @@ async fn unconditional(request: Request, next: Next) -> Response {
 
 fn key_of(key: KeyPath) -> Result<Arc<str>, Failure> {
     let key = path_of(key)?;
-    match key.as_str() {
-        RESERVED_KEY => Err(bad("Key is reserved")),
-        key if key.chars().count() > MAX_KEY => Err(bad("Key is too long")),
-        key => Ok(key.into()),
-    }
+    check_key(&key).map_err(StoreError::from)?;
+    Ok(key.into())
 }
 
 fn value_of(body: &Value) -> Result<value::Value, Failure> {
@@ -159,41 +145,31 @@ async fn write(State(peer): State<PeerHandle>, key: KeyPath, body: Bytes) -> Ans
     let value = value_of(&body)?;
     let key = key_of(key)?;
     let seen = seen_of(&peer, &body).await?;
-    match ask(&peer, Wish::Put(key, value), seen).await? {
-        Reply::Put { created, seen } => {
-            let (status, result) = match created {
-                true => (StatusCode::CREATED, "created"),
-                false => (StatusCode::OK, "replaced"),
-            };
-            Ok(json_of(status, &json!({ "result": result, METADATA: seen.to_json() })))
-        }
-        _ => Err(Failure::stopped()),
-    }
+    let written = peer.store().put(key, value, seen).await?;
+    let (status, result) = match written.created {
+        true => (StatusCode::CREATED, "created"),
+        false => (StatusCode::OK, "replaced"),
+    };
+    Ok(json_of(status, &json!({ "result": result, METADATA: written.seen.to_json() })))
 }
 
 async fn read(State(peer): State<PeerHandle>, key: KeyPath, body: Bytes) -> Answer {
     let seen = seen_of(&peer, &body_of(&body, &[METADATA])?).await?;
-    match ask(&peer, Wish::Get(path_of(key)?.into()), seen).await? {
-        Reply::Got { versions, seen } => {
-            let mut answer = shown(&versions, &seen);
-            answer.insert("result".to_owned(), "found".into());
-            Ok(ok(&Value::Object(answer)))
-        }
-        _ => Err(Failure::stopped()),
-    }
+    let found = peer.store().get(path_of(key)?, seen).await?;
+    let mut answer = shown(&found.versions, &found.seen);
+    answer.insert("result".to_owned(), "found".into());
+    Ok(ok(&Value::Object(answer)))
 }
 
 async fn delete(State(peer): State<PeerHandle>, key: KeyPath, body: Bytes) -> Answer {
     let seen = seen_of(&peer, &body_of(&body, &[METADATA])?).await?;
-    match ask(&peer, Wish::Delete(path_of(key)?.into()), seen).await? {
-        Reply::Deleted(seen) => Ok(ok(&json!({ "result": "deleted", METADATA: seen.to_json() }))),
-        _ => Err(Failure::stopped()),
-    }
+    let seen = peer.store().delete(path_of(key)?, seen).await?;
+    Ok(ok(&json!({ "result": "deleted", METADATA: seen.to_json() })))
 }
 
 /// What is read at the path of that key is the whole store, so that a value there could not be read.
 async fn reserved() -> Failure {
-    bad("Key is reserved")
+    StoreError::from(KeyError::Reserved).into()
 }
 
 /// The clock of a write that another replica relays.
@@ -232,33 +208,25 @@ async fn relayed_write(State(peer): State<PeerHandle>, key: KeyPath, body: Bytes
     let body = body_of(&body, &["value", "cid", METADATA])?;
     let (value, key, clock) = (value_of(&body)?, key_of(key)?, clock_of(&body)?);
     check_cid(&peer, &key, &value, &body)?;
-    match ask(&peer, Wish::Relayed(key, Some(value), clock), None).await? {
-        Reply::Relayed => Ok(ok(&json!({ "result": "updated" }))),
-        _ => Err(Failure::stopped()),
-    }
+    peer.store().relay(key, Some(value), clock).await?;
+    Ok(ok(&json!({ "result": "updated" })))
 }
 
 async fn relayed_delete(State(peer): State<PeerHandle>, key: KeyPath, body: Bytes) -> Answer {
     let body = body_of(&body, &[METADATA])?;
     let (key, clock) = (key_of(key)?, clock_of(&body)?);
-    match ask(&peer, Wish::Relayed(key, None, clock), None).await? {
-        Reply::Relayed => Ok(ok(&json!({ "result": "deleted" }))),
-        _ => Err(Failure::stopped()),
-    }
+    peer.store().relay(key, None, clock).await?;
+    Ok(ok(&json!({ "result": "deleted" })))
 }
 
 async fn keys(State(peer): State<PeerHandle>) -> Answer {
-    let keys: Vec<Arc<str>> = peer
-        .look(|machine| machine.replica().store().keys().cloned().collect())
-        .await
-        .map_err(|_| Failure::stopped())?;
+    let keys = peer.store().keys().await?;
     Ok(ok(&json!({ "keys": keys })))
 }
 
 async fn whole(State(peer): State<PeerHandle>) -> Answer {
     let snapshot = peer
         .look(|machine| machine.replica().store().snapshot_without_seals(&Clock::new()))
-        .await
-        .map_err(|_| Failure::stopped())?;
+        .await?;
     Ok(dump::answer(snapshot))
 }

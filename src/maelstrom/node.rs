@@ -44,16 +44,14 @@ impl Options {
     /// seconds and whose links take a tenth of one.
     pub fn new(batch: Duration) -> Self {
         let nobody = (Ipv4Addr::UNSPECIFIED, 0).into();
-        let peer = PeerConfig {
-            probe_timeout: Duration::from_millis(700),
-            ping_interval: Duration::from_secs(1),
-            suspect_timeout: Duration::from_secs(6),
-            sync_interval: Duration::from_secs(3),
-            gossip_count: 0,
+        let peer = PeerConfig::new(nobody, Network::without_seeds("maelstrom"))
+            .probe_timeout(Duration::from_millis(700))
+            .ping_interval(Duration::from_secs(1))
+            .suspect_timeout(Duration::from_secs(6))
+            .sync_interval(Duration::from_secs(3))
+            .gossip_count(0)
             // The workloads keep no keys.
-            replicates: false,
-            ..PeerConfig::new(nobody, Network::without_seeds("maelstrom"))
-        };
+            .replicates(false);
         Self { batch, workload: None, peer }
     }
 }
@@ -218,14 +216,14 @@ impl Node {
         let me = all.iter().zip(&addresses).find(|(other, _)| **other == name);
         let Some((_, me)) = me else { return Err(Mistake::crash("no address for this node")) };
         let batch = self.options.batch;
-        let config = PeerConfig {
-            me: *me,
-            overlay: if batch.is_zero() { Overlay::Full } else { Overlay::Hub },
-            gather: batch,
-            membership: Membership::Fixed(addresses.clone()),
-            max_links: all.len().max(self.options.peer.max_links),
-            ..self.options.peer.clone()
-        };
+        let mut config = self.options.peer.clone();
+        config.me = *me;
+        let max_links = all.len().max(config.topology.max_links);
+        let config = config
+            .overlay(if batch.is_zero() { Overlay::Full } else { Overlay::Hub })
+            .gather(batch)
+            .membership(Membership::Fixed(addresses.clone()))
+            .max_links(max_links);
         // Whoever asks for a longer batch than the usual one wants fewer messages: then what goes to the
         // hub may wait for more of the same, too, for a part of what is longer.
         let company = batch.saturating_sub(DEFAULT_BATCH) / 4;
@@ -256,7 +254,7 @@ impl Node {
     }
 
     fn serve(&mut self, now: Time, src: &str, request: Request) -> Result<Option<Value>, Mistake> {
-        let fanout = self.options.peer.fanout;
+        let fanout = self.options.peer.sync.fanout;
         let Some(node) = &mut self.started else {
             return Err(Mistake::crash("not started"));
         };

@@ -7,18 +7,35 @@ use tokio::task::{AbortHandle, JoinHandle};
 
 #[cfg(feature = "durable")]
 use super::disk::Keeper;
-use super::host::Host;
+use super::host::{Host, Started};
 use super::hosted::Hosted;
 use super::inbox::Inbound;
 use super::listener::Port;
 use super::log::NodeLog;
+#[cfg(feature = "durable")]
+use crate::proto::config::InvalidConfig;
 use crate::proto::config::Network;
 use crate::proto::message::Addr;
+#[cfg(feature = "durable")]
+use crate::storage::StorageError;
 
 /// The node has stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the node has stopped")]
 pub struct Stopped;
+
+/// Why a node cannot be started.
+#[cfg(feature = "durable")]
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// Its settings cannot be used.
+    #[error(transparent)]
+    Config(#[from] InvalidConfig),
+    /// Its disk cannot be used.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
 
 /// A node to ask from anywhere; cheap to clone.
 pub struct Handle<M: Hosted> {
@@ -40,10 +57,6 @@ impl<M: Hosted> fmt::Debug for Handle<M> {
 }
 
 impl<M: Hosted> Handle<M> {
-    pub(super) fn new(address: Addr, inbox: mpsc::Sender<Inbound<M>>, log: NodeLog) -> Self {
-        Self { address, inbox, log }
-    }
-
     /// Where the node listens.
     pub fn address(&self) -> Addr {
         self.address
@@ -111,8 +124,7 @@ pub(super) type DiskReports = (Box<dyn FnMut(u64) + Send>, Box<dyn FnOnce(String
 impl<M: Hosted> Node<M> {
     /// Starts a machine on the current tokio runtime.
     pub(super) fn run(machine: M, port: Port, me: Addr, network: Network) -> Self {
-        let (host, handle) = Host::new(machine, port, me, network);
-        Self { handle, task: tokio::spawn(host.run()) }
+        Self::begin(me, Host::start(machine, port, me, network))
     }
 
     /// As [`Node::run`]; what the machine wants kept is on disk before it is told that it is.
@@ -131,8 +143,8 @@ impl<M: Hosted> Node<M> {
     where
         K: Keeper<M::Change> + 'static,
     {
-        let (mut host, handle) = Host::new(machine, port, me, network);
-        let (durable, failed) = (handle.inbox.clone(), handle.inbox.clone());
+        let mut started = Host::start(machine, port, me, network);
+        let (durable, failed) = (started.inbox.clone(), started.inbox.clone());
         let keeper = start((
             Box::new(move |batch| {
                 let _ = durable.blocking_send(Inbound::Durable(batch));
@@ -141,8 +153,12 @@ impl<M: Hosted> Node<M> {
                 let _ = failed.blocking_send(Inbound::DiskFailed(error));
             }),
         ))?;
-        host.keep_with(Box::new(keeper));
-        Ok(Self { handle, task: tokio::spawn(host.run()) })
+        started.host.keep_with(Box::new(keeper));
+        Ok(Self::begin(me, started))
+    }
+
+    fn begin(address: Addr, Started { host, inbox, log }: Started<M>) -> Self {
+        Self { handle: Handle { address, inbox, log }, task: tokio::spawn(host.run()) }
     }
 
     /// Where it listens.

@@ -15,7 +15,6 @@ use super::clock::Clock;
 use super::disk::Disk;
 #[cfg(feature = "durable")]
 use super::disk::Keeper;
-use super::handle::Handle;
 use super::hosted::Hosted;
 use super::inbox::Inbound;
 use super::link::Flushed;
@@ -57,6 +56,13 @@ pub(super) struct Host<M: Hosted> {
     ended: Option<Ended>,
 }
 
+/// A host that is ready to run, and what reaches it.
+pub(super) struct Started<M: Hosted> {
+    pub host: Host<M>,
+    pub inbox: mpsc::Sender<Inbound<M>>,
+    pub log: NodeLog,
+}
+
 /// How a host has ended.
 enum Ended {
     /// The machine has stopped.
@@ -67,7 +73,7 @@ enum Ended {
 
 impl<M: Hosted> Host<M> {
     /// Starts listening, and readies the machine; it runs once [`Host::run`] is awaited.
-    pub fn new(machine: M, port: Port, me: Addr, network: Network) -> (Self, Handle<M>) {
+    pub fn start(machine: M, port: Port, me: Addr, network: Network) -> Started<M> {
         let (sender, inbox) = mpsc::channel(INBOX);
         let log = NodeLog::new(port.log.clone(), M::ROLE, me);
         let listener = tokio::spawn(listener::run(port, me, network, sender.clone()));
@@ -85,7 +91,7 @@ impl<M: Hosted> Host<M> {
             durable: 0,
             ended: None,
         };
-        (host, Handle::new(me, sender, log))
+        Started { host, inbox: sender, log }
     }
 
     /// Has what the machine wants kept written to disk before it is told that it is.

@@ -17,6 +17,7 @@ mod log;
 mod peer;
 mod queue;
 mod seed;
+mod store;
 
 use std::io;
 use std::net::SocketAddr;
@@ -26,11 +27,15 @@ use rand::rngs::SysRng;
 use tokio::net::{TcpListener, TcpSocket};
 
 pub use events::{EventLog, Logged};
+#[cfg(feature = "durable")]
+pub use handle::StartError;
 pub use handle::{Handle, Node, Stopped};
 pub use listener::Port;
+#[cfg(feature = "programs")]
 pub(crate) use log::{Log, NodeLog};
 pub use peer::{MemberEvents, Messages, Peer, PeerHandle, PeerStatus, Publisher, Received};
 pub use seed::{Seed, SeedHandle, SeedStatus};
+pub use store::{Found, Store, Written};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1_024;

@@ -7,11 +7,14 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
+#[cfg(feature = "durable")]
+use super::handle::StartError;
 use super::handle::{Handle, Node, Stopped};
 use super::hosted::Hosted;
 use super::listener::Port;
 use super::log::HostLog;
-use crate::proto::config::PeerConfig;
+use super::store::Store;
+use crate::proto::config::{InvalidConfig, PeerConfig};
 use crate::proto::gossip::{Counters, MAX_PAYLOAD, MessageId};
 use crate::proto::kv::clock::Seen;
 use crate::proto::kv::replica::{Reply, Request};
@@ -20,7 +23,7 @@ use crate::proto::order::{Order, Outcome};
 use crate::proto::peer::PeerMachine;
 use crate::proto::roles::{Delivery, MemberEvent, PeerCommand, PeerReply, PublishError};
 #[cfg(feature = "durable")]
-use crate::storage::{OpenReplica, StorageError};
+use crate::storage::OpenReplica;
 
 /// Messages that wait for a program that does not take them; further ones are counted instead.
 const WAITING: usize = 65_536;
@@ -287,13 +290,17 @@ impl PeerHandle {
         Publisher(self.clone())
     }
 
-    /// Asks the peer's replica of the store, as a client that has seen this; nothing said is
-    /// whatever the replica has. What was answered is durable there.
-    ///
-    /// # Errors
-    ///
-    /// If the peer has stopped.
-    pub async fn store(&self, request: Request, seen: Option<Seen>) -> Result<Reply, Stopped> {
+    /// The store, as this peer's replica has it.
+    pub fn store(&self) -> Store {
+        Store::new(self.clone())
+    }
+
+    /// Asks the peer's replica of the store, as a client that has seen this.
+    pub(super) async fn request(
+        &self,
+        request: Request,
+        seen: Option<Seen>,
+    ) -> Result<Reply, Stopped> {
         self.ask(|answer| PeerAsk::Store { request, seen, answer }).await
     }
 
@@ -343,28 +350,42 @@ impl PeerHandle {
 impl Peer {
     /// Starts a peer on the current tokio runtime. `config.me` is the address that others are
     /// told; the port's own, unless it listens on all addresses.
-    pub fn start(port: impl Into<Port>, config: PeerConfig) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// If a peer cannot run with these settings.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    pub fn start(port: impl Into<Port>, config: PeerConfig) -> Result<Self, InvalidConfig> {
+        config.check()?;
         let (me, network) = (config.me, config.network.clone());
-        Self::run(PeerMachine::new(config, super::chance()), port.into(), me, network)
+        Ok(Self::run(PeerMachine::new(config, super::chance()), port.into(), me, network))
     }
 
     /// Starts a peer that keeps its replica of the store on disk, and begins with what is there.
     ///
     /// # Errors
     ///
-    /// If the writer cannot be started.
+    /// If a peer cannot run with these settings, or the disk's writer cannot be started.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
     #[cfg(feature = "durable")]
     pub fn start_durable(
         port: impl Into<Port>,
         config: PeerConfig,
         mut replica: OpenReplica,
-    ) -> Result<Self, StorageError> {
+    ) -> Result<Self, StartError> {
+        config.check()?;
         let (me, network) = (config.me, config.network.clone());
         let machine = PeerMachine::new(config, super::chance());
         let machine = machine.recovered(replica.take_store());
-        Self::run_durable(machine, port.into(), me, network, |(durable, failed)| {
+        Ok(Self::run_durable(machine, port.into(), me, network, |(durable, failed)| {
             replica.start(durable, failed)
-        })
+        })?)
     }
 
     /// Gossips a payload to everybody, and returns the message's identity.
@@ -379,6 +400,11 @@ impl Peer {
     /// A handle that publishes at this peer.
     pub fn publisher(&self) -> Publisher {
         self.handle().publisher()
+    }
+
+    /// The store, as this peer's replica has it.
+    pub fn store(&self) -> Store {
+        self.handle().store()
     }
 
     /// Messages from now on.

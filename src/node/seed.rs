@@ -2,18 +2,20 @@
 
 use std::convert::Infallible;
 
+#[cfg(feature = "durable")]
+use super::handle::StartError;
 use super::handle::{Handle, Node, Stopped};
 use super::hosted::Hosted;
 use super::listener::Port;
 use super::log::HostLog;
-use crate::proto::config::SeedConfig;
+use crate::proto::config::{InvalidConfig, SeedConfig};
 use crate::proto::message::{Addr, Decision, Role, Standing};
 use crate::proto::registry::Record;
 use crate::proto::roles::SeedCommand;
 use crate::proto::seed::SeedMachine;
 use crate::proto::topology::Topology;
 #[cfg(feature = "durable")]
-use crate::storage::{OpenStore, StorageError};
+use crate::storage::OpenStore;
 
 /// A running seed.
 pub type Seed = Node<SeedMachine>;
@@ -57,30 +59,44 @@ impl Hosted for SeedMachine {
 impl Seed {
     /// Starts a seed on the current tokio runtime. `config.me` is the address that others know,
     /// and one of the network's seeds.
-    pub fn start(port: impl Into<Port>, config: SeedConfig) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// If a seed cannot run with these settings: above all, if it is none of those listed.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    pub fn start(port: impl Into<Port>, config: SeedConfig) -> Result<Self, InvalidConfig> {
+        config.check()?;
         let (me, network) = (config.me, config.network.clone());
-        Self::run(SeedMachine::new(config, super::chance()), port.into(), me, network)
+        Ok(Self::run(SeedMachine::new(config, super::chance()), port.into(), me, network))
     }
 
     /// Starts a seed that keeps its registry on disk, and begins with what is there.
     ///
     /// # Errors
     ///
-    /// If the writer cannot be started.
+    /// If a seed cannot run with these settings, or the disk's writer cannot be started.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
     #[cfg(feature = "durable")]
     pub fn start_durable(
         port: impl Into<Port>,
         config: SeedConfig,
         store: OpenStore,
-    ) -> Result<Self, StorageError> {
+    ) -> Result<Self, StartError> {
+        config.check()?;
         let (me, network) = (config.me, config.network.clone());
         let machine = SeedMachine::new(config, super::chance());
         let founders = store.founders().iter().copied();
         let records = store.records().iter().cloned();
         let machine = machine.recovered(store.standing(), founders, records);
-        Self::run_durable(machine, port.into(), me, network, |(durable, failed)| {
+        Ok(Self::run_durable(machine, port.into(), me, network, |(durable, failed)| {
             store.start(durable, failed)
-        })
+        })?)
     }
 
     /// How it stands with the seed right now.

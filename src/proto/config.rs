@@ -5,6 +5,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use super::message::{Addr, Hello, Incarnation, Purpose, Role};
+use super::planted::Flaw;
 use super::registry::hash_addr;
 
 /// The network that this process belongs to.
@@ -74,6 +75,7 @@ impl Network {
 
 /// Which links peers keep, and so which way messages go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Overlay {
     /// Drawn so that few peers have many links and many have few, as large networks need it.
     #[default]
@@ -87,6 +89,7 @@ pub enum Overlay {
 
 /// How a peer knows who belongs to its network.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Membership {
     /// The seeds decide, and tell.
     #[default]
@@ -98,28 +101,102 @@ pub enum Membership {
     Open(Vec<Addr>),
 }
 
-/// A defect planted on purpose, for the self-tests of the checkers: a checker that cannot find it
-/// is worth nothing. No option sets it.
-#[doc(hidden)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Flaw {
-    /// None: what every real process runs with.
-    #[default]
-    None,
-    /// A seed votes yes without judging.
-    AlwaysYes,
-    /// A seed takes a quorum of the seeds that it can reach for a quorum of all.
-    ReachableQuorum,
-    /// Records are not ordered by incarnation: the last one heard wins.
-    UnversionedRegistry,
-    /// A seed whose disk is empty votes at once.
-    EmptyVoter,
-    /// A peer forwards each message twice.
-    ForwardTwice,
+/// The longest interval or timeout: more is a mistake in the unit, and a time so far away would
+/// overflow.
+pub const MAX_WAIT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// Seeds at most: a vote names its seed by a number of 16 bits.
+pub const MAX_SEEDS: usize = 65_535;
+
+/// Why settings cannot be used, and what to do.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidConfig {
+    /// Nobody can be reached there.
+    #[error("nobody can be reached at {0}; give the IP address and port that others are to dial")]
+    Address(Addr),
+    /// A seed has to be one of those that are listed.
+    #[error(
+        "{0} is not in the network's list of seeds; add it at every node, or start the seed where it is listed"
+    )]
+    NotASeed(Addr),
+    /// Where a seed is, no peer can be.
+    #[error("{0} is in the network's list of seeds; give the peer another port")]
+    IsSeed(Addr),
+    /// The seeds are to decide, and there are none.
+    #[error(
+        "the network has no seeds, and membership is voted; list seeds, or choose another membership"
+    )]
+    NoSeeds,
+    /// There are seeds, and they are not to decide.
+    #[error(
+        "the network has seeds, and membership is not voted; leave the seeds out, or let them decide"
+    )]
+    SeedsUnasked,
+    /// More seeds than votes can name.
+    #[error("{0} seeds are more than {MAX_SEEDS}; three to seven are enough for any network")]
+    TooManySeeds(usize),
+    /// A time that is zero, or longer than [`MAX_WAIT`].
+    #[error("{what} is {given:?}; give more than nothing and at most 30 days")]
+    Duration {
+        /// Which setting.
+        what: &'static str,
+        /// What was given.
+        given: Duration,
+    },
+    /// Pings have to come more often than silence is suspected.
+    #[error("ping_interval ({ping:?}) has to be shorter than suspect_timeout ({suspect:?})")]
+    Ping {
+        /// Between two pings.
+        ping: Duration,
+        /// Until silence is suspected.
+        suspect: Duration,
+    },
+    /// A peer without any links, or with more picked than allowed.
+    #[error(
+        "links is {links} and max_links {max_links}; give at least 1, and no more links than max_links"
+    )]
+    Links {
+        /// To pick.
+        links: usize,
+        /// To have.
+        max_links: usize,
+    },
+    /// A number that has to be at least 1.
+    #[error("{0} is 0; give at least 1")]
+    Zero(&'static str),
+    /// Outside of what the choice of neighbours can aim at.
+    #[error("exponent is {0}; give more than 2 and at most 3")]
+    Exponent(f64),
 }
+
+/// Times that must be more than nothing, and no mistake in the unit.
+fn check_times(times: &[(&'static str, Duration)]) -> Result<(), InvalidConfig> {
+    match times.iter().find(|(_, given)| given.is_zero() || *given > MAX_WAIT) {
+        Some((what, given)) => Err(InvalidConfig::Duration { what, given: *given }),
+        None => Ok(()),
+    }
+}
+
+/// An address that others can dial.
+fn check_address(me: Addr) -> Result<(), InvalidConfig> {
+    match me.port() != 0 && !me.ip().is_unspecified() {
+        true => Ok(()),
+        false => Err(InvalidConfig::Address(me)),
+    }
+}
+
+/// Bound on a probe, if nothing else is asked for: a round trip around the world takes 300 ms, and a
+/// process that needs more than three of them for a hello is of no use to its neighbours.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Silence that is suspected, if nothing else is asked for: three pings, so that one that is lost and
+/// one that is late make nobody a suspect.
+const SUSPECT_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A seed's settings.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct SeedConfig {
     /// Where it listens and is known; one of the network's seeds.
     pub me: Addr,
@@ -130,8 +207,8 @@ pub struct SeedConfig {
     /// Silence after which the peers of this network suspect a neighbour: what goes wrong at one
     /// time is reported within so long.
     pub suspect_timeout: Duration,
-    #[doc(hidden)]
-    pub flaw: Flaw,
+    #[cfg(feature = "planted")]
+    flaw: Flaw,
 }
 
 impl SeedConfig {
@@ -140,55 +217,162 @@ impl SeedConfig {
         Self {
             me,
             network,
-            probe_timeout: Duration::from_secs(1),
-            suspect_timeout: Duration::from_secs(15),
+            probe_timeout: PROBE_TIMEOUT,
+            suspect_timeout: SUSPECT_TIMEOUT,
+            #[cfg(feature = "planted")]
             flaw: Flaw::None,
         }
     }
+
+    /// Whether a seed can run with it.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    pub fn check(&self) -> Result<(), InvalidConfig> {
+        check_address(self.me)?;
+        if self.network.seeds().len() > MAX_SEEDS {
+            return Err(InvalidConfig::TooManySeeds(self.network.seeds().len()));
+        }
+        if !self.network.seeds().contains(&self.me) {
+            return Err(InvalidConfig::NotASeed(self.me));
+        }
+        check_times(&[
+            ("probe_timeout", self.probe_timeout),
+            ("suspect_timeout", self.suspect_timeout),
+        ])
+    }
+
+    /// Its planted defect.
+    pub(crate) fn flaw(&self) -> Flaw {
+        #[cfg(feature = "planted")]
+        return self.flaw;
+        #[cfg(not(feature = "planted"))]
+        Flaw::None
+    }
+}
+
+/// How a peer finds out who is dead.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct DetectionConfig {
+    /// Bound on a probe.
+    pub probe_timeout: Duration,
+    /// A ping goes to every neighbour this often. By default a third of the silence that is suspected.
+    pub ping_interval: Duration,
+    /// Silence after which a neighbour is suspected.
+    pub suspect_timeout: Duration,
+}
+
+/// What a peer says, and how it passes on what others say.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct BroadcastConfig {
+    /// One generated message each interval. By default 5 s, as the assignment that this program
+    /// began as asks for.
+    pub gossip_interval: Duration,
+    /// How many messages are generated; 0 for none. By default 10, for the same reason.
+    pub gossip_count: u64,
+    /// How long messages may be gathered before they are pushed to anybody but the parent in the
+    /// tree. By default zero, which pushes each at once: latency matters more than bytes, unless
+    /// somebody counts messages.
+    pub gather: Duration,
+}
+
+/// How a peer finds what it has missed.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct SyncConfig {
+    /// One anti-entropy round each interval. By default 10 s: a digest costs 32 bytes, and what was
+    /// lost is missed for half of that on average.
+    pub sync_interval: Duration,
+    /// Neighbours contacted in one round. By default 2: with one, a neighbour that lacks the same
+    /// could be asked over and over.
+    pub fanout: usize,
+}
+
+/// Which links a peer keeps.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct TopologyConfig {
+    /// Which way messages go.
+    pub overlay: Overlay,
+    /// Neighbours that a joining peer picks. By default 3: the overlay then stays in one piece when
+    /// a fifth of the peers die at once (DESIGN.md, section 4).
+    pub links: usize,
+    /// Links that a peer accepts before it refuses more. By default 64: a hub's share of the work
+    /// stays bounded, and the tail of the power law is cut where networks of thousands begin to show
+    /// it.
+    pub max_links: usize,
+    /// Exponent γ of the degree distribution that the choice of neighbours aims at, over 2 and at
+    /// most 3. By default 2.5, the middle of what is found in grown networks (Barabási and Albert,
+    /// Science 286, 1999).
+    pub exponent: f64,
+}
+
+/// How a peer keeps its replica of the store.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct StoreConfig {
+    /// Whether it holds a replica at all.
+    pub replicates: bool,
+    /// How long a request may wait for the writes that its metadata names. By default 1 s: longer
+    /// than a write takes to reach any peer that is not cut off, and shorter than clients wait.
+    pub causal_wait: Duration,
+    /// Lives of replicas that are ended together, once as many are named in each clock. By default
+    /// 64: a clock then stays below 2 KiB, and an end, which all have to hear of, is rare.
+    pub seal_from: usize,
 }
 
 /// A peer's settings.
+///
+/// ```
+/// # use rumormill::{Network, PeerConfig};
+/// # use std::time::Duration;
+/// let network = Network::new("example", ["127.0.0.1:5000".parse()?]);
+/// let config = PeerConfig::new("127.0.0.1:6000".parse()?, network)
+///     .gossip_count(0)
+///     .suspect_timeout(Duration::from_secs(6))
+///     .ping_interval(Duration::from_secs(2));
+/// assert!(config.check().is_ok());
+/// assert!(config.exponent(1.0).check().is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct PeerConfig {
     /// Where it listens and is known.
     pub me: Addr,
     /// The network.
     pub network: Network,
-    /// Bound on a probe.
-    pub probe_timeout: Duration,
-    /// One generated message each interval.
-    pub gossip_interval: Duration,
-    /// How many messages are generated; 0 for none.
-    pub gossip_count: u64,
-    /// PING to every neighbour.
-    pub ping_interval: Duration,
-    /// Silence after which a neighbour is suspected.
-    pub suspect_timeout: Duration,
-    /// One anti-entropy round each interval.
-    pub sync_interval: Duration,
-    /// Neighbours contacted in one anti-entropy round.
-    pub fanout: usize,
-    /// Neighbours that a joining peer picks.
-    pub links: usize,
-    /// Links that a peer accepts before it refuses more.
-    pub max_links: usize,
-    /// Whether it holds a replica of the store.
-    pub replicates: bool,
-    /// How long a request may wait for the writes that its metadata names.
-    pub causal_wait: Duration,
-    /// Lives of replicas that are ended together, once as many replicas are named in each clock.
-    pub seal_from: usize,
-    /// Exponent γ of the degree distribution that the choice of neighbours aims at.
-    pub exponent: f64,
-    /// Which links are kept.
-    pub overlay: Overlay,
-    /// How long messages may be gathered before they are pushed to anybody but the parent in the
-    /// tree; zero pushes each at once.
-    pub gather: Duration,
     /// Who belongs to the network; anything but [`Membership::Voted`] if it has no seeds.
     pub membership: Membership,
-    #[doc(hidden)]
-    pub flaw: Flaw,
+    /// How it finds out who is dead.
+    pub detection: DetectionConfig,
+    /// What it says, and how it passes on what others say.
+    pub broadcast: BroadcastConfig,
+    /// How it finds what it has missed.
+    pub sync: SyncConfig,
+    /// Which links it keeps.
+    pub topology: TopologyConfig,
+    /// How it keeps its replica of the store.
+    pub store: StoreConfig,
+    #[cfg(feature = "planted")]
+    flaw: Flaw,
+}
+
+/// Sets one setting and returns all of them, so that calls can follow each other.
+macro_rules! setters {
+    ($($part:ident.$name:ident: $kind:ty),* $(,)?) => {
+        $(
+            #[doc = concat!("Sets `", stringify!($part), ".", stringify!($name), "`.")]
+            #[must_use]
+            pub fn $name(mut self, $name: $kind) -> Self {
+                self.$part.$name = $name;
+                self
+            }
+        )*
+    };
 }
 
 impl PeerConfig {
@@ -197,23 +381,191 @@ impl PeerConfig {
         Self {
             me,
             network,
-            probe_timeout: Duration::from_secs(1),
-            gossip_interval: Duration::from_secs(5),
-            gossip_count: 10,
-            ping_interval: Duration::from_secs(5),
-            suspect_timeout: Duration::from_secs(15),
-            sync_interval: Duration::from_secs(10),
-            fanout: 2,
-            links: 3,
-            max_links: 64,
-            replicates: true,
-            causal_wait: Duration::from_secs(1),
-            seal_from: 64,
-            exponent: 2.5,
-            overlay: Overlay::ScaleFree,
-            gather: Duration::ZERO,
             membership: Membership::Voted,
+            detection: DetectionConfig {
+                probe_timeout: PROBE_TIMEOUT,
+                ping_interval: SUSPECT_TIMEOUT / 3,
+                suspect_timeout: SUSPECT_TIMEOUT,
+            },
+            broadcast: BroadcastConfig {
+                gossip_interval: Duration::from_secs(5),
+                gossip_count: 10,
+                gather: Duration::ZERO,
+            },
+            sync: SyncConfig { sync_interval: Duration::from_secs(10), fanout: 2 },
+            topology: TopologyConfig {
+                overlay: Overlay::ScaleFree,
+                links: 3,
+                max_links: 64,
+                exponent: 2.5,
+            },
+            store: StoreConfig {
+                replicates: true,
+                causal_wait: Duration::from_secs(1),
+                seal_from: 64,
+            },
+            #[cfg(feature = "planted")]
             flaw: Flaw::None,
         }
+    }
+
+    setters! {
+        detection.probe_timeout: Duration,
+        detection.ping_interval: Duration,
+        detection.suspect_timeout: Duration,
+        broadcast.gossip_interval: Duration,
+        broadcast.gossip_count: u64,
+        broadcast.gather: Duration,
+        sync.sync_interval: Duration,
+        sync.fanout: usize,
+        topology.overlay: Overlay,
+        topology.links: usize,
+        topology.max_links: usize,
+        topology.exponent: f64,
+        store.replicates: bool,
+        store.causal_wait: Duration,
+        store.seal_from: usize,
+    }
+
+    /// Sets `membership`.
+    #[must_use]
+    pub fn membership(mut self, membership: Membership) -> Self {
+        self.membership = membership;
+        self
+    }
+
+    /// Whether a peer can run with it.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    pub fn check(&self) -> Result<(), InvalidConfig> {
+        check_address(self.me)?;
+        let seeds = self.network.seeds();
+        match (&self.membership, seeds.is_empty()) {
+            (Membership::Voted, true) => return Err(InvalidConfig::NoSeeds),
+            (Membership::Voted, false) | (_, true) => {}
+            (_, false) => return Err(InvalidConfig::SeedsUnasked),
+        }
+        if seeds.len() > MAX_SEEDS {
+            return Err(InvalidConfig::TooManySeeds(seeds.len()));
+        }
+        if seeds.contains(&self.me) {
+            return Err(InvalidConfig::IsSeed(self.me));
+        }
+        self.check_numbers()?;
+        let (ping, suspect) = (self.detection.ping_interval, self.detection.suspect_timeout);
+        check_times(&[
+            ("probe_timeout", self.detection.probe_timeout),
+            ("ping_interval", ping),
+            ("suspect_timeout", suspect),
+            ("gossip_interval", self.broadcast.gossip_interval),
+            ("sync_interval", self.sync.sync_interval),
+            // These two may be zero.
+            ("gather", self.broadcast.gather.max(Duration::from_nanos(1))),
+            ("causal_wait", self.store.causal_wait.max(Duration::from_nanos(1))),
+        ])?;
+        if ping >= suspect {
+            return Err(InvalidConfig::Ping { ping, suspect });
+        }
+        Ok(())
+    }
+
+    fn check_numbers(&self) -> Result<(), InvalidConfig> {
+        let TopologyConfig { links, max_links, exponent, .. } = self.topology;
+        if links == 0 || links > max_links {
+            return Err(InvalidConfig::Links { links, max_links });
+        }
+        // Also what is no number is outside.
+        if !(exponent > 2.0 && exponent <= 3.0) {
+            return Err(InvalidConfig::Exponent(exponent));
+        }
+        match (self.sync.fanout, self.store.seal_from) {
+            (0, _) => Err(InvalidConfig::Zero("fanout")),
+            (_, 0) => Err(InvalidConfig::Zero("seal_from")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Its planted defect.
+    pub(crate) fn flaw(&self) -> Flaw {
+        #[cfg(feature = "planted")]
+        return self.flaw;
+        #[cfg(not(feature = "planted"))]
+        Flaw::None
+    }
+}
+
+#[cfg(feature = "planted")]
+#[doc(hidden)]
+impl SeedConfig {
+    #[must_use]
+    pub fn with_flaw(mut self, flaw: Flaw) -> Self {
+        self.flaw = flaw;
+        self
+    }
+}
+
+#[cfg(feature = "planted")]
+#[doc(hidden)]
+impl PeerConfig {
+    #[must_use]
+    pub fn with_flaw(mut self, flaw: Flaw) -> Self {
+        self.flaw = flaw;
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addr(port: u16) -> Addr {
+        ([127, 0, 0, 1], port).into()
+    }
+
+    fn network() -> Network {
+        Network::new("test", [addr(5000), addr(5001)])
+    }
+
+    #[test]
+    fn settings_that_cannot_work_are_refused_with_what_is_wrong() {
+        let base = || PeerConfig::new(addr(6000), network());
+        assert_eq!(base().check(), Ok(()));
+        let (zero, long) = (Duration::ZERO, Duration::MAX);
+        let table: Vec<(PeerConfig, &str)> = vec![
+            (base().exponent(1.0), "exponent is 1"),
+            (base().exponent(f64::NAN), "exponent is NaN"),
+            (base().links(0), "links is 0"),
+            (base().links(65), "links is 65 and max_links 64"),
+            (base().fanout(0), "fanout is 0"),
+            (base().seal_from(0), "seal_from is 0"),
+            (base().probe_timeout(zero), "probe_timeout is 0ns"),
+            (base().suspect_timeout(long), "suspect_timeout is"),
+            (base().causal_wait(long), "causal_wait is"),
+            (base().gather(long), "gather is"),
+            (base().ping_interval(Duration::from_secs(15)), "has to be shorter"),
+            (base().membership(Membership::Open(Vec::new())), "membership is not voted"),
+            (PeerConfig::new(addr(5000), network()), "give the peer another port"),
+            (PeerConfig::new(addr(0), network()), "nobody can be reached"),
+            (PeerConfig::new(addr(6000), Network::without_seeds("test")), "has no seeds"),
+        ];
+        for (config, says) in table {
+            let error = config.check().expect_err(says).to_string();
+            assert!(error.contains(says), "{error:?} does not say {says:?}");
+        }
+        assert_eq!(base().causal_wait(zero).gather(zero).check(), Ok(()));
+        let open = PeerConfig::new(addr(6000), Network::without_seeds("test"));
+        assert_eq!(open.membership(Membership::Open(Vec::new())).check(), Ok(()));
+    }
+
+    #[test]
+    fn a_seed_has_to_be_one_of_its_list() {
+        assert_eq!(SeedConfig::new(addr(5001), network()).check(), Ok(()));
+        let error = SeedConfig::new(addr(5002), network()).check();
+        assert_eq!(error, Err(InvalidConfig::NotASeed(addr(5002))));
+        let config =
+            SeedConfig { probe_timeout: Duration::ZERO, ..SeedConfig::new(addr(5000), network()) };
+        assert!(config.check().is_err());
     }
 }

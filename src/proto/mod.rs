@@ -14,6 +14,11 @@ pub mod machine;
 pub mod message;
 pub mod order;
 pub mod peer;
+#[cfg(feature = "planted")]
+#[doc(hidden)]
+pub mod planted;
+#[cfg(not(feature = "planted"))]
+mod planted;
 pub mod registry;
 mod repeats;
 pub mod roles;

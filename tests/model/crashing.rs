@@ -1,6 +1,6 @@
 //! Seeds that crash, with their disks and with one disk lost.
 
-use rumormill::proto::config::Flaw;
+use rumormill::proto::planted::Flaw;
 
 use super::council::{KEPT, LINEARIZABLE};
 use super::scenario::{Deed, Fault, SEEDS, Scenario, faults, line};

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
-use rumormill::proto::config::{Flaw, Network, PeerConfig};
+use rumormill::proto::config::{Network, PeerConfig};
 use rumormill::proto::gossip::{MessageId, message_id};
 use rumormill::proto::machine::{self, Conn, EffectOf, Machine, OpenError};
 use rumormill::proto::message::{Addr, Answer, Broadcast, Message, Role, ToPeer, ToSeed, Welcome};
@@ -79,8 +79,8 @@ struct Gossip {
 impl Gossip {
     fn machine(&self, circle: &Circle, peer: usize) -> PeerMachine {
         let network = Network::new("model", [seed()]);
-        let config = PeerConfig { gossip_count: 0, ..PeerConfig::new(addr(peer), network) };
-        let mut machine = PeerMachine::new(PeerConfig { flaw: self.flaw, ..config }, 1);
+        let config = PeerConfig::new(addr(peer), network).gossip_count(0);
+        let mut machine = PeerMachine::new(config.with_flaw(self.flaw), 1);
         for (now, input) in &circle.inputs[peer] {
             machine.handle(*now, input.clone(), &mut Vec::new());
         }

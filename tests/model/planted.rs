@@ -1,6 +1,6 @@
 //! Bugs planted on purpose: each has a counterexample, and without the bug the same model has none.
 
-use rumormill::proto::config::Flaw;
+use rumormill::proto::planted::Flaw;
 
 use super::council::{HEALED, KEPT, LINEARIZABLE, LIVING, SAME, VOTED};
 use super::dying::two_lives;

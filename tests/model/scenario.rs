@@ -5,8 +5,8 @@
 //! after the lines that it waits for. So a line may also come late, after the
 //! life in which it was said.
 
-use rumormill::proto::config::Flaw;
 use rumormill::proto::message::Incarnation;
+use rumormill::proto::planted::Flaw;
 
 use super::world::World;
 

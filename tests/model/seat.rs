@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
-use rumormill::proto::config::{Flaw, Network, SeedConfig};
+use rumormill::proto::config::{Network, SeedConfig};
 use rumormill::proto::machine::{self, Conn};
 use rumormill::proto::message::{Addr, Incarnation, Standing};
 use rumormill::proto::registry::{Record, Registry, Status};
@@ -73,7 +73,7 @@ impl Seat {
     pub fn new(place: usize, flaw: Flaw) -> Self {
         let config = SeedConfig::new(seed_addr(place), network());
         Self {
-            config: SeedConfig { flaw, ..config },
+            config: config.with_flaw(flaw),
             machine: None,
             now: BEGINNING,
             disk: Disk::default(),

@@ -118,8 +118,8 @@ async fn come_and_go(net: Net, number: u64, end: Instant) -> Option<Peer> {
     loop {
         let listener = node::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
         let mut config = PeerConfig::new(listener.local_addr().unwrap(), net.clone());
-        config.gossip_count = 0;
-        let peer = Peer::start(listener, config);
+        config.broadcast.gossip_count = 0;
+        let peer = Peer::start(listener, config).unwrap();
         let stay = Duration::from_millis(rng.random_range(200..3_000));
         tokio::time::sleep(stay).await;
         if Instant::now() > end {

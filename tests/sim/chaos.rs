@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
-use rumormill::proto::config::{Flaw, Membership, Network, PeerConfig, SeedConfig};
+use rumormill::proto::config::{Membership, Network, PeerConfig, SeedConfig};
 use rumormill::proto::message::Addr;
+use rumormill::proto::planted::Flaw;
 use rumormill::proto::time::Time;
 
 use super::check::{Checks, Violation};
@@ -54,16 +55,14 @@ pub fn peer_addr(place: u8) -> Addr {
 
 /// A peer's settings with everything some ten times faster than by default.
 pub fn brisk(me: Addr, network: &Network) -> PeerConfig {
-    PeerConfig {
-        probe_timeout: Duration::from_millis(300),
-        gossip_interval: Duration::from_millis(500),
-        gossip_count: 0,
-        ping_interval: Duration::from_secs(1),
-        suspect_timeout: Duration::from_secs(3),
-        sync_interval: Duration::from_secs(2),
-        seal_from: 2,
-        ..PeerConfig::new(me, network.clone())
-    }
+    PeerConfig::new(me, network.clone())
+        .probe_timeout(Duration::from_millis(300))
+        .gossip_interval(Duration::from_millis(500))
+        .gossip_count(0)
+        .ping_interval(Duration::from_secs(1))
+        .suspect_timeout(Duration::from_secs(3))
+        .sync_interval(Duration::from_secs(2))
+        .seal_from(2)
 }
 
 /// A world with that many seeds, which run, and checkers; no peers yet.
@@ -73,9 +72,9 @@ pub fn with_seeds(number: u64, seeds: u8, flaw: Flaw) -> (World, Network, Vec<No
     world.checks = Some(Box::new(Checks::new(network.quorum())));
     let ids: Vec<NodeId> = (0..seeds)
         .map(|place| {
-            let config = SeedConfig::new(seed_addr(place), network.clone());
-            let probe_timeout = Duration::from_millis(300);
-            world.add(seed_addr(place), Kind::Seed(SeedConfig { probe_timeout, flaw, ..config }))
+            let mut config = SeedConfig::new(seed_addr(place), network.clone());
+            config.probe_timeout = Duration::from_millis(300);
+            world.add(seed_addr(place), Kind::Seed(config.with_flaw(flaw)))
         })
         .collect();
     for id in &ids {
@@ -114,15 +113,13 @@ fn run(number: u64, rule: Rule, flaw: Flaw, in_words: bool) -> Outcome {
                 Membership::Open(named.map(peer_addr).collect())
             }
         };
-        let config = PeerConfig {
-            membership: contacts,
-            gossip_count: rng.random_range(0..=6),
-            fanout: rng.random_range(1..=2),
-            links: rng.random_range(2..=3),
-            max_links: if rng.random() { 8 } else { 64 },
-            flaw,
-            ..brisk(addr, &network)
-        };
+        let config = brisk(addr, &network)
+            .membership(contacts)
+            .gossip_count(rng.random_range(0..=6))
+            .fanout(rng.random_range(1..=2))
+            .links(rng.random_range(2..=3))
+            .max_links(if rng.random() { 8 } else { 64 })
+            .with_flaw(flaw);
         let id = world.add(addr, Kind::Peer(config));
         let delay = if all_at_once { 0 } else { rng.random_range(0..8_000) };
         if rng.random_bool(0.9) || place == 0 && rule == Rule::Peers {

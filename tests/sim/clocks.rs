@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rand::RngExt;
-use rumormill::proto::config::{Flaw, Membership, Network, PeerConfig};
+use rumormill::proto::config::{Membership, Network};
+use rumormill::proto::planted::Flaw;
 use rumormill::proto::roles::PeerCommand;
 
 use super::chaos::{brisk, for_all, numbers, peer_addr, with_seeds};
@@ -48,7 +49,7 @@ fn network(number: u64, open: bool) -> (World, Vec<NodeId>) {
     for place in 0..7 {
         let membership =
             if open { Membership::Open(vec![peer_addr(0)]) } else { Membership::Voted };
-        let config = PeerConfig { membership, ..brisk(peer_addr(place), &network) };
+        let config = brisk(peer_addr(place), &network).membership(membership);
         let id = world.add(peer_addr(place), Kind::Peer(config));
         world.nodes[id].ahead = offset(&mut world, number, id);
         world.start(id);

@@ -145,7 +145,10 @@ fn theory(exponent: f64, max_links: usize) -> f64 {
 fn degrees_follow_a_power_law_and_the_overlay_survives_the_death_of_a_fifth() {
     let began = Instant::now();
     let defaults = PeerConfig::new(large::peer_addr(0), Network::new("simulated", []));
-    let (target, theory) = (defaults.exponent, theory(defaults.exponent, defaults.max_links));
+    let (target, theory) = (
+        defaults.topology.exponent,
+        theory(defaults.topology.exponent, defaults.topology.max_links),
+    );
     let shapes = for_all(0..RUNS, look_at);
     for shape in &shapes {
         println!(

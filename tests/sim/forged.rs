@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rumormill::proto::config::{Flaw, Network};
+use rumormill::proto::config::Network;
 use rumormill::proto::machine::{Conn, Machine};
 use rumormill::proto::message::{
     Addr, Answer, ChangeKind, Detection, Incarnation, Message, Parting, Purpose, Refusal, Refused,
     Role, ToPeer, ToSeed, Welcome,
 };
+use rumormill::proto::planted::Flaw;
 use rumormill::proto::registry::{Record, Status};
 use rumormill::proto::roles::{PeerCommand, PeerReply};
 use rumormill::proto::time::Time;

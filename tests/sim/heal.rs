@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
-use rumormill::proto::config::{Flaw, PeerConfig};
+use rumormill::proto::config::PeerConfig;
 use rumormill::proto::gossip::MessageId;
 use rumormill::proto::message::Addr;
+use rumormill::proto::planted::Flaw;
 use rumormill::proto::roles::PeerCommand;
 
 use super::chaos::{for_all, numbers, with_seeds};
@@ -29,8 +30,7 @@ fn addr(place: usize) -> Addr {
 fn network(number: u64, peers: usize) -> (World, Vec<NodeId>, Vec<NodeId>) {
     let (mut world, network, seeds) = with_seeds(number, 3, Flaw::None);
     let add = |(place, world): (usize, &mut World)| {
-        let config =
-            PeerConfig { gossip_count: 0, ..PeerConfig::new(addr(place), network.clone()) };
+        let config = PeerConfig::new(addr(place), network.clone()).gossip_count(0);
         let id = world.add(addr(place), Kind::Peer(config));
         world.start(id);
         world.run_for(ms(20));

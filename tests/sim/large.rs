@@ -29,7 +29,7 @@ pub fn join(world: &mut World, seeds: u8, peers: u16) -> (Vec<NodeId>, Vec<NodeI
     world.run_for(Duration::from_secs(1));
     let peers = (0..peers).map(|place| {
         let config = PeerConfig::new(peer_addr(place), network.clone());
-        let id = world.add(config.me, Kind::Peer(PeerConfig { gossip_count: 0, ..config }));
+        let id = world.add(config.me, Kind::Peer(config.gossip_count(0)));
         world.start(id);
         world.run_for(STAGGER);
         id

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use rand::RngExt;
-use rumormill::proto::config::{Flaw, Membership, Network, PeerConfig};
+use rumormill::proto::config::{Membership, Network};
 use rumormill::proto::kv::replica::Request;
 use rumormill::proto::kv::store::Store;
 use rumormill::proto::kv::value::Value;
+use rumormill::proto::planted::Flaw;
 use rumormill::proto::registry::Status;
 use rumormill::proto::roles::PeerCommand;
 
@@ -24,7 +25,7 @@ fn stops_young(number: u64) -> Option<Status> {
     let (mut world, network, seeds) = with_seeds(number, 3, Flaw::None);
     let ids: Vec<_> = (0..5)
         .map(|place| {
-            let config = PeerConfig { gossip_count: 0, ..brisk(peer_addr(place), &network) };
+            let config = brisk(peer_addr(place), &network).gossip_count(0);
             world.add(peer_addr(place), Kind::Peer(config))
         })
         .collect();
@@ -74,8 +75,7 @@ fn at_rest(number: u64) -> (World, Vec<NodeId>) {
             true => Membership::Voted,
             false => Membership::Open(vec![peer_addr(0)]),
         };
-        let config =
-            PeerConfig { gossip_count: 0, membership, ..brisk(peer_addr(place), &network) };
+        let config = brisk(peer_addr(place), &network).gossip_count(0).membership(membership);
         let id = world.add(peer_addr(place), Kind::Peer(config));
         world.start(id);
         world.run_for(ms(200));

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use rand::RngExt;
-use rumormill::proto::config::{Membership, Network, PeerConfig};
+use rumormill::proto::config::{Membership, Network};
 use rumormill::proto::kv::clock::Clock;
 use rumormill::proto::kv::replica::Request;
 use rumormill::proto::kv::store::Store;
@@ -33,7 +33,7 @@ fn network(number: u64, seal_from: usize) -> (World, Vec<NodeId>) {
     let all: Vec<_> = (0..STAY + PLACES).map(peer_addr).collect();
     let ids = all.iter().map(|addr| {
         let membership = Membership::Fixed(all.clone());
-        let config = PeerConfig { membership, seal_from, ..brisk(*addr, &network) };
+        let config = brisk(*addr, &network).membership(membership).seal_from(seal_from);
         world.add(*addr, Kind::Peer(config))
     });
     let ids: Vec<NodeId> = ids.collect();

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use rumormill::proto::config::{Membership, Network, PeerConfig};
+use rumormill::proto::config::{Membership, Network};
 use rumormill::proto::machine::{Conn, Machine};
 use rumormill::proto::message::{
     Addr, Answer, Detection, Incarnation, Members, Message, Purpose, Role, Welcome,
@@ -32,7 +32,7 @@ fn network(number: u64, peers: u8) -> (World, Vec<NodeId>) {
     let network = Network::without_seeds("simulated");
     let ids = (0..peers).map(|place| {
         let membership = Membership::Open(vec![peer_addr(0)]);
-        let config = PeerConfig { membership, ..brisk(peer_addr(place), &network) };
+        let config = brisk(peer_addr(place), &network).membership(membership);
         let id = world.add(peer_addr(place), Kind::Peer(config));
         world.start(id);
         id

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
-use rumormill::proto::config::{Flaw, Network};
+use rumormill::proto::config::Network;
+use rumormill::proto::planted::Flaw;
 
 use super::chaos::{Outcome, Rule, brisk, examine, finish, for_all, peer_addr, with_seeds};
 use super::forged::{Guise, slandered};

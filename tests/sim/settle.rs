@@ -158,7 +158,7 @@ fn shape(world: &World, found: &mut Vec<Violation>) {
     for ((addr, _), neighbours) in peers.iter().zip(&graph) {
         let links =
             world.nodes.iter().find(|node| node.addr == *addr).map(|node| match &node.kind {
-                Kind::Peer(config) => config.links,
+                Kind::Peer(config) => config.topology.links,
                 Kind::Seed(_) | Kind::Script => 0,
             });
         let wanted = links.unwrap_or(0).min(peers.len() - 1);

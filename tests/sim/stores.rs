@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use rumormill::proto::kv::clock::{Clock, Dot, Replica, Seen};
-use rumormill::proto::kv::replica::{Reply, StoreChange};
+use rumormill::proto::kv::replica::{Done, Reply, StoreChange, StoreError, seen_of};
 use rumormill::proto::kv::store::{Store, Version, Write};
 
 use super::disk::Content;
@@ -148,10 +148,10 @@ impl Stores {
         disk: &Clock,
     ) -> Option<String> {
         let (key, before) = self.asking.remove(&token)?;
-        if *reply == Reply::Behind {
+        if *reply == Err(StoreError::Behind) {
             return None;
         }
-        let seen = reply.seen().map(Seen::bound).unwrap_or_default();
+        let seen = seen_of(reply).map(Seen::bound).unwrap_or_default();
         if !self.full(disk).covers(&seen) {
             return Some(format!("answers for {seen}, and has {disk} on its disk"));
         }
@@ -169,7 +169,7 @@ impl Stores {
             ));
         }
         match reply {
-            Reply::Put { .. } | Reply::Deleted(_) => {
+            Ok(Done { versions, .. }) if versions.is_empty() => {
                 let replica = store.name().clone();
                 let dot = Dot { count: seen.get(&replica), replica };
                 let what = self.wrote(token, dot.clone(), known, store);
@@ -177,7 +177,7 @@ impl Stores {
                 self.gone_at.insert(dot, self.gone.get(&token).cloned().unwrap_or_default());
                 what
             }
-            Reply::Got { versions, .. } | Reply::Unseen { versions, .. } => {
+            Ok(Done { versions, .. }) | Err(StoreError::Unseen { versions, .. }) => {
                 let mut known = known.unwrap_or_default();
                 for version in versions {
                     known.extend(self.behind(&version.dot));
@@ -186,7 +186,7 @@ impl Stores {
                 self.is_shown(token, &key, gone, versions.iter().map(|version| &version.dot));
                 None
             }
-            Reply::NotFound(_) => {
+            Err(StoreError::NotFound(_)) => {
                 self.knew.insert(token, known.unwrap_or_default());
                 self.is_shown(token, &key, gone, []);
                 None

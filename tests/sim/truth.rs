@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use rand::RngExt;
-use rumormill::proto::config::{Flaw, PeerConfig};
 use rumormill::proto::machine::{Conn, Machine};
 use rumormill::proto::message::{Addr, Answer, Message, Purpose, Role, ToPeer, ToSeed, Welcome};
+use rumormill::proto::planted::Flaw;
 use rumormill::proto::registry::{Record, Status};
 use rumormill::proto::roles::{PeerCommand, PeerReply};
 use rumormill::proto::time::Time;
@@ -27,7 +27,7 @@ fn network(number: u64, peers: u8, running: u8) -> (World, Vec<NodeId>, Vec<Node
     // That seeds forget what they answered for is the point of these runs.
     world.checks = None;
     let ids = (0..peers).map(|place| {
-        let config = PeerConfig { gossip_count: 0, ..brisk(peer_addr(place), &network) };
+        let config = brisk(peer_addr(place), &network).gossip_count(0);
         let id = world.add(peer_addr(place), Kind::Peer(config));
         if place < running {
             world.start(id);

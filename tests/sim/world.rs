@@ -6,6 +6,7 @@ use std::time::Duration;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use rumormill::proto::kv::clock::Seen;
+use rumormill::proto::kv::replica::seen_of;
 use rumormill::proto::machine::{Conn, Machine};
 use rumormill::proto::message::{Addr, Answer, Hello, Message};
 use rumormill::proto::peer::PeerMachine;
@@ -392,7 +393,7 @@ impl World {
             }
             Effect::Reply(PeerReply::Stored { token, reply }) => {
                 self.tally.one("store answers");
-                if let Some(seen) = reply.seen() {
+                if let Some(seen) = seen_of(&reply) {
                     self.sessions.insert(token, seen.clone());
                 }
             }

@@ -8,10 +8,11 @@ use super::Counters;
 use super::exchange::Exchange;
 use super::list::MessageList;
 use super::window::Window;
-use crate::proto::config::{Flaw, Overlay, PeerConfig};
+use crate::proto::config::{Overlay, PeerConfig};
 use crate::proto::kv::replica::Paths;
 use crate::proto::machine::Conn;
 use crate::proto::message::{Addr, Broadcast, Incarnation, Tag};
+use crate::proto::planted::Flaw;
 use crate::proto::time::Time;
 use crate::proto::timers::Timers;
 use crate::proto::turn::PeerTurn;
@@ -108,9 +109,9 @@ impl Rumors {
             me: config.me,
             life: 0,
             numbers_used: 0,
-            flaw: config.flaw,
-            gather: config.gather,
-            direct: config.overlay == Overlay::Full,
+            flaw: config.flaw(),
+            gather: config.broadcast.gather,
+            direct: config.topology.overlay == Overlay::Full,
             list: MessageList::default(),
             links: BTreeMap::new(),
             parent: None,

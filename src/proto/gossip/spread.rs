@@ -28,10 +28,10 @@ use rand::rngs::SmallRng;
 use super::list::{Offer, Refusal};
 use super::rumors::{Announcement, EXPIRE_INTERVAL, Rumors, Timer};
 use super::{MAX_PAYLOAD, MessageId};
-use crate::proto::config::Flaw;
 use crate::proto::event::{Event, Severity};
 use crate::proto::machine::Conn;
 use crate::proto::message::{Addr, Broadcast, Gossip, Incarnation};
+use crate::proto::planted::Flaw;
 use crate::proto::roles::{Delivery, PublishError};
 use crate::proto::turn::PeerTurn;
 /// Announcements gather this long. A lost push waits for one announcement; lost links, the usual

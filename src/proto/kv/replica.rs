@@ -16,12 +16,15 @@ use super::clock::{Clock, Dot, Replica, Seen};
 pub use super::durable::Paths;
 use super::durable::{Durability, Later};
 use super::frames::{frames, last_is_last};
-pub use super::request::{Reply, Request, StoreChange, StoreCounters};
+pub use super::request::{
+    Done, KeyError, Reply, Request, StoreChange, StoreCounters, StoreError, check_key, seen_of,
+};
 use super::seal;
 use super::snapshot::Snapshot;
 use super::store::{Receipt, Store, Version, Write, WriteError};
 use super::talk::{Announced, Talks};
 use super::transfer::Transfers;
+use super::value::Value;
 use crate::proto::event::Severity;
 use crate::proto::machine::Conn;
 use crate::proto::message::{Breach, Inspection, StoreSync};
@@ -151,7 +154,11 @@ impl Replication {
             Some(seen) if !self.store.is_as_far_as(&seen) => {
                 if self.causal_wait.is_zero() || self.waiting.len() >= MAX_WAITING {
                     self.counters.behind += 1;
-                    self.durability.when_durable(turn, Later::Answer(token, Reply::Behind), paths);
+                    self.durability.when_durable(
+                        turn,
+                        Later::Answer(token, Err(StoreError::Behind)),
+                        paths,
+                    );
                     return;
                 }
                 self.waiting.insert(token, Waiting { request, seen });
@@ -176,42 +183,51 @@ impl Replication {
         let seen = short.as_ref();
         let reply = match request {
             Request::Get(key) => match self.shown(&key, seen) {
-                (versions, seen) if versions.is_empty() => Reply::NotFound(seen),
-                (versions, seen) => Reply::Got { versions, seen },
+                (versions, seen) if versions.is_empty() => Err(StoreError::NotFound(seen)),
+                (versions, seen) => Ok(Done { created: false, versions, seen }),
             },
-            Request::Relayed(_, _, clock) if !self.store.has_room_for(&clock) => {
-                Reply::TooManyReplicas
-            }
+            Request::Relayed(key, value, clock) => self.relay(turn, (key, value), &clock, paths),
             Request::Put(..) | Request::Delete(_) if !self.store.has_room_to_write() => {
-                Reply::TooManyReplicas
+                Err(StoreError::TooManyReplicas)
             }
             Request::Put(key, _) if !self.store.has_room_for_sibling(&key, seen) => {
-                Reply::TooManySiblings
-            }
-            Request::Relayed(key, value, clock) => {
-                if let Some(write) = self.store.relayed(turn.now, &key, value, &clock) {
-                    self.written(turn, write, paths);
-                }
-                Reply::Relayed
+                Err(StoreError::TooManySiblings)
             }
             Request::Put(key, value) => {
                 let created = self.store.get(&key).is_empty();
                 let (write, seen) = self.store.put(turn.now, &key, value, seen);
                 self.written(turn, write, paths);
-                Reply::Put { created, seen }
+                Ok(Done { created, versions: Vec::new(), seen })
             }
             Request::Delete(key) => match self.store.delete(turn.now, &key, seen) {
-                None => match self.shown(&key, seen) {
-                    (versions, seen) if versions.is_empty() => Reply::NotFound(seen),
-                    (versions, seen) => Reply::Unseen { versions, seen },
-                },
+                None => Err(match self.shown(&key, seen) {
+                    (versions, seen) if versions.is_empty() => StoreError::NotFound(seen),
+                    (versions, seen) => StoreError::Unseen { versions, seen },
+                }),
                 Some((write, seen)) => {
                     self.written(turn, write, paths);
-                    Reply::Deleted(seen)
+                    Ok(Done { created: false, versions: Vec::new(), seen })
                 }
             },
         };
         self.durability.when_durable(turn, Later::Answer(token, reply), paths);
+    }
+
+    /// A write that a replica of another make relays.
+    fn relay(
+        &mut self,
+        turn: &mut PeerTurn<'_>,
+        (key, value): (Arc<str>, Option<Value>),
+        clock: &Clock,
+        paths: &Paths,
+    ) -> Reply {
+        if !self.store.has_room_for(clock) {
+            return Err(StoreError::TooManyReplicas);
+        }
+        if let Some(write) = self.store.relayed(turn.now, &key, value, clock) {
+            self.written(turn, write, paths);
+        }
+        Ok(Done::default())
     }
 
     /// What is to be kept of writes that were just applied.
@@ -545,7 +561,7 @@ impl Replication {
                         self.counters.behind += 1;
                         self.durability.when_durable(
                             turn,
-                            Later::Answer(token, Reply::Behind),
+                            Later::Answer(token, Err(StoreError::Behind)),
                             paths,
                         );
                     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::clock::{Clock, Replica, Seen};
-use super::store::{Version, Write};
+use super::store::{MAX_KEY, RESERVED_KEY, Version, Write};
 use super::value::Value;
 
 /// What a client wants of the store.
@@ -20,29 +20,28 @@ pub enum Request {
 }
 
 /// What a client is answered.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Reply {
-    /// Written.
-    Put {
-        /// There was no such key before.
-        created: bool,
-        /// What the client has seen now.
-        seen: Seen,
-    },
-    /// The versions of the key, the one to show first.
-    Got {
-        /// At least one.
-        versions: Vec<Version>,
-        /// What the client has seen now.
-        seen: Seen,
-    },
-    /// Deleted, with what the client has seen now.
-    Deleted(Seen),
-    /// The relayed write is applied, or was before.
-    Relayed,
-    /// There is no such key, with what the client has seen now: that it is gone.
+pub type Reply = Result<Done, StoreError>;
+
+/// What has been done for a client.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Done {
+    /// A write made a key that was not there before.
+    pub created: bool,
+    /// Of a key that was read: its versions, the one to show first.
+    pub versions: Vec<Version>,
+    /// What the client has seen now; nothing of a relayed write, which has no client here.
+    pub seen: Seen,
+}
+
+/// Why nothing was done for a client. The words are those that HTTP and the console show.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// There is no such key; with what the client has seen now: that it is gone.
+    #[error("Key does not exist")]
     NotFound(Seen),
     /// Of what the client had seen there is nothing to delete, and these it has not seen.
+    #[error("Key has values that this client has not seen")]
     Unseen {
         /// At least one.
         versions: Vec<Version>,
@@ -50,26 +49,58 @@ pub enum Reply {
         seen: Seen,
     },
     /// Too many versions stand beside what the client would write.
+    #[error(
+        "too many values stand beside each other; read the key, and write with what that gives you"
+    )]
     TooManySiblings,
     /// It would be of one replica more than can be kept count of: nobody else would take it.
+    #[error(
+        "as many replicas have written as can be kept count of, and this one is none of them; ask one that has"
+    )]
     TooManyReplicas,
     /// Writes that the client has seen have not come here in time.
+    #[error("Causal dependencies not satisfied; try again later")]
     Behind,
+    /// Nothing can be written under such a key.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The peer has stopped.
+    #[error("the peer has stopped")]
+    Stopped,
 }
 
-impl Reply {
-    /// What the client has seen now, if it was shown or did anything.
-    pub fn seen(&self) -> Option<&Seen> {
-        match self {
-            Reply::Put { seen, .. }
-            | Reply::Got { seen, .. }
-            | Reply::Deleted(seen)
-            | Reply::NotFound(seen)
-            | Reply::Unseen { seen, .. } => Some(seen),
-            Reply::Relayed | Reply::TooManySiblings | Reply::TooManyReplicas | Reply::Behind => {
-                None
-            }
-        }
+/// Why nothing can be written under a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum KeyError {
+    /// Longer than [`MAX_KEY`] characters.
+    #[error("Key is too long")]
+    TooLong,
+    /// HTTP serves something else under that name.
+    #[error("Key is reserved")]
+    Reserved,
+}
+
+/// Whether something can be written under a key.
+///
+/// # Errors
+///
+/// Why it cannot.
+pub fn check_key(key: &str) -> Result<(), KeyError> {
+    if key == RESERVED_KEY {
+        Err(KeyError::Reserved)
+    } else if key.chars().count() > MAX_KEY {
+        Err(KeyError::TooLong)
+    } else {
+        Ok(())
+    }
+}
+
+/// What a client has seen now, if it was shown or did anything.
+pub fn seen_of(reply: &Reply) -> Option<&Seen> {
+    match reply {
+        Ok(Done { seen, .. })
+        | Err(StoreError::NotFound(seen) | StoreError::Unseen { seen, .. }) => Some(seen),
+        Err(_) => None,
     }
 }
 
@@ -101,7 +132,7 @@ pub struct StoreCounters {
     pub seals: u64,
     /// Snapshots taken over.
     pub snapshots: u64,
-    /// Requests that were answered with [`Reply::Behind`].
+    /// Requests that were answered with [`StoreError::Behind`].
     pub behind: u64,
     /// Writes refused because they made no sense or their value did not match its `cid`.
     pub refused: u64,

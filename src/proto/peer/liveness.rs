@@ -73,7 +73,8 @@ impl PeerMachine {
     /// suspects: any traffic counts as life, and where each message counts it is the only sign that
     /// costs none. The older of two waits an interval longer, because one ping tells both of each other.
     pub(super) fn ping_the_silent(&mut self, turn: &mut PeerTurn<'_>) {
-        let (interval, limit) = (self.config.ping_interval, self.config.suspect_timeout);
+        let (interval, limit) =
+            (self.config.detection.ping_interval, self.config.detection.suspect_timeout);
         let me = self.age(&self.config.me);
         let silent = |peer: &Addr, heard| {
             let left = if me < self.age(peer) { interval } else { interval * 2 };
@@ -91,7 +92,7 @@ impl PeerMachine {
     /// A neighbour's silence timer is due.
     pub(super) fn check_silence(&mut self, turn: &mut PeerTurn<'_>, peer: Addr) {
         let Some(neighbour) = self.neighbours.get(&peer) else { return };
-        let deadline = neighbour.heard + self.config.suspect_timeout;
+        let deadline = neighbour.heard + self.config.detection.suspect_timeout;
         let incarnation = neighbour.incarnation;
         if turn.now < deadline {
             self.timers.set(Timer::Silence(peer), deadline);
@@ -101,7 +102,7 @@ impl PeerMachine {
             if self.suspect(turn, peer, incarnation, found) {
                 self.spread_notice(turn, peer);
             }
-            if self.config.overlay != Overlay::ScaleFree {
+            if self.config.topology.overlay != Overlay::ScaleFree {
                 // Nobody is going to remove it, and another path must serve meanwhile.
                 self.unlink(turn, peer);
             }
@@ -168,7 +169,7 @@ impl PeerMachine {
     }
 
     pub(super) fn spread_notice(&mut self, turn: &mut PeerTurn<'_>, peer: Addr) {
-        if self.config.overlay != Overlay::ScaleFree {
+        if self.config.topology.overlay != Overlay::ScaleFree {
             return;
         }
         let Some(suspicion) = self.suspicions.get(&peer) else { return };
@@ -360,8 +361,9 @@ impl PeerMachine {
     /// was done a moment ago: once in a suspect timeout is enough, and a liar must not keep this
     /// peer busy registering.
     pub(super) fn rise_again(&mut self, turn: &mut PeerTurn<'_>) -> bool {
-        let recently =
-            self.last_refutation.is_some_and(|at| turn.now.since(at) < self.config.suspect_timeout);
+        let recently = self
+            .last_refutation
+            .is_some_and(|at| turn.now.since(at) < self.config.detection.suspect_timeout);
         if recently || !self.registered || self.leaving {
             return false;
         }
@@ -403,15 +405,15 @@ impl PeerMachine {
         turn.member(MemberEvent::Refuted(peer));
         if let Some(neighbour) = self.neighbours.get_mut(&peer) {
             neighbour.incarnation = neighbour.incarnation.max(incarnation);
-            if turn.now.since(neighbour.heard) >= self.config.suspect_timeout {
+            if turn.now.since(neighbour.heard) >= self.config.detection.suspect_timeout {
                 // It lives, and this link is dead all the same.
                 self.unlink(turn, peer);
             } else {
-                let deadline = neighbour.heard + self.config.suspect_timeout;
+                let deadline = neighbour.heard + self.config.detection.suspect_timeout;
                 self.timers.set(Timer::Silence(peer), deadline);
             }
         }
-        if self.config.overlay != Overlay::ScaleFree {
+        if self.config.topology.overlay != Overlay::ScaleFree {
             // A cut that has healed towards one has most likely healed towards all, and each of them may
             // hold what the others lack. Who waits for the next look at each loses seconds.
             self.probe_all_suspects(turn);

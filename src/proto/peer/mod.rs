@@ -37,7 +37,7 @@ use self::seeds::{Desk, Request};
 use self::sync::Calm;
 use self::testimony::Testimony;
 use super::clocks::Clocks;
-use super::config::{Overlay, PeerConfig};
+use super::config::{Overlay, PeerConfig, StoreConfig};
 use super::event::Event;
 use super::gossip::Counters;
 use super::gossip::rumors::Rumors;
@@ -218,7 +218,11 @@ impl PeerMachine {
             open: Open::default(),
             questions: BTreeMap::new(),
             rumors: Rumors::new(&config),
-            replica: Replication::new(Store::new("".into()), config.causal_wait, config.seal_from),
+            replica: Replication::new(
+                Store::new("".into()),
+                config.store.causal_wait,
+                config.store.seal_from,
+            ),
             clocks: Clocks::default(),
             repeats: Repeats::default(),
             generated: 0,
@@ -270,7 +274,7 @@ impl PeerMachine {
 
     /// How long a request may wait for the writes that its metadata names.
     pub fn causal_wait(&self) -> Duration {
-        self.config.causal_wait
+        self.config.store.causal_wait
     }
 
     /// Whether seeds decide who belongs to its network.
@@ -281,7 +285,7 @@ impl PeerMachine {
     /// A peer that had this replica of the store on disk.
     #[must_use]
     pub fn recovered(mut self, store: Store) -> Self {
-        let PeerConfig { causal_wait, seal_from, .. } = self.config;
+        let StoreConfig { causal_wait, seal_from, .. } = self.config.store;
         self.replica = Replication::new(store, causal_wait, seal_from);
         self
     }
@@ -334,7 +338,7 @@ impl PeerMachine {
         let conn = self.next_conn();
         let hello = self.hello(purpose);
         self.dials.insert(conn, dial);
-        turn.open(conn, to, hello, self.config.probe_timeout);
+        turn.open(conn, to, hello, self.config.detection.probe_timeout);
         conn
     }
 
@@ -346,14 +350,14 @@ impl PeerMachine {
         self.incarnation = turn.now.millis();
         self.rumors.start(turn.now, self.incarnation);
         let name = format!("{}@{}", self.config.me, self.incarnation);
-        if self.config.replicates {
+        if self.config.store.replicates {
             self.replica.start(turn, name.into());
         }
         self.awake_since = turn.now;
         turn.log(Event::PeerListening { incarnation: self.incarnation });
-        let ping = self.jitter(self.config.ping_interval);
+        let ping = self.jitter(self.config.detection.ping_interval);
         self.timers.set(Timer::Ping, turn.now + ping);
-        let sync = self.jitter(self.config.sync_interval);
+        let sync = self.jitter(self.config.sync.sync_interval);
         self.timers.set(Timer::Sync, turn.now + sync);
         if self.config.network.has_seeds() {
             self.begin_registration(turn);
@@ -363,7 +367,7 @@ impl PeerMachine {
     }
 
     fn generate(&mut self, turn: &mut PeerTurn<'_>) {
-        if self.leaving || self.generated >= self.config.gossip_count {
+        if self.leaving || self.generated >= self.config.broadcast.gossip_count {
             return;
         }
         self.generated += 1;
@@ -380,8 +384,8 @@ impl PeerMachine {
         let text = format!("{at}:{ip}:{}", self.generated);
         // Far below any limit: it cannot be refused.
         let _ = self.rumors.publish(turn, Bytes::from(text));
-        if self.generated < self.config.gossip_count {
-            self.timers.set(Timer::Gossip, turn.now + self.config.gossip_interval);
+        if self.generated < self.config.broadcast.gossip_count {
+            self.timers.set(Timer::Gossip, turn.now + self.config.broadcast.gossip_interval);
         }
     }
 
@@ -428,10 +432,10 @@ impl PeerMachine {
             Timer::Fill => self.fill(turn),
             Timer::Gossip => self.generate(turn),
             Timer::Ping => {
-                self.timers.set(Timer::Ping, turn.now + self.config.ping_interval);
+                self.timers.set(Timer::Ping, turn.now + self.config.detection.ping_interval);
                 self.unlink_strangers(turn);
                 self.call_the_lost(turn);
-                if self.config.overlay == Overlay::ScaleFree {
+                if self.config.topology.overlay == Overlay::ScaleFree {
                     self.ping_neighbours(turn);
                     self.probe_somebody(turn);
                 } else {

@@ -91,7 +91,8 @@ impl PeerMachine {
             voters: Vec::new(),
         };
         self.members.merge(me, record(self.incarnation));
-        self.open.look_until = turn.now + self.config.ping_interval + self.config.probe_timeout;
+        self.open.look_until =
+            turn.now + self.config.detection.ping_interval + self.config.detection.probe_timeout;
         for peer in contacts.into_iter().filter(|peer| *peer != me) {
             // Its first own words are of a later life than 0.
             self.members.merge(peer, record(0));
@@ -367,7 +368,7 @@ impl PeerMachine {
             return None;
         }
         let since = self.open.awaited.get(peer)?;
-        Some(*since + self.config.suspect_timeout).filter(|until| now < *until)
+        Some(*since + self.config.detection.suspect_timeout).filter(|until| now < *until)
     }
 
     /// Drops the records of those that have been gone for so long that nobody needs them, counted

@@ -98,13 +98,13 @@ impl PeerMachine {
         if let Some(neighbour) = self.neighbours.get(&hello.from) {
             // Whoever opens a link says that it has none; but it could be anybody who says so, and
             // a link over which its owner has just spoken is not given up for that.
-            let fresh = now.since(neighbour.heard) < self.config.ping_interval * 2;
+            let fresh = now.since(neighbour.heard) < self.config.detection.ping_interval * 2;
             if fresh && hello.incarnation <= neighbour.incarnation {
                 return plain(Refused::AlreadyLinked);
             }
             return None;
         }
-        if self.neighbours.len() >= self.config.max_links {
+        if self.neighbours.len() >= self.config.topology.max_links {
             let all: Vec<Addr> = self.neighbours.keys().copied().collect();
             let others = sample(&mut self.rng, all.len(), OTHERS);
             let others = others.into_iter().filter_map(|place| all.get(place).copied()).collect();
@@ -137,7 +137,7 @@ impl PeerMachine {
         self.rumors.link_up(turn.now, conn, peer, false);
         self.links_changed(turn);
         self.arrange(turn);
-        self.timers.set(Timer::Silence(peer), turn.now + self.config.suspect_timeout);
+        self.timers.set(Timer::Silence(peer), turn.now + self.config.detection.suspect_timeout);
         turn.send(conn, Message::Ping(turn.now.micros()));
         self.greet(turn, conn, picked);
         if picked {
@@ -210,7 +210,7 @@ impl PeerMachine {
     /// Tells the gossip half where the tree runs: to the oldest neighbour. By age alone the links
     /// to older peers can make no circle, and they end at the oldest member of all.
     pub(super) fn arrange(&mut self, turn: &mut PeerTurn<'_>) {
-        if self.config.overlay == Overlay::Full {
+        if self.config.topology.overlay == Overlay::Full {
             // There is no tree: each says what it has to say to all.
             self.rumors.set_parent(turn, None, false);
             return;
@@ -243,7 +243,7 @@ impl PeerMachine {
     /// A member that finds all places taken gets that of a neighbour which is none. False if there
     /// is no need, or no such neighbour.
     pub(super) fn make_room(&mut self, turn: &mut PeerTurn<'_>, hello: &Hello) -> bool {
-        let full = self.neighbours.len() >= self.config.max_links;
+        let full = self.neighbours.len() >= self.config.topology.max_links;
         if self.leaving || !full || self.members.alive(&hello.from).is_none() {
             return false;
         }
@@ -283,7 +283,7 @@ impl PeerMachine {
                 turn.close(conn);
             }
             // Others were faster, and took the place that was meant for it.
-            Ok(_) if self.neighbours.len() >= self.config.max_links => {
+            Ok(_) if self.neighbours.len() >= self.config.topology.max_links => {
                 turn.send(conn, Parting::Unlink);
                 turn.close(conn);
             }
@@ -349,7 +349,7 @@ impl PeerMachine {
     /// below that degree.
     fn links_wanted(&mut self) -> usize {
         let picked = self.neighbours.values().filter(|neighbour| neighbour.picked).count();
-        if picked >= self.config.links && self.senior().is_some() {
+        if picked >= self.config.topology.links && self.senior().is_some() {
             // The usual case at every change of the list, without sorting that list.
             return 0;
         }
@@ -357,14 +357,14 @@ impl PeerMachine {
         let ranking = self.ranking();
         let earlier = ranking.iter().position(|member| *member == me).unwrap_or(ranking.len());
         let others = ranking.len().saturating_sub(1);
-        let earlier = earlier.min(self.config.links);
+        let earlier = earlier.min(self.config.topology.links);
         let under_way = self.links_under_way();
         let by_picks = earlier.saturating_sub(picked);
-        let floor = self.config.links.min(others);
+        let floor = self.config.topology.links.min(others);
         let by_degree = floor.saturating_sub(self.neighbours.len());
         // Without an older neighbour this peer is the end of a tree that others do not share.
         let by_age = usize::from(self.senior().is_none() && !self.is_oldest());
-        let free = others.min(self.config.max_links).saturating_sub(self.neighbours.len());
+        let free = others.min(self.config.topology.max_links).saturating_sub(self.neighbours.len());
         by_picks.max(by_degree).max(by_age).min(free).saturating_sub(under_way)
     }
 
@@ -388,7 +388,7 @@ impl PeerMachine {
             return;
         }
         self.avoid.retain(|_, until| *until > turn.now);
-        if self.config.overlay != Overlay::ScaleFree {
+        if self.config.topology.overlay != Overlay::ScaleFree {
             self.fill_in_order(turn);
             return;
         }
@@ -411,7 +411,7 @@ impl PeerMachine {
     /// Keeps the links of an overlay that is not drawn: to the oldest member that can be reached, or
     /// to all.
     fn fill_in_order(&mut self, turn: &mut PeerTurn<'_>) {
-        let (me, hub) = (self.config.me, self.config.overlay == Overlay::Hub);
+        let (me, hub) = (self.config.me, self.config.topology.overlay == Overlay::Hub);
         let mut older: Vec<Addr> = self.ranking().to_vec();
         if let Some(mine) = older.iter().position(|member| *member == me) {
             // Younger ones link with this peer; who is in the middle need not do both.
@@ -426,7 +426,7 @@ impl PeerMachine {
             let best = older.iter().position(linked).unwrap_or(older.len());
             older.truncate(best);
             let is_first = first.is_some_and(|first| self.may_link(turn.now, &first));
-            at_once = if is_first { 1 } else { self.config.links };
+            at_once = if is_first { 1 } else { self.config.topology.links };
         }
         at_once = at_once.saturating_sub(if hub { self.links_under_way() } else { 0 });
         let wanted: Vec<Addr> = older.into_iter().filter(|p| self.may_link(turn.now, p)).collect();
@@ -460,7 +460,7 @@ impl PeerMachine {
         let end = if senior { None } else { mine.filter(|place| *place > 0) };
         let choice = ranking.get(..end.unwrap_or(ranking.len())).unwrap_or(&[]);
         let others: Vec<Addr> = choice.iter().filter(|m| **m != me).copied().collect();
-        let beta = 1.0 / (self.config.exponent - 1.0);
+        let beta = 1.0 / (self.config.topology.exponent - 1.0);
         let zipf = Zipf::new(others.len() as f64, beta).ok()?;
         let mut tried = BTreeSet::new();
         if !uniform {

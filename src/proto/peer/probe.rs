@@ -223,12 +223,12 @@ impl PeerMachine {
             return true;
         }
         let first = *self.doubts.entry(probe.peer).or_insert(probe.began);
-        let end = first + self.config.suspect_timeout;
+        let end = first + self.config.detection.suspect_timeout;
         if turn.now >= end {
             self.doubts.remove(&probe.peer);
             return false;
         }
-        let next = (turn.now + self.config.ping_interval).min(end);
+        let next = (turn.now + self.config.detection.ping_interval).min(end);
         self.timers.set(Timer::Doubt(probe.peer), next);
         true
     }

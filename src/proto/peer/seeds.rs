@@ -143,7 +143,7 @@ impl PeerMachine {
         let (began, version) = (turn.now, self.members_version);
         let asked = Request { seed, wish, began, version, frames: Vec::new() };
         self.requests.insert(request, asked);
-        let patience = self.config.probe_timeout * 2 + REQUEST_MARGIN;
+        let patience = self.config.detection.probe_timeout * 2 + REQUEST_MARGIN;
         self.timers.set(Timer::Request(request), turn.now + patience);
         self.say(turn, seed, message);
     }

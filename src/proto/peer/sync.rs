@@ -49,16 +49,17 @@ impl PeerMachine {
     pub(super) fn begin_sync_round(&mut self, turn: &mut PeerTurn<'_>) -> usize {
         let calm = self.is_calm();
         let pauses = self.calm.next_pause(calm);
-        let pause = self.jitter(self.config.sync_interval * pauses);
+        let pause = self.jitter(self.config.sync.sync_interval * pauses);
         self.timers.set(Timer::Sync, turn.now + pause);
         self.end_own_comparisons(turn);
         if self.leaving {
             return 0;
         }
         let links: Vec<Conn> = self.neighbours.values().map(|n| n.conn).collect();
-        let mut many = self.config.fanout;
+        let mut many = self.config.sync.fanout;
         // Where everybody is linked with the same one, strangers have nothing to add while all is well.
-        let is_quiet = self.config.overlay != Overlay::ScaleFree && self.suspicions.is_empty();
+        let is_quiet =
+            self.config.topology.overlay != Overlay::ScaleFree && self.suspicions.is_empty();
         let curious = links.is_empty() || (!is_quiet && self.rng.random_bool(STRANGER));
         let called = curious && self.compare_with_stranger(turn);
         if called {
@@ -83,7 +84,9 @@ impl PeerMachine {
         let held = self.rumors.list().next_place();
         let same = std::mem::replace(&mut self.calm.held, held) == held;
         let answered = self.neighbours.values().all(|n| !self.rumors.is_asking(n.conn));
-        same && answered && self.config.overlay != Overlay::ScaleFree && self.suspicions.is_empty()
+        same && answered
+            && self.config.topology.overlay != Overlay::ScaleFree
+            && self.suspicions.is_empty()
     }
 
     /// Calls a random member that is no neighbour; false if there is none. One that is suspected is

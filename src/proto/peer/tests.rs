@@ -44,7 +44,7 @@ impl Stage {
 
     fn with(members: u16, set: impl Fn(PeerConfig) -> PeerConfig) -> Self {
         let network = Network::new("test", [seed_addr()]);
-        let config = PeerConfig { gossip_count: 0, ..PeerConfig::new(addr(5), network) };
+        let config = PeerConfig::new(addr(5), network).gossip_count(0);
         let peer = PeerMachine::new(set(config), 1);
         let mut stage = Self { peer, now: NOW, effects: Vec::new(), incoming: 1 };
         stage.give(Input::Start);
@@ -242,7 +242,7 @@ fn a_peer_that_finds_itself_dead_comes_back_in_a_later_life() {
 
 #[test]
 fn a_full_peer_names_others_and_the_newcomer_asks_them() {
-    let mut full = Stage::with(5, |config| PeerConfig { max_links: 3, ..config });
+    let mut full = Stage::with(5, |config| config.max_links(3));
     (0..4).for_each(|number| {
         full.link(number);
     });
@@ -255,7 +255,7 @@ fn a_full_peer_names_others_and_the_newcomer_asks_them() {
     let named = named.expect("the fourth is refused");
     assert_eq!((named.reason, named.others.len()), (Refused::Full, 3));
 
-    let mut stage = Stage::with(5, |config| PeerConfig { links: 1, ..config });
+    let mut stage = Stage::with(5, |config| config.links(1));
     let (conn, first) = stage
         .effects
         .iter()

@@ -12,11 +12,11 @@ use super::Timer;
 use super::ballot::{Asker, Ballot, ChangeKey, Count, SeedNumber, Stage, key};
 use super::judge::{Verdict, WAVE_PAUSE, Waiter};
 use super::keep::Pending;
-use crate::proto::config::Flaw;
 use crate::proto::event::Event;
 use crate::proto::message::{
     Addr, CastVote, Change, ChangeKind, Council, Decision, Incarnation, ToPeer,
 };
+use crate::proto::planted::Flaw;
 use crate::proto::registry::Record;
 use crate::proto::turn::SeedTurn;
 
@@ -36,7 +36,7 @@ impl SeedMachine {
 
     /// The quorum: of all configured seeds, reachable or not.
     pub(super) fn quorum(&self) -> usize {
-        match self.config.flaw {
+        match self.config.flaw() {
             Flaw::ReachableQuorum => self.reachable() / 2 + 1,
             _ => self.config.network.quorum(),
         }

@@ -12,10 +12,10 @@ use std::time::Duration;
 
 use super::ballot::{ChangeKey, key};
 use super::{SeedMachine, Timer};
-use crate::proto::config::Flaw;
 use crate::proto::event::Event;
 use crate::proto::machine::{Conn, OpenError};
 use crate::proto::message::{Addr, Change, ChangeKind, Incarnation, Purpose, Role, Welcome};
+use crate::proto::planted::Flaw;
 use crate::proto::registry::{MAX_AHEAD_MILLIS, Record, Status};
 use crate::proto::time::Time;
 use crate::proto::time::offset_words;
@@ -93,7 +93,7 @@ impl SeedMachine {
             return;
         }
         let waiters = BTreeSet::from([waiter]);
-        let early = if self.config.flaw == Flaw::AlwaysYes {
+        let early = if self.config.flaw() == Flaw::AlwaysYes {
             Some(Ok("planted flaw".to_owned()))
         } else if self.judgements.len() >= MAX_JUDGEMENTS {
             Some(Err("too many open proposals".to_owned()))

@@ -7,9 +7,9 @@ use super::ballot::ChangeKey;
 use super::desk::SentList;
 use super::judge::Waiter;
 use super::{SeedMachine, Timer};
-use crate::proto::config::Flaw;
 use crate::proto::event::Event;
 use crate::proto::message::{Addr, ChangeKind, Council, Decision, Incarnation, Standing};
+use crate::proto::planted::Flaw;
 use crate::proto::registry::{Merge, Record, Status};
 use crate::proto::roles::Keep;
 use crate::proto::turn::SeedTurn;
@@ -102,7 +102,7 @@ impl SeedMachine {
         // What was dropped as long gone, and comes once more from a seed that had not dropped it
         // yet, is no news.
         let stale = record.is_expired(turn.now) && self.registry.get(&peer).is_none();
-        let merge = if self.config.flaw == Flaw::UnversionedRegistry {
+        let merge = if self.config.flaw() == Flaw::UnversionedRegistry {
             let known = self.registry.get(&peer);
             let same = known.is_some_and(|known| known.same_transition(&record));
             self.registry.replace(peer, record);

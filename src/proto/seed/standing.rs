@@ -21,9 +21,9 @@ use std::time::Duration;
 use super::judge::{Verdict, Waiter};
 use super::keep::Pending;
 use super::{SeedMachine, Timer};
-use crate::proto::config::Flaw;
 use crate::proto::event::Severity;
 use crate::proto::message::{Addr, Change, Council, Standing};
+use crate::proto::planted::Flaw;
 use crate::proto::time::Time;
 use crate::proto::turn::SeedTurn;
 
@@ -73,7 +73,7 @@ impl SeedMachine {
     }
 
     pub(super) fn begin_standing(&mut self, turn: &mut SeedTurn<'_>) {
-        if self.config.flaw == Flaw::EmptyVoter {
+        if self.config.flaw() == Flaw::EmptyVoter {
             self.rise(turn, Standing::Voting);
         } else if self.standing == Standing::Voting {
             self.timers.set(Timer::Vote, turn.now + COMPARE_PATIENCE);

@@ -9,11 +9,9 @@ use crate::proto::roles::MemberEvent;
 
 /// Peer 5 in a network without seeds, with the other peers played by the test.
 fn stage(contacts: &[u16]) -> Stage {
-    let config = PeerConfig {
-        gossip_count: 0,
-        membership: Membership::Open(contacts.iter().map(|number| addr(*number)).collect()),
-        ..PeerConfig::new(addr(5), Network::without_seeds("test"))
-    };
+    let contacts = Membership::Open(contacts.iter().map(|number| addr(*number)).collect());
+    let config = PeerConfig::new(addr(5), Network::without_seeds("test"));
+    let config = config.gossip_count(0).membership(contacts);
     let peer = PeerMachine::new(config, 1);
     let mut stage = Stage { peer, now: NOW, effects: Vec::new(), incoming: 1 };
     stage.give(Input::Start);

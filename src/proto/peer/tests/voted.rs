@@ -20,7 +20,7 @@ impl Voted {
     /// Registered with all three, which know peers 0 to 3 and it.
     fn new() -> Self {
         let network = Network::new("test", (0..3).map(seed));
-        let config = PeerConfig { gossip_count: 0, ..PeerConfig::new(addr(5), network) };
+        let config = PeerConfig::new(addr(5), network).gossip_count(0);
         let peer = PeerMachine::new(config, 1);
         let stage = Stage { peer, now: NOW, effects: Vec::new(), incoming: 1 };
         let mut voted = Self { stage, desks: BTreeMap::new() };
@@ -306,11 +306,8 @@ fn a_link_that_is_replaced_is_told_as_gone_and_as_there() {
 #[test]
 fn whoever_calls_and_asks_nothing_is_sent_away_whatever_the_ping_interval() {
     let hour = Duration::from_secs(3_600);
-    let mut stage = Stage::with(5, |config| PeerConfig {
-        ping_interval: hour,
-        suspect_timeout: hour * 3,
-        sync_interval: hour,
-        ..config
+    let mut stage = Stage::with(5, |config| {
+        config.ping_interval(hour).suspect_timeout(hour * 3).sync_interval(hour)
     });
     let call = |stage: &mut Stage| {
         stage.incoming += 2;

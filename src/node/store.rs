@@ -1,0 +1,124 @@
+//! The key-value store, as one peer's replica of it has it.
+
+use std::sync::Arc;
+
+use super::handle::Stopped;
+use super::peer::PeerHandle;
+use crate::proto::kv::clock::{Clock, Seen};
+use crate::proto::kv::replica::{Done, Request, StoreError, check_key};
+use crate::proto::kv::store::Version;
+use crate::proto::kv::value::Value;
+
+/// The store at one peer; cheap to clone.
+///
+/// Each operation takes what the client has seen so far, and returns what it has seen then, to be
+/// handed on with its next one at whatever peer: so that a client never reads less than it has seen
+/// (causal consistency). None stands for whatever that peer has. What a write was answered with is on
+/// disk at that peer, if it keeps one.
+///
+/// An operation whose past has not reached the peer waits for it, for as long as
+/// [`PeerConfig::causal_wait`](crate::proto::config::PeerConfig::causal_wait), and then fails with
+/// [`StoreError::Behind`].
+#[derive(Clone, Debug)]
+pub struct Store(PeerHandle);
+
+/// What came of a write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// There was no such key before.
+    pub created: bool,
+    /// What the client has seen now.
+    pub seen: Seen,
+}
+
+/// What a key holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// At least one; several if they were written by clients that did not know of each other. The
+    /// first is the one to show.
+    pub versions: Vec<Version>,
+    /// What the client has seen now.
+    pub seen: Seen,
+}
+
+impl Store {
+    pub(super) fn new(peer: PeerHandle) -> Self {
+        Self(peer)
+    }
+
+    async fn ask(&self, request: Request, seen: Option<Seen>) -> Result<Done, StoreError> {
+        self.0.request(request, seen).await.map_err(|Stopped| StoreError::Stopped)?
+    }
+
+    /// Writes a value, which takes the place of all that the client has seen of the key.
+    ///
+    /// # Errors
+    ///
+    /// The key cannot be used, there are too many values or replicas, the client has seen more than
+    /// the peer, or the peer has stopped.
+    pub async fn put(
+        &self,
+        key: impl Into<Arc<str>>,
+        value: Value,
+        seen: Option<Seen>,
+    ) -> Result<Written, StoreError> {
+        let key = key.into();
+        check_key(&key)?;
+        let Done { created, seen, .. } = self.ask(Request::Put(key, value), seen).await?;
+        Ok(Written { created, seen })
+    }
+
+    /// Reads a key.
+    ///
+    /// # Errors
+    ///
+    /// There is no such key, the client has seen more than the peer, or the peer has stopped.
+    pub async fn get(
+        &self,
+        key: impl Into<Arc<str>>,
+        seen: Option<Seen>,
+    ) -> Result<Found, StoreError> {
+        let Done { versions, seen, .. } = self.ask(Request::Get(key.into()), seen).await?;
+        Ok(Found { versions, seen })
+    }
+
+    /// Deletes all that the client has seen of a key; returns what it has seen now.
+    ///
+    /// # Errors
+    ///
+    /// There is no such key, there are only values that the client has not seen, there are too many
+    /// replicas, the client has seen more than the peer, or the peer has stopped.
+    pub async fn delete(
+        &self,
+        key: impl Into<Arc<str>>,
+        seen: Option<Seen>,
+    ) -> Result<Seen, StoreError> {
+        Ok(self.ask(Request::Delete(key.into()), seen).await?.seen)
+    }
+
+    /// Takes a write, or a delete, of a replica of another make, with the clock that it gave it.
+    ///
+    /// # Errors
+    ///
+    /// The key cannot be used, there are too many replicas, what the write rests on is not here, or
+    /// the peer has stopped.
+    pub async fn relay(
+        &self,
+        key: impl Into<Arc<str>>,
+        value: Option<Value>,
+        clock: Clock,
+    ) -> Result<(), StoreError> {
+        let key = key.into();
+        check_key(&key)?;
+        self.ask(Request::Relayed(key, value, clock), None).await.map(|_| ())
+    }
+
+    /// The keys, in order.
+    ///
+    /// # Errors
+    ///
+    /// If the peer has stopped.
+    pub async fn keys(&self) -> Result<Vec<Arc<str>>, Stopped> {
+        self.0.look(|machine| machine.replica().store().keys().cloned().collect()).await
+    }
+}

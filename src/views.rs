@@ -1,0 +1,83 @@
+//! What HTTP and the console show of a machine: copied while the machine stands still, which is for as
+//! long as its node hears nobody, and turned into text by whoever asked.
+
+use bytes::Bytes;
+
+use crate::proto::gossip::MessageId;
+use crate::proto::message::{Addr, Decision};
+use crate::proto::peer::PeerMachine;
+use crate::proto::registry::{Record, Status};
+use crate::proto::seed::SeedMachine;
+use crate::proto::time::Time;
+
+/// A member, or one that is gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberView {
+    /// Who.
+    pub address: Addr,
+    /// What is known of it.
+    pub record: Record,
+    /// Whether the peer that was asked suspects it.
+    pub suspected: bool,
+    /// Whether the peer that was asked has a link to it.
+    pub neighbour: bool,
+}
+
+impl MemberView {
+    fn of_record((address, record): (&Addr, &Record)) -> Self {
+        Self { address: *address, record: record.clone(), suspected: false, neighbour: false }
+    }
+}
+
+/// A gossip message that a peer holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MessageView {
+    /// Its identity.
+    pub id: MessageId,
+    /// What it says.
+    pub payload: Bytes,
+    /// Who published it.
+    pub origin: Addr,
+    /// When it came.
+    pub received: Time,
+}
+
+/// The members as a peer knows them, and those that are gone.
+pub fn members(machine: &PeerMachine) -> Vec<MemberView> {
+    let neighbours = machine.neighbours();
+    let views = machine.members().iter().map(|(address, record)| MemberView {
+        suspected: record.status == Status::Alive && machine.suspects(address),
+        neighbour: neighbours.binary_search(address).is_ok(),
+        ..MemberView::of_record((address, record))
+    });
+    views.collect()
+}
+
+/// The last messages that a peer holds, so many at most, oldest first.
+pub fn messages(machine: &PeerMachine, most: usize) -> Vec<MessageView> {
+    let list = machine.rumors().list();
+    let views = list.iter().skip(list.len().saturating_sub(most)).map(|(_, entry)| MessageView {
+        id: entry.id,
+        payload: entry.gossip.payload.clone(),
+        origin: entry.gossip.origin,
+        received: entry.received,
+    });
+    views.collect()
+}
+
+/// The registry of a seed.
+pub fn registry(machine: &SeedMachine) -> Vec<MemberView> {
+    machine.registry().iter().map(MemberView::of_record).collect()
+}
+
+/// What a seed knows of one address, and what was decided about it while the seed ran.
+pub fn history(machine: &SeedMachine, address: &Addr) -> Option<(MemberView, Vec<Decision>)> {
+    let record = machine.registry().get(address)?;
+    Some((MemberView::of_record((address, record)), machine.history(address).cloned().collect()))
+}
+
+/// Whether a seed serves: how many seeds it reaches, itself included, of how many, and whether that is
+/// a quorum.
+pub fn seed_readiness(machine: &SeedMachine) -> (usize, usize, bool) {
+    (machine.seeds_reachable(), machine.seeds_configured(), machine.has_quorum())
+}
