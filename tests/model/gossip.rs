@@ -14,6 +14,7 @@ use rumormill::proto::gossip::{MessageId, message_id};
 use rumormill::proto::machine::{self, Conn, EffectOf, Machine, OpenError};
 use rumormill::proto::message::{Addr, Answer, Broadcast, Message, Role, ToPeer, ToSeed, Welcome};
 use rumormill::proto::peer::PeerMachine;
+use rumormill::proto::planted::Flaw;
 use rumormill::proto::registry::{Record, Status};
 use rumormill::proto::roles::PeerCommand;
 use rumormill::proto::time::Time;

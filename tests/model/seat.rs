@@ -13,6 +13,7 @@ use std::time::Duration;
 use rumormill::proto::config::{Network, SeedConfig};
 use rumormill::proto::machine::{self, Conn};
 use rumormill::proto::message::{Addr, Incarnation, Standing};
+use rumormill::proto::planted::Flaw;
 use rumormill::proto::registry::{Record, Registry, Status};
 use rumormill::proto::roles::{Keep, SeedCommand};
 use rumormill::proto::seed::SeedMachine;
