@@ -19,7 +19,6 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::answer::{Answer, Failure, as_documented};
 use crate::json::rfc3339;
 use crate::node::{EventLog, Logged};
-use crate::proto::event::{Field, Telling};
 use crate::proto::message::Role;
 
 /// Lines that wait for one client.
@@ -87,22 +86,11 @@ fn to_json(logged: &Logged) -> Value {
     object.insert("level".to_owned(), format!("{:?}", event.severity()).to_uppercase().into());
     object.insert("who".to_owned(), if *role == Role::Seed { "seed" } else { "peer" }.into());
     object.insert("address".to_owned(), me.to_string().into());
-    let mut object = Object(object);
-    event.tell(&mut object);
-    Value::Object(object.0)
-}
-
-/// A JSON object that takes in an event.
-struct Object(Map<String, Value>);
-
-impl Telling for Object {
-    fn words(&mut self, words: &str) {
-        self.0.insert("event".to_owned(), words.into());
-    }
-
-    fn field(&mut self, key: &'static str, value: Field<'_>) {
-        self.0.insert(key.to_owned(), value.text().into());
-    }
+    object.insert("event".to_owned(), event.words().into());
+    let fields =
+        event.fields().into_iter().map(|(key, value)| (key.to_owned(), value.text().into()));
+    object.extend(fields);
+    Value::Object(object)
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! What the shared log tells: the events of CONTRACT.md, section 2, word for word.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use bytes::Bytes;
@@ -176,24 +177,20 @@ impl Event {
 }
 
 /// The value of one field of an event.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub enum Field<'a> {
-    /// What needs no quotes: a number, an address, one of a few words.
+    /// What needs no quotes: an address, one of a few words.
     Plain(&'a dyn fmt::Display),
+    /// A number.
+    Number(u64),
+    /// Votes of so many.
+    Votes(usize, usize),
     /// Any text.
-    Text(&'a str),
+    Text(Cow<'a, str>),
     /// Addresses, in order.
     Addrs(&'a [Addr]),
     /// What somebody has published, cut if it is long.
     Payload(&'a [u8]),
-}
-
-/// Takes in what an event says: first its words, then its fields in order.
-pub trait Telling {
-    /// The words to grep for.
-    fn words(&mut self, words: &str);
-    /// A field.
-    fn field(&mut self, key: &'static str, value: Field<'_>);
 }
 
 /// Bytes of a payload that are shown at most.
@@ -209,14 +206,22 @@ fn shown(payload: &[u8]) -> String {
     }
 }
 
+fn count(number: usize) -> Field<'static> {
+    Field::Number(u64::try_from(number).unwrap_or(u64::MAX))
+}
+
+fn text(text: &str) -> Field<'_> {
+    Field::Text(Cow::Borrowed(text))
+}
+
 impl Field<'_> {
     /// The value as it is, without quotes.
     pub fn text(&self) -> String {
         match self {
-            Field::Plain(value) => value.to_string(),
-            Field::Text(text) => (*text).to_owned(),
-            Field::Addrs(addrs) => addrs.iter().map(Addr::to_string).collect::<Vec<_>>().join(","),
+            Field::Text(text) => text.to_string(),
+            Field::Addrs([]) => String::new(),
             Field::Payload(payload) => shown(payload),
+            other => other.to_string(),
         }
     }
 }
@@ -227,15 +232,9 @@ impl fmt::Display for Field<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Field::Plain(value) => value.fmt(f),
-            Field::Text(text) => {
-                let plain =
-                    |c: char| !(c.is_whitespace() || c.is_control() || c == '"' || c == '\\');
-                if !text.is_empty() && text.chars().all(plain) {
-                    f.write_str(text)
-                } else {
-                    write!(f, "{text:?}")
-                }
-            }
+            Field::Number(number) => number.fmt(f),
+            Field::Votes(votes, of) => write!(f, "{votes}/{of}"),
+            Field::Text(text) => quoted(text, f),
             Field::Addrs([]) => f.write_str("\"\""),
             Field::Addrs(addrs) => {
                 for (i, addr) in addrs.iter().enumerate() {
@@ -246,183 +245,167 @@ impl fmt::Display for Field<'_> {
                 }
                 Ok(())
             }
-            Field::Payload(payload) => Field::Text(&shown(payload)).fmt(f),
+            Field::Payload(payload) => quoted(&shown(payload), f),
         }
     }
 }
 
-/// Votes of so many.
-struct Of(usize, usize);
-
-impl fmt::Display for Of {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.0, self.1)
+fn quoted(text: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let plain = |c: char| !(c.is_whitespace() || c.is_control() || c == '"' || c == '\\');
+    if !text.is_empty() && text.chars().all(plain) {
+        f.write_str(text)
+    } else {
+        write!(f, "{text:?}")
     }
 }
 
-/// One line of the log, being written.
-struct Line<'a, 'b> {
-    to: &'a mut fmt::Formatter<'b>,
-    result: fmt::Result,
-}
-
-impl Telling for Line<'_, '_> {
-    fn words(&mut self, words: &str) {
-        self.result = self.result.and_then(|()| self.to.write_str(words));
-    }
-
-    fn field(&mut self, key: &'static str, value: Field<'_>) {
-        self.result = self.result.and_then(|()| write!(self.to, " {key}={value}"));
-    }
-}
-
+/// One line of the log, but for time, level and who says it.
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut line = Line { to: f, result: Ok(()) };
-        self.tell(&mut line);
-        line.result
+        f.write_str(self.words())?;
+        self.fields().iter().try_for_each(|(key, value)| write!(f, " {key}={value}"))
     }
 }
 
+/// The name of a field, and its value.
+pub type Named<'a> = (&'static str, Field<'a>);
+
 impl Event {
-    /// Tells its words and its fields, in the order of CONTRACT.md, section 2.
-    pub fn tell(&self, to: &mut dyn Telling) {
-        use Field::{Addrs, Payload, Plain, Text};
+    /// The words to grep for (CONTRACT.md, section 2).
+    pub fn words(&self) -> &str {
+        match self {
+            Event::SeedListening { .. } | Event::PeerListening { .. } => "listening",
+            Event::RegistrationProposed { .. } => "registration proposed",
+            Event::Vote { .. } => "vote",
+            Event::RegistrationCommitted { .. } => "registration committed",
+            Event::RegistrationRejected { .. } => "registration rejected",
+            Event::DeadNodeProposed { .. } => "dead-node proposed",
+            Event::DeadNodeCommitted { .. } => "dead-node committed",
+            Event::DeadNodeRejected { .. } => "dead-node rejected",
+            Event::LeaveCommitted { .. } => "leave committed",
+            Event::LeaveRejected { .. } => "leave rejected",
+            Event::PeerList { .. } => "peer list",
+            Event::Registered { .. } => "registered",
+            Event::PeerListReceived { .. } => "peer list received",
+            Event::NeighbourUp { .. } => "neighbour up",
+            Event::NeighbourDown { .. } => "neighbour down",
+            Event::GossipSent { .. } => "gossip sent",
+            Event::GossipReceived { .. } => "gossip received",
+            Event::Suspected { .. } => "suspected",
+            Event::SuspectNotice { .. } => "suspect notice",
+            Event::SuspicionRefuted { .. } => "suspicion refuted",
+            Event::PeerLevelConsensus { .. } => "peer-level consensus",
+            Event::DeadNodeMessage { text } => text,
+            Event::DeadNodeConfirmed { .. } => "dead node confirmed",
+            Event::ClockSkew { .. } => "clock skew",
+            Event::Aside(event) => event.words(),
+            Event::Note { what, .. } => what,
+        }
+    }
+
+    /// The fields, in the order of CONTRACT.md, section 2.
+    pub fn fields(&self) -> Vec<Named<'_>> {
+        use Field::{Number, Payload, Plain, Votes};
         match self {
             Event::SeedListening { quorum, of } => {
-                tell(to, "listening", &[("quorum", Plain(quorum)), ("of", Plain(of))]);
+                vec![("quorum", count(*quorum)), ("of", count(*of))]
             }
-            Event::PeerListening { incarnation } => {
-                tell(to, "listening", &[("incarnation", Plain(incarnation))]);
-            }
+            Event::PeerListening { incarnation } => vec![("incarnation", Number(*incarnation))],
             Event::RegistrationProposed { peer, incarnation } => {
-                let fields = [("peer", Plain(peer)), ("incarnation", Plain(incarnation))];
-                tell(to, "registration proposed", &fields);
+                vec![("peer", Plain(peer)), ("incarnation", Number(*incarnation))]
             }
-            Event::Vote { on, peer, accept, reason, incarnation } => {
-                let fields = [
-                    ("on", Plain(&on.words())),
-                    ("peer", Plain(peer)),
-                    ("accept", Plain(accept)),
-                    ("reason", Text(reason)),
-                    ("incarnation", Plain(incarnation)),
-                ];
-                tell(to, "vote", &fields);
+            Event::RegistrationRejected { peer, votes, of, reason }
+            | Event::DeadNodeRejected { peer, votes, of, reason }
+            | Event::LeaveRejected { peer, votes, of, reason } => {
+                vec![("peer", Plain(peer)), ("votes", Votes(*votes, *of)), ("reason", text(reason))]
             }
-            Event::RegistrationCommitted { peer, incarnation, votes, of } => {
-                let fields = [
-                    ("peer", Plain(peer)),
-                    ("incarnation", Plain(incarnation)),
-                    ("votes", Plain(&Of(*votes, *of))),
-                ];
-                tell(to, "registration committed", &fields);
+            Event::DeadNodeCommitted { peer, votes, of, incarnation }
+            | Event::LeaveCommitted { peer, votes, of, incarnation } => {
+                let (incarnation, votes) = (Number(*incarnation), Votes(*votes, *of));
+                vec![("peer", Plain(peer)), ("votes", votes), ("incarnation", incarnation)]
             }
-            Event::RegistrationRejected { peer, votes, of, reason } => {
-                rejected(to, "registration rejected", peer, Of(*votes, *of), reason);
+            Event::PeerList { size } => vec![("size", count(*size))],
+            Event::NeighbourUp { peer, degree } | Event::NeighbourDown { peer, degree } => {
+                vec![("peer", Plain(peer)), ("degree", count(*degree))]
             }
-            Event::DeadNodeProposed { peer, reporters, incarnation } => {
-                let fields = [
-                    ("peer", Plain(peer)),
-                    ("reporters", Addrs(reporters)),
-                    ("incarnation", Plain(incarnation)),
-                ];
-                tell(to, "dead-node proposed", &fields);
-            }
-            Event::DeadNodeCommitted { peer, votes, of, incarnation } => {
-                gone(to, "dead-node committed", peer, Of(*votes, *of), *incarnation);
-            }
-            Event::DeadNodeRejected { peer, votes, of, reason } => {
-                rejected(to, "dead-node rejected", peer, Of(*votes, *of), reason);
-            }
-            Event::LeaveCommitted { peer, votes, of, incarnation } => {
-                gone(to, "leave committed", peer, Of(*votes, *of), *incarnation);
-            }
-            Event::LeaveRejected { peer, votes, of, reason } => {
-                rejected(to, "leave rejected", peer, Of(*votes, *of), reason);
-            }
-            Event::PeerList { size } => tell(to, "peer list", &[("size", Plain(size))]),
-            Event::Registered { seed, count, quorum } => {
-                let count = Of(*count, *quorum);
-                tell(to, "registered", &[("seed", Plain(seed)), ("count", Plain(&count))]);
-            }
-            Event::PeerListReceived { seed, peers } => {
-                let fields =
-                    [("seed", Plain(seed)), ("size", Plain(&peers.len())), ("peers", Addrs(peers))];
-                tell(to, "peer list received", &fields);
-            }
-            Event::NeighbourUp { peer, degree } => {
-                tell(to, "neighbour up", &[("peer", Plain(peer)), ("degree", Plain(degree))]);
-            }
-            Event::NeighbourDown { peer, degree } => {
-                tell(to, "neighbour down", &[("peer", Plain(peer)), ("degree", Plain(degree))]);
-            }
-            Event::GossipSent { message } => {
-                tell(to, "gossip sent", &[("message", Payload(message))]);
-            }
-            Event::GossipReceived { message, from } => {
-                let fields = [("message", Payload(message)), ("from", Plain(from))];
-                tell(to, "gossip received", &fields);
-            }
+            Event::GossipSent { message } => vec![("message", Payload(message))],
             Event::Suspected { peer, reason } => {
-                tell(to, "suspected", &[("peer", Plain(peer)), ("reason", Text(reason))]);
+                vec![("peer", Plain(peer)), ("reason", text(reason))]
             }
             Event::SuspectNotice { peer, from } => {
-                tell(to, "suspect notice", &[("peer", Plain(peer)), ("from", Plain(from))]);
+                vec![("peer", Plain(peer)), ("from", Plain(from))]
             }
-            Event::SuspicionRefuted { peer, by } => {
-                tell(to, "suspicion refuted", &[("peer", Plain(peer)), ("by", Plain(by))]);
+            Event::SuspicionRefuted { peer, by } => vec![("peer", Plain(peer)), ("by", Plain(by))],
+            Event::DeadNodeMessage { .. } => Vec::new(),
+            Event::Aside(event) => event.fields(),
+            Event::Note { keys, .. } => {
+                keys.iter().map(|(key, value)| (*key, text(value))).collect()
+            }
+            Event::Vote { .. }
+            | Event::RegistrationCommitted { .. }
+            | Event::PeerLevelConsensus { .. }
+            | Event::GossipReceived { .. }
+            | Event::DeadNodeProposed { .. }
+            | Event::Registered { .. }
+            | Event::PeerListReceived { .. }
+            | Event::DeadNodeConfirmed { .. }
+            | Event::ClockSkew { .. } => self.more_fields(),
+        }
+    }
+
+    /// The fields of events that have many, or some that have to be made first.
+    fn more_fields(&self) -> Vec<Named<'_>> {
+        use Field::{Addrs, Number, Payload, Plain, Votes};
+        match self {
+            Event::Vote { on, peer, accept, reason, incarnation } => vec![
+                ("on", text(on.words())),
+                ("peer", Plain(peer)),
+                ("accept", Plain(accept)),
+                ("reason", text(reason)),
+                ("incarnation", Number(*incarnation)),
+            ],
+            Event::RegistrationCommitted { peer, incarnation, votes, of } => {
+                let (incarnation, votes) = (Number(*incarnation), Votes(*votes, *of));
+                vec![("peer", Plain(peer)), ("incarnation", incarnation), ("votes", votes)]
             }
             Event::PeerLevelConsensus { peer, witnesses } => {
-                let fields = [("peer", Plain(peer)), ("witnesses", Addrs(witnesses))];
-                tell(to, "peer-level consensus", &fields);
+                vec![("peer", Plain(peer)), ("witnesses", Addrs(witnesses))]
             }
-            Event::DeadNodeMessage { text } => to.words(text),
+            Event::GossipReceived { message, from } => {
+                vec![("message", Payload(message)), ("from", Plain(from))]
+            }
+            Event::DeadNodeProposed { peer, reporters, incarnation } => {
+                let incarnation = Number(*incarnation);
+                vec![
+                    ("peer", Plain(peer)),
+                    ("reporters", Addrs(reporters)),
+                    ("incarnation", incarnation),
+                ]
+            }
+            Event::Registered { seed, count, quorum } => {
+                vec![("seed", Plain(seed)), ("count", Votes(*count, *quorum))]
+            }
+            Event::PeerListReceived { seed, peers } => {
+                vec![("seed", Plain(seed)), ("size", count(peers.len())), ("peers", Addrs(peers))]
+            }
             Event::DeadNodeConfirmed { peer, seed, votes, of } => {
-                let votes = Of(*votes, *of);
-                let seed: &dyn fmt::Display = match seed {
-                    Some(seed) => seed,
-                    None => &"none",
-                };
-                let fields =
-                    [("peer", Plain(peer)), ("seed", Plain(seed)), ("votes", Plain(&votes))];
-                tell(to, "dead node confirmed", &fields);
+                let seed = seed.as_ref().map_or_else(|| text("none"), |seed| Plain(seed));
+                vec![("peer", Plain(peer)), ("seed", seed), ("votes", Votes(*votes, *of))]
             }
-            Event::Aside(event) => event.tell(to),
-            Event::ClockSkew { peer, ahead } => {
-                let words = super::time::offset_words(*ahead);
-                let advice =
-                    format!("the clock of {peer} is {words} of ours: set the wrong one right");
-                let offset = format!("{:+}s", *ahead / 1_000);
-                let fields =
-                    [("peer", Plain(peer)), ("offset", Plain(&offset)), ("advice", Text(&advice))];
-                tell(to, "clock skew", &fields);
-            }
-            Event::Note { what, keys, .. } => {
-                to.words(what);
-                for (key, value) in keys {
-                    to.field(key, Text(value));
-                }
-            }
+            Event::ClockSkew { peer, ahead } => skew_fields(peer, *ahead),
+            // Those of all others `fields` has told.
+            _ => Vec::new(),
         }
     }
 }
 
-fn tell(to: &mut dyn Telling, words: &str, fields: &[(&'static str, Field<'_>)]) {
-    to.words(words);
-    for (key, value) in fields {
-        to.field(key, *value);
-    }
-}
-
-fn rejected(to: &mut dyn Telling, words: &str, peer: &Addr, votes: Of, reason: &str) {
-    use Field::{Plain, Text};
-    let fields = [("peer", Plain(peer)), ("votes", Plain(&votes)), ("reason", Text(reason))];
-    tell(to, words, &fields);
-}
-
-fn gone(to: &mut dyn Telling, words: &str, peer: &Addr, votes: Of, incarnation: Incarnation) {
-    use Field::Plain;
-    let fields =
-        [("peer", Plain(peer)), ("votes", Plain(&votes)), ("incarnation", Plain(&incarnation))];
-    tell(to, words, &fields);
+fn skew_fields(peer: &Addr, ahead: i64) -> Vec<Named<'_>> {
+    let words = super::time::offset_words(ahead);
+    let advice = format!("the clock of {peer} is {words} of ours: set the wrong one right");
+    let offset = format!("{:+}s", ahead / 1_000);
+    vec![
+        ("peer", Field::Plain(peer)),
+        ("offset", Field::Text(offset.into())),
+        ("advice", Field::Text(advice.into())),
+    ]
 }
