@@ -3,6 +3,7 @@
 //! `host` runs either machine, `link` is one connection, `listener` takes
 //! connections in; [`Peer`] and [`Seed`] are what programs hold.
 
+mod asks;
 mod clock;
 mod crowd;
 mod disk;
@@ -26,6 +27,7 @@ use rand::TryRng;
 use rand::rngs::SysRng;
 use tokio::net::{TcpListener, TcpSocket};
 
+pub use asks::Received;
 pub use events::{EventLog, Logged};
 #[cfg(feature = "durable")]
 pub use handle::StartError;
@@ -33,7 +35,7 @@ pub use handle::{Handle, Node, Stopped};
 pub use listener::Port;
 #[cfg(feature = "programs")]
 pub(crate) use log::{Log, NodeLog};
-pub use peer::{MemberEvents, Messages, Peer, PeerHandle, PeerStatus, Publisher, Received};
+pub use peer::{MemberEvents, Messages, Peer, PeerHandle, PeerStatus, Publisher};
 pub use seed::{Seed, SeedHandle, SeedStatus};
 pub use store::{Found, Store, Written};
 

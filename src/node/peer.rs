@@ -1,27 +1,23 @@
 //! A peer to hold: start it, publish, receive, leave.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use super::asks::{PeerAsk, Received};
 #[cfg(feature = "durable")]
 use super::handle::StartError;
 use super::handle::{Handle, Node, Stopped};
-use super::hosted::Hosted;
 use super::listener::Port;
-use super::log::HostLog;
 use super::store::Store;
 use crate::proto::config::{InvalidConfig, PeerConfig};
 use crate::proto::gossip::{Counters, MAX_PAYLOAD, MessageId};
-use crate::proto::kv::clock::Seen;
-use crate::proto::kv::replica::{Reply, Request};
-use crate::proto::message::{Addr, Incarnation, Role};
+use crate::proto::message::{Addr, Incarnation};
 use crate::proto::order::{Order, Outcome};
 use crate::proto::peer::PeerMachine;
-use crate::proto::roles::{Delivery, MemberEvent, PeerCommand, PeerReply, PublishError};
+use crate::proto::roles::{MemberEvent, PublishError};
 #[cfg(feature = "durable")]
 use crate::storage::OpenReplica;
 
@@ -67,15 +63,6 @@ impl PeerStatus {
     }
 }
 
-/// What a program receives.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Received {
-    /// A message, its own ones included; each once.
-    Message(Delivery),
-    /// The program did not keep up: that many messages were left out before the next one.
-    Missed(u64),
-}
-
 /// The messages that a peer delivers.
 #[derive(Debug)]
 pub struct Messages(mpsc::Receiver<Received>);
@@ -101,151 +88,6 @@ impl MemberEvents {
     /// The next event; none once the peer has stopped.
     pub async fn next(&mut self) -> Option<MemberEvent> {
         self.0.recv().await
-    }
-}
-
-/// A program that takes messages, and how many it has missed since its last one.
-struct Subscriber {
-    to: mpsc::Sender<Received>,
-    missed: u64,
-}
-
-impl Subscriber {
-    /// Hands it a message; false if it is gone.
-    fn offer(&mut self, delivery: &Delivery) -> bool {
-        use mpsc::error::TrySendError::{Closed, Full};
-        if self.missed > 0 {
-            match self.to.try_send(Received::Missed(self.missed)) {
-                Ok(()) => self.missed = 0,
-                Err(Full(_)) => {
-                    self.missed += 1;
-                    return true;
-                }
-                Err(Closed(_)) => return false,
-            }
-        }
-        match self.to.try_send(Received::Message(delivery.clone())) {
-            Ok(()) => true,
-            Err(Full(_)) => {
-                self.missed += 1;
-                true
-            }
-            Err(Closed(_)) => false,
-        }
-    }
-}
-
-/// What is asked of a peer from within this process.
-pub enum PeerAsk {
-    /// Gossip this.
-    Publish { payload: Bytes, answer: Option<oneshot::Sender<Published>> },
-    /// Ask the store, as a client that has seen this.
-    Store { request: Request, seen: Option<Seen>, answer: oneshot::Sender<Reply> },
-    /// Something else that an operator wants.
-    Operate { order: Order, answer: oneshot::Sender<Outcome> },
-    /// Hand messages there from now on.
-    Subscribe(mpsc::Sender<Received>, oneshot::Sender<()>),
-    /// Tell membership events there from now on.
-    Watch(mpsc::UnboundedSender<MemberEvent>, oneshot::Sender<()>),
-}
-
-/// What comes of publishing.
-type Published = Result<MessageId, PublishError>;
-
-/// Who waits for answers of a peer, by the token of what was asked, and who listens.
-#[derive(Default)]
-pub struct PeerWaiting {
-    tokens_used: u64,
-    published: HashMap<u64, oneshot::Sender<Published>>,
-    stored: HashMap<u64, oneshot::Sender<Reply>>,
-    operated: HashMap<u64, oneshot::Sender<Outcome>>,
-    subscribers: Vec<Subscriber>,
-    watchers: Vec<mpsc::UnboundedSender<MemberEvent>>,
-}
-
-impl PeerWaiting {
-    fn next_token(&mut self) -> u64 {
-        self.tokens_used += 1;
-        self.tokens_used
-    }
-}
-
-/// Answers whoever waits for it in this process.
-fn answer<T>(
-    waiting: &mut HashMap<u64, oneshot::Sender<T>>,
-    log: &mut HostLog,
-    token: u64,
-    with: T,
-) {
-    if let Some(waiting) = waiting.remove(&token) {
-        log.catch_up();
-        let _ = waiting.send(with);
-    }
-}
-
-impl Hosted for PeerMachine {
-    const ROLE: Role = Role::Peer;
-    type Ask = PeerAsk;
-    type Waiting = PeerWaiting;
-
-    fn stop() -> PeerCommand {
-        PeerCommand::Leave
-    }
-
-    fn ask(waiting: &mut PeerWaiting, ask: PeerAsk) -> Option<PeerCommand> {
-        match ask {
-            PeerAsk::Publish { payload, answer } => {
-                let token = waiting.next_token();
-                if let Some(answer) = answer {
-                    waiting.published.insert(token, answer);
-                }
-                Some(PeerCommand::Publish { token, payload })
-            }
-            PeerAsk::Store { request, seen, answer } => {
-                let token = waiting.next_token();
-                waiting.stored.insert(token, answer);
-                Some(PeerCommand::Store { token, request, seen })
-            }
-            PeerAsk::Operate { order, answer } => {
-                let token = waiting.next_token();
-                waiting.operated.insert(token, answer);
-                Some(PeerCommand::Operate { token, order })
-            }
-            PeerAsk::Subscribe(to, done) => {
-                waiting.subscribers.push(Subscriber { to, missed: 0 });
-                let _ = done.send(());
-                None
-            }
-            PeerAsk::Watch(watcher, done) => {
-                waiting.watchers.push(watcher);
-                let _ = done.send(());
-                None
-            }
-        }
-    }
-
-    fn reply(waiting: &mut PeerWaiting, log: &mut HostLog, reply: PeerReply) {
-        match reply {
-            PeerReply::Published { token, result } => {
-                answer(&mut waiting.published, log, token, result);
-            }
-            PeerReply::Stored { token, reply } => answer(&mut waiting.stored, log, token, reply),
-            PeerReply::Operated { token, outcome } => {
-                answer(&mut waiting.operated, log, token, outcome);
-            }
-            PeerReply::Deliver(delivery) => {
-                if !waiting.subscribers.is_empty() {
-                    log.catch_up();
-                }
-                waiting.subscribers.retain_mut(|subscriber| subscriber.offer(&delivery));
-            }
-            PeerReply::Member(event) => {
-                if !waiting.watchers.is_empty() {
-                    log.catch_up();
-                }
-                waiting.watchers.retain(|watcher| watcher.send(event.clone()).is_ok());
-            }
-        }
     }
 }
 
@@ -293,15 +135,6 @@ impl PeerHandle {
     /// The store, as this peer's replica has it.
     pub fn store(&self) -> Store {
         Store::new(self.clone())
-    }
-
-    /// Asks the peer's replica of the store, as a client that has seen this.
-    pub(super) async fn request(
-        &self,
-        request: Request,
-        seen: Option<Seen>,
-    ) -> Result<Reply, Stopped> {
-        self.ask(|answer| PeerAsk::Store { request, seen, answer }).await
     }
 
     /// Membership events from now on.

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use super::handle::Stopped;
-use super::peer::PeerHandle;
+use super::asks::PeerAsk;
+use super::handle::{Handle, Stopped};
 use crate::proto::kv::clock::{Clock, Seen};
 use crate::proto::kv::replica::{Done, Request, StoreError, check_key};
 use crate::proto::kv::store::Version;
 use crate::proto::kv::value::Value;
+use crate::proto::peer::PeerMachine;
 
 /// The store at one peer; cheap to clone.
 ///
@@ -20,7 +21,7 @@ use crate::proto::kv::value::Value;
 /// [`PeerConfig::causal_wait`](crate::proto::config::PeerConfig::causal_wait), and then fails with
 /// [`StoreError::Behind`].
 #[derive(Clone, Debug)]
-pub struct Store(PeerHandle);
+pub struct Store(Handle<PeerMachine>);
 
 /// What came of a write.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,12 +43,13 @@ pub struct Found {
 }
 
 impl Store {
-    pub(super) fn new(peer: PeerHandle) -> Self {
+    pub(super) fn new(peer: Handle<PeerMachine>) -> Self {
         Self(peer)
     }
 
     async fn ask(&self, request: Request, seen: Option<Seen>) -> Result<Done, StoreError> {
-        self.0.request(request, seen).await.map_err(|Stopped| StoreError::Stopped)?
+        let ask = |answer| PeerAsk::Store { request, seen, answer };
+        self.0.ask(ask).await.map_err(|Stopped| StoreError::Stopped)?
     }
 
     /// Writes a value, which takes the place of all that the client has seen of the key.

@@ -344,6 +344,7 @@ impl World {
         let addr = self.nodes[id].addr;
         self.trace.line(self.now, &addr, || match &effect {
             Effect::Log(event) => format!("   {event}"),
+            Effect::Reply(reply) => format!("-> {reply:?}"),
             effect => format!("-> {effect:?}"),
         });
         if let Some(watch) = &mut self.watch {
