@@ -114,7 +114,7 @@ pub async fn run(mode: Mode, kill_hub: bool) -> (Figures, Vec<(usize, usize)>) {
             total.wants += c.wants;
             total.duplicates += c.duplicates;
             total.announced += c.announced;
-            total.sync_sent += c.sync_sent;
+            total.sync.sent += c.sync.sent;
         }
         eprintln!("{total:?}");
     }

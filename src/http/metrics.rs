@@ -12,58 +12,34 @@ use crate::proto::peer::PeerMachine;
 use crate::proto::registry::Status;
 use crate::proto::seed::SeedMachine;
 
+/// A name, what it tells, and its value.
+type Metric = (&'static str, &'static str, u64);
+
 /// What a node counts at the moment.
 #[derive(Debug, Default)]
 pub struct Sample {
-    gauges: Vec<(&'static str, &'static str, u64)>,
-    counters: Vec<(&'static str, &'static str, u64)>,
+    gauges: Vec<Metric>,
+    counters: Vec<Metric>,
+}
+
+fn number(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
 }
 
 /// What a peer counts.
 pub fn of_peer(peer: &PeerMachine) -> Sample {
     let (gossip, store) = (peer.counters(), peer.replica().counters());
-    let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
     Sample {
-        gauges: vec![
-            (
-                "registered",
-                "Whether a quorum of seeds has accepted it",
-                peer.is_registered().into(),
-            ),
-            ("members", "Members as this peer knows them", count(peer.members().size())),
-            ("neighbours", "Links of the overlay", count(peer.neighbours().len())),
-            ("messages", "Gossip messages held", count(peer.rumors().list().len())),
-            (
-                "clock_skew_seconds",
-                "How far the clock that differs most is from this one's",
-                peer.clocks().worst().unsigned_abs() / 1_000,
-            ),
-            ("store_keys", "Keys of the store", count(peer.replica().store().keys().count())),
-            (
-                "store_context_replicas",
-                "Lives of replicas that have written, which every comparison and many a write name",
-                count(peer.replica().store().context().len()),
-            ),
-            (
-                "store_context_bytes",
-                "Bytes that naming them takes, of 524288 at most",
-                count(peer.replica().store().context().size()),
-            ),
-            (
-                "store_ended_lives",
-                "Lives of replicas that are over, and named no more",
-                count(peer.replica().store().seals().lives()),
-            ),
-        ],
+        gauges: gauges_of_peer(peer),
         counters: vec![
             ("gossip_received", "Messages accepted from others", gossip.received),
             ("gossip_duplicates", "Payloads that came again", gossip.duplicates),
             ("gossip_payloads_sent", "Payloads pushed or sent on request", gossip.payloads_sent),
             ("gossip_wanted", "Messages asked for", gossip.wants),
             ("gossip_refused", "Messages refused", gossip.refused),
-            ("sync_rounds", "Anti-entropy rounds begun", gossip.sync_rounds),
-            ("sync_digests_matched", "Digests that matched", gossip.sync_matched),
-            ("sync_messages_sent", "Messages sent because of anti-entropy", gossip.sync_sent),
+            ("sync_rounds", "Anti-entropy rounds begun", gossip.sync.rounds),
+            ("sync_digests_matched", "Digests that matched", gossip.sync.matched),
+            ("sync_messages_sent", "Messages sent because of anti-entropy", gossip.sync.sent),
             ("store_writes", "Writes of clients of this replica", store.written),
             ("store_writes_received", "Writes taken from others", store.received),
             ("store_writes_repaired", "Writes sent because contexts differed", store.repaired),
@@ -74,22 +50,52 @@ pub fn of_peer(peer: &PeerMachine) -> Sample {
     }
 }
 
+fn gauges_of_peer(peer: &PeerMachine) -> Vec<Metric> {
+    let store = peer.replica().store();
+    vec![
+        ("registered", "Whether a quorum of seeds has accepted it", peer.is_registered().into()),
+        ("members", "Members as this peer knows them", number(peer.members().size())),
+        ("neighbours", "Links of the overlay", number(peer.neighbours().len())),
+        ("messages", "Gossip messages held", number(peer.rumors().list().len())),
+        (
+            "clock_skew_seconds",
+            "How far the clock that differs most is from this one's",
+            peer.clocks().worst().unsigned_abs() / 1_000,
+        ),
+        ("store_keys", "Keys of the store", number(store.keys().count())),
+        (
+            "store_context_replicas",
+            "Lives of replicas that have written, which every comparison and many a write name",
+            number(store.context().len()),
+        ),
+        (
+            "store_context_bytes",
+            "Bytes that naming them takes, of 524288 at most",
+            number(store.context().size()),
+        ),
+        (
+            "store_ended_lives",
+            "Lives of replicas that are over, and named no more",
+            number(store.seals().lives()),
+        ),
+    ]
+}
+
 /// What a seed counts.
 pub fn of_seed(seed: &SeedMachine) -> Sample {
     let of = |status| seed.registry().iter().filter(|(_, record)| record.status == status).count();
-    let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
     Sample {
         gauges: vec![
             ("voting", "Whether this seed votes", seed.is_voting().into()),
             ("quorum", "Whether a quorum of seeds is connected", seed.has_quorum().into()),
-            ("members", "Members", count(seed.registry().size())),
+            ("members", "Members", number(seed.registry().size())),
             (
                 "clock_skew_seconds",
                 "How far the clock that differs most is from this one's",
                 seed.clocks().worst().unsigned_abs() / 1_000,
             ),
-            ("members_dead", "Records of members voted dead", count(of(Status::Dead))),
-            ("members_left", "Records of members that left", count(of(Status::Left))),
+            ("members_dead", "Records of members voted dead", number(of(Status::Dead))),
+            ("members_left", "Records of members that left", number(of(Status::Left))),
         ],
         counters: Vec::new(),
     }

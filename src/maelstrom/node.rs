@@ -461,10 +461,10 @@ impl Started {
         let counters = self.machine.counters();
         json!({
             "type": "stats_ok",
-            "rounds": self.stats.rounds + counters.sync_rounds,
-            "digests_matched": self.stats.matched + counters.sync_matched,
-            "messages_saved": self.stats.messages_saved + counters.sync_saved / 32,
-            "bytes_saved": self.stats.bytes_saved + counters.sync_saved,
+            "rounds": self.stats.rounds + counters.sync.rounds,
+            "digests_matched": self.stats.matched + counters.sync.matched,
+            "messages_saved": self.stats.messages_saved + counters.sync.saved / 32,
+            "bytes_saved": self.stats.bytes_saved + counters.sync.saved,
         })
     }
 }

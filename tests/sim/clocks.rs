@@ -129,7 +129,7 @@ fn messages_grow_old_together_whatever_the_clocks_say() {
         world.run_for(secs(60));
         let resent = |world: &World| -> u64 {
             let counters = |id: &NodeId| world.nodes[*id].peer().unwrap().counters().clone();
-            peers.iter().map(|id| counters(id).sync_sent).sum()
+            peers.iter().map(|id| counters(id).sync.sent).sum()
         };
         let held = |world: &World| -> Vec<usize> {
             peers.iter().map(|id| world.nodes[*id].peer().unwrap().rumors().list().len()).collect()

@@ -156,7 +156,7 @@ fn rounds_until_all_have_all(number: u64) -> u32 {
     // Gossip has done what it can, and what it could not is no longer fresh.
     world.run_for(ms(3_000));
     let rounds = |world: &World| -> u64 {
-        let begun = |id: &NodeId| world.nodes[*id].peer().unwrap().counters().sync_rounds;
+        let begun = |id: &NodeId| world.nodes[*id].peer().unwrap().counters().sync.rounds;
         peers.iter().map(begun).sum()
     };
     let before = rounds(&world);

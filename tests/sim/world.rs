@@ -472,8 +472,8 @@ impl World {
         self.tally.add("grafts", counters.grafts);
         self.tally.add("wants", counters.wants);
         self.tally.add("resent", counters.resent);
-        self.tally.add("sync rounds", counters.sync_rounds);
-        let repairs = counters.sync_rounds.saturating_sub(counters.sync_matched);
+        self.tally.add("sync rounds", counters.sync.rounds);
+        let repairs = counters.sync.rounds.saturating_sub(counters.sync.matched);
         self.tally.add("sync repairs", repairs);
         if let Some(store) = self.nodes[id].peer().map(|peer| peer.replica().counters().clone()) {
             self.tally.add("writes", store.written);

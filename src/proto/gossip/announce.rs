@@ -11,6 +11,7 @@ use super::rumors::{Rumors, Timer};
 use super::runs::{gather, is_sane};
 use crate::proto::machine::Conn;
 use crate::proto::message::{Breach, Broadcast, Runs, Tag};
+use crate::proto::time::Time;
 use crate::proto::turn::PeerTurn;
 
 /// A missing message is asked for this many round trips after it was announced, because the push
@@ -101,22 +102,8 @@ impl Rumors {
         let mut asked = 0;
         while let Some(name) = next {
             asked += 1;
-            if let Some(missing) = self.missing.get_mut(&name) {
-                let links = &self.links;
-                missing.announcers.retain(|conn| links.contains_key(conn));
-                match missing.announcers.get(missing.asked) {
-                    Some(conn) => {
-                        missing.asked += 1;
-                        wants.entry(*conn).or_default().entry(name.0).or_default().push(name.1);
-                        // Longer each time: an announcer may be slow because it is loaded.
-                        let wait = delay.saturating_mul(1 << missing.asked.min(6));
-                        self.timers.set(Timer::Want(name.0, name.1), turn.now + wait);
-                    }
-                    // Nobody is left to ask; whoever announces it anew, or anti-entropy, is next.
-                    None => {
-                        self.missing.remove(&name);
-                    }
-                }
+            if let Some(conn) = self.next_announcer(turn.now, name, delay) {
+                wants.entry(conn).or_default().entry(name.0).or_default().push(name.1);
             }
             if asked >= ASK_BATCH {
                 break;
@@ -131,9 +118,10 @@ impl Rumors {
             };
         }
         let silent = self
+            .tree
             .parent
             .and_then(|parent| self.links.get(&parent))
-            .is_none_or(|parent| turn.now.since(parent.pushed) > PARENT_SILENT);
+            .is_none_or(|parent| turn.now.since(parent.edge.pushed) > PARENT_SILENT);
         for (conn, wanted) in wants {
             let mut want = Vec::new();
             for (tag, mut numbers) in wanted {
@@ -143,11 +131,29 @@ impl Rumors {
             }
             turn.send(conn, Broadcast::Want(want));
             if silent && let Some(link) = self.links.get_mut(&conn) {
-                link.grafted = Some(turn.now + GRAFTED_FOR);
+                link.edge.grafted = Some(turn.now + GRAFTED_FOR);
                 self.timers.set(Timer::Regraft, turn.now + GRAFTED_FOR);
             }
         }
         self.tell_wishes(turn);
+    }
+
+    /// Whom to ask for a message that has not come; none if it has, or nobody is left.
+    fn next_announcer(&mut self, now: Time, name: (Tag, u64), delay: Duration) -> Option<Conn> {
+        let missing = self.missing.get_mut(&name)?;
+        let links = &self.links;
+        missing.announcers.retain(|conn| links.contains_key(conn));
+        let conn = missing.announcers.get(missing.asked).copied();
+        if conn.is_some() {
+            missing.asked += 1;
+            // Longer each time: an announcer may be slow because it is loaded.
+            let wait = delay.saturating_mul(1 << missing.asked.min(6));
+            self.timers.set(Timer::Want(name.0, name.1), now + wait);
+        } else {
+            // Whoever announces it anew, or anti-entropy, is next.
+            self.missing.remove(&name);
+        }
+        conn
     }
 
     /// The other side asks for messages. A breach if the request makes no sense.

@@ -13,12 +13,13 @@
 //! brought up to date when it is asked for, so that a delivery does not pay for
 //! it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::index::IdIndex;
-use super::runs::RunSet;
-use super::{AGE_ERROR, MAX_AGE, MAX_PAYLOAD, MessageId, message_id, published, tag};
+pub use super::origins::Origin;
+use super::origins::{Held, Origins, ahead_of};
+use super::{AGE_ERROR, MAX_AGE, MAX_PAYLOAD, MessageId, message_id, published};
 use crate::proto::message::{Addr, Gossip, Incarnation, Tag};
 use crate::proto::time::Time;
 
@@ -26,12 +27,6 @@ use crate::proto::time::Time;
 pub const MAX_MESSAGES: usize = 65_536;
 /// Payload bytes held at most.
 const MAX_BYTES: usize = 64 << 20;
-/// Origins (peers in one life) known at most; messages of further ones are refused.
-const MAX_ORIGINS: usize = 16_384;
-/// Origins that are no members as far as is known: room for messages that are faster than the news
-/// of their origin's registration, and none for invented ones.
-const MAX_STRANGERS: usize = 256;
-
 /// What was published so recently is still on its way by gossip: to compare it would find a
 /// difference in every busy network. All peers take the same step of the clock for the limit, so
 /// that two that compare at the same time mostly compare the same messages.
@@ -42,11 +37,6 @@ const FRESH_AT_MOST: Duration = Duration::from_secs(2);
 const COMPARED_UNTIL: Duration = MAX_AGE.saturating_sub(AGE_ERROR);
 /// The step of the clock at which it falls out of all peers' comparisons at once.
 const OLD_STEP: Duration = Duration::from_secs(60);
-/// A clock that is off by less is taken to be right: as far as age can tell, it is.
-const SAME_CLOCK: i64 = 1_000_000;
-/// Two stopwatches drift apart by less than one part in so many: 200 parts in a million.
-const DRIFT: i64 = 5_000;
-
 /// A message held.
 #[derive(Clone, Debug)]
 pub struct Entry {
@@ -58,78 +48,6 @@ pub struct Entry {
     pub origin: usize,
     /// When it came.
     pub received: Time,
-}
-
-/// A peer in one life, as the source of messages.
-#[derive(Clone, Debug)]
-pub struct Origin {
-    /// The peer.
-    pub addr: Addr,
-    /// Which life.
-    pub life: Incarnation,
-    /// Its short name.
-    pub tag: Tag,
-    /// Numbers ever accepted.
-    pub seen: RunSet,
-    held: BTreeMap<u64, Held>,
-    newest: Time,
-    /// By how much its clock is ahead of ours as far as its messages tell, microseconds.
-    ahead: i64,
-    /// Messages of it that were published before, by its clock, are compared no more.
-    compared_from: Time,
-}
-
-impl Origin {
-    /// By how much its clock is ahead of ours, microseconds; 0 if they agree as far as can be told.
-    pub fn ahead(&self) -> i64 {
-        if self.ahead.abs() < SAME_CLOCK { 0 } else { self.ahead }
-    }
-
-    /// What its clock says at a time of ours.
-    fn clock(&self, now: Time) -> Time {
-        Time::from_micros(now.micros().saturating_add_signed(self.ahead()))
-    }
-
-    /// When, by our clock, a message of it was published.
-    fn published_here(&self, gossip: &Gossip) -> Time {
-        let ahead = self.ahead().saturating_neg();
-        Time::from_micros(published(gossip).micros().saturating_add_signed(ahead))
-    }
-
-    /// One more message of it has come. What it spent on the way is not counted in its age, so the
-    /// one that makes its clock look fastest is nearest to the truth.
-    fn heard(&mut self, now: Time, gossip: &Gossip) {
-        let ahead = ahead_of(now, gossip);
-        let drifted = i64::try_from(now.since(self.newest).as_micros()).unwrap_or(0) / DRIFT;
-        self.ahead = self.ahead.saturating_sub(drifted).max(ahead);
-        self.newest = self.newest.max(now);
-    }
-}
-
-/// By how much its origin's clock is ahead of ours as far as one message tells, microseconds.
-fn ahead_of(now: Time, gossip: &Gossip) -> i64 {
-    let theirs = published(gossip).micros().saturating_add(gossip.age.saturating_mul(1_000));
-    let whole = |micros| i64::try_from(micros).unwrap_or(i64::MAX);
-    whole(theirs).saturating_sub(whole(now.micros()))
-}
-
-/// Places of the messages held under one number. An honest origin has one; but a forger must not be
-/// able to keep the honest one out by being first, nor by being many, so all are held, and found by
-/// what they are.
-#[derive(Clone, Debug)]
-enum Held {
-    One(u64),
-    Many(BTreeMap<MessageId, u64>),
-}
-
-impl Held {
-    fn places(&self) -> impl Iterator<Item = u64> + '_ {
-        let (one, many) = match self {
-            Held::One(place) => (Some(*place), None),
-            Held::Many(places) => (None, Some(places.values().copied())),
-        };
-        one.into_iter().chain(many.into_iter().flatten())
-    }
 }
 
 /// Why a message was not taken in.
@@ -173,13 +91,7 @@ pub struct MessageList {
     fresh: Vec<u64>,
     /// The newest time of publication, by our clock, among those dropped for want of room.
     floor: Option<Time>,
-    /// A retired origin leaves a hole, which the next one fills.
-    origins: Vec<Option<Origin>>,
-    free: Vec<usize>,
-    by_name: HashMap<(Addr, Incarnation), usize>,
-    by_tag: BTreeMap<Tag, usize>,
-    /// Origins that were no members when they were first heard of.
-    strangers: BTreeSet<usize>,
+    origins: Origins,
 }
 
 impl MessageList {
@@ -192,71 +104,35 @@ impl MessageList {
         is_member: impl Fn(&Addr, Incarnation) -> bool,
     ) -> Offer {
         let name = (gossip.origin, gossip.life);
-        let known = self.by_name.get(&name).copied();
-        if let Some(origin) = known.and_then(|index| self.origin(index)) {
-            match origin.held.get(&gossip.number) {
-                // Compared byte by byte, which is cheaper than hashing each duplicate.
-                Some(Held::One(place)) => {
-                    let same = self.entry(*place).is_some_and(|entry| {
-                        entry.gossip.offset == gossip.offset
-                            && entry.gossip.payload == gossip.payload
-                    });
-                    if same {
-                        return Offer::Known(*place);
-                    }
-                }
-                Some(Held::Many(places)) => {
-                    if let Some(place) = places.get(&message_id(gossip)) {
-                        return Offer::Known(*place);
-                    }
-                }
-                None if origin.seen.contains(gossip.number) => {
-                    return Offer::Refused(Refusal::Dropped);
-                }
-                None if !origin.seen.has_room_for(gossip.number) => {
-                    return Offer::Refused(Refusal::Crowded);
-                }
-                None => {}
-            }
+        let known = self.origins.by_name(name);
+        if let Some(offer) = known.and_then(|index| self.offered_before(index, gossip)) {
+            return offer;
         }
-        let age = known
-            .and_then(|index| self.origin(index))
-            .map_or(Duration::ZERO, |origin| now.since(origin.published_here(gossip)));
-        let refusal = if gossip.payload.len() > MAX_PAYLOAD {
-            Some(Refusal::Long)
-        } else if gossip.number == 0 || gossip.number == u64::MAX {
-            Some(Refusal::Nonsense)
-        } else if age.max(Duration::from_millis(gossip.age)) > MAX_AGE {
-            Some(Refusal::Old)
-        } else {
-            None
-        };
-        if let Some(refusal) = refusal {
+        if let Some(refusal) = self.objection(now, known, gossip) {
             return Offer::Refused(refusal);
         }
         let ahead = ahead_of(now, gossip);
-        let Some(index) = known.or_else(|| self.new_origin(name, ahead, is_member)) else {
+        let Some(index) = known.or_else(|| self.origins.add(name, ahead, is_member)) else {
             return Offer::Refused(Refusal::Crowded);
         };
         let place = self.base + self.entries.len() as u64;
         let id = message_id(gossip);
-        if let Some(origin) = self.origins.get_mut(index).and_then(Option::as_mut) {
+        if let Some(origin) = self.origins.get_mut(index) {
             origin.seen.insert(gossip.number);
-            match origin.held.remove(&gossip.number) {
-                None => {
-                    origin.held.insert(gossip.number, Held::One(place));
-                }
+            let held = match origin.held.remove(&gossip.number) {
+                None => Held::One(place),
                 Some(Held::One(other)) => {
                     let other_id = entry_at(&self.entries, self.base, other).map(|entry| entry.id);
                     let mut places = BTreeMap::from([(id, place)]);
                     places.extend(other_id.map(|id| (id, other)));
-                    origin.held.insert(gossip.number, Held::Many(places));
+                    Held::Many(places)
                 }
                 Some(Held::Many(mut places)) => {
                     places.insert(id, place);
-                    origin.held.insert(gossip.number, Held::Many(places));
+                    Held::Many(places)
                 }
-            }
+            };
+            origin.held.insert(gossip.number, held);
             origin.heard(now, gossip);
         }
         self.held += 1;
@@ -269,54 +145,43 @@ impl MessageList {
         Offer::New(place)
     }
 
-    /// Makes an origin, if there is room.
-    fn new_origin(
-        &mut self,
-        name: (Addr, Incarnation),
-        ahead: i64,
-        is_member: impl Fn(&Addr, Incarnation) -> bool,
-    ) -> Option<usize> {
-        let stranger = !is_member(&name.0, name.1);
-        if stranger && self.strangers.len() >= MAX_STRANGERS {
-            let origins = &self.origins;
-            self.strangers.retain(|index| {
-                let origin = origins.get(*index).and_then(Option::as_ref);
-                origin.is_some_and(|origin| !is_member(&origin.addr, origin.life))
-            });
-            if self.strangers.len() >= MAX_STRANGERS {
-                return None;
+    /// What becomes of a message whose number has come before from this origin, or for whose number
+    /// there is no room.
+    fn offered_before(&self, index: usize, gossip: &Gossip) -> Option<Offer> {
+        let origin = self.origin(index)?;
+        match origin.held.get(&gossip.number) {
+            // Compared byte by byte, which is cheaper than hashing each duplicate.
+            Some(Held::One(place)) => {
+                let entry = self.entry(*place)?;
+                let same =
+                    entry.gossip.offset == gossip.offset && entry.gossip.payload == gossip.payload;
+                same.then_some(Offer::Known(*place))
             }
-        }
-        if self.by_name.len() >= MAX_ORIGINS {
-            return None;
-        }
-        let tag = tag(&name.0, name.1);
-        let origin = Origin {
-            addr: name.0,
-            life: name.1,
-            tag,
-            seen: RunSet::default(),
-            held: BTreeMap::new(),
-            newest: Time::default(),
-            ahead,
-            compared_from: Time::default(),
-        };
-        let index = match self.free.pop() {
-            Some(index) => index,
-            None => {
-                self.origins.push(None);
-                self.origins.len() - 1
+            Some(Held::Many(places)) => {
+                places.get(&message_id(gossip)).map(|place| Offer::Known(*place))
             }
-        };
-        if let Some(slot) = self.origins.get_mut(index) {
-            *slot = Some(origin);
+            None if origin.seen.contains(gossip.number) => Some(Offer::Refused(Refusal::Dropped)),
+            None if !origin.seen.has_room_for(gossip.number) => {
+                Some(Offer::Refused(Refusal::Crowded))
+            }
+            None => None,
         }
-        self.by_name.insert(name, index);
-        self.by_tag.insert(tag, index);
-        if stranger {
-            self.strangers.insert(index);
+    }
+
+    /// Why a message is not taken, whoever it is from.
+    fn objection(&self, now: Time, origin: Option<usize>, gossip: &Gossip) -> Option<Refusal> {
+        let age = origin
+            .and_then(|index| self.origin(index))
+            .map_or(Duration::ZERO, |origin| now.since(origin.published_here(gossip)));
+        if gossip.payload.len() > MAX_PAYLOAD {
+            Some(Refusal::Long)
+        } else if gossip.number == 0 || gossip.number == u64::MAX {
+            Some(Refusal::Nonsense)
+        } else if age.max(Duration::from_millis(gossip.age)) > MAX_AGE {
+            Some(Refusal::Old)
+        } else {
+            None
         }
-        Some(index)
     }
 
     fn drop_first(&mut self, now: Time) {
@@ -333,7 +198,7 @@ impl MessageList {
         self.held -= 1;
         self.bytes -= entry.gossip.payload.len();
         self.index.remove(&entry.id);
-        if let Some(origin) = self.origins.get_mut(entry.origin).and_then(Option::as_mut)
+        if let Some(origin) = self.origins.get_mut(entry.origin)
             && let Some(held) = origin.held.get_mut(&entry.gossip.number)
         {
             let empty = match held {
@@ -369,20 +234,7 @@ impl MessageList {
             self.entries.pop_front();
             self.base += 1;
         }
-        let mut retired = 0;
-        for (index, slot) in self.origins.iter_mut().enumerate() {
-            let over = slot.as_ref().is_some_and(|origin| {
-                origin.held.is_empty() && now.since(origin.newest) > MAX_AGE + AGE_ERROR * 2
-            });
-            if over && let Some(origin) = slot.take() {
-                self.by_name.remove(&(origin.addr, origin.life));
-                self.by_tag.remove(&origin.tag);
-                self.strangers.remove(&index);
-                self.free.push(index);
-                retired += 1;
-            }
-        }
-        retired
+        self.origins.retire(now)
     }
 
     /// The message at a place, if it is still held.
@@ -407,19 +259,19 @@ impl MessageList {
 
     /// The origin with an index.
     pub fn origin(&self, index: usize) -> Option<&Origin> {
-        self.origins.get(index)?.as_ref()
+        self.origins.get(index)
     }
 
     /// By how much the clock of an origin is ahead of ours, microseconds; 0 if it is not known to be
     /// off.
     pub fn ahead(&self, origin: &Addr, life: Incarnation) -> i64 {
-        let index = self.by_name.get(&(*origin, life));
-        index.and_then(|index| self.origin(*index)).map_or(0, Origin::ahead)
+        let index = self.origins.by_name((*origin, life));
+        index.and_then(|index| self.origin(index)).map_or(0, Origin::ahead)
     }
 
     /// The index of the origin with a short name.
     pub fn by_tag(&self, tag: &Tag) -> Option<usize> {
-        self.by_tag.get(tag).copied()
+        self.origins.by_tag(tag)
     }
 
     /// Number of messages held.
@@ -441,7 +293,7 @@ impl MessageList {
         let places = std::mem::take(&mut self.fresh);
         for place in places.into_iter().chain(self.indexed.max(self.base)..end) {
             let Some(entry) = entry_at(&self.entries, self.base, place) else { continue };
-            let Some(origin) = self.origins.get(entry.origin).and_then(Option::as_ref) else {
+            let Some(origin) = self.origins.get(entry.origin) else {
                 continue;
             };
             let published = published(&entry.gossip);
@@ -462,7 +314,7 @@ impl MessageList {
     /// Takes out of the comparison what has become too old for it.
     fn leave_out_the_old(&mut self, now: Time) {
         let mut advanced = false;
-        for origin in self.origins.iter_mut().flatten() {
+        for origin in self.origins.iter_mut() {
             let old = before(origin.clock(now), COMPARED_UNTIL, OLD_STEP);
             if old > origin.compared_from {
                 origin.compared_from = old;
@@ -473,7 +325,7 @@ impl MessageList {
             return;
         }
         for entry in self.entries.iter().flatten() {
-            let from = self.origins.get(entry.origin).and_then(Option::as_ref);
+            let from = self.origins.get(entry.origin);
             if from.is_some_and(|origin| published(&entry.gossip) < origin.compared_from) {
                 self.index.remove(&entry.id);
             }
@@ -524,6 +376,7 @@ fn entry_at(entries: &VecDeque<Option<Entry>>, base: u64, place: u64) -> Option<
 
 #[cfg(test)]
 mod tests {
+    use super::super::origins::MAX_STRANGERS;
     use super::*;
     use bytes::Bytes;
     use std::time::Duration;

@@ -10,6 +10,7 @@ mod exchange;
 pub mod index;
 pub mod list;
 pub mod message;
+mod origins;
 pub mod reconcile;
 pub mod rumors;
 pub mod runs;
@@ -109,30 +110,37 @@ pub struct Counters {
     pub refused: u64,
     /// Messages sent again because anti-entropy found that they had been lost.
     pub resent: u64,
-    /// Anti-entropy rounds begun.
-    pub sync_rounds: u64,
+    /// What anti-entropy did.
+    pub sync: SyncCounters,
+}
+
+/// What anti-entropy did, counted since the start of this life.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SyncCounters {
+    /// Rounds begun.
+    pub rounds: u64,
     /// Digests from others that matched.
-    pub sync_matched: u64,
+    pub matched: u64,
     /// Identities compared one by one, as others listed them.
-    pub sync_compared: u64,
-    /// Messages sent because of anti-entropy.
-    pub sync_sent: u64,
+    pub compared: u64,
+    /// Messages sent.
+    pub sent: u64,
     /// Bytes of digests, fingerprints and lists sent and received, without the frames around them.
-    pub sync_bytes: u64,
+    pub bytes: u64,
     /// Bytes that lists of all SHA-256 held would have taken beyond that, in comparisons that ended.
-    pub sync_saved: u64,
+    pub saved: u64,
 }
 
 impl Counters {
     /// What anti-entropy did, by the names under which the metrics show it.
     pub fn anti_entropy(&self) -> [(&'static str, u64); 6] {
         [
-            ("rumormill_sync_rounds", self.sync_rounds),
-            ("rumormill_sync_digests_matched", self.sync_matched),
-            ("rumormill_sync_ids_compared", self.sync_compared),
-            ("rumormill_sync_messages_moved", self.sync_sent),
-            ("rumormill_sync_bytes_spent", self.sync_bytes),
-            ("rumormill_sync_bytes_saved", self.sync_saved),
+            ("rumormill_sync_rounds", self.sync.rounds),
+            ("rumormill_sync_digests_matched", self.sync.matched),
+            ("rumormill_sync_ids_compared", self.sync.compared),
+            ("rumormill_sync_messages_moved", self.sync.sent),
+            ("rumormill_sync_bytes_spent", self.sync.bytes),
+            ("rumormill_sync_bytes_saved", self.sync.saved),
         ]
     }
 }

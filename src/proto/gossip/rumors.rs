@@ -50,6 +50,19 @@ pub(super) struct Link {
     pub guest: bool,
     /// The comparison that is under way.
     pub exchange: Exchange,
+    /// Whether messages are pushed over it.
+    pub edge: Edge,
+    /// Messages gathered for it, by place.
+    pub gathered: Vec<u64>,
+    /// Messages to announce.
+    pub announce: Vec<Announcement>,
+    pub congested: bool,
+    pub round_trip: Option<Duration>,
+}
+
+/// Whether messages are pushed over a link, either way.
+#[derive(Debug)]
+pub(super) struct Edge {
     /// The other side wants messages pushed.
     pub eager: bool,
     /// What we have last told it that we want; eager unless told otherwise.
@@ -58,12 +71,15 @@ pub(super) struct Link {
     pub grafted: Option<Time>,
     /// When it last pushed something.
     pub pushed: Time,
-    /// Messages gathered for it, by place.
-    pub gathered: Vec<u64>,
-    /// Messages to announce.
-    pub announce: Vec<Announcement>,
-    pub congested: bool,
-    pub round_trip: Option<Duration>,
+}
+
+/// Where the tree runs along which messages are pushed.
+#[derive(Debug, Default)]
+pub(super) struct Tree {
+    /// The link towards its root.
+    pub parent: Option<Conn>,
+    /// This peer is the root.
+    pub root: bool,
 }
 
 /// A message to announce, if the other side has not told of it by then.
@@ -94,9 +110,7 @@ pub struct Rumors {
     pub(super) direct: bool,
     pub(super) list: MessageList,
     pub(super) links: BTreeMap<Conn, Link>,
-    pub(super) parent: Option<Conn>,
-    /// This peer is the root of the tree.
-    pub(super) root: bool,
+    pub(super) tree: Tree,
     pub(super) missing: BTreeMap<(Tag, u64), Missing>,
     pub(super) timers: Timers<Timer>,
     pub(super) counters: Counters,
@@ -114,8 +128,7 @@ impl Rumors {
             direct: config.topology.overlay == Overlay::Full,
             list: MessageList::default(),
             links: BTreeMap::new(),
-            parent: None,
-            root: false,
+            tree: Tree::default(),
             missing: BTreeMap::new(),
             timers: Timers::default(),
             counters: Counters::default(),
@@ -155,10 +168,7 @@ impl Rumors {
                 since: now,
                 guest,
                 exchange: Exchange::starting(start),
-                eager: true,
-                wish: true,
-                grafted: None,
-                pushed: Time::default(),
+                edge: Edge { eager: true, wish: true, grafted: None, pushed: Time::default() },
                 gathered: Vec::new(),
                 announce: Vec::new(),
                 congested: false,
@@ -171,28 +181,28 @@ impl Rumors {
     pub(crate) fn link_down(&mut self, conn: Conn) {
         self.links.remove(&conn);
         self.timers.cancel(&Timer::Confirm(conn));
-        if self.parent == Some(conn) {
-            self.parent = None;
+        if self.tree.parent == Some(conn) {
+            self.tree.parent = None;
         }
     }
 
     /// Takes a link as the parent, or none; `root` if this peer is the oldest member. The other
     /// sides are told what changes for them.
     pub(crate) fn set_parent(&mut self, turn: &mut PeerTurn<'_>, parent: Option<Conn>, root: bool) {
-        self.parent = parent;
-        self.root = root;
+        self.tree.parent = parent;
+        self.tree.root = root;
         self.tell_wishes(turn);
     }
 
     pub(super) fn tell_wishes(&mut self, turn: &mut PeerTurn<'_>) {
-        let orphan = self.parent.is_none() && !self.root;
+        let orphan = self.tree.parent.is_none() && !self.tree.root;
         for (conn, link) in self.links.iter_mut().filter(|(_, link)| !link.guest) {
-            link.grafted = link.grafted.filter(|until| *until > turn.now);
-            let wish = orphan || self.parent == Some(*conn) || link.grafted.is_some();
-            if wish == link.wish {
+            link.edge.grafted = link.edge.grafted.filter(|until| *until > turn.now);
+            let wish = orphan || self.tree.parent == Some(*conn) || link.edge.grafted.is_some();
+            if wish == link.edge.wish {
                 continue;
             }
-            link.wish = wish;
+            link.edge.wish = wish;
             if wish {
                 self.counters.grafts += 1;
                 turn.send(*conn, Broadcast::Graft);
@@ -206,7 +216,7 @@ impl Rumors {
     /// The other side of a link wants messages pushed, or only announced.
     pub(crate) fn set_eager(&mut self, conn: Conn, eager: bool) {
         if let Some(link) = self.links.get_mut(&conn) {
-            link.eager = eager;
+            link.edge.eager = eager;
         }
     }
 
@@ -232,7 +242,7 @@ impl Rumors {
     pub(crate) fn paths(&self) -> Paths {
         let links = self.links.iter().filter(|(_, link)| !link.guest);
         let eager = |(conn, link): &(&Conn, &Link)| {
-            (link.eager || self.parent == Some(**conn)) && !link.congested
+            (link.edge.eager || self.tree.parent == Some(**conn)) && !link.congested
         };
         Paths {
             eager: links.clone().filter(eager).map(|(conn, _)| *conn).collect(),

@@ -33,6 +33,7 @@ use crate::proto::machine::Conn;
 use crate::proto::message::{Addr, Broadcast, Gossip, Incarnation};
 use crate::proto::planted::Flaw;
 use crate::proto::roles::{Delivery, PublishError};
+use crate::proto::time::Time;
 use crate::proto::turn::PeerTurn;
 /// Announcements gather this long. A lost push waits for one announcement; lost links, the usual
 /// cause, are answered by grafts at once, so bytes decide: at 100 messages a second this makes one
@@ -82,33 +83,7 @@ impl Rumors {
             None => (super::message_id(&gossip), usize::MAX),
         };
         let announcement = Announcement { origin, number: gossip.number, place };
-        let mut push = Vec::with_capacity(self.links.len());
-        let mut announced = false;
-        let is_said = self.direct && from.is_some();
-        for (conn, link) in self.links.iter_mut().filter(|_| !is_said) {
-            if Some(*conn) == from || link.known.get(place) || link.guest {
-                continue;
-            }
-            let eager = link.eager || self.parent == Some(*conn);
-            if !eager || link.congested {
-                link.announce.push(announcement);
-                announced = true;
-                if link.announce.len() >= HAVE_BATCH {
-                    self.timers.set(Timer::Have, turn.now);
-                }
-            } else if !self.gather.is_zero() && self.parent != Some(*conn) {
-                link.gathered.push(place);
-                self.timers.set_if_unset(Timer::Push, turn.now + self.gather);
-            } else {
-                link.sent.set(place);
-                link.known.set(place);
-                link.exchange.unsettled.set(place);
-                push.push(*conn);
-            }
-        }
-        if announced {
-            self.timers.set_if_unset(Timer::Have, turn.now + HAVE_INTERVAL);
-        }
+        let push = self.assign(turn.now, from, announcement);
         self.counters.payloads_sent += push.len() as u64;
         if self.flaw == Flaw::ForwardTwice {
             turn.send_many(push.clone(), Broadcast::Gossip(gossip.clone()));
@@ -123,6 +98,39 @@ impl Rumors {
         id
     }
 
+    /// Decides over which links a new message goes at once, and which hear of it later.
+    fn assign(&mut self, now: Time, from: Option<Conn>, announcement: Announcement) -> Vec<Conn> {
+        let place = announcement.place;
+        let mut push = Vec::with_capacity(self.links.len());
+        let mut announced = false;
+        let is_said = self.direct && from.is_some();
+        for (conn, link) in self.links.iter_mut().filter(|_| !is_said) {
+            if Some(*conn) == from || link.known.get(place) || link.guest {
+                continue;
+            }
+            let eager = link.edge.eager || self.tree.parent == Some(*conn);
+            if !eager || link.congested {
+                link.announce.push(announcement);
+                announced = true;
+                if link.announce.len() >= HAVE_BATCH {
+                    self.timers.set(Timer::Have, now);
+                }
+            } else if !self.gather.is_zero() && self.tree.parent != Some(*conn) {
+                link.gathered.push(place);
+                self.timers.set_if_unset(Timer::Push, now + self.gather);
+            } else {
+                link.sent.set(place);
+                link.known.set(place);
+                link.exchange.unsettled.set(place);
+                push.push(*conn);
+            }
+        }
+        if announced {
+            self.timers.set_if_unset(Timer::Have, now + HAVE_INTERVAL);
+        }
+        push
+    }
+
     /// A payload came over a link.
     pub(crate) fn on_gossip(
         &mut self,
@@ -132,7 +140,7 @@ impl Rumors {
         is_member: impl Fn(&Addr, Incarnation) -> bool,
     ) {
         let Some(link) = self.links.get_mut(&conn) else { return };
-        link.pushed = turn.now;
+        link.edge.pushed = turn.now;
         if gossip.origin == self.me && gossip.life == self.life {
             // What this peer has not said itself it cannot hear of itself.
             self.counters.duplicates += 1;

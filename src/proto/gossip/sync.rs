@@ -53,7 +53,7 @@ impl Rumors {
         if let Some(link) = self.links.get_mut(&conn) {
             link.exchange.confirmed = 0;
         }
-        self.counters.sync_rounds += 1;
+        self.counters.sync.rounds += 1;
         self.ask_digest(turn, conn, all);
     }
 
@@ -72,7 +72,7 @@ impl Rumors {
         let Some(link) = self.links.get_mut(&conn) else { return };
         let round = link.exchange.ask(turn.now, start);
         link.exchange.bytes += DIGEST_BYTES;
-        self.counters.sync_bytes += DIGEST_BYTES;
+        self.counters.sync.bytes += DIGEST_BYTES;
         let index = self.list.index();
         let (count, digest) = (index.len() as u64, index.digest());
         turn.send(conn, AntiEntropy::Digest { round, count, digest, fresh: all });
@@ -103,10 +103,10 @@ impl Rumors {
         self.list.settle(turn.now, fresh);
         let Some(link) = self.links.get_mut(&conn) else { return Ok(()) };
         link.exchange.bytes += DIGEST_BYTES;
-        self.counters.sync_bytes += DIGEST_BYTES;
+        self.counters.sync.bytes += DIGEST_BYTES;
         let index = self.list.index();
         if count == index.len() as u64 && digest == index.digest() {
-            self.counters.sync_matched += 1;
+            self.counters.sync.matched += 1;
             turn.send(conn, AntiEntropy::Matched(round));
             self.close_books(turn, conn);
             return Ok(());
@@ -129,7 +129,7 @@ impl Rumors {
         ranges.floor = self.list.floor().map_or(0, |floor| age(floor).max(1));
         let bytes = bytes(&ranges.parts);
         link.exchange.bytes += bytes;
-        self.counters.sync_bytes += bytes;
+        self.counters.sync.bytes += bytes;
         turn.send(conn, AntiEntropy::Ranges(Box::new(ranges)));
     }
 
@@ -148,13 +148,13 @@ impl Rumors {
         self.timers.cancel(&Timer::Confirm(conn));
         let bytes = bytes(&ranges.parts);
         link.exchange.bytes += bytes;
-        self.counters.sync_bytes += bytes;
+        self.counters.sync.bytes += bytes;
         // What has come since the last step counts: else it would be taken for lost.
         self.list.settle(turn.now, false);
         let Findings { lacking, common, compared, reply, cut } =
             reconcile::answer(self.list.index(), ranges.salt, &ranges.parts);
         link.exchange.compared += compared as u64;
-        self.counters.sync_compared += compared as u64;
+        self.counters.sync.compared += compared as u64;
         for place in common {
             link.known.set(place);
         }
@@ -167,7 +167,7 @@ impl Rumors {
             self.step(turn, conn, Ranges { to, round: 0, salt, floor: 0, parts: reply });
         }
         let sent = self.send_places(turn, conn, &lacking, true);
-        self.counters.sync_sent += sent as u64;
+        self.counters.sync.sent += sent as u64;
         if let Some(link) = self.links.get_mut(&conn) {
             link.exchange.sent += sent as u64;
         }
@@ -224,15 +224,15 @@ impl Rumors {
         let exchange = &mut link.exchange;
         let bytes = std::mem::take(&mut exchange.bytes);
         let saved = all.saturating_sub(bytes);
-        self.counters.sync_saved += saved;
+        self.counters.sync.saved += saved;
         let keys = vec![
             ("with", link.peer.to_string()),
             ("compared", std::mem::take(&mut exchange.compared).to_string()),
             ("sent", std::mem::take(&mut exchange.sent).to_string()),
             ("bytes", bytes.to_string()),
             ("saved", saved.to_string()),
-            ("rounds", self.counters.sync_rounds.to_string()),
-            ("matched", self.counters.sync_matched.to_string()),
+            ("rounds", self.counters.sync.rounds.to_string()),
+            ("matched", self.counters.sync.matched.to_string()),
         ];
         turn.note(Severity::Debug, "anti-entropy", keys);
     }

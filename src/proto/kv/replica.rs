@@ -82,6 +82,15 @@ pub struct Replication {
     pub(super) timers: Timers<Timer>,
 }
 
+/// What came of the writes of one message.
+struct Received {
+    applied: Vec<Arc<Write>>,
+    /// Something is missing that they rest on.
+    gap: bool,
+    /// None of them made no sense.
+    sane: bool,
+}
+
 impl Replication {
     /// Of a replica that begins with this store.
     pub fn new(store: Store, causal_wait: Duration, seal_from: usize) -> Self {
@@ -386,17 +395,30 @@ impl Replication {
         writes: Vec<Arc<Write>>,
         paths: &Paths,
     ) -> Result<(), Breach> {
-        let mut applied = Vec::new();
-        let (mut gap, mut crowded, mut sane) = (false, false, true);
+        let Received { applied, gap, sane } = self.receive_all(turn, writes);
+        if !applied.is_empty() {
+            self.pass_on(turn, conn, applied, paths);
+            self.serve_waiting(turn, paths);
+        }
+        if gap && sane {
+            self.compare(turn, conn);
+        }
+        if sane { Ok(()) } else { Err(Breach) }
+    }
+
+    /// Takes in writes of another replica, up to one that makes no sense.
+    fn receive_all(&mut self, turn: &mut PeerTurn<'_>, writes: Vec<Arc<Write>>) -> Received {
+        let mut received = Received { applied: Vec::new(), gap: false, sane: true };
+        let mut crowded = false;
         for write in writes {
             let (dot, key) = (write.dot.clone(), write.key.clone());
             if write.is_sane() {
                 self.rename_if_ended(turn, &write);
             }
             match self.store.receive(write) {
-                Ok(Receipt::Applied(writes)) => applied.extend(writes),
+                Ok(Receipt::Applied(writes)) => received.applied.extend(writes),
                 Ok(Receipt::Known) => self.counters.duplicates += 1,
-                Ok(Receipt::Held | Receipt::Dropped) => gap = true,
+                Ok(Receipt::Held | Receipt::Dropped) => received.gap = true,
                 // A replica that counts other names than this one is honest all the same, and what else
                 // it sends may fit. One line tells of them all.
                 Err(WriteError::Replica) if crowded => self.counters.refused += 1,
@@ -413,35 +435,39 @@ impl Replication {
                     turn.note(Severity::Warn, "write refused", keys);
                     if !crowded {
                         // What came before it is applied, and has to be kept like anything that is.
-                        sane = false;
+                        received.sane = false;
                         break;
                     }
                 }
             }
         }
-        if !applied.is_empty() {
-            self.counters.received += applied.len() as u64;
-            self.timers.set_if_unset(Timer::Announce, turn.now + ANNOUNCE_AFTER);
-            let changes = self.changes(&applied);
-            self.durability.persist(turn, changes);
-            self.look_for_ended(turn);
-            // They are durable where they were written, so they may go on at once. What had been lost
-            // goes on, too: others behind us may lack it as well, and who does not stops it.
-            let onward: Vec<Conn> =
-                paths.eager.iter().copied().filter(|eager| *eager != conn).collect();
-            if let [write] = applied.as_slice() {
-                turn.send_many(onward, StoreSync::Write(write.clone()));
-            } else {
-                for frame in frames(applied, |write| write.size()) {
-                    turn.send_many(onward.clone(), StoreSync::Writes(frame));
-                }
+        received
+    }
+
+    /// Keeps writes that came over a link and were applied, and sends them on.
+    fn pass_on(
+        &mut self,
+        turn: &mut PeerTurn<'_>,
+        conn: Conn,
+        applied: Vec<Arc<Write>>,
+        paths: &Paths,
+    ) {
+        self.counters.received += applied.len() as u64;
+        self.timers.set_if_unset(Timer::Announce, turn.now + ANNOUNCE_AFTER);
+        let changes = self.changes(&applied);
+        self.durability.persist(turn, changes);
+        self.look_for_ended(turn);
+        // They are durable where they were written, so they may go on at once. What had been lost
+        // goes on, too: others behind us may lack it as well, and who does not stops it.
+        let onward: Vec<Conn> =
+            paths.eager.iter().copied().filter(|eager| *eager != conn).collect();
+        if let [write] = applied.as_slice() {
+            turn.send_many(onward, StoreSync::Write(write.clone()));
+        } else {
+            for frame in frames(applied, |write| write.size()) {
+                turn.send_many(onward.clone(), StoreSync::Writes(frame));
             }
-            self.serve_waiting(turn, paths);
         }
-        if gap && sane {
-            self.compare(turn, conn);
-        }
-        if sane { Ok(()) } else { Err(Breach) }
     }
 
     pub(super) fn serve_waiting(&mut self, turn: &mut PeerTurn<'_>, paths: &Paths) {

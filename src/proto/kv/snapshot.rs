@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::clock::{Clock, Dot, MAX_COUNT, Replica};
+use super::seal::View;
 use super::store::{MAX_KEY, Store, Version, Write, WriteError};
 use super::write::sort;
 use crate::proto::gossip::runs;
@@ -53,6 +54,16 @@ impl Snapshot {
     pub(super) fn after(&self, (key, place): (usize, usize)) -> (usize, usize) {
         let is_last = self.versions.get(key).is_none_or(|(_, of)| place + 1 >= of.len());
         if is_last { (key + 1, 0) } else { (key, place + 1) }
+    }
+
+    /// Whether it holds nothing that its replica had not seen, nor rests on anything beyond that; the
+    /// seals are those that the receiver lacks.
+    fn is_whole(&self, seen: &View<'_>, seals: &[Arc<Write>]) -> bool {
+        let is_whole =
+            |version: &Version| seen.contains(&version.dot) && seen.includes(&version.past);
+        let ends = seals.iter().flat_map(|seal| &seal.replaces);
+        self.versions.iter().flat_map(|(_, of)| of).all(is_whole)
+            && ends.chain(seals.iter().map(|seal| &seal.dot)).all(|dot| seen.contains(dot))
     }
 
     /// Whether it can be one that a replica has: of one from the network, nothing is known.
@@ -128,7 +139,7 @@ impl Store {
             return Ok(merged);
         }
         let mut seals = Cow::Borrowed(&self.seals);
-        merged.seals = snapshot.seals.into_iter().filter(|seal| !self.has(&seal.dot)).collect();
+        merged.seals = snapshot.seals.iter().filter(|seal| !self.has(&seal.dot)).cloned().collect();
         let lamport = merged.seals.iter().map(|seal| seal.lamport).fold(snapshot.lamport, u64::max);
         if !merged.seals.iter().all(|seal| seals.to_mut().keep(seal))
             || !seals.knows(&snapshot.context)
@@ -142,44 +153,15 @@ impl Store {
             return Err(WriteError::Replica);
         }
         let (ours, theirs) = (seals.view(&self.context), seals.view(&snapshot.context));
-        let is_whole =
-            |version: &Version| theirs.contains(&version.dot) && theirs.includes(&version.past);
-        let ends = merged.seals.iter().flat_map(|seal| &seal.replaces);
-        if !snapshot.versions.iter().flat_map(|(_, of)| of).all(is_whole)
-            || !ends
-                .chain(merged.seals.iter().map(|seal| &seal.dot))
-                .all(|dot| theirs.contains(dot))
-        {
+        if !snapshot.is_whole(&theirs, &merged.seals) {
             return Err(WriteError::Metadata);
         }
-        let standing: BTreeMap<&str, &Runs> =
-            snapshot.standing.iter().map(|(replica, runs)| (&**replica, runs)).collect();
-        let mut news: BTreeMap<Arc<str>, Vec<Version>> = snapshot.versions.into_iter().collect();
-        for (key, versions) in &mut self.versions {
-            let news = news.remove(key).unwrap_or_default();
-            let before: Vec<Dot> = versions.iter().map(|version| version.dot.clone()).collect();
-            versions.retain(|Version { dot, .. }| {
-                !theirs.contains(dot)
-                    || stands(&standing, dot)
-                    || news.iter().any(|version| version.dot == *dot)
-            });
-            versions.extend(news.into_iter().filter(|version| !ours.contains(&version.dot)));
-            sort(versions);
-            if !versions.iter().map(|version| &version.dot).eq(before.iter()) {
-                merged.changed.push(key.clone());
-            }
-        }
-        self.versions.retain(|_, versions| !versions.is_empty());
-        for (key, mut versions) in news {
-            versions.retain(|version| !ours.contains(&version.dot));
-            if !versions.is_empty() {
-                versions.iter_mut().for_each(|version| version.intern(&snapshot.context));
-                sort(&mut versions);
-                versions.shrink_to_fit();
-                merged.changed.push(key.clone());
-                self.versions.insert(key, versions);
-            }
-        }
+        merged.changed = merge_versions(
+            &mut self.versions,
+            (snapshot.versions, &snapshot.standing),
+            &snapshot.context,
+            (&ours, &theirs),
+        );
         self.live = self.versions.values().flatten().map(|version| &version.dot).collect();
         self.context = both;
         if let Cow::Owned(seals) = seals {
@@ -197,4 +179,44 @@ impl Store {
         merged.changed.dedup();
         Ok(merged)
     }
+}
+
+/// Takes over versions that are news, and drops those that the other replica has seen and does not
+/// hold any more; returns the keys that have changed.
+fn merge_versions(
+    held: &mut BTreeMap<Arc<str>, Vec<Version>>,
+    (news, standing): (Vec<(Arc<str>, Vec<Version>)>, &[(Replica, Runs)]),
+    context: &Clock,
+    (ours, theirs): (&View<'_>, &View<'_>),
+) -> Vec<Arc<str>> {
+    let mut changed = Vec::new();
+    let standing: BTreeMap<&str, &Runs> =
+        standing.iter().map(|(replica, runs)| (&**replica, runs)).collect();
+    let mut news: BTreeMap<Arc<str>, Vec<Version>> = news.into_iter().collect();
+    for (key, versions) in &mut *held {
+        let news = news.remove(key).unwrap_or_default();
+        let before: Vec<Dot> = versions.iter().map(|version| version.dot.clone()).collect();
+        versions.retain(|Version { dot, .. }| {
+            !theirs.contains(dot)
+                || stands(&standing, dot)
+                || news.iter().any(|version| version.dot == *dot)
+        });
+        versions.extend(news.into_iter().filter(|version| !ours.contains(&version.dot)));
+        sort(versions);
+        if !versions.iter().map(|version| &version.dot).eq(before.iter()) {
+            changed.push(key.clone());
+        }
+    }
+    held.retain(|_, versions| !versions.is_empty());
+    for (key, mut versions) in news {
+        versions.retain(|version| !ours.contains(&version.dot));
+        if !versions.is_empty() {
+            versions.iter_mut().for_each(|version| version.intern(context));
+            sort(&mut versions);
+            versions.shrink_to_fit();
+            changed.push(key.clone());
+            held.insert(key, versions);
+        }
+    }
+    changed
 }
