@@ -186,26 +186,29 @@ fn serve(commands: Commands, runtime: &Handle, peer: &PeerHandle) -> io::Result<
                 Err(error) => writeln!(io::stdout(), "error: {error}")?,
             }
         },
-        Commands::Lines => {
-            let mut stdin = io::stdin().lock();
-            let is_seen = io::stdout().is_terminal();
-            let mut bytes = Vec::new();
-            loop {
-                bytes.clear();
-                let read = io::Read::take(&mut stdin, MAX_LINE).read_until(b'\n', &mut bytes)?;
-                if bytes.len() as u64 == MAX_LINE && !bytes.ends_with(b"\n") {
-                    stdin.skip_until(b'\n')?;
-                    writeln!(io::stdout(), "error: a command has at most {MAX_LINE} bytes")?;
-                    continue;
-                }
-                let Ok(line) = std::str::from_utf8(&bytes) else {
-                    writeln!(io::stdout(), "error: a command is UTF-8 text")?;
-                    continue;
-                };
-                if read == 0 || !answer(line, is_seen)? {
-                    return Ok(());
-                }
-            }
+        Commands::Lines => lines(answer),
+    }
+}
+
+/// Serves commands that come as plain lines.
+fn lines(mut answer: impl FnMut(&str, bool) -> io::Result<bool>) -> io::Result<()> {
+    let mut stdin = io::stdin().lock();
+    let is_seen = io::stdout().is_terminal();
+    let mut bytes = Vec::new();
+    loop {
+        bytes.clear();
+        let read = io::Read::take(&mut stdin, MAX_LINE).read_until(b'\n', &mut bytes)?;
+        if bytes.len() as u64 == MAX_LINE && !bytes.ends_with(b"\n") {
+            stdin.skip_until(b'\n')?;
+            writeln!(io::stdout(), "error: a command has at most {MAX_LINE} bytes")?;
+            continue;
+        }
+        let Ok(line) = std::str::from_utf8(&bytes) else {
+            writeln!(io::stdout(), "error: a command is UTF-8 text")?;
+            continue;
+        };
+        if read == 0 || !answer(line, is_seen)? {
+            return Ok(());
         }
     }
 }

@@ -120,72 +120,95 @@ impl Request {
         if body.get("msg_id").is_some_and(|id| !id.is_u64()) {
             return Err(Mistake::malformed("msg_id is not a whole number from 0 up"));
         }
-        let any = |key: &str| {
-            let value = body.get(key).cloned();
-            value.ok_or_else(|| Mistake::malformed(format!("{kind}: {key} is missing")))
-        };
-        let list = |key: &str| match any(key)? {
+        Fields { kind, body }.read(workload)
+    }
+}
+
+/// The fields of a request of a kind that is served.
+struct Fields<'a> {
+    kind: &'a str,
+    body: &'a Body,
+}
+
+impl Fields<'_> {
+    fn wrong(&self, key: &str, what: &str) -> Mistake {
+        Mistake::malformed(format!("{}: {key} {what}", self.kind))
+    }
+
+    fn any(&self, key: &str) -> Result<Value, Mistake> {
+        self.body.get(key).cloned().ok_or_else(|| self.wrong(key, "is missing"))
+    }
+
+    fn list(&self, key: &str) -> Result<Vec<Value>, Mistake> {
+        match self.any(key)? {
             Value::Array(list) => Ok(list),
-            _ => Err(Mistake::malformed(format!("{kind}: {key} is not a list"))),
-        };
-        let text = |key: &str| match any(key)? {
+            _ => Err(self.wrong(key, "is not a list")),
+        }
+    }
+
+    fn text(&self, key: &str) -> Result<String, Mistake> {
+        match self.any(key)? {
             Value::String(text) => Ok(text),
-            _ => Err(Mistake::malformed(format!("{kind}: {key} is not a string"))),
-        };
-        Ok(match kind {
-            "init" => {
-                let name = text("node_id")?;
-                let all = list("node_ids")?.into_iter().map(|name| match name {
-                    Value::String(name) => Ok(name),
-                    _ => Err(Mistake::malformed("init: node_ids are not all strings")),
-                });
-                let all = all.collect::<Result<_, _>>()?;
-                if name.is_empty() {
-                    return Err(Mistake::malformed("init: node_id is empty"));
-                }
-                Request::Init { name, all }
-            }
-            "topology" => match any("topology")? {
+            _ => Err(self.wrong(key, "is not a string")),
+        }
+    }
+
+    fn read(&self, workload: Option<Kind>) -> Result<Request, Mistake> {
+        Ok(match self.kind {
+            "init" => self.init()?,
+            "topology" => match self.any("topology")? {
                 Value::Object(_) => Request::Topology,
-                _ => return Err(Mistake::malformed("topology: topology is not an object")),
+                _ => return Err(self.wrong("topology", "is not an object")),
             },
-            "echo" => Request::Echo(any("echo")?),
-            "broadcast" => Request::Say(Kind::Message, any("message")?),
-            "add" => {
-                let counts = match workload {
-                    Some(Kind::Element) => false,
-                    Some(Kind::Counter { .. }) => true,
-                    // Nothing has told: the request does.
-                    _ => !body.contains_key("element") && body.contains_key("delta"),
-                };
-                if counts {
-                    let delta = any("delta")?.as_i64();
-                    let delta = delta.ok_or_else(|| {
-                        Mistake::malformed("add: delta is not a whole number of 64 bits")
-                    })?;
-                    if delta < 0 && workload == Some(Kind::Counter { grows_only: true }) {
-                        return Err(Mistake::malformed("add: a g-counter only grows"));
-                    }
-                    Request::Count(delta)
-                } else {
-                    Request::Say(Kind::Element, any("element")?)
-                }
-            }
+            "echo" => Request::Echo(self.any("echo")?),
+            "broadcast" => Request::Say(Kind::Message, self.any("message")?),
+            "add" => self.add(workload)?,
             "generate" => Request::Generate,
             "read" => Request::Read,
             "gossip_round" => Request::Round,
-            "gossip_sync" => Request::Sync(list("messages")?),
+            "gossip_sync" => Request::Sync(self.list("messages")?),
             "digest" => Request::Digest,
             "digest_sync" => {
-                let messages = match body.get("remote_messages") {
+                let messages = match self.body.get("remote_messages") {
                     None | Some(Value::Null) => None,
-                    Some(_) => Some(list("remote_messages")?),
+                    Some(_) => Some(self.list("remote_messages")?),
                 };
-                Request::DigestSync { digest: text("remote_digest")?, messages }
+                Request::DigestSync { digest: self.text("remote_digest")?, messages }
             }
             "stats" => Request::Stats,
-            "frames" => Request::Frames(list("frames")?),
+            "frames" => Request::Frames(self.list("frames")?),
             other => return Err(Mistake::unknown(other)),
         })
+    }
+
+    fn init(&self) -> Result<Request, Mistake> {
+        let name = self.text("node_id")?;
+        let all = self.list("node_ids")?.into_iter().map(|name| match name {
+            Value::String(name) => Ok(name),
+            _ => Err(self.wrong("node_ids", "are not all strings")),
+        });
+        let all = all.collect::<Result<_, _>>()?;
+        if name.is_empty() {
+            return Err(self.wrong("node_id", "is empty"));
+        }
+        Ok(Request::Init { name, all })
+    }
+
+    fn add(&self, workload: Option<Kind>) -> Result<Request, Mistake> {
+        let counts = match workload {
+            Some(Kind::Element) => false,
+            Some(Kind::Counter { .. }) => true,
+            // Nothing has told: the request does.
+            _ => !self.body.contains_key("element") && self.body.contains_key("delta"),
+        };
+        if !counts {
+            return Ok(Request::Say(Kind::Element, self.any("element")?));
+        }
+        let delta = self.any("delta")?.as_i64();
+        let delta = delta.ok_or_else(|| self.wrong("delta", "is not a whole number of 64 bits"))?;
+        if delta < 0 && workload == Some(Kind::Counter { grows_only: true }) {
+            return Err(Mistake::malformed("add: a g-counter only grows"));
+        }
+        Ok(Request::Count(delta))
     }
 }

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::net::codec;
 use crate::proto::machine::{Conn, Effect, Input, OpenError};
-use crate::proto::message::{Addr, Answer, AntiEntropy, Broadcast, Message};
+use crate::proto::message::{Addr, Answer, AntiEntropy, Broadcast, Hello, Message};
 use crate::proto::time::Time;
 
 /// Connections at the same time; a network of some hundred nodes needs as many.
@@ -191,6 +191,19 @@ impl Links {
         }
     }
 
+    /// Takes in a connection that another node has opened.
+    fn take_in(&mut self, from: Addr, hello: &Hello, name: Name) -> Result<Conn, String> {
+        if hello.from != from {
+            return Err("it claims the address of another".to_owned());
+        }
+        if self.lines.len() >= MAX_LINES {
+            return Err("too many connections".to_owned());
+        }
+        self.incoming_used += 2;
+        self.remember(self.incoming_used, name);
+        Ok(self.incoming_used)
+    }
+
     /// Reads what another node sends; what makes no sense is skipped, and complained about.
     pub fn frames<C>(&mut self, src: &str, frames: &[Value]) -> (Vec<Input<C>>, Option<String>) {
         let Some(from) = self.addresses.get(src).copied().filter(|from| *from != self.me) else {
@@ -213,30 +226,14 @@ impl Links {
         from: Addr,
         frame: &Value,
     ) -> Result<Option<Input<C>>, String> {
-        let parts = frame.as_array().map(Vec::as_slice);
-        let Some(
-            [Value::Number(number), Value::Bool(theirs), Value::String(what), Value::String(hex)],
-        ) = parts
-        else {
-            return Err("not a frame".to_owned());
-        };
-        let number = number.as_u64().ok_or("no number of a connection")?;
-        let bytes = from_hex(hex).ok_or("not hex")?;
+        let (number, theirs, what, bytes) = parts(frame)?;
         let name: Name = (src.to_owned(), number, !theirs);
         let conn = self.conns.get(&name).copied();
         let text = |error: codec::DecodeError| error.to_string();
-        Ok(match (what.as_str(), conn) {
-            ("open", None) if *theirs => {
+        Ok(match (what, conn) {
+            ("open", None) if theirs => {
                 let hello = codec::decode_hello(&bytes).map_err(text)?;
-                if hello.from != from {
-                    return Err("it claims the address of another".to_owned());
-                }
-                if self.lines.len() >= MAX_LINES {
-                    return Err("too many connections".to_owned());
-                }
-                self.incoming_used += 2;
-                let conn = self.incoming_used;
-                self.remember(conn, name);
+                let conn = self.take_in(from, &hello, name)?;
                 Some(Input::Incoming { conn, hello })
             }
             ("answer", Some(conn)) if !theirs && self.opening.remove(&conn).is_some() => {
@@ -272,6 +269,19 @@ impl Links {
             (other, _) => return Err(format!("{other:?} is nothing that is said")),
         })
     }
+}
+
+/// The number and side of a frame, what it does, and its bytes.
+fn parts(frame: &Value) -> Result<(u64, bool, &str, Vec<u8>), String> {
+    let parts = frame.as_array().map(Vec::as_slice);
+    let Some([Value::Number(number), Value::Bool(theirs), Value::String(what), Value::String(hex)]) =
+        parts
+    else {
+        return Err("not a frame".to_owned());
+    };
+    let number = number.as_u64().ok_or("no number of a connection")?;
+    let bytes = from_hex(hex).ok_or("not hex")?;
+    Ok((number, *theirs, what, bytes))
 }
 
 fn to_hex(bytes: &[u8]) -> String {

@@ -215,15 +215,8 @@ impl Node {
         let addresses: Vec<Addr> = (1..).zip(&all).map(|(number, _)| address(number)).collect();
         let me = all.iter().zip(&addresses).find(|(other, _)| **other == name);
         let Some((_, me)) = me else { return Err(Mistake::crash("no address for this node")) };
+        let config = self.config_of(*me, &addresses);
         let batch = self.options.batch;
-        let mut config = self.options.peer.clone();
-        config.me = *me;
-        let max_links = all.len().max(config.topology.max_links);
-        let config = config
-            .overlay(if batch.is_zero() { Overlay::Full } else { Overlay::Hub })
-            .gather(batch)
-            .membership(Membership::Fixed(addresses.clone()))
-            .max_links(max_links);
         // Whoever asks for a longer batch than the usual one wants fewer messages: then what goes to the
         // hub may wait for more of the same, too, for a part of what is longer.
         let company = batch.saturating_sub(DEFAULT_BATCH) / 4;
@@ -253,8 +246,20 @@ impl Node {
         Ok(Some(json!({"type": "init_ok"})))
     }
 
+    /// The settings of the machine, among nodes at these addresses.
+    fn config_of(&self, me: Addr, addresses: &[Addr]) -> PeerConfig {
+        let batch = self.options.batch;
+        let mut config = self.options.peer.clone();
+        config.me = me;
+        let max_links = addresses.len().max(config.topology.max_links);
+        config
+            .overlay(if batch.is_zero() { Overlay::Full } else { Overlay::Hub })
+            .gather(batch)
+            .membership(Membership::Fixed(addresses.to_vec()))
+            .max_links(max_links)
+    }
+
     fn serve(&mut self, now: Time, src: &str, request: Request) -> Result<Option<Value>, Mistake> {
-        let fanout = self.options.peer.sync.fanout;
         let Some(node) = &mut self.started else {
             return Err(Mistake::crash("not started"));
         };
@@ -269,47 +274,13 @@ impl Node {
                 let ok = if kind == Kind::Message { "broadcast_ok" } else { "add_ok" };
                 json!({"type": ok})
             }
-            Request::Read => {
-                let (field, value) = match node.elements.kind() {
-                    Some(Kind::Element) => ("value", Value::Array(node.elements.all())),
-                    Some(Kind::Counter { .. }) => ("value", node.sum()?),
-                    // Nothing has told: a field more than asked for ends the clients of Maelstrom.
-                    _ => ("messages", Value::Array(node.elements.all())),
-                };
-                json!({"type": "read_ok", field: value})
-            }
+            Request::Read => node.read()?,
             Request::Count(delta) => {
                 node.count(delta)?;
                 json!({"type": "add_ok"})
             }
-            Request::Generate => {
-                node.elements.hint(Kind::Nothing);
-                node.generated += 1;
-                let id = format!("{}-{:016x}-{}", node.name, node.life, node.generated);
-                json!({"type": "generate_ok", "id": id})
-            }
-            Request::Round => {
-                node.stats.rounds += 1;
-                let mut others = node.others.clone();
-                let mut chosen = Vec::new();
-                while chosen.len() < fanout && !others.is_empty() {
-                    chosen.push(others.swap_remove(self.rng.random_range(0..others.len())));
-                }
-                let all = node.elements.all();
-                let sent = chosen.len() * all.len();
-                let reply = json!({
-                    "type": "gossip_round_ok",
-                    "peers_contacted": chosen.len(),
-                    "messages_sent": sent,
-                });
-                if !all.is_empty() {
-                    for other in chosen {
-                        let body = json!({"type": "gossip_sync", "messages": all});
-                        self.say(&other, body);
-                    }
-                }
-                reply
-            }
+            Request::Generate => node.generate(),
+            Request::Round => self.round(),
             Request::Sync(messages) => {
                 json!({"type": "gossip_sync_ok", "new_count": node.add_all(messages)})
             }
@@ -322,9 +293,7 @@ impl Node {
             Request::Frames(frames) => {
                 let (inputs, complaint) = node.links.frames(src, &frames);
                 node.inputs.extend(inputs);
-                if let Some(complaint) = complaint {
-                    self.out.push(Out::Complaint(complaint));
-                }
+                self.out.extend(complaint.map(Out::Complaint));
                 self.run_machine(now);
                 return Ok(None);
             }
@@ -332,6 +301,30 @@ impl Node {
         };
         self.run_machine(now);
         Ok(Some(reply))
+    }
+
+    /// Sends all that is known to a few others.
+    fn round(&mut self) -> Value {
+        let Some(node) = &mut self.started else { return Value::Null };
+        node.stats.rounds += 1;
+        let mut others = node.others.clone();
+        let mut chosen = Vec::new();
+        while chosen.len() < self.options.peer.sync.fanout && !others.is_empty() {
+            chosen.push(others.swap_remove(self.rng.random_range(0..others.len())));
+        }
+        let all = node.elements.all();
+        let reply = json!({
+            "type": "gossip_round_ok",
+            "peers_contacted": chosen.len(),
+            "messages_sent": chosen.len() * all.len(),
+        });
+        if !all.is_empty() {
+            for other in chosen {
+                let body = json!({"type": "gossip_sync", "messages": all});
+                self.say(&other, body);
+            }
+        }
+        reply
     }
 
     /// Lets the machine take what waits for it, and what follows from that.
@@ -388,6 +381,25 @@ impl Node {
 }
 
 impl Started {
+    /// All elements, or their sum.
+    fn read(&self) -> Result<Value, Mistake> {
+        let (field, value) = match self.elements.kind() {
+            Some(Kind::Element) => ("value", Value::Array(self.elements.all())),
+            Some(Kind::Counter { .. }) => ("value", self.sum()?),
+            // Nothing has told: a field more than asked for ends the clients of Maelstrom.
+            _ => ("messages", Value::Array(self.elements.all())),
+        };
+        Ok(json!({"type": "read_ok", field: value}))
+    }
+
+    /// An identifier that nobody else makes.
+    fn generate(&mut self) -> Value {
+        self.elements.hint(Kind::Nothing);
+        self.generated += 1;
+        let id = format!("{}-{:016x}-{}", self.name, self.life, self.generated);
+        json!({"type": "generate_ok", "id": id})
+    }
+
     /// Puts an element in and gossips it; false if it is there.
     fn add(&mut self, kind: Option<Kind>, element: Value) -> bool {
         let payload = Bytes::from(elements::payload(kind, &element));

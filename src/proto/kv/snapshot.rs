@@ -158,7 +158,8 @@ impl Store {
         }
         merged.changed = merge_versions(
             &mut self.versions,
-            (snapshot.versions, &snapshot.standing),
+            snapshot.versions,
+            &snapshot.standing,
             &snapshot.context,
             (&ours, &theirs),
         );
@@ -185,7 +186,8 @@ impl Store {
 /// hold any more; returns the keys that have changed.
 fn merge_versions(
     held: &mut BTreeMap<Arc<str>, Vec<Version>>,
-    (news, standing): (Vec<(Arc<str>, Vec<Version>)>, &[(Replica, Runs)]),
+    news: Vec<(Arc<str>, Vec<Version>)>,
+    standing: &[(Replica, Runs)],
     context: &Clock,
     (ours, theirs): (&View<'_>, &View<'_>),
 ) -> Vec<Arc<str>> {
