@@ -7,8 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::proto::machine::Conn;
-use crate::proto::message::{Addr, Change, ChangeKind, Incarnation};
+use crate::proto::message::{Addr, CastVote, Change, ChangeKind, Decision, Incarnation};
 use crate::proto::registry::Record;
+use crate::proto::time::Time;
 
 /// A seed by its place in the sorted seed list.
 pub type SeedNumber = u16;
@@ -26,6 +27,20 @@ pub fn key(change: &Change) -> ChangeKey {
 pub struct Asker {
     pub conn: Conn,
     pub request: u64,
+}
+
+/// Who wants to hear a judgement: this seed's own ballot, or another seed's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Waiter {
+    pub proposer: Addr,
+    pub ballot: u64,
+}
+
+/// How many members stand behind a death, and how many have to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Evidence {
+    pub reporters: usize,
+    pub needed: usize,
 }
 
 /// Where a ballot stands.
@@ -118,9 +133,24 @@ impl Ballot {
     }
 
     /// Who voted what, and why.
-    pub fn votes(&self) -> impl Iterator<Item = (SeedNumber, bool, &String)> {
+    fn votes(&self) -> impl Iterator<Item = (SeedNumber, bool, &String)> {
         let accepts = self.accepts.iter().map(|(voter, reason)| (*voter, true, reason));
         accepts.chain(self.rejects.iter().map(|(voter, reason)| (*voter, false, reason)))
+    }
+
+    /// What is remembered of it: `proposer` is one of these seeds.
+    pub fn decision(&self, now: Time, proposer: Addr, seeds: &[Addr], committed: bool) -> Decision {
+        let vote = |(voter, accept, reason): (SeedNumber, bool, &String)| {
+            let seed = *seeds.get(usize::from(voter))?;
+            Some(CastVote { seed, accept, reason: reason.clone() })
+        };
+        Decision {
+            change: self.change.clone(),
+            proposer,
+            decided: now.millis(),
+            votes: self.votes().filter_map(vote).collect(),
+            committed,
+        }
     }
 
     /// Why it was rejected, in words: the reasons given, and who did not answer.

@@ -1,115 +1,67 @@
-//! How seeds talk to each other.
+//! What other seeds say, and which part of this one is told: comparisons of registries, standings,
+//! commits and agreed endings.
 //!
-//! Each seed dials every other one, so between two seeds there are two
-//! connections, and a message travels on the one that its *receiver* opened:
-//! a seed believes only what arrives over a connection that it opened itself
-//! to an address of its own CONFIG. Whoever dials a seed and claims to be
-//! another one is talked to and never believed, so without any key a stranger
-//! still cannot cast a vote.
+//! How two seeds find and move what differs between their registries: each tells
+//! the others the root of its hash tree; equal roots end it. Else
+//! the seed with the lower address walks: it sends its branches, hears the
+//! other's leaves below those that differ, sends the fingerprints of its records
+//! in the leaves that differ, and gets the records that it lacks and the
+//! fingerprints of those that the other lacks. Nothing is remembered between
+//! the steps, so a lost one costs only the next comparison. What must stay true:
+//! the last frame says that all has been told which the sender held when the
+//! walk began.
 
-use std::collections::BTreeSet;
-use std::time::Duration;
-
-use rand::RngExt;
-
-use super::judge::Waiter;
-use super::keep::Pending;
-use super::standing::MAX_FOUNDERS;
-use super::{Line, SeedMachine, Timer};
+use super::SeedMachine;
+use super::ballot::Waiter;
+use super::book::Leaves;
+use super::colleagues::Answered;
+use super::durability::Pending;
+use super::frames::frames;
+use super::sessions::Line;
+use super::standing::{MAX_FOUNDERS, Step};
 use crate::proto::event::Severity;
 use crate::proto::machine::{Conn, OpenError};
-use crate::proto::message::{Addr, Breach, Council, Purpose, Role, Standing, Welcome};
-use crate::proto::time::Time;
+use crate::proto::message::{
+    Addr, Breach, Council, Decision, Incarnation, Purpose, Standing, Welcome,
+};
+use crate::proto::registry::{Record, Status};
 use crate::proto::turn::SeedTurn;
 
-/// Seeds compare their registries this often; it is also their heartbeat.
-const COMPARE_INTERVAL: Duration = Duration::from_secs(2);
-/// A connection that brought nothing for so long is dialled anew: three comparisons.
-const SILENCE: Duration = Duration::from_secs(6);
-/// First and last pause before a seed that does not answer is dialled again.
-const REDIAL: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
-/// Connections that may claim to come from one seed: the real one, one that it has not noticed to
-/// be gone, and some room. The newest gives way, so that an established one cannot be crowded out by
-/// whoever claims its name.
-const MAX_CALLS: usize = 8;
-
-/// Another seed, as seen from here.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct Colleague {
-    /// Our connection to it, while it is being opened.
-    dialling: Option<Conn>,
-    /// Our connection to it: what it says comes here.
-    line: Option<Conn>,
-    heard: Time,
-    /// Connections opened by it, or by somebody who says so: what we say goes there.
-    calls: BTreeSet<Conn>,
-    failures: u32,
-    /// The founding that its registry goes back to, as it last said.
-    pub founders: Vec<u64>,
-    /// What it last said of its standing, over the connection to it that is open.
-    pub standing: Option<Standing>,
-    /// When we last began to walk its hash tree, if that has not ended.
-    pub walking: Option<Time>,
-    /// How it stood when all that it held was taken in, in this life of ours.
-    pub compared: Option<Standing>,
-}
-
-impl Colleague {
-    /// How it stands, if it can be heard.
-    pub fn told(&self) -> Option<Standing> {
-        self.line.and(self.standing)
-    }
-
-    /// Whether each of the two hears the other.
-    pub fn is_connected(&self) -> bool {
-        self.line.is_some() && self.hears_us()
-    }
-
-    /// Whether what we say can reach it.
-    pub fn hears_us(&self) -> bool {
-        !self.calls.is_empty()
-    }
-}
+/// Records in one frame.
+const RECORDS_A_FRAME: usize = 4_096;
+/// Fingerprints in one frame: some 400 kB.
+const FINGERPRINTS_A_FRAME: usize = 32_768;
 
 impl SeedMachine {
     pub(super) fn call_colleagues(&mut self, turn: &mut SeedTurn<'_>) {
-        let seeds: Vec<Addr> = self.colleagues.keys().copied().collect();
+        let seeds: Vec<Addr> = self.colleagues.all().collect();
         for seed in seeds {
             self.dial(turn, seed);
         }
-        self.timers.set(Timer::Compare, turn.now + COMPARE_INTERVAL);
+        self.colleagues.compare_later(turn.now);
     }
 
     pub(super) fn dial(&mut self, turn: &mut SeedTurn<'_>, seed: Addr) {
-        let conn = self.next_conn();
-        let hello = self.hello(Purpose::Council);
-        let Some(colleague) = self.colleagues.get_mut(&seed) else { return };
-        self.timers.cancel(&Timer::Redial(seed));
-        if colleague.dialling.is_none() && colleague.line.is_none() {
-            colleague.dialling = Some(conn);
-            turn.open(conn, seed, hello, self.config.probe_timeout);
-        }
+        let conn = self.sessions.next_conn();
+        let hello = self.roster.hello(Purpose::Council);
+        self.colleagues.dial(turn, conn, seed, hello, self.roster.probe_timeout());
     }
 
     /// A seed, or somebody who says so, has opened a connection to us.
     pub(super) fn colleague_calls(&mut self, turn: &mut SeedTurn<'_>, conn: Conn, seed: Addr) {
-        let Some(colleague) = self.colleagues.get_mut(&seed) else { return };
-        if colleague.calls.len() >= MAX_CALLS
-            && let Some(newest) = colleague.calls.pop_last()
-        {
-            self.lines.remove(&newest);
-            turn.close(newest);
+        if let Some(closed) = self.colleagues.called(turn, conn, seed) {
+            self.sessions.remove(closed);
         }
-        colleague.calls.insert(conn);
-        self.lines.insert(conn, Line::FromSeed(seed));
+        self.sessions.insert(conn, Line::FromSeed(seed));
         // It is up: no need to wait for the next attempt.
         self.dial(turn, seed);
         let compare = self.digest();
         turn.send(conn, compare);
-        self.tell_links(turn, &seed);
-        for (number, ballot) in &self.ballots {
-            let change = ballot.change.clone();
-            turn.send(conn, Council::Propose { ballot: *number, change });
+        for frame in self.shown.links.all() {
+            self.colleagues.tell(turn, &seed, Council::LinkReports(frame));
+        }
+        for (ballot, change) in self.polls.proposals() {
+            turn.send(conn, Council::Propose { ballot, change: change.clone() });
         }
     }
 
@@ -120,102 +72,30 @@ impl SeedMachine {
         conn: Conn,
         result: Result<Welcome, OpenError>,
     ) {
-        let found = self.colleagues.iter_mut().find(|(_, c)| c.dialling == Some(conn));
-        let Some((seed, colleague)) = found else {
-            if result.is_ok() {
-                turn.close(conn);
-            }
+        let repeats = &mut self.shown.repeats;
+        let Answered::Connected { seed, clock } =
+            self.colleagues.answered(turn, conn, result, repeats)
+        else {
             return;
         };
-        let seed = *seed;
-        colleague.dialling = None;
-        match result {
-            Ok(welcome) if welcome.role == Role::Seed && welcome.from == seed => {
-                colleague.line = Some(conn);
-                colleague.standing = None;
-                colleague.walking = None;
-                colleague.heard = turn.now;
-                colleague.failures = 0;
-                self.lines.insert(conn, Line::ToSeed(seed));
-                self.clocks.met(turn, seed, welcome.clock);
-                turn.note(Severity::Info, "seed connected", vec![("seed", seed.to_string())]);
-            }
-            Ok(welcome) => {
-                turn.close(conn);
-                let keys = vec![
-                    ("from", seed.to_string()),
-                    ("reason", format!("answered as {}", welcome.from)),
-                ];
-                turn.note(Severity::Warn, "link refused", keys);
-                self.redial_later(turn, seed);
-            }
-            Err(error) => {
-                if let OpenError::Refused(refusal) = error {
-                    let (what, reason) = ("link refused", refusal.reason.words());
-                    let keys = vec![("from", seed.to_string()), ("reason", reason.to_owned())];
-                    let news = self.repeats.is_news(turn.now, what, seed, reason);
-                    turn.note(if news { Severity::Warn } else { Severity::Debug }, what, keys);
-                }
-                self.redial_later(turn, seed);
-            }
-        }
-    }
-
-    fn redial_later(&mut self, turn: &mut SeedTurn<'_>, seed: Addr) {
-        let jitter = self.rng.0.random_range(0.5..1.0);
-        let Some(colleague) = self.colleagues.get_mut(&seed) else { return };
-        let pause = REDIAL.0.saturating_mul(1 << colleague.failures.min(8)).min(REDIAL.1);
-        colleague.failures += 1;
-        self.timers.set(Timer::Redial(seed), turn.now + pause.mul_f64(jitter));
-    }
-
-    pub(super) fn colleague_lost(&mut self, turn: &mut SeedTurn<'_>, conn: Conn, seed: Addr) {
-        let Some(colleague) = self.colleagues.get_mut(&seed) else { return };
-        colleague.calls.remove(&conn);
-        if colleague.line == Some(conn) {
-            colleague.line = None;
-            turn.note(Severity::Warn, "seed lost", vec![("seed", seed.to_string())]);
-            self.redial_later(turn, seed);
-        }
-    }
-
-    /// Says something to one seed.
-    pub(super) fn tell(&self, turn: &mut SeedTurn<'_>, seed: &Addr, message: Council) {
-        if let Some(colleague) = self.colleagues.get(seed) {
-            turn.send_many(colleague.calls.iter().copied().collect(), message);
-        }
-    }
-
-    /// Says something to all other seeds.
-    pub(super) fn tell_all(&self, turn: &mut SeedTurn<'_>, message: Council) {
-        let calls = self.colleagues.values().flat_map(|colleague| colleague.calls.iter().copied());
-        turn.send_many(calls.collect(), message);
+        self.sessions.insert(conn, Line::ToSeed(seed));
+        self.shown.clocks.met(turn, seed, clock);
+        turn.note(Severity::Info, "seed connected", vec![("seed", seed.to_string())]);
     }
 
     /// Sends our digest around, and dials anew whoever has gone quiet.
     pub(super) fn compare(&mut self, turn: &mut SeedTurn<'_>) {
-        self.timers.set(Timer::Compare, turn.now + COMPARE_INTERVAL);
+        self.colleagues.compare_later(turn.now);
         let compare = self.short_digest();
-        self.tell_all(turn, compare);
-        self.pass_on_links(turn);
-        self.hang_up(turn);
-        let quiet: Vec<(Addr, Conn)> = self
-            .colleagues
-            .iter()
-            .filter(|(_, colleague)| turn.now.since(colleague.heard) > SILENCE)
-            .filter_map(|(seed, colleague)| colleague.line.map(|line| (*seed, line)))
-            .collect();
-        for (seed, line) in quiet {
-            turn.close(line);
-            self.lines.remove(&line);
-            self.colleague_lost(turn, line, seed);
+        self.colleagues.tell_all(turn, compare);
+        for frame in self.shown.links.take_news() {
+            self.colleagues.tell_all(turn, Council::LinkReports(frame));
         }
-    }
-
-    /// A seed is alive: it has said something.
-    pub(super) fn heard_from(&mut self, turn: &SeedTurn<'_>, seed: &Addr) {
-        if let Some(colleague) = self.colleagues.get_mut(seed) {
-            colleague.heard = turn.now;
+        self.sessions.hang_up(turn);
+        for (seed, line) in self.colleagues.quiet(turn.now) {
+            turn.close(line);
+            self.sessions.remove(line);
+            self.colleagues.lost(turn, line, seed);
         }
     }
 
@@ -226,56 +106,344 @@ impl SeedMachine {
         seed: Addr,
         message: Council,
     ) -> Result<(), Breach> {
-        let Some(number) = self.number_of(&seed) else { return Err(Breach) };
+        let Some(number) = self.roster.number_of(&seed) else { return Err(Breach) };
+        let by = |ballot| Waiter { proposer: seed, ballot };
         match message {
-            Council::Propose { ballot, change } => {
-                self.judge(turn, change, Waiter { proposer: seed, ballot });
-            }
+            Council::Propose { ballot, change } => self.judge(turn, change, by(ballot)),
             Council::Vote { ballot, accept, reason, known } => {
-                self.count_vote(turn, ballot, number, accept, reason, known);
+                let vote = if accept { Ok(reason) } else { Err(reason) };
+                self.count_vote(turn, ballot, number, vote, known);
             }
             Council::Commit { ballot, peer, record, decision } => {
-                let tell = Some(Waiter { proposer: seed, ballot });
-                let decision = (decision.change.peer == peer && decision.proposer == seed)
-                    .then(|| Box::new(decision));
-                let waiter = Waiter { proposer: seed, ballot };
-                if self.is_authorised(&record) && self.hear_old_commit(turn, waiter, peer, &record)
-                {
-                    return Ok(());
-                }
-                let records = self.authorised(turn, seed, vec![(peer, record)]);
-                let pending: Vec<Pending> = records
-                    .into_iter()
-                    .map(|(peer, record)| Pending::Record {
-                        peer,
-                        record,
-                        tell,
-                        decision: decision.clone(),
-                    })
-                    .collect();
-                if !pending.is_empty() {
-                    self.persist(turn, pending);
-                }
+                self.hear_commit(turn, by(ballot), (peer, record), decision);
             }
             Council::Committed { ballot } => self.count_durable(turn, ballot, number),
+            Council::Compare { founders, .. } if founders.len() > MAX_FOUNDERS => {
+                return Err(Breach);
+            }
             Council::Compare { count, digest, standing, founders } => {
-                if founders.len() > MAX_FOUNDERS {
-                    return Err(Breach);
-                }
                 self.hear_founders(turn, seed, standing, count, &founders);
                 self.hear_digest(turn, seed, (count, digest), standing);
             }
-            Council::Branches(branches) => return self.hear_branches(turn, &seed, &branches),
-            Council::Leaves(leaves) => return self.hear_leaves(turn, &seed, &leaves),
+            Council::Branches(branches) => {
+                let leaves = self.book.leaves_below(&branches)?;
+                self.colleagues.tell(turn, &seed, Council::Leaves(leaves));
+            }
+            Council::Leaves(leaves) => self.hear_leaves(turn, &seed, &leaves)?,
             Council::Holdings { leaves, more } => self.hear_holdings(turn, &seed, leaves, more),
             Council::Records { records, wanted, done } => {
                 self.hear_records(turn, seed, records, &wanted, done);
             }
             Council::Expire { round, records } => self.hear_expire(turn, seed, round, records),
-            Council::Expired { round } => self.hear_expired(turn, &seed, round),
+            Council::Expired { round } => {
+                self.upkeep.expiry.agrees(&seed, round);
+                self.drop_if_agreed(turn);
+            }
             Council::Forget(gone) => self.hear_forget(turn, gone),
-            Council::LinkReports(reports) => self.hear_reports(reports),
+            Council::LinkReports(reports) => {
+                let registry = self.book.registry();
+                reports.into_iter().for_each(|report| {
+                    self.shown.links.keep(registry, report);
+                });
+            }
         }
         Ok(())
+    }
+
+    /// Another seed commits a record.
+    fn hear_commit(
+        &mut self,
+        turn: &mut SeedTurn<'_>,
+        waiter: Waiter,
+        (peer, record): (Addr, Record),
+        decision: Decision,
+    ) {
+        let is_its_own = decision.change.peer == peer && decision.proposer == waiter.proposer;
+        let decision = is_its_own.then(|| Box::new(decision));
+        let authorised = self.roster.is_authorised(&record, self.quorum());
+        if authorised && self.hear_old_commit(turn, waiter, peer, &record) {
+            return;
+        }
+        let records = self.authorised(turn, waiter.proposer, vec![(peer, record)]);
+        let pending: Vec<Pending> = records
+            .into_iter()
+            .map(|(peer, record)| {
+                let (tell, decision) = (Some(waiter), decision.clone());
+                Pending::Record { peer, record, tell, decision }
+            })
+            .collect();
+        if !pending.is_empty() {
+            self.durability.persist(turn, pending);
+        }
+    }
+
+    /// Another seed commits what is here already, or what something later has replaced: that needs
+    /// no disk. False if it is news.
+    fn hear_old_commit(
+        &mut self,
+        turn: &mut SeedTurn<'_>,
+        waiter: Waiter,
+        peer: Addr,
+        record: &Record,
+    ) -> bool {
+        let Some(known) = self.book.registry().get(&peer) else { return false };
+        let later = (known.incarnation, known.status) > (record.incarnation, record.status);
+        if known != record && !later {
+            return false;
+        }
+        let Waiter { proposer, ballot } = waiter;
+        if later && record.status == Status::Alive {
+            // Nobody is to be told that it is in when it is known to be out.
+            let known = known.clone();
+            self.pass_on(turn, &proposer, peer, known);
+        } else {
+            self.colleagues.tell(turn, &proposer, Council::Committed { ballot });
+        }
+        true
+    }
+
+    /// Another seed's digest has come.
+    fn hear_digest(
+        &mut self,
+        turn: &mut SeedTurn<'_>,
+        seed: Addr,
+        digest: (u64, [u8; 32]),
+        standing: Standing,
+    ) {
+        let ours = self.book.root();
+        self.colleagues.says_standing(&seed, standing);
+        if digest == ours {
+            self.durability.agrees(seed, self.quorum());
+            self.compared(turn, seed, standing);
+            return;
+        }
+        // One of the two walks; both would send all of it twice. The other one tells its digest at
+        // once instead of at the next round.
+        if self.roster.me() < seed {
+            if self.colleagues.begin_walk(turn.now, &seed) {
+                let branches = self.book.branches();
+                self.colleagues.tell(turn, &seed, Council::Branches(branches));
+            }
+        } else {
+            let compare = self.short_digest();
+            self.colleagues.tell(turn, &seed, compare);
+        }
+        self.reconsider(turn);
+    }
+
+    /// The leaves below the branches that differ. A breach if there cannot be such.
+    fn hear_leaves(
+        &mut self,
+        turn: &mut SeedTurn<'_>,
+        seed: &Addr,
+        branches: &Leaves,
+    ) -> Result<(), Breach> {
+        let mut frames = self.book.held_below(branches, FINGERPRINTS_A_FRAME)?.into_iter();
+        while let Some(leaves) = frames.next() {
+            let more = frames.len() > 0;
+            self.colleagues.tell(turn, seed, Council::Holdings { leaves, more });
+        }
+        Ok(())
+    }
+
+    /// What the walker holds in the leaves that differ: it is sent what it lacks, and asked for what
+    /// we lack.
+    fn hear_holdings(&mut self, turn: &mut SeedTurn<'_>, seed: &Addr, leaves: Leaves, more: bool) {
+        let (lacking, wanted) = self.book.difference(leaves);
+        let done = (!more).then_some(self.foothold.standing());
+        self.send_records(turn, seed, lacking, wanted, done);
+    }
+
+    /// Sends records in frames; the last one carries the rest.
+    fn send_records(
+        &mut self,
+        turn: &mut SeedTurn<'_>,
+        seed: &Addr,
+        records: Vec<(Addr, Record)>,
+        mut wanted: Leaves,
+        done: Option<Standing>,
+    ) {
+        for (records, more) in frames::<_, Vec<_>>(records, RECORDS_A_FRAME) {
+            let last = !more;
+            let wanted = if last { std::mem::take(&mut wanted) } else { Vec::new() };
+            let done = done.filter(|_| last);
+            if !records.is_empty() || !wanted.is_empty() || done.is_some() {
+                self.colleagues.tell(turn, seed, Council::Records { records, wanted, done });
+            }
+        }
+    }
+
+    /// Records that we lack, and what the other one lacks.
+    fn hear_records(
+        &mut self,
+        turn: &mut SeedTurn<'_>,
+        seed: Addr,
+        records: Vec<(Addr, Record)>,
+        wanted: &Leaves,
+        done: Option<Standing>,
+    ) {
+        let mut records = self.authorised(turn, seed, records);
+        // What is known already needs no disk.
+        records.retain(|(peer, record)| self.book.registry().get(peer) != Some(record));
+        let mut pending: Vec<Pending> = records.into_iter().map(Pending::record).collect();
+        pending.extend(done.map(|standing| Pending::Compared { seed, standing }));
+        if !pending.is_empty() {
+            // Frames that came before this one may still wait for the disk; a batch waits behind
+            // theirs.
+            self.durability.persist(turn, pending);
+        }
+        // The walker hears first, and answers with what the other one lacks.
+        let walker = self.roster.me() < seed;
+        if walker && (done.is_some() || !wanted.is_empty()) {
+            let sent = self.book.by_fingerprint(wanted);
+            let done = done.map(|_| self.foothold.standing());
+            self.send_records(turn, &seed, sent, Vec::new(), done);
+        }
+    }
+
+    /// Of these records, those that name a quorum of distinct configured seeds.
+    fn authorised(
+        &self,
+        turn: &mut SeedTurn<'_>,
+        seed: Addr,
+        mut records: Vec<(Addr, Record)>,
+    ) -> Vec<(Addr, Record)> {
+        let quorum = self.quorum();
+        records.retain(|(peer, record)| {
+            let authorised = self.roster.is_authorised(record, quorum);
+            if !authorised {
+                let keys = vec![
+                    ("from", seed.to_string()),
+                    ("peer", peer.to_string()),
+                    ("reason", "it does not name a quorum of distinct seeds".to_owned()),
+                ];
+                turn.note(Severity::Warn, "commit refused", keys);
+            }
+            authorised
+        });
+        records
+    }
+
+    /// Another seed asks about records that are old enough to drop.
+    fn hear_expire(
+        &mut self,
+        turn: &mut SeedTurn<'_>,
+        seed: Addr,
+        round: u64,
+        records: Vec<(Addr, Record)>,
+    ) {
+        let all = records.len();
+        let records = self.authorised(turn, seed, records);
+        if records.len() != all || records.iter().any(|(_, r)| r.status == Status::Alive) {
+            return;
+        }
+        let mut pending: Vec<Pending> = records.into_iter().map(Pending::record).collect();
+        pending.push(Pending::Expired { seed, round });
+        self.durability.persist(turn, pending);
+    }
+
+    /// Asks about records that are old enough to drop, if all seeds can be asked.
+    pub(super) fn look_for_expired(&mut self, turn: &mut SeedTurn<'_>) {
+        self.upkeep.expiry.look_later(turn.now);
+        if !self.colleagues.are_all_voting() || !self.foothold.votes() {
+            return;
+        }
+        let (registry, seeds) = (self.book.registry(), self.colleagues.all());
+        let Some((round, records)) = self.upkeep.expiry.begin(turn.now, registry, seeds) else {
+            return;
+        };
+        self.colleagues.tell_all(turn, Council::Expire { round, records });
+        self.drop_if_agreed(turn);
+    }
+
+    fn drop_if_agreed(&mut self, turn: &mut SeedTurn<'_>) {
+        if let Some(gone) = self.upkeep.expiry.agreed() {
+            let keys = vec![("records", gone.len().to_string())];
+            turn.note(Severity::Info, "long gone members dropped", keys);
+            self.colleagues.tell_all(turn, Council::Forget(gone.clone()));
+            self.hear_forget(turn, gone);
+        }
+    }
+
+    /// All seeds have had these on disk.
+    fn hear_forget(&mut self, turn: &mut SeedTurn<'_>, gone: Vec<(Addr, Incarnation)>) {
+        let forget = |(peer, incarnation)| Pending::Forget { peer, incarnation };
+        self.durability.persist(turn, gone.into_iter().map(forget).collect());
+    }
+
+    /// Another seed has told its standing, or was compared with: what follows for our own.
+    pub(super) fn reconsider(&mut self, turn: &mut SeedTurn<'_>) {
+        let quorum = self.roster.network().quorum();
+        match self.foothold.next_step(&self.colleagues.others(), quorum) {
+            Step::Stay => {}
+            Step::Vote => self.may_vote(turn),
+            Step::Rise(standing) => self.rise(turn, standing),
+        }
+    }
+
+    /// Writes down a better standing; it counts once it is durable.
+    pub(super) fn rise(&mut self, turn: &mut SeedTurn<'_>, standing: Standing) {
+        let (me, others) = (self.roster.number(), self.colleagues.others());
+        let marks = self.foothold.rise(turn.now, me, standing, &others);
+        let new = self.foothold.take_founders(&marks);
+        if !new.is_empty() {
+            self.durability.persist(turn, vec![Pending::Founders(new)]);
+        }
+        self.durability.persist(turn, vec![Pending::Standing(standing)]);
+    }
+
+    /// Another seed says which founding its registry goes back to.
+    fn hear_founders(
+        &mut self,
+        turn: &mut SeedTurn<'_>,
+        seed: Addr,
+        standing: Standing,
+        count: u64,
+        theirs: &[u64],
+    ) {
+        self.colleagues.says_founders(&seed, theirs);
+        let records = (count, self.book.registry().len());
+        let Some(meeting) = self.foothold.meet(turn, seed, standing, theirs, records) else {
+            return;
+        };
+        if let Some(number) = meeting.set_aside {
+            self.durability.persist(turn, vec![Pending::SetAside(number)]);
+        }
+        let new = self.foothold.take_founders(&meeting.marks);
+        if !new.is_empty() {
+            self.durability.persist(turn, vec![Pending::Founders(new)]);
+        }
+    }
+
+    /// From here on this seed votes; what waited is judged.
+    pub(super) fn may_vote(&mut self, turn: &mut SeedTurn<'_>) {
+        for (change, waiter) in self.foothold.may_vote() {
+            self.judge(turn, change, waiter);
+        }
+    }
+
+    /// All that a seed of that standing held is here, and durable.
+    pub(super) fn compared(&mut self, turn: &mut SeedTurn<'_>, seed: Addr, standing: Standing) {
+        self.colleagues.compared(&seed, standing);
+        self.reconsider(turn);
+    }
+
+    /// What the periodic comparison says: the founding stays what it is, and is told when a connection
+    /// is new or our standing has changed.
+    fn short_digest(&mut self) -> Council {
+        match self.digest() {
+            Council::Compare { count, digest, standing: Standing::Voting, .. } => {
+                let founders = Vec::new();
+                Council::Compare { count, digest, standing: Standing::Voting, founders }
+            }
+            other => other,
+        }
+    }
+
+    /// How our registry looks and how we stand.
+    pub(super) fn digest(&mut self) -> Council {
+        let (count, digest) = self.book.root();
+        let (standing, founders) = (self.foothold.standing(), self.foothold.founders());
+        Council::Compare { count, digest, standing, founders }
     }
 }

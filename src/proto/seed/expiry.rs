@@ -13,12 +13,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::keep::Pending;
-use super::{SeedMachine, Timer};
-use crate::proto::event::Severity;
-use crate::proto::message::{Addr, Council, Incarnation, Standing};
-use crate::proto::registry::{Record, Status};
-use crate::proto::turn::SeedTurn;
+use crate::proto::message::{Addr, Incarnation};
+use crate::proto::registry::{Record, Registry};
+use crate::proto::time::Time;
 
 /// How often a seed looks for records to drop: it is a matter of days.
 const LOOK_INTERVAL: Duration = Duration::from_secs(60);
@@ -27,84 +24,92 @@ const A_ROUND: usize = 1_024;
 
 /// Records that this seed has asked the others about.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Round {
+struct Round {
     number: u64,
     gone: Vec<(Addr, Incarnation)>,
     /// Seeds that have not answered.
     waiting: BTreeSet<Addr>,
 }
 
-impl SeedMachine {
-    /// Asks about records that are old enough, if all seeds can be asked.
-    pub(super) fn look_for_expired(&mut self, turn: &mut SeedTurn<'_>) {
-        self.timers.set(Timer::Expire, turn.now + LOOK_INTERVAL);
-        let all_here = self
-            .colleagues
-            .values()
-            .all(|colleague| colleague.hears_us() && colleague.told() == Some(Standing::Voting));
-        if !all_here || !self.votes {
-            return;
-        }
-        let expired = self.registry.iter().filter(|(_, record)| record.is_expired(turn.now));
+/// The rounds in which seeds agree to drop records.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Expiry {
+    round: Option<Round>,
+    rounds_used: u64,
+    /// When to look again.
+    due: Option<Time>,
+}
+
+impl Expiry {
+    /// When to look for records to drop.
+    pub fn wake_at(&self) -> Option<Time> {
+        self.due
+    }
+
+    /// The next look is an interval away.
+    pub fn look_later(&mut self, now: Time) {
+        self.due = Some(now + LOOK_INTERVAL);
+    }
+
+    /// Begins a round with all these seeds, if there are records that are old enough; its number, and
+    /// the records.
+    pub fn begin(
+        &mut self,
+        now: Time,
+        registry: &Registry,
+        seeds: impl Iterator<Item = Addr>,
+    ) -> Option<(u64, Vec<(Addr, Record)>)> {
+        let expired = registry.iter().filter(|(_, record)| record.is_expired(now));
         let records: Vec<(Addr, Record)> =
             expired.take(A_ROUND).map(|(peer, record)| (*peer, record.clone())).collect();
         if records.is_empty() {
-            return;
+            return None;
         }
         self.rounds_used += 1;
         let number = self.rounds_used;
         let gone = records.iter().map(|(peer, record)| (*peer, record.incarnation)).collect();
-        let waiting: BTreeSet<Addr> = self.colleagues.keys().copied().collect();
-        self.expiring = Some(Round { number, gone, waiting });
-        self.tell_all(turn, Council::Expire { round: number, records });
-        self.drop_if_agreed(turn);
+        self.round = Some(Round { number, gone, waiting: seeds.collect() });
+        Some((number, records))
     }
 
-    /// Another seed asks about records that are old enough to drop.
-    pub(super) fn hear_expire(
-        &mut self,
-        turn: &mut SeedTurn<'_>,
-        seed: Addr,
-        round: u64,
-        records: Vec<(Addr, Record)>,
-    ) {
-        let all = records.len();
-        let records = self.authorised(turn, seed, records);
-        if records.len() != all || records.iter().any(|(_, r)| r.status == Status::Alive) {
-            return;
-        }
-        let mut pending: Vec<Pending> = records
-            .into_iter()
-            .map(|(peer, record)| Pending::Record { peer, record, tell: None, decision: None })
-            .collect();
-        pending.push(Pending::Expired { seed, round });
-        self.persist(turn, pending);
-    }
-
-    pub(super) fn hear_expired(&mut self, turn: &mut SeedTurn<'_>, seed: &Addr, round: u64) {
-        if let Some(expiring) = &mut self.expiring
-            && expiring.number == round
+    /// A seed has the records of a round on disk.
+    pub fn agrees(&mut self, seed: &Addr, number: u64) {
+        if let Some(round) = &mut self.round
+            && round.number == number
         {
-            expiring.waiting.remove(seed);
-            self.drop_if_agreed(turn);
+            round.waiting.remove(seed);
         }
     }
 
-    fn drop_if_agreed(&mut self, turn: &mut SeedTurn<'_>) {
-        if self.expiring.as_ref().is_some_and(|round| round.waiting.is_empty())
-            && let Some(Round { gone, .. }) = self.expiring.take()
-        {
-            let keys = vec![("records", gone.len().to_string())];
-            turn.note(Severity::Info, "long gone members dropped", keys);
-            self.tell_all(turn, Council::Forget(gone.clone()));
-            self.hear_forget(turn, gone);
-        }
+    /// The lives that all seeds agree to drop.
+    pub fn agreed(&mut self) -> Option<Vec<(Addr, Incarnation)>> {
+        let round = self.round.take_if(|round| round.waiting.is_empty())?;
+        Some(round.gone)
     }
+}
 
-    /// All seeds have had these on disk.
-    pub(super) fn hear_forget(&mut self, turn: &mut SeedTurn<'_>, gone: Vec<(Addr, Incarnation)>) {
-        let pending =
-            gone.into_iter().map(|(peer, incarnation)| Pending::Forget { peer, incarnation });
-        self.persist(turn, pending.collect());
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::registry::{RETENTION, Status};
+
+    #[test]
+    fn what_is_long_gone_goes_once_every_seed_has_agreed_and_not_before() {
+        let addr = |port: u16| Addr::from(([127, 0, 0, 1], port));
+        let mut registry = Registry::new();
+        for (port, status) in [(1, Status::Dead), (2, Status::Alive)] {
+            registry.merge(addr(port), Record { incarnation: 1, status, at: 1, voters: vec![0] });
+        }
+        let (mut expiry, now) = (Expiry::default(), Time::from_millis(2) + RETENTION * 2);
+        let seeds = [addr(5001), addr(5002)];
+        assert!(expiry.begin(Time::from_millis(2), &registry, seeds.into_iter()).is_none());
+        let (number, records) = expiry.begin(now, &registry, seeds.into_iter()).unwrap();
+        assert_eq!(records.len(), 1);
+        expiry.agrees(&addr(5001), number);
+        expiry.agrees(&addr(5002), number + 1);
+        assert_eq!(expiry.agreed(), None);
+        expiry.agrees(&addr(5002), number);
+        assert_eq!(expiry.agreed(), Some(vec![(addr(1), 1)]));
+        assert_eq!(expiry.agreed(), None);
     }
 }

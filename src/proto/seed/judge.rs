@@ -7,43 +7,15 @@
 //! a probe made by this seed, and a forged report of whatever number of liars
 //! removes nobody who answers.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use super::ballot::{ChangeKey, key};
-use super::{SeedMachine, Timer};
-use crate::proto::event::Event;
+use super::ballot::{ChangeKey, Waiter, key};
 use crate::proto::machine::{Conn, OpenError};
-use crate::proto::message::{Addr, Change, ChangeKind, Incarnation, Purpose, Role, Welcome};
-use crate::proto::planted::Flaw;
-use crate::proto::registry::{MAX_AHEAD_MILLIS, Record, Status};
+use crate::proto::message::{Addr, Change, ChangeKind, Incarnation, Role, Welcome};
+use crate::proto::registry::Registry;
 use crate::proto::time::Time;
-use crate::proto::time::offset_words;
-use crate::proto::turn::SeedTurn;
-
-/// Who wants to hear a judgement: this seed's own ballot, or another seed's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Waiter {
-    pub proposer: Addr,
-    pub ballot: u64,
-}
-
-/// A judgement that waits for its probe.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Judgement {
-    change: Change,
-    waiters: BTreeSet<Waiter>,
-    /// Its member did not answer the first probe, in a wave.
-    unanswered: bool,
-}
-
-/// A vote: yes or no, why, and the greatest incarnation known.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Verdict {
-    pub accept: bool,
-    pub reason: String,
-    pub known: Incarnation,
-}
+use crate::proto::timers::Timers;
 
 /// Judgements that may wait for a probe at the same time; more are refused at once.
 const MAX_JUDGEMENTS: usize = 1_024;
@@ -58,228 +30,195 @@ pub(super) const WAVE_PAUSE: Duration = Duration::from_secs(1);
 /// change at the same time ask twice.
 const VERDICT_LASTS: Duration = Duration::from_secs(1);
 
-impl SeedMachine {
-    /// Judges a change for `waiter`: at once where the registry alone says no, else by a probe.
-    /// Proposals of the same change share one probe.
-    pub(super) fn judge(&mut self, turn: &mut SeedTurn<'_>, change: Change, waiter: Waiter) {
-        let key = key(&change);
-        if let Some(judgement) = self.judgements.get_mut(&key) {
-            for reporter in change.reporters {
-                if !judgement.change.reporters.contains(&reporter) {
-                    judgement.change.reporters.push(reporter);
-                }
-            }
-            judgement.waiters.insert(waiter);
-            return;
-        }
-        if let Some(record) = self.committed(&change)
-            && waiter.proposer != self.config.me
-        {
-            // Another proposer was faster: nothing to vote on, only to pass on.
-            let record = record.clone();
-            self.pass_on(turn, &waiter.proposer, change.peer, record);
-            return;
-        }
-        if !self.votes {
-            self.hold(turn, change, waiter);
-            return;
-        }
-        if let Some((at, verdict)) = self.verdicts.get(&key)
-            && turn.now.since(*at) < VERDICT_LASTS
-            && self.registry_objects(turn.now, &change).is_none()
-        {
-            let verdict = verdict.clone();
-            self.cast(turn, waiter, &verdict);
-            return;
-        }
-        let waiters = BTreeSet::from([waiter]);
-        let early = if self.config.flaw() == Flaw::AlwaysYes {
-            Some(Ok("planted flaw".to_owned()))
-        } else if self.judgements.len() >= MAX_JUDGEMENTS {
-            Some(Err("too many open proposals".to_owned()))
-        } else {
-            self.registry_objects(turn.now, &change).map(Err)
-        };
-        if let Some(outcome) = early {
-            self.conclude(turn, &change, waiters, outcome);
-            return;
-        }
-        if change.kind == ChangeKind::Dead {
-            self.accused.insert(change.peer, turn.now);
-        }
-        self.probe_for(turn, key);
-        self.judgements.insert(key, Judgement { change, waiters, unanswered: false });
+/// A judgement that waits for its probe.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Judgement {
+    pub change: Change,
+    pub waiters: BTreeSet<Waiter>,
+    /// Its member did not answer the first probe, in a wave.
+    unanswered: bool,
+}
+
+/// A vote: yes or no, why, and the greatest incarnation known.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Verdict {
+    pub accept: bool,
+    pub reason: String,
+    pub known: Incarnation,
+}
+
+/// What a proposal leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Begun {
+    /// The same was judged a moment ago.
+    Again(Verdict),
+    /// It needs no probe.
+    Decided(Result<String, String>),
+    /// The member is to be probed.
+    Probe,
+}
+
+/// What the answer to a probe leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Probed {
+    /// It decides.
+    Decided(Judgement, Result<String, String>),
+    /// In a wave one failed probe is not enough: a second one, now.
+    Again(ChangeKey),
+    /// Or later.
+    Later,
+}
+
+/// The judgements of a seed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Judge {
+    judgements: BTreeMap<ChangeKey, Judgement>,
+    probes: BTreeMap<Conn, ChangeKey>,
+    /// Changes that this seed has just accepted.
+    verdicts: BTreeMap<ChangeKey, (Time, Verdict)>,
+    verdicts_by_age: VecDeque<(Time, ChangeKey)>,
+    /// Members accused, and when last.
+    accused: BTreeMap<Addr, Time>,
+    /// Probe once more a member accused in a wave.
+    timers: Timers<ChangeKey>,
+}
+
+impl Judge {
+    /// When a second probe is due.
+    pub fn wake_at(&self) -> Option<Time> {
+        self.timers.next()
     }
 
-    fn probe_for(&mut self, turn: &mut SeedTurn<'_>, key: ChangeKey) {
-        let conn = self.next_conn();
-        let hello = self.hello(Purpose::Probe);
-        turn.open(conn, key.1, hello, self.config.probe_timeout);
+    /// A second probe that is due, of a judgement that is still open.
+    pub fn due(&mut self, now: Time) -> Option<ChangeKey> {
+        let (_, key) = self.timers.due(now)?;
+        self.judgements.contains_key(&key).then_some(key)
+    }
+
+    /// Whether a judgement on that change is under way.
+    pub fn is_judging(&self, key: &ChangeKey) -> bool {
+        self.judgements.contains_key(key)
+    }
+
+    /// Whether a connection is a probe.
+    pub fn is_probe(&self, conn: Conn) -> bool {
+        self.probes.contains_key(&conn)
+    }
+
+    /// Adds a waiter, and what it knows, to a judgement of the same change; false if there is none.
+    pub fn join(&mut self, change: &Change, waiter: Waiter) -> bool {
+        let Some(judgement) = self.judgements.get_mut(&key(change)) else { return false };
+        for reporter in &change.reporters {
+            if !judgement.change.reporters.contains(reporter) {
+                judgement.change.reporters.push(*reporter);
+            }
+        }
+        judgement.waiters.insert(waiter);
+        true
+    }
+
+    /// What a proposal leads to, given what the registry has against it. `rubber_stamp` is a planted
+    /// defect.
+    pub fn begin(
+        &mut self,
+        now: Time,
+        change: &Change,
+        objection: Option<String>,
+        rubber_stamp: bool,
+    ) -> Begun {
+        if let Some((at, verdict)) = self.verdicts.get(&key(change))
+            && now.since(*at) < VERDICT_LASTS
+            && objection.is_none()
+        {
+            return Begun::Again(verdict.clone());
+        }
+        if rubber_stamp {
+            return Begun::Decided(Ok("planted flaw".to_owned()));
+        }
+        if self.judgements.len() >= MAX_JUDGEMENTS {
+            return Begun::Decided(Err("too many open proposals".to_owned()));
+        }
+        if let Some(objection) = objection {
+            return Begun::Decided(Err(objection));
+        }
+        if change.kind == ChangeKind::Dead {
+            self.accused.insert(change.peer, now);
+        }
+        Begun::Probe
+    }
+
+    /// A probe goes out over that connection.
+    pub fn probe(&mut self, conn: Conn, key: ChangeKey) {
         self.probes.insert(conn, key);
+    }
+
+    /// A judgement waits for its probe.
+    pub fn wait(&mut self, change: Change, waiter: Waiter) {
+        let (key, waiters) = (key(&change), BTreeSet::from([waiter]));
+        self.judgements.insert(key, Judgement { change, waiters, unanswered: false });
     }
 
     /// Whether so many members were accused within one suspect timeout that it may be this seed, or
     /// its network, that is ill: then one failed probe is not enough.
-    fn is_wave(&mut self, now: Time) -> bool {
-        let window = self.config.suspect_timeout;
+    fn is_wave(&mut self, now: Time, window: Duration, registry: &Registry) -> bool {
         self.accused.retain(|_, at| now.since(*at) < window);
-        let gone = self.accused.keys().filter(|peer| self.registry.alive(peer).is_none()).count();
-        self.accused.len() >= WAVE && self.accused.len() * 3 > self.registry.size() + gone
+        let gone = self.accused.keys().filter(|peer| registry.alive(peer).is_none()).count();
+        self.accused.len() >= WAVE && self.accused.len() * 3 > registry.size() + gone
     }
 
-    /// The second probe of a member accused in a wave is due.
-    pub(super) fn probe_again(&mut self, turn: &mut SeedTurn<'_>, key: ChangeKey) {
-        if self.judgements.contains_key(&key) {
-            self.probe_for(turn, key);
-        }
+    /// Takes the judgement that a probe belongs to.
+    pub fn take(&mut self, conn: Conn) -> Option<Judgement> {
+        let key = self.probes.remove(&conn)?;
+        self.judgements.remove(&key)
     }
 
-    /// The record of a change, if it is committed already.
-    fn committed(&self, change: &Change) -> Option<&Record> {
-        self.registry.get(&change.peer).filter(|record| {
-            record.incarnation == change.incarnation && record.status == change.kind.status()
-        })
-    }
-
-    /// What the registry has against a change, before and after the probe.
-    fn registry_objects(&self, now: Time, change: &Change) -> Option<String> {
-        if self.config.network.seeds().contains(&change.peer) {
-            return Some("that address is a seed's".to_owned());
-        }
-        let record = self.registry.get(&change.peer);
-        if let Some(record) = record
-            && record.incarnation > change.incarnation
-        {
-            return Some(format!("known in the later incarnation {}", record.incarnation));
-        }
-        if change.incarnation > now.millis().saturating_add(MAX_AHEAD_MILLIS) {
-            let ahead = change.incarnation.saturating_sub(now.millis());
-            let words = offset_words(i64::try_from(ahead).unwrap_or(i64::MAX));
-            return Some(format!(
-                "that incarnation lies {words} of the clock of seed {}: look at that clock and at \
-                 that of {}",
-                self.config.me, change.peer
-            ));
-        }
-        let same = record.filter(|record| record.incarnation == change.incarnation);
-        match change.kind {
-            ChangeKind::Join => match same.map(|record| record.status) {
-                Some(Status::Dead) => Some("that incarnation is dead".to_owned()),
-                Some(Status::Left) => Some("that incarnation has left".to_owned()),
-                Some(Status::Alive) | None => None,
-            },
-            ChangeKind::Leave => match same.map(|record| record.status) {
-                Some(Status::Dead) => Some("that incarnation is dead".to_owned()),
-                _ => None,
-            },
-            ChangeKind::Dead => {
-                if same.map(|record| record.status) != Some(Status::Alive) {
-                    return Some("not a member in that incarnation".to_owned());
-                }
-                let reporters = self.registered_reporters(change);
-                let needed = self.reporters_needed(&change.peer);
-                (reporters < needed && !self.is_own_evidence(change))
-                    .then(|| format!("{reporters} registered reporters, {needed} needed"))
-            }
-        }
-    }
-
-    /// Distinct reporters of a proposal that are members, those that reported here included.
-    fn registered_reporters(&self, change: &Change) -> usize {
-        let mut reporters: BTreeSet<Addr> = change.reporters.iter().copied().collect();
-        if let Some(case) = self.cases.get(&(change.peer, change.incarnation)) {
-            reporters.extend(case.reporters.iter());
-        }
-        reporters
-            .iter()
-            .filter(|reporter| **reporter != change.peer && self.registry.alive(reporter).is_some())
-            .count()
-    }
-
-    /// Two, or as many as can exist: a member that is itself accused and not heard is not one that
-    /// could report.
-    pub(super) fn reporters_needed(&self, peer: &Addr) -> usize {
-        let accused = |member: &Addr, incarnation| self.cases.contains_key(&(*member, incarnation));
-        self.registry
-            .members()
-            .filter(|(member, record)| *member != peer && !accused(member, record.incarnation))
-            .take(2)
-            .count()
-            .max(1)
-    }
-
-    /// The answer to a probe has come, or will not.
-    pub(super) fn probed(
+    /// The answer to a probe has come, or will not; the registry may have changed meanwhile, and then
+    /// has an objection.
+    pub fn probed(
         &mut self,
-        turn: &mut SeedTurn<'_>,
-        conn: Conn,
-        result: Result<Welcome, OpenError>,
-    ) {
-        let Some(key) = self.probes.remove(&conn) else { return };
-        let Some(Judgement { change, waiters, unanswered }) = self.judgements.remove(&key) else {
-            return;
-        };
-        if let Some(record) = self.committed(&change).cloned() {
-            // Another proposer was faster while the probe was under way.
-            for Waiter { proposer, .. } in waiters {
-                self.pass_on(turn, &proposer, change.peer, record.clone());
-            }
-            return;
-        }
-        if let Ok(welcome) = &result {
-            self.clocks.met(turn, change.peer, welcome.clock);
-        }
+        now: Time,
+        judgement: Judgement,
+        result: &Result<Welcome, OpenError>,
+        objection: Option<String>,
+        (window, registry): (Duration, &Registry),
+    ) -> Probed {
+        let change = &judgement.change;
         let answered = result.as_ref().ok().filter(|welcome| {
             // Whatever else listens there now, it is not the peer.
             welcome.role == Role::Peer && welcome.from == change.peer
         });
-        // The registry may have changed while the probe was under way.
-        let outcome = match self.registry_objects(turn.now, &change) {
+        let outcome = match objection {
             Some(objection) => Err(objection),
-            None if result == Err(OpenError::Local) => {
+            None if *result == Err(OpenError::Local) => {
                 Err("this seed is out of descriptors or memory and could not look".to_owned())
             }
             None => match change.kind {
-                ChangeKind::Join => judge_join(&change, answered),
-                ChangeKind::Leave => judge_leave(&change, answered),
-                ChangeKind::Dead => judge_dead(answered, &result),
+                ChangeKind::Join => judge_join(change, answered),
+                ChangeKind::Leave => judge_leave(change, answered),
+                ChangeKind::Dead => judge_dead(answered, result),
             },
         };
-        if change.kind == ChangeKind::Dead
-            && outcome.is_ok()
-            && !unanswered
-            && self.is_wave(turn.now)
+        let kind = change.kind;
+        if kind != ChangeKind::Dead
+            || outcome.is_err()
+            || judgement.unanswered
+            || !self.is_wave(now, window, registry)
         {
-            self.judgements.insert(key, Judgement { change, waiters, unanswered: true });
-            if result == Err(OpenError::Unreachable) {
-                self.probe_for(turn, key);
-            } else {
-                self.timers.set(Timer::SecondProbe(key), turn.now + WAVE_PAUSE);
-            }
-            return;
+            return Probed::Decided(judgement, outcome);
         }
-        self.conclude(turn, &change, waiters, outcome);
+        let key = key(change);
+        self.judgements.insert(key, Judgement { unanswered: true, ..judgement });
+        if *result == Err(OpenError::Unreachable) {
+            return Probed::Again(key);
+        }
+        self.timers.set(key, now + WAVE_PAUSE);
+        Probed::Later
     }
 
-    fn conclude(
-        &mut self,
-        turn: &mut SeedTurn<'_>,
-        change: &Change,
-        waiters: BTreeSet<Waiter>,
-        outcome: Result<String, String>,
-    ) {
-        let known = self.registry.get(&change.peer).map_or(0, |record| record.incarnation);
-        let accept = outcome.is_ok();
-        let reason = outcome.unwrap_or_else(|reason| reason);
-        let (on, peer, incarnation) = (change.kind, change.peer, change.incarnation);
-        let words = format!("{incarnation} {accept} {reason}");
-        let news = self.repeats.is_news(turn.now, on.words(), peer, &words);
-        let reason_told = reason.clone();
-        let vote = Event::Vote { on, peer, accept, reason: reason_told, incarnation };
-        turn.log(vote.told_if(news));
-        let verdict = Verdict { accept, reason, known };
+    /// Remembers what was judged, if it was a yes.
+    pub fn remember(&mut self, now: Time, change: &Change, verdict: &Verdict) {
         while let Some((at, key)) = self.verdicts_by_age.front().copied()
-            && turn.now.since(at) >= VERDICT_LASTS
+            && now.since(at) >= VERDICT_LASTS
         {
             self.verdicts_by_age.pop_front();
             // It may have been given anew since.
@@ -287,19 +226,11 @@ impl SeedMachine {
                 self.verdicts.remove(&key);
             }
         }
-        if accept {
+        if verdict.accept {
             let key = key(change);
-            self.verdicts.insert(key, (turn.now, verdict.clone()));
-            self.verdicts_by_age.push_back((turn.now, key));
+            self.verdicts.insert(key, (now, verdict.clone()));
+            self.verdicts_by_age.push_back((now, key));
         }
-        for waiter in waiters {
-            self.cast(turn, waiter, &verdict);
-        }
-    }
-
-    /// Whether a judgement on that change is under way here.
-    pub(super) fn is_judging(&self, key: &ChangeKey) -> bool {
-        self.judgements.contains_key(key)
     }
 }
 
@@ -340,4 +271,86 @@ fn judge_dead(
         }
     }
     .to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Time = Time::from_millis(1_000);
+
+    fn change(kind: ChangeKind) -> Change {
+        let peer = ([127, 0, 0, 1], 6000).into();
+        Change { kind, peer, incarnation: 7, at: 1, reporters: Vec::new() }
+    }
+
+    fn answer(role: Role, incarnation: Incarnation, leaving: bool) -> Result<Welcome, OpenError> {
+        let from = ([127, 0, 0, 1], 6000).into();
+        Ok(Welcome { role, from, incarnation, leaving, clock: 0 })
+    }
+
+    #[test]
+    fn what_a_probe_says_of_each_kind_of_change() {
+        use ChangeKind::{Dead, Join, Leave};
+        let table = [
+            (Join, answer(Role::Peer, 7, false), true),
+            (Join, answer(Role::Peer, 8, false), false),
+            (Join, answer(Role::Peer, 7, true), false),
+            (Join, answer(Role::Seed, 7, false), false),
+            (Join, Err(OpenError::TimedOut), false),
+            (Leave, answer(Role::Peer, 7, true), true),
+            (Leave, answer(Role::Peer, 7, false), false),
+            (Leave, answer(Role::Peer, 8, true), false),
+            (Leave, Err(OpenError::Unreachable), false),
+            (Dead, Err(OpenError::Unreachable), true),
+            (Dead, Err(OpenError::TimedOut), true),
+            (Dead, answer(Role::Seed, 7, false), true),
+            (Dead, answer(Role::Peer, 8, false), false),
+            (Dead, Err(OpenError::Local), false),
+        ];
+        for (kind, result, accepts) in table {
+            let (mut judge, change) = (Judge::default(), change(kind));
+            judge.wait(change.clone(), Waiter { proposer: change.peer, ballot: 1 });
+            judge.probe(2, key(&change));
+            let judgement = judge.take(2).unwrap();
+            let context = (Duration::from_secs(1), &Registry::new());
+            match judge.probed(NOW, judgement, &result, None, context) {
+                Probed::Decided(_, outcome) => {
+                    assert_eq!(outcome.is_ok(), accepts, "{kind:?}, {result:?}: {outcome:?}");
+                }
+                other => panic!("{kind:?}, {result:?}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_yes_is_given_again_for_a_moment_unless_the_registry_objects() {
+        let (mut judge, change) = (Judge::default(), change(ChangeKind::Join));
+        let verdict = Verdict { accept: true, reason: "yes".to_owned(), known: 0 };
+        judge.remember(NOW, &change, &verdict);
+        assert_eq!(judge.begin(NOW, &change, None, false), Begun::Again(verdict));
+        let objection = Some("known in a later life".to_owned());
+        assert!(matches!(judge.begin(NOW, &change, objection, false), Begun::Decided(Err(_))));
+        assert_eq!(judge.begin(NOW + VERDICT_LASTS, &change, None, false), Begun::Probe);
+    }
+
+    #[test]
+    fn in_a_wave_one_failed_probe_is_not_enough() {
+        let mut judge = Judge::default();
+        let mut probe = |port: u16, result: Result<Welcome, OpenError>| {
+            let mut change = change(ChangeKind::Dead);
+            change.peer = ([127, 0, 0, 1], port).into();
+            assert_eq!(judge.begin(NOW, &change, None, false), Begun::Probe);
+            judge.wait(change.clone(), Waiter { proposer: change.peer, ballot: 1 });
+            judge.probe(u64::from(port), key(&change));
+            let judgement = judge.take(u64::from(port)).unwrap();
+            let context = (Duration::from_secs(1), &Registry::new());
+            judge.probed(NOW, judgement, &result, None, context)
+        };
+        for port in 1..3 {
+            assert!(matches!(probe(port, Err(OpenError::TimedOut)), Probed::Decided(_, Ok(_))));
+        }
+        assert_eq!(probe(3, Err(OpenError::TimedOut)), Probed::Later);
+        assert!(matches!(probe(4, Err(OpenError::Unreachable)), Probed::Again(_)));
+    }
 }

@@ -3,12 +3,11 @@
 //! A peer tells one seed, the seeds tell each other with the next comparison.
 //! The graph is served and used for nothing else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::SeedMachine;
-use crate::proto::message::{Addr, Council, LinkReport};
+use crate::proto::message::{Addr, LinkReport};
+use crate::proto::registry::Registry;
 use crate::proto::topology::Topology;
-use crate::proto::turn::SeedTurn;
 
 /// Neighbours of one peer that are kept: far more than any peer has.
 const MAX_NEIGHBOURS: usize = 1_024;
@@ -16,65 +15,63 @@ const MAX_NEIGHBOURS: usize = 1_024;
 const NEIGHBOURS_A_FRAME: usize = 16_384;
 
 /// The newest report of each member.
-pub(super) type Links = BTreeMap<Addr, LinkReport>;
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Links {
+    reports: BTreeMap<Addr, LinkReport>,
+    /// Peers whose links the other seeds do not know yet.
+    news: BTreeSet<Addr>,
+}
 
-impl SeedMachine {
+impl Links {
     /// The overlay as its members report it.
-    pub fn topology(&self) -> Topology {
-        Topology::of(&self.registry, |peer| {
-            self.links.get(peer).map_or(&[], |report| report.neighbours.as_slice())
+    pub fn topology(&self, registry: &Registry) -> Topology {
+        Topology::of(registry, |peer| {
+            self.reports.get(peer).map_or(&[], |report| report.neighbours.as_slice())
         })
     }
 
     /// A peer reports its links.
-    pub(super) fn hear_links(&mut self, peer: Addr, number: u64, neighbours: Vec<Addr>) {
-        let Some(record) = self.registry.alive(&peer) else { return };
+    pub fn hear(&mut self, registry: &Registry, peer: Addr, number: u64, neighbours: Vec<Addr>) {
+        let Some(record) = registry.alive(&peer) else { return };
         let incarnation = record.incarnation;
-        if self.keep_report(LinkReport { peer, incarnation, number, neighbours }) {
-            self.news_of_links.insert(peer);
+        if self.keep(registry, LinkReport { peer, incarnation, number, neighbours }) {
+            self.news.insert(peer);
         }
     }
 
-    /// Another seed passes on what peers reported to it.
-    pub(super) fn hear_reports(&mut self, reports: Vec<LinkReport>) {
-        for report in reports {
-            self.keep_report(report);
-        }
-    }
-
-    fn keep_report(&mut self, mut report: LinkReport) -> bool {
-        let current = self
-            .registry
+    /// Keeps a report, if it is the newest of a member; whether it is.
+    pub fn keep(&mut self, registry: &Registry, mut report: LinkReport) -> bool {
+        let current = registry
             .alive(&report.peer)
             .is_some_and(|record| record.incarnation == report.incarnation);
-        let newer = self.links.get(&report.peer).is_none_or(|known| {
+        let newer = self.reports.get(&report.peer).is_none_or(|known| {
             (known.incarnation, known.number) < (report.incarnation, report.number)
         });
         if current && newer {
             report.neighbours.truncate(MAX_NEIGHBOURS);
-            self.links.insert(report.peer, report);
+            self.reports.insert(report.peer, report);
         }
         current && newer
     }
 
-    /// Tells the other seeds what peers have reported here since the last time.
-    pub(super) fn pass_on_links(&mut self, turn: &mut SeedTurn<'_>) {
-        let news = std::mem::take(&mut self.news_of_links);
-        let reports = news.iter().filter_map(|peer| self.links.get(peer)).cloned().collect();
-        for frame in report_frames(reports) {
-            self.tell_all(turn, Council::LinkReports(frame));
-        }
+    /// A peer is gone.
+    pub fn remove(&mut self, peer: &Addr) {
+        self.reports.remove(peer);
     }
 
-    /// A seed has just connected: it may have missed all of it.
-    pub(super) fn tell_links(&self, turn: &mut SeedTurn<'_>, seed: &Addr) {
-        for frame in report_frames(self.links.values().cloned().collect()) {
-            self.tell(turn, seed, Council::LinkReports(frame));
-        }
+    /// What peers have reported here since the last time, in frames.
+    pub fn take_news(&mut self) -> Vec<Vec<LinkReport>> {
+        let news = std::mem::take(&mut self.news);
+        frames(news.iter().filter_map(|peer| self.reports.get(peer)).cloned().collect())
+    }
+
+    /// All of it, in frames.
+    pub fn all(&self) -> Vec<Vec<LinkReport>> {
+        frames(self.reports.values().cloned().collect())
     }
 }
 
-fn report_frames(reports: Vec<LinkReport>) -> Vec<Vec<LinkReport>> {
+fn frames(reports: Vec<LinkReport>) -> Vec<Vec<LinkReport>> {
     let mut frames = Vec::new();
     let (mut frame, mut size) = (Vec::new(), 0);
     for report in reports {
@@ -89,4 +86,34 @@ fn report_frames(reports: Vec<LinkReport>) -> Vec<Vec<LinkReport>> {
         frames.push(frame);
     }
     frames
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::registry::{Record, Status};
+
+    #[test]
+    fn only_the_newest_report_of_a_members_present_life_counts() {
+        let peer = ([127, 0, 0, 1], 6000).into();
+        let mut registry = Registry::new();
+        let record = Record { incarnation: 7, status: Status::Alive, at: 1, voters: vec![0] };
+        registry.merge(peer, record);
+        let mut links = Links::default();
+        let report = |incarnation, number| LinkReport {
+            peer,
+            incarnation,
+            number,
+            neighbours: vec![peer; 2 * MAX_NEIGHBOURS],
+        };
+        let table = [(6, 9, false), (7, 2, true), (7, 2, false), (7, 1, false), (7, 3, true)];
+        for (incarnation, number, kept) in table {
+            let report = report(incarnation, number);
+            assert_eq!(links.keep(&registry, report), kept, "{incarnation}, {number}");
+        }
+        assert_eq!(links.all()[0][0].neighbours.len(), MAX_NEIGHBOURS);
+        assert!(links.take_news().is_empty(), "nobody has reported here");
+        links.hear(&registry, peer, 4, Vec::new());
+        assert_eq!((links.take_news().len(), links.take_news().len()), (1, 0));
+    }
 }

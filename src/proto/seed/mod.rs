@@ -5,261 +5,226 @@
 //! configured seeds, each given by that seed's own judgement; nothing is
 //! answered before it is durable; every committed transition is logged once.
 //!
-//! `decide` takes a change from the asking to the answer, `ballot` counts its
-//! votes, `judge` gives this seed's own, `keep` makes things durable, `settled` knows what is durable
-//! at a quorum. `council`
-//! talks to the other seeds, `compare` (with `tree`) finds what differs,
-//! `standing` says when this seed may vote, `recovery` looks at members after a
-//! restart, `expiry` drops those long gone. `desk` talks to the peers, `links`
-//! and `history` remember for whoever asks. This file holds them together.
+//! The machine is made of parts, none of which knows another: `roster` says who the seeds are,
+//! `sessions` what each connection is, `colleagues` how to reach the other seeds, `book` (with `tree`)
+//! is the registry, `durability` knows what is on disk, `polls` (of `ballot`s) counts votes, `judge`
+//! gives this seed's own, `cases` gathers reports, `standing` says when this seed may vote, `recovery`
+//! looks at members after a restart, `expiry` drops those long gone, `pushes` tells of what has changed,
+//! `links` and `history` remember for whoever asks.
+//!
+//! Only the machine hands what one of them says to the next: `voting` takes a change from the asking
+//! to the answer, `council` hears the other seeds, `desk` hears the peers, and this file takes in
+//! connections, the disk and the time.
 
 mod ballot;
-mod compare;
+mod book;
+mod cases;
+mod colleagues;
 mod council;
-mod decide;
 mod desk;
+mod durability;
 mod expiry;
+mod frames;
 mod history;
 mod judge;
-mod keep;
 mod links;
 pub mod message;
+mod polls;
+mod pushes;
 mod recovery;
-mod settled;
+mod roster;
+mod sessions;
 mod standing;
 mod tree;
+mod voting;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::convert::Infallible;
-use std::hash::{Hash, Hasher};
 
-use rand::SeedableRng;
-use rand::rngs::SmallRng;
-
-use self::ballot::{Ballot, ChangeKey, SeedNumber};
-use self::council::Colleague;
-use self::desk::SentList;
-use self::expiry::Round;
+use self::ballot::{ChangeKey, Waiter};
+use self::book::Book;
+use self::cases::Cases;
+use self::colleagues::Colleagues;
+use self::durability::{Durability, Pending};
+use self::expiry::Expiry;
 use self::history::History;
-use self::judge::{Judgement, Verdict};
-use self::keep::Pending;
+use self::judge::Judge;
 use self::links::Links;
-use self::recovery::Look;
-use self::settled::Unsettled;
-use self::standing::Held;
-use self::tree::Tree;
+use self::polls::Polls;
+use self::pushes::Pushes;
+use self::recovery::Recovery;
+use self::roster::Roster;
+use self::sessions::{Line, Sessions};
+use self::standing::Foothold;
 use super::clocks::Clocks;
 use super::config::SeedConfig;
 use super::event::{Event, Severity};
 use super::machine::{Conn, EffectOf, Input, Machine, OpenError};
 use super::message::{
-    Addr, Breach, Decision, Hello, Incarnation, Message, Purpose, Refused, Role, Standing, Welcome,
+    Addr, Breach, Change, ChangeKind, Council, Decision, Hello, Incarnation, Message, Purpose,
+    Refused, Role, Standing, Welcome,
 };
-use super::registry::Registry;
+use super::planted::Flaw;
+use super::registry::{Merge, Record, Registry, Status};
 use super::repeats::Repeats;
 use super::roles::{Keep, SeedCommand};
 use super::time::Time;
-use super::timers::Timers;
+use super::topology::Topology;
 use super::turn::SeedTurn;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum Timer {
-    /// Dial another seed again.
-    Redial(Addr),
-    /// Compare registries with the other seeds.
-    Compare,
-    /// Tell connected peers of changed records.
-    Push,
-    /// A ballot's deadline.
-    Ballot(u64),
-    /// A dead-node case runs out.
-    Case(Addr, Incarnation),
-    /// Look again at recovered members that did not answer.
-    Look,
-    /// Vote, compared or not.
-    Vote,
-    /// A proposal has waited long enough for this seed to vote.
-    Held,
-    /// Probe once more a member accused in a wave.
-    SecondProbe(ChangeKey),
-    /// Look for records of members long gone.
-    Expire,
-}
-
-/// What an open connection is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Line {
-    /// This seed dialled another: what comes over it is that seed's word, because this seed chose
-    /// the address.
-    ToSeed(Addr),
-    /// Another seed, or somebody who says so, dialled this one: things may be said to it, and
-    /// nothing that comes from it is believed.
-    FromSeed(Addr),
-    /// A peer.
-    FromPeer { peer: Addr, heard: Time },
-}
-
-/// Reports on one incarnation of one peer.
+/// What a seed does for members that nobody speaks of: those that it recovered, and those that are
+/// long gone.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-struct Case {
-    reporters: BTreeSet<Addr>,
+struct Upkeep {
+    recovery: Recovery,
+    expiry: Expiry,
 }
 
-/// What is left to chance: when a seed is dialled again. Two seeds that differ in nothing else
-/// are equal, so that a model checker sees one state where there is one.
-#[derive(Clone, Debug)]
-struct Chance(SmallRng);
-
-impl PartialEq for Chance {
-    fn eq(&self, _: &Self) -> bool {
-        true
-    }
-}
-
-impl Eq for Chance {}
-
-impl Hash for Chance {
-    fn hash<H: Hasher>(&self, _: &mut H) {}
+/// What a seed shows and tells; nothing is decided by it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct Shown {
+    history: History,
+    links: Links,
+    clocks: Clocks,
+    repeats: Repeats,
 }
 
 /// A seed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SeedMachine {
-    config: SeedConfig,
-    me: SeedNumber,
-    rng: Chance,
-    registry: Registry,
-    tree: Tree,
-    /// What is durable, and what is being written.
-    standing: Standing,
-    wants_standing: Standing,
-    /// Marks of the founding that the registry goes back to.
-    founders: BTreeSet<u64>,
-    unsettled: Unsettled,
-    /// Whether this seed votes yet.
-    votes: bool,
-    /// Proposals that wait until it does.
-    held: VecDeque<Held>,
-    /// Digest over all statuses, until a record changes.
-    status_digest: Option<[u8; 32]>,
-    list: SentList,
-    lines: BTreeMap<Conn, Line>,
-    conns_used: Conn,
-    colleagues: BTreeMap<Addr, Colleague>,
-    ballots: BTreeMap<u64, Ballot>,
-    ballot_of: BTreeMap<ChangeKey, u64>,
-    ballots_used: u64,
-    judgements: BTreeMap<ChangeKey, Judgement>,
-    probes: BTreeMap<Conn, ChangeKey>,
-    /// Changes that this seed has just accepted.
-    verdicts: BTreeMap<ChangeKey, (Time, Verdict)>,
-    verdicts_by_age: VecDeque<(Time, ChangeKey)>,
-    cases: BTreeMap<(Addr, Incarnation), Case>,
-    /// Open cases to which a peer has added its report.
-    reports_by: BTreeMap<Addr, usize>,
-    /// Members accused, and when last.
-    accused: BTreeMap<Addr, Time>,
-    history: History,
-    links: Links,
-    /// Peers whose links the other seeds do not know yet.
-    news_of_links: BTreeSet<Addr>,
-    expiring: Option<Round>,
-    rounds_used: u64,
-    pending: BTreeMap<u64, Vec<Pending>>,
-    batches_used: u64,
-    changed: BTreeSet<Addr>,
-    /// Recovered members: still to be looked at, being looked at, and those that did not answer.
-    to_look: Vec<Look>,
-    looks: BTreeMap<Conn, Look>,
-    unanswered: Vec<Look>,
-    clocks: Clocks,
-    repeats: Repeats,
-    timers: Timers<Timer>,
+    roster: Roster,
+    sessions: Sessions,
+    colleagues: Colleagues,
+    book: Book,
+    durability: Durability,
+    polls: Polls,
+    judge: Judge,
+    cases: Cases,
+    foothold: Foothold,
+    pushes: Pushes,
+    upkeep: Upkeep,
+    shown: Shown,
+}
+
+/// The parts that have timers, in the order in which those go off that are due at the same time.
+#[derive(Clone, Copy, Debug)]
+enum Part {
+    Colleagues,
+    Pushes,
+    Polls,
+    Cases,
+    Recovery,
+    Foothold,
+    Judge,
+    Expiry,
 }
 
 impl SeedMachine {
     /// A seed with an empty registry. `rng_seed` decides everything that is left to chance.
     pub fn new(config: SeedConfig, rng_seed: u64) -> Self {
-        let seeds = config.network.seeds();
-        let place = seeds.iter().position(|seed| *seed == config.me);
-        let colleagues = seeds
-            .iter()
-            .filter(|seed| **seed != config.me)
-            .map(|seed| (*seed, Colleague::default()))
-            .collect();
+        let roster = Roster::new(config);
+        let others = roster.seeds().iter().copied().filter(|seed| *seed != roster.me());
         Self {
-            me: place.and_then(|place| u16::try_from(place).ok()).unwrap_or(u16::MAX),
-            rng: Chance(SmallRng::seed_from_u64(rng_seed)),
-            registry: Registry::new(),
-            tree: Tree::default(),
-            standing: Standing::Fresh,
-            wants_standing: Standing::Fresh,
-            founders: BTreeSet::new(),
-            unsettled: Unsettled::default(),
-            votes: false,
-            held: VecDeque::new(),
-            status_digest: None,
-            list: SentList::default(),
-            lines: BTreeMap::new(),
-            conns_used: 0,
-            colleagues,
-            ballots: BTreeMap::new(),
-            ballot_of: BTreeMap::new(),
-            ballots_used: 0,
-            judgements: BTreeMap::new(),
-            probes: BTreeMap::new(),
-            verdicts: BTreeMap::new(),
-            verdicts_by_age: VecDeque::new(),
-            cases: BTreeMap::new(),
-            reports_by: BTreeMap::new(),
-            accused: BTreeMap::new(),
-            history: History::default(),
-            links: Links::new(),
-            news_of_links: BTreeSet::new(),
-            expiring: None,
-            rounds_used: 0,
-            pending: BTreeMap::new(),
-            batches_used: 0,
-            changed: BTreeSet::new(),
-            to_look: Vec::new(),
-            looks: BTreeMap::new(),
-            unanswered: Vec::new(),
-            clocks: Clocks::default(),
-            repeats: Repeats::default(),
-            timers: Timers::default(),
-            config,
+            colleagues: Colleagues::new(others, rng_seed),
+            sessions: Sessions::default(),
+            book: Book::default(),
+            durability: Durability::default(),
+            polls: Polls::default(),
+            judge: Judge::default(),
+            cases: Cases::default(),
+            foothold: Foothold::default(),
+            pushes: Pushes::default(),
+            upkeep: Upkeep::default(),
+            shown: Shown::default(),
+            roster,
         }
+    }
+
+    /// A seed that had these records on disk, which go back to that founding, and stood like that.
+    /// They are no news: nothing is logged of them.
+    #[must_use]
+    pub fn recovered(
+        mut self,
+        standing: Standing,
+        founders: impl IntoIterator<Item = u64>,
+        records: impl IntoIterator<Item = (Addr, Record)>,
+    ) -> Self {
+        self.book.recover(records);
+        self.durability.recovers(!self.book.registry().is_empty());
+        self.foothold.recover(standing, founders);
+        self
     }
 
     /// The registry.
     pub fn registry(&self) -> &Registry {
-        &self.registry
+        self.book.registry()
     }
 
     /// What was decided about a member while this seed ran, oldest first.
     pub fn history(&self, peer: &Addr) -> impl Iterator<Item = &Decision> {
-        self.history.of(peer)
+        self.shown.history.of(peer)
     }
 
     /// Clocks that disagree with this seed's.
     pub fn clocks(&self) -> &Clocks {
-        &self.clocks
+        &self.shown.clocks
     }
 
-    fn next_conn(&mut self) -> Conn {
-        self.conns_used += 2;
-        self.conns_used
+    /// The overlay as its members report it.
+    pub fn topology(&self) -> Topology {
+        self.shown.links.topology(self.book.registry())
     }
 
-    fn hello(&self, purpose: Purpose) -> Hello {
-        self.config.network.hello(Role::Seed, self.config.me, 0, purpose)
+    /// How far this seed can be relied on.
+    pub fn standing(&self) -> Standing {
+        self.foothold.standing()
+    }
+
+    /// Whether it votes.
+    pub fn is_voting(&self) -> bool {
+        self.foothold.votes()
+    }
+
+    /// Whether it is connected to a quorum of seeds, itself included.
+    pub fn has_quorum(&self) -> bool {
+        self.seeds_reachable() >= self.roster.network().quorum()
+    }
+
+    /// Seeds with which it is connected, itself included.
+    pub fn seeds_reachable(&self) -> usize {
+        self.colleagues.connected()
+    }
+
+    /// Seeds configured.
+    pub fn seeds_configured(&self) -> usize {
+        self.roster.count()
+    }
+
+    /// A life begins.
+    fn start(&mut self, turn: &mut SeedTurn<'_>) {
+        self.polls.begin(turn.now);
+        let (quorum, of) = (self.roster.network().quorum(), self.roster.count());
+        turn.log(Event::SeedListening { quorum, of });
+        if of.is_multiple_of(2) {
+            let keys = vec![("advice", even_advice(of, quorum))];
+            turn.note(Severity::Warn, "even number of seeds", keys);
+        }
+        self.call_colleagues(turn);
+        if self.roster.flaw() == Flaw::EmptyVoter {
+            self.rise(turn, Standing::Voting);
+        } else {
+            self.foothold.begin(turn.now);
+        }
+        self.reconsider(turn);
+        self.look_at_members(turn);
+        self.look_for_expired(turn);
     }
 
     fn incoming(&mut self, turn: &mut SeedTurn<'_>, conn: Conn, hello: &Hello) {
+        let me = self.roster.me();
         let refused = match (hello.purpose, hello.role) {
-            _ if hello.from == self.config.me => Some(Refused::Myself),
+            _ if hello.from == me => Some(Refused::Myself),
             (Purpose::Probe, _) | (Purpose::Membership, Role::Peer) => None,
-            (Purpose::Council, Role::Seed) if self.colleagues.contains_key(&hello.from) => None,
+            (Purpose::Council, Role::Seed) if self.colleagues.contains(&hello.from) => None,
             _ => Some(Refused::WrongRole),
         };
         if let Some(reason) = refused {
@@ -269,15 +234,14 @@ impl SeedMachine {
             turn.refuse(conn, reason, Vec::new());
             return;
         }
-        self.clocks.met(turn, hello.from, hello.clock);
-        let me = self.config.me;
+        self.shown.clocks.met(turn, hello.from, hello.clock);
         let welcome =
             Welcome { role: Role::Seed, from: me, incarnation: 0, leaving: false, clock: 0 };
         turn.welcome(conn, welcome);
         match hello.purpose {
             Purpose::Membership => {
                 let line = Line::FromPeer { peer: hello.from, heard: turn.now };
-                self.lines.insert(conn, line);
+                self.sessions.insert(conn, line);
             }
             Purpose::Council => self.colleague_calls(turn, conn, hello.from),
             _ => turn.close(conn),
@@ -285,14 +249,14 @@ impl SeedMachine {
     }
 
     fn received(&mut self, turn: &mut SeedTurn<'_>, conn: Conn, message: Message) {
-        let Some(line) = self.lines.get(&conn).copied() else { return };
+        let Some(line) = self.sessions.get(conn) else { return };
         let heard = match (line, message) {
             (_, Message::Ping(number)) => {
                 turn.send(conn, Message::Pong(number));
                 return;
             }
             (Line::ToSeed(seed), message) => {
-                self.heard_from(turn, &seed);
+                self.colleagues.heard(turn.now, &seed);
                 match message {
                     Message::Council(said) => self.hear_seed(turn, seed, said),
                     Message::Pong(_) => Ok(()),
@@ -300,7 +264,7 @@ impl SeedMachine {
                 }
             }
             (Line::FromPeer { peer, .. }, message) => {
-                self.lines.insert(conn, Line::FromPeer { peer, heard: turn.now });
+                self.sessions.insert(conn, Line::FromPeer { peer, heard: turn.now });
                 match message {
                     Message::ToSeed(said) => {
                         self.hear_peer(turn, conn, peer, said);
@@ -328,9 +292,9 @@ impl SeedMachine {
     }
 
     fn line_down(&mut self, turn: &mut SeedTurn<'_>, conn: Conn) {
-        match self.lines.remove(&conn) {
+        match self.sessions.remove(conn) {
             Some(Line::ToSeed(seed) | Line::FromSeed(seed)) => {
-                self.colleague_lost(turn, conn, seed);
+                self.colleagues.lost(turn, conn, seed);
             }
             Some(Line::FromPeer { .. }) | None => {}
         }
@@ -342,33 +306,216 @@ impl SeedMachine {
         conn: Conn,
         result: Result<Welcome, OpenError>,
     ) {
-        if self.probes.contains_key(&conn) {
-            if result.is_ok() {
-                turn.close(conn);
-            }
-            self.probed(turn, conn, result);
-        } else if self.looks.contains_key(&conn) {
-            if result.is_ok() {
-                turn.close(conn);
-            }
-            self.looked(turn, conn, result);
+        let (is_probe, is_look) = (self.judge.is_probe(conn), self.upkeep.recovery.is_look(conn));
+        if (is_probe || is_look) && result.is_ok() {
+            turn.close(conn);
+        }
+        if is_probe {
+            self.probed(turn, conn, &result);
+        } else if is_look {
+            self.looked(turn, conn, &result);
         } else {
             self.colleague_answers(turn, conn, result);
         }
     }
 
-    fn fire(&mut self, turn: &mut SeedTurn<'_>, timer: Timer) {
-        match timer {
-            Timer::Redial(seed) => self.dial(turn, seed),
-            Timer::Compare => self.compare(turn),
-            Timer::Push => self.push(turn),
-            Timer::Look => self.look_again(turn),
-            Timer::Ballot(number) => self.reject(turn, number),
-            Timer::Case(peer, incarnation) => self.close_case(peer, incarnation),
-            Timer::Vote => self.may_vote(turn),
-            Timer::Held => self.release_held(turn),
-            Timer::SecondProbe(key) => self.probe_again(turn, key),
-            Timer::Expire => self.look_for_expired(turn),
+    /// Begins to look at the members that were on disk.
+    fn look_at_members(&mut self, turn: &mut SeedTurn<'_>) {
+        let registry = self.book.registry();
+        self.upkeep.recovery.begin(registry);
+        if !registry.is_empty() {
+            let keys = vec![
+                ("records", registry.len().to_string()),
+                ("members", registry.size().to_string()),
+            ];
+            turn.note(Severity::Info, "registry recovered", keys);
+        }
+        self.look_on(turn);
+    }
+
+    fn look_on(&mut self, turn: &mut SeedTurn<'_>) {
+        while let Some(look) = self.upkeep.recovery.next() {
+            let conn = self.sessions.next_conn();
+            let hello = self.roster.hello(Purpose::Probe);
+            turn.open(conn, look.peer, hello, self.roster.probe_timeout());
+            self.upkeep.recovery.looks(conn, look);
+        }
+    }
+
+    /// A look at a recovered member has ended.
+    fn looked(&mut self, turn: &mut SeedTurn<'_>, conn: Conn, result: &Result<Welcome, OpenError>) {
+        let is_itself =
+            |peer: &Addr, answer: &Welcome| answer.role == Role::Peer && answer.from == *peer;
+        let answered = |peer: &Addr| result.as_ref().is_ok_and(|answer| is_itself(peer, answer));
+        let registry = self.book.registry();
+        let silent = self.upkeep.recovery.looked(turn.now, conn, answered, registry);
+        if let Some((peer, incarnation)) = silent {
+            // The reporter is this seed itself.
+            let (kind, reporters) = (ChangeKind::Dead, vec![self.roster.me()]);
+            let at = turn.now.millis();
+            self.propose(turn, Change { kind, peer, incarnation, at, reporters }, None);
+        }
+        self.look_on(turn);
+    }
+
+    /// A batch is on disk.
+    fn persisted(&mut self, turn: &mut SeedTurn<'_>, batch: u64) {
+        for pending in self.durability.persisted(batch) {
+            match pending {
+                Pending::Record { peer, record, tell, decision } => {
+                    self.record_is_durable(turn, (peer, record), tell, decision);
+                }
+                Pending::Standing(standing) => self.standing_is_durable(turn, standing),
+                Pending::Founders(_) | Pending::SetAside(_) => {}
+                Pending::Compared { seed, standing } => self.compared(turn, seed, standing),
+                Pending::Expired { seed, round } => {
+                    self.colleagues.tell(turn, &seed, Council::Expired { round });
+                }
+                Pending::Forget { peer, incarnation } => self.forget(peer, incarnation),
+            }
+        }
+    }
+
+    fn record_is_durable(
+        &mut self,
+        turn: &mut SeedTurn<'_>,
+        (peer, record): (Addr, Record),
+        tell: Option<Waiter>,
+        decision: Option<Box<Decision>>,
+    ) {
+        let me = self.roster.me();
+        if let Some(decision) = &decision {
+            self.shown.history.add(Decision::clone(decision));
+        }
+        // Whoever tells of a record has it on disk, and now this seed does.
+        let own = tell.is_some_and(|waiter| waiter.proposer == me);
+        self.take_in(turn, peer, record.clone(), if own { 1 } else { 2 });
+        match (tell, decision) {
+            (Some(Waiter { proposer, ballot }), Some(decision)) if proposer == me => {
+                // Only now: nothing is committed to others before it is durable here.
+                let decision = *decision;
+                let commit = Council::Commit { ballot, peer, record, decision };
+                self.colleagues.tell_all(turn, commit);
+                self.count_durable(turn, ballot, self.roster.number());
+            }
+            (Some(Waiter { proposer, ballot }), _) => {
+                self.colleagues.tell(turn, &proposer, Council::Committed { ballot });
+            }
+            (None, _) => {}
+        }
+    }
+
+    /// Takes a durable record into the registry, and logs the transition that it is.
+    fn take_in(&mut self, turn: &mut SeedTurn<'_>, peer: Addr, record: Record, at_seeds: usize) {
+        let (votes, of) = (record.voters.len(), self.roster.count());
+        let (incarnation, status) = (record.incarnation, record.status);
+        let taken = self.book.take_in(turn.now, peer, record, self.roster.flaw());
+        if taken.merge != Merge::Nothing {
+            self.durability.record_is_at(peer, at_seeds, self.quorum());
+        }
+        if taken.merge != Merge::Transition || taken.stale {
+            return;
+        }
+        let (kind, event) = match status {
+            Status::Alive => {
+                (ChangeKind::Join, Event::RegistrationCommitted { peer, incarnation, votes, of })
+            }
+            Status::Left => {
+                (ChangeKind::Leave, Event::LeaveCommitted { peer, votes, of, incarnation })
+            }
+            Status::Dead => {
+                (ChangeKind::Dead, Event::DeadNodeCommitted { peer, votes, of, incarnation })
+            }
+        };
+        turn.log(event);
+        turn.log(Event::PeerList { size: self.book.registry().size() });
+        self.cases.settle(peer, incarnation, status);
+        if status != Status::Alive {
+            self.shown.links.remove(&peer);
+        }
+        self.pushes.add(turn.now, peer, status == Status::Left, self.sessions.len());
+        let key: ChangeKey = (kind, peer, incarnation);
+        self.settle(turn, key);
+    }
+
+    fn forget(&mut self, peer: Addr, incarnation: Incarnation) {
+        if self.book.forget(peer, incarnation) {
+            self.shown.history.forget(&peer);
+        }
+    }
+
+    fn standing_is_durable(&mut self, turn: &mut SeedTurn<'_>, standing: Standing) {
+        let before = self.foothold.is_durable(standing);
+        let what = match standing {
+            Standing::Fresh => "waiting for other seeds",
+            Standing::Founding => "founding a new network",
+            Standing::Voting => "voting from now on",
+        };
+        let keys = vec![
+            ("before", before.words().to_owned()),
+            ("records", self.book.registry().len().to_string()),
+        ];
+        turn.note(Severity::Info, what, keys);
+        let compare = self.digest();
+        self.colleagues.tell_all(turn, compare);
+        if standing == Standing::Voting {
+            self.may_vote(turn);
+        } else {
+            self.reconsider(turn);
+        }
+    }
+
+    /// The part whose timer is next, and when that is due.
+    fn next_timer(&self) -> Option<(Time, Part)> {
+        let timers = [
+            (self.colleagues.wake_at(), Part::Colleagues),
+            (self.pushes.wake_at(), Part::Pushes),
+            (self.polls.wake_at(), Part::Polls),
+            (self.cases.wake_at(), Part::Cases),
+            (self.upkeep.recovery.wake_at(), Part::Recovery),
+            (self.foothold.wake_at(), Part::Foothold),
+            (self.judge.wake_at(), Part::Judge),
+            (self.upkeep.expiry.wake_at(), Part::Expiry),
+        ];
+        let set = timers.into_iter().filter_map(|(at, part)| Some((at?, part)));
+        // Of several that are due at the same time the first.
+        set.min_by_key(|(at, _)| *at)
+    }
+
+    /// A timer of a part is due.
+    fn fire(&mut self, turn: &mut SeedTurn<'_>, part: Part) {
+        match part {
+            Part::Colleagues => match self.colleagues.due(turn.now) {
+                Some(colleagues::Timer::Redial(seed)) => self.dial(turn, seed),
+                Some(colleagues::Timer::Compare) => self.compare(turn),
+                None => {}
+            },
+            Part::Pushes => self.push(turn),
+            Part::Polls => {
+                if let Some(ballot) = self.polls.due(turn.now) {
+                    self.reject(turn, ballot);
+                }
+            }
+            Part::Cases => self.cases.expire(turn.now),
+            Part::Recovery => {
+                self.upkeep.recovery.look_again();
+                self.look_on(turn);
+            }
+            Part::Foothold => match self.foothold.due(turn.now) {
+                Some(standing::Timer::Vote) => self.may_vote(turn),
+                Some(standing::Timer::Held) => {
+                    while let Some(waiter) = self.foothold.release_held(turn.now) {
+                        self.decline(turn, waiter);
+                    }
+                }
+                None => {}
+            },
+            Part::Judge => {
+                if let Some(key) = self.judge.due(turn.now) {
+                    self.probe_for(turn, key);
+                }
+            }
+            Part::Expiry => self.look_for_expired(turn),
         }
     }
 }
@@ -398,20 +545,7 @@ impl Machine for SeedMachine {
     ) {
         let turn = &mut SeedTurn { now, effects };
         match input {
-            Input::Start => {
-                // A late vote on a ballot of a former life must not count for one of this life.
-                self.ballots_used = now.micros();
-                let (quorum, of) = (self.config.network.quorum(), self.seeds());
-                turn.log(Event::SeedListening { quorum, of });
-                if of.is_multiple_of(2) {
-                    let keys = vec![("advice", even_advice(of, quorum))];
-                    turn.note(Severity::Warn, "even number of seeds", keys);
-                }
-                self.call_colleagues(turn);
-                self.begin_standing(turn);
-                self.look_at_members(turn);
-                self.look_for_expired(turn);
-            }
+            Input::Start => self.start(turn),
             Input::Incoming { conn, hello } => self.incoming(turn, conn, &hello),
             Input::Opened { conn, welcome } => self.open_result(turn, conn, Ok(welcome)),
             Input::OpenFailed { conn, error } => self.open_result(turn, conn, Err(error)),
@@ -422,13 +556,15 @@ impl Machine for SeedMachine {
             Input::Persisted { batch } => self.persisted(turn, batch),
             Input::Command(SeedCommand::Stop) => turn.stopped(),
         }
-        while let Some((_, timer)) = self.timers.due(now) {
-            self.fire(turn, timer);
+        while let Some((at, part)) = self.next_timer()
+            && at <= now
+        {
+            self.fire(turn, part);
         }
     }
 
     fn wake_at(&self) -> Option<Time> {
-        self.timers.next()
+        self.next_timer().map(|(at, _)| at)
     }
 }
 

@@ -5,16 +5,13 @@
 //! the seeds' own evidence (DESIGN.md, section 3). Each seed still votes by its
 //! own probe, so this needs no reporter.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{SeedMachine, Timer};
-use crate::proto::event::Severity;
-use crate::proto::machine::{Conn, OpenError};
-use crate::proto::message::{
-    Addr, Change, ChangeKind, Council, Incarnation, Purpose, Role, Standing, Welcome,
-};
-use crate::proto::registry::Record;
-use crate::proto::turn::SeedTurn;
+use crate::proto::machine::Conn;
+use crate::proto::message::{Addr, Incarnation};
+use crate::proto::registry::Registry;
+use crate::proto::time::Time;
 
 /// Members looked at in one go; the next ones follow at once. A hundred thousand connections at
 /// the same moment would be too many for any process.
@@ -27,104 +24,107 @@ const MAX_LOOKS: u32 = 3;
 /// A recovered member that is being looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Look {
-    peer: Addr,
+    pub peer: Addr,
     incarnation: Incarnation,
     failed: u32,
 }
 
-impl SeedMachine {
-    /// A seed that had these records on disk, which go back to that founding, and stood like that.
-    /// They are no news: nothing is logged of them.
-    #[must_use]
-    pub fn recovered(
-        mut self,
-        standing: Standing,
-        founders: impl IntoIterator<Item = u64>,
-        records: impl IntoIterator<Item = (Addr, Record)>,
-    ) -> Self {
-        for (peer, record) in records {
-            self.registry.merge(peer, record);
-            self.tree.touch(&peer);
-        }
-        self.unsettled.recovered = !self.registry.is_empty();
-        self.founders.extend(founders);
-        self.standing = standing;
-        self.wants_standing = standing;
-        self
-    }
+/// Recovered members: still to be looked at, being looked at, and those that did not answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Recovery {
+    to_look: Vec<Look>,
+    looks: BTreeMap<Conn, Look>,
+    unanswered: Vec<Look>,
+    /// When those are looked at again.
+    due: Option<Time>,
+}
 
+impl Recovery {
     /// Begins to look at the members recovered.
-    pub(super) fn look_at_members(&mut self, turn: &mut SeedTurn<'_>) {
-        self.to_look = self
-            .registry
-            .members()
-            .map(|(peer, record)| Look { peer: *peer, incarnation: record.incarnation, failed: 0 })
-            .collect();
-        if !self.registry.is_empty() {
-            let keys = vec![
-                ("records", self.registry.len().to_string()),
-                ("members", self.registry.size().to_string()),
-            ];
-            turn.note(Severity::Info, "registry recovered", keys);
-        }
-        self.look_on(turn);
+    pub fn begin(&mut self, registry: &Registry) {
+        let look = |(peer, record): (&Addr, &crate::proto::registry::Record)| Look {
+            peer: *peer,
+            incarnation: record.incarnation,
+            failed: 0,
+        };
+        self.to_look = registry.members().map(look).collect();
     }
 
-    pub(super) fn look_on(&mut self, turn: &mut SeedTurn<'_>) {
-        while self.looks.len() < LOOKS {
-            let Some(look) = self.to_look.pop() else { return };
-            let conn = self.next_conn();
-            let hello = self.hello(Purpose::Probe);
-            turn.open(conn, look.peer, hello, self.config.probe_timeout);
-            self.looks.insert(conn, look);
-        }
-    }
-
-    /// A look has ended.
-    pub(super) fn looked(
-        &mut self,
-        turn: &mut SeedTurn<'_>,
-        conn: Conn,
-        result: Result<Welcome, OpenError>,
-    ) {
-        let Some(mut look) = self.looks.remove(&conn) else { return };
-        let answered =
-            result.is_ok_and(|welcome| welcome.role == Role::Peer && welcome.from == look.peer);
-        let member = self
-            .registry
-            .alive(&look.peer)
-            .is_some_and(|record| record.incarnation == look.incarnation);
-        if !answered && member {
-            look.failed += 1;
-            if look.failed < MAX_LOOKS {
-                self.unanswered.push(look);
-                self.timers.set_if_unset(Timer::Look, turn.now + LOOK_AGAIN);
-            } else {
-                let (peer, incarnation) = (look.peer, look.incarnation);
-                let kind = ChangeKind::Dead;
-                // The reporter is this seed itself.
-                let reporters = vec![self.config.me];
-                let at = turn.now.millis();
-                self.propose(turn, Change { kind, peer, incarnation, at, reporters }, None);
-            }
-        }
-        self.look_on(turn);
+    /// When there is something to look at again.
+    pub fn wake_at(&self) -> Option<Time> {
+        self.due
     }
 
     /// It is time to look again at those that did not answer.
-    pub(super) fn look_again(&mut self, turn: &mut SeedTurn<'_>) {
+    pub fn look_again(&mut self) {
+        self.due = None;
         self.to_look.append(&mut self.unanswered);
-        self.look_on(turn);
     }
 
-    /// Whether a dead-node proposal rests on a seed's own evidence.
-    pub(super) fn is_own_evidence(&self, change: &Change) -> bool {
-        change.reporters.iter().any(|reporter| self.config.network.seeds().contains(reporter))
+    /// Whom to look at next, if there is room for one more look.
+    pub fn next(&mut self) -> Option<Look> {
+        if self.looks.len() < LOOKS { self.to_look.pop() } else { None }
     }
 
-    /// Tells another seed of a record that is committed already.
-    pub(super) fn pass_on(&self, turn: &mut SeedTurn<'_>, seed: &Addr, peer: Addr, record: Record) {
-        let records = vec![(peer, record)];
-        self.tell(turn, seed, Council::Records { records, wanted: Vec::new(), done: None });
+    /// A look goes out over that connection.
+    pub fn looks(&mut self, conn: Conn, look: Look) {
+        self.looks.insert(conn, look);
+    }
+
+    /// Whether a connection is a look.
+    pub fn is_look(&self, conn: Conn) -> bool {
+        self.looks.contains_key(&conn)
+    }
+
+    /// A look has ended; the life that is to be proposed dead for it, if one is.
+    pub fn looked(
+        &mut self,
+        now: Time,
+        conn: Conn,
+        answered: impl Fn(&Addr) -> bool,
+        registry: &Registry,
+    ) -> Option<(Addr, Incarnation)> {
+        let mut look = self.looks.remove(&conn)?;
+        let member =
+            registry.alive(&look.peer).is_some_and(|record| record.incarnation == look.incarnation);
+        if answered(&look.peer) || !member {
+            return None;
+        }
+        look.failed += 1;
+        if look.failed >= MAX_LOOKS {
+            return Some((look.peer, look.incarnation));
+        }
+        self.unanswered.push(look);
+        self.due.get_or_insert(now + LOOK_AGAIN);
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::registry::{Record, Status};
+
+    #[test]
+    fn a_member_that_never_answers_is_proposed_dead_after_three_looks() {
+        let peer = ([127, 0, 0, 1], 6000).into();
+        let mut registry = Registry::new();
+        let record = Record { incarnation: 7, status: Status::Alive, at: 1, voters: vec![0] };
+        registry.merge(peer, record);
+        for answers_at in [None, Some(2)] {
+            let (mut recovery, mut now) = (Recovery::default(), Time::from_millis(1));
+            recovery.begin(&registry);
+            let mut proposed = None;
+            for look in 1..=MAX_LOOKS {
+                let Some(next) = recovery.next() else { break };
+                recovery.looks(u64::from(look), next);
+                let answered = |_: &Addr| answers_at == Some(look);
+                proposed = recovery.looked(now, u64::from(look), answered, &registry);
+                now = recovery.wake_at().unwrap_or(now);
+                recovery.look_again();
+            }
+            assert_eq!(proposed.is_some(), answers_at.is_none(), "{answers_at:?}");
+            assert_eq!(proposed.unwrap_or((peer, 7)), (peer, 7));
+        }
     }
 }

@@ -15,16 +15,15 @@
 //! the earlier one says so when they meet, and keeps a copy. A seed with its disk compares first,
 //! too, if it can do so soon.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
-use super::judge::{Verdict, Waiter};
-use super::keep::Pending;
-use super::{SeedMachine, Timer};
+use super::ballot::{SeedNumber, Waiter};
+use super::roster::Other;
 use crate::proto::event::Severity;
-use crate::proto::message::{Addr, Change, Council, Standing};
-use crate::proto::planted::Flaw;
+use crate::proto::message::{Addr, Change, Standing};
 use crate::proto::time::Time;
+use crate::proto::timers::Timers;
 use crate::proto::turn::SeedTurn;
 
 /// A seed with its disk votes after this long also if it could not compare with enough others:
@@ -38,146 +37,202 @@ pub(super) const MAX_FOUNDERS: usize = 1_024;
 /// Proposals that may wait; more are refused at once.
 const MAX_HELD: usize = 8_192;
 
+/// What is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Timer {
+    /// Vote, compared or not.
+    Vote,
+    /// A proposal has waited long enough for this seed to vote.
+    Held,
+}
+
 /// A proposal that waits until this seed may vote.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Held {
+struct Held {
     until: Time,
     change: Change,
     waiter: Waiter,
 }
 
-impl SeedMachine {
-    /// How far this seed can be relied on.
+/// How this seed stands.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Foothold {
+    /// What is durable.
+    standing: Standing,
+    /// What is being written.
+    wanted: Standing,
+    /// Marks of the founding that the registry goes back to.
+    founders: BTreeSet<u64>,
+    /// Whether this seed votes yet.
+    votes: bool,
+    /// Proposals that wait until it does.
+    held: VecDeque<Held>,
+    timers: Timers<Timer>,
+}
+
+/// What follows from how the others stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Nothing yet.
+    Stay,
+    /// This seed may vote.
+    Vote,
+    /// It may write down a better standing.
+    Rise(Standing),
+}
+
+/// What follows from meeting a seed of another founding.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Meeting {
+    /// A copy of what is on disk is to be kept under this number.
+    pub set_aside: Option<u64>,
+    /// Marks that are ours from now on, too.
+    pub marks: BTreeSet<u64>,
+}
+
+impl Default for Foothold {
+    fn default() -> Self {
+        Self {
+            standing: Standing::Fresh,
+            wanted: Standing::Fresh,
+            founders: BTreeSet::new(),
+            votes: false,
+            held: VecDeque::new(),
+            timers: Timers::default(),
+        }
+    }
+}
+
+impl Foothold {
+    /// As it was on disk.
+    pub fn recover(&mut self, standing: Standing, founders: impl IntoIterator<Item = u64>) {
+        self.founders.extend(founders);
+        self.standing = standing;
+        self.wanted = standing;
+    }
+
     pub fn standing(&self) -> Standing {
         self.standing
     }
 
-    /// Whether it votes.
-    pub fn is_voting(&self) -> bool {
+    pub fn votes(&self) -> bool {
         self.votes
     }
 
-    /// Whether it is connected to a quorum of seeds, itself included.
-    pub fn has_quorum(&self) -> bool {
-        self.seeds_reachable() >= self.config.network.quorum()
+    pub fn founders(&self) -> Vec<u64> {
+        self.founders.iter().copied().collect()
     }
 
-    /// Seeds with which it is connected, itself included.
-    pub fn seeds_reachable(&self) -> usize {
-        self.colleagues.values().filter(|colleague| colleague.is_connected()).count() + 1
+    /// When something is due.
+    pub fn wake_at(&self) -> Option<Time> {
+        self.timers.next()
     }
 
-    /// Seeds configured.
-    pub fn seeds_configured(&self) -> usize {
-        self.config.network.seeds().len()
+    /// What is due.
+    pub fn due(&mut self, now: Time) -> Option<Timer> {
+        self.timers.due(now).map(|(_, timer)| timer)
     }
 
-    pub(super) fn begin_standing(&mut self, turn: &mut SeedTurn<'_>) {
-        if self.config.flaw() == Flaw::EmptyVoter {
-            self.rise(turn, Standing::Voting);
-        } else if self.standing == Standing::Voting {
-            self.timers.set(Timer::Vote, turn.now + COMPARE_PATIENCE);
+    /// A life begins: with a disk, this seed waits for the others only so long.
+    pub fn begin(&mut self, now: Time) {
+        if self.standing == Standing::Voting {
+            self.timers.set(Timer::Vote, now + COMPARE_PATIENCE);
         }
-        self.reconsider(turn);
     }
 
-    /// Another seed has told its standing, or was compared with: what follows for our own.
-    pub(super) fn reconsider(&mut self, turn: &mut SeedTurn<'_>) {
-        if self.votes || self.wants_standing > self.standing {
-            return;
+    /// What follows from how the others stand, with such a quorum of all configured seeds.
+    pub fn next_step(&self, others: &[Other], quorum: usize) -> Step {
+        if self.votes || self.wanted > self.standing {
+            return Step::Stay;
         }
-        let (n, quorum) = (self.seeds(), self.config.network.quorum());
-        let others = || self.colleagues.values();
+        let seeds = others.len() + 1;
         let told = |wanted: &[Standing]| {
-            others().filter(|other| other.told().is_some_and(|told| wanted.contains(&told))).count()
+            others.iter().filter(|other| other.told.is_some_and(|it| wanted.contains(&it))).count()
         };
-        let read = others().filter(|other| other.compared == Some(Standing::Voting)).count();
+        let (voting, founding) = (Standing::Voting, Standing::Founding);
         match self.standing {
             Standing::Voting => {
-                let compared = others().filter(|other| other.compared.is_some()).count();
-                if compared + 1 >= quorum {
-                    self.may_vote(turn);
-                }
+                let compared = others.iter().filter(|other| other.compared.is_some()).count();
+                if compared + 1 >= quorum { Step::Vote } else { Step::Stay }
             }
-            Standing::Founding => {
-                if told(&[Standing::Founding, Standing::Voting]) + 1 >= quorum {
-                    self.rise(turn, Standing::Voting);
-                }
-            }
+            Standing::Founding if told(&[founding, voting]) + 1 >= quorum => Step::Rise(voting),
+            Standing::Founding => Step::Stay,
             Standing::Fresh => {
-                let voting = told(&[Standing::Voting]);
-                let heard_all = others().all(|other| other.told().is_some());
-                let read_all_there_are = heard_all
-                    && voting > 0
-                    && others().all(|other| {
-                        other.told() != Some(Standing::Voting)
-                            || other.compared == Some(Standing::Voting)
-                    });
-                if read > n - quorum || read_all_there_are {
-                    self.rise(turn, Standing::Voting);
-                } else if voting == 0 && told(&[Standing::Fresh, Standing::Founding]) + 1 >= quorum
-                {
-                    self.rise(turn, Standing::Founding);
+                let read = others.iter().filter(|other| other.compared == Some(voting)).count();
+                let voters = told(&[voting]);
+                let heard_all = others.iter().all(|other| other.told.is_some());
+                let is_read =
+                    |other: &Other| other.told != Some(voting) || other.compared == Some(voting);
+                let read_all_there_are = heard_all && voters > 0 && others.iter().all(is_read);
+                if read > seeds - quorum || read_all_there_are {
+                    Step::Rise(voting)
+                } else if voters == 0 && told(&[Standing::Fresh, founding]) + 1 >= quorum {
+                    Step::Rise(founding)
+                } else {
+                    Step::Stay
                 }
             }
         }
     }
 
-    /// Writes down a better standing; it counts once it is durable.
-    fn rise(&mut self, turn: &mut SeedTurn<'_>, standing: Standing) {
-        self.wants_standing = standing;
+    /// A better standing is being written down; it counts once it is durable. Returns the marks of the
+    /// founding that it rests on.
+    pub fn rise(
+        &mut self,
+        now: Time,
+        me: SeedNumber,
+        standing: Standing,
+        others: &[Other],
+    ) -> BTreeSet<u64> {
+        self.wanted = standing;
         let mut marks: BTreeSet<u64> = BTreeSet::new();
         if standing == Standing::Founding {
             // No two lives of a seed begin at the same time, and no two seeds have one place.
-            marks.insert(turn.now.micros().saturating_mul(64).saturating_add(u64::from(self.me)));
+            marks.insert(now.micros().saturating_mul(64).saturating_add(u64::from(me)));
         }
-        for other in self.colleagues.values() {
+        for other in others {
             // Whoever votes already was founded before; a founder may be of another founding only if
             // somebody votes.
-            if other.told() == Some(standing) || standing == Standing::Voting {
+            if other.told == Some(standing) || standing == Standing::Voting {
                 marks.extend(&other.founders);
             }
         }
-        self.take_founders(turn, marks);
-        self.persist(turn, vec![Pending::Standing(standing)]);
+        marks
     }
 
-    fn take_founders(&mut self, turn: &mut SeedTurn<'_>, marks: BTreeSet<u64>) {
+    /// Takes marks for ours, if there is room; returns those that are new.
+    pub fn take_founders(&mut self, marks: &BTreeSet<u64>) -> Vec<u64> {
         let new: Vec<u64> = marks.difference(&self.founders).copied().collect();
-        if !new.is_empty() && self.founders.len() + new.len() <= MAX_FOUNDERS {
-            self.founders.extend(&new);
-            self.persist(turn, vec![Pending::Founders(new)]);
+        if self.founders.len() + new.len() > MAX_FOUNDERS {
+            return Vec::new();
         }
+        self.founders.extend(&new);
+        new
     }
 
     /// Another seed says which founding its registry goes back to. If that is another one than ours,
     /// a majority has lost its disks and has begun anew: the operator has to know, and what the
-    /// earlier network held is kept beside before the two are merged.
-    pub(super) fn hear_founders(
-        &mut self,
+    /// earlier network held is kept beside before the two are merged. `records` are how many it has,
+    /// and how many are here.
+    pub fn meet(
+        &self,
         turn: &mut SeedTurn<'_>,
         seed: Addr,
         standing: Standing,
-        count: u64,
         theirs: &[u64],
-    ) {
-        if let Some(colleague) = self.colleagues.get_mut(&seed)
-            && !theirs.is_empty()
-        {
-            colleague.founders = theirs.to_vec();
-        }
+        records: (u64, usize),
+    ) -> Option<Meeting> {
         let both_vote = self.standing == Standing::Voting && standing == Standing::Voting;
-        let (Some(ours), Some(newest)) = (self.founders.last(), theirs.iter().max()) else {
-            return;
-        };
+        let (ours, newest) = (self.founders.last()?, theirs.iter().max()?);
         if !both_vote || theirs.iter().any(|mark| self.founders.contains(mark)) {
-            return;
+            return None;
         }
         let mut keys = vec![
             ("seed", seed.to_string()),
-            ("records", count.to_string()),
-            ("here", self.registry.len().to_string()),
+            ("records", records.0.to_string()),
+            ("here", records.1.to_string()),
         ];
+        let mut meeting = Meeting { set_aside: None, marks: theirs.iter().copied().collect() };
         if ours < newest {
             let number = turn.now.millis();
             keys.push(("copy", format!("registry-{number}.redb in the data directory")));
@@ -186,108 +241,109 @@ impl SeedMachine {
                 "a majority of the seeds lost their disks; members come back by themselves".into(),
             ));
             turn.note(Severity::Warn, "the network was founded anew without this seed", keys);
-            self.persist(turn, vec![Pending::SetAside(number)]);
+            meeting.set_aside = Some(number);
         } else {
             turn.note(Severity::Warn, "a seed holds records of an earlier network", keys);
         }
-        self.take_founders(turn, theirs.iter().copied().collect());
+        Some(meeting)
     }
 
-    pub(super) fn standing_is_durable(&mut self, turn: &mut SeedTurn<'_>, standing: Standing) {
-        let before = self.standing;
-        self.standing = standing;
-        let what = match standing {
-            Standing::Fresh => "waiting for other seeds",
-            Standing::Founding => "founding a new network",
-            Standing::Voting => "voting from now on",
-        };
-        let keys = vec![
-            ("before", before.words().to_owned()),
-            ("records", self.registry.len().to_string()),
-        ];
-        turn.note(Severity::Info, what, keys);
-        self.tell_digest(turn);
-        if standing == Standing::Voting {
-            self.may_vote(turn);
-        } else {
-            self.reconsider(turn);
-        }
+    /// A standing is on disk; how it was before.
+    pub fn is_durable(&mut self, standing: Standing) -> Standing {
+        std::mem::replace(&mut self.standing, standing)
     }
 
-    /// From here on this seed votes; what waited is judged.
-    pub(super) fn may_vote(&mut self, turn: &mut SeedTurn<'_>) {
+    /// From here on this seed votes; what waited for that.
+    pub fn may_vote(&mut self) -> Vec<(Change, Waiter)> {
         self.votes = true;
         self.timers.cancel(&Timer::Vote);
         self.timers.cancel(&Timer::Held);
-        for Held { change, waiter, .. } in std::mem::take(&mut self.held) {
-            self.judge(turn, change, waiter);
-        }
+        std::mem::take(&mut self.held).into_iter().map(|held| (held.change, held.waiter)).collect()
     }
 
-    /// Keeps a proposal until this seed may vote.
-    pub(super) fn hold(&mut self, turn: &mut SeedTurn<'_>, change: Change, waiter: Waiter) {
+    /// Keeps a proposal until this seed may vote; false if too many wait.
+    pub fn hold(&mut self, now: Time, change: Change, waiter: Waiter) -> bool {
         if self.held.len() >= MAX_HELD {
-            self.decline(turn, waiter);
-            return;
+            return false;
         }
-        let until = turn.now + HOLD;
+        let until = now + HOLD;
         self.held.push_back(Held { until, change, waiter });
         self.timers.set_if_unset(Timer::Held, until);
+        true
     }
 
-    /// Proposals that have waited long enough are answered with a no.
-    pub(super) fn release_held(&mut self, turn: &mut SeedTurn<'_>) {
-        while let Some(held) = self.held.front() {
-            if held.until > turn.now {
-                self.timers.set(Timer::Held, held.until);
-                return;
-            }
-            if let Some(Held { waiter, .. }) = self.held.pop_front() {
-                self.decline(turn, waiter);
-            }
+    /// The next proposal that has waited long enough.
+    pub fn release_held(&mut self, now: Time) -> Option<Waiter> {
+        let until = self.held.front()?.until;
+        if until > now {
+            self.timers.set(Timer::Held, until);
+            return None;
+        }
+        self.held.pop_front().map(|held| held.waiter)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Standing::{Founding, Fresh, Voting};
+
+    fn other(told: Option<Standing>, compared: Option<Standing>) -> Other {
+        Other { told, compared, founders: Vec::new() }
+    }
+
+    #[test]
+    fn what_follows_from_how_the_others_stand() {
+        let voter = || other(Some(Voting), Some(Voting));
+        let unread = || other(Some(Voting), None);
+        let fresh = || other(Some(Fresh), Some(Fresh));
+        let silent = || other(None, None);
+        let table: &[(&str, Standing, Vec<Other>, Step)] = &[
+            ("alone and fresh, it founds", Fresh, vec![], Step::Rise(Founding)),
+            ("one of three that hears nobody waits", Fresh, vec![silent(), silent()], Step::Stay),
+            ("two fresh of three found", Fresh, vec![fresh(), silent()], Step::Rise(Founding)),
+            ("where somebody votes nobody founds", Fresh, vec![fresh(), unread()], Step::Stay),
+            ("one voter of three read is not enough", Fresh, vec![voter(), silent()], Step::Stay),
+            ("two are", Fresh, vec![voter(), voter()], Step::Rise(Voting)),
+            (
+                "nor need it be, if no other votes",
+                Fresh,
+                vec![voter(), fresh()],
+                Step::Rise(Voting),
+            ),
+            ("a founder waits for a quorum of them", Founding, vec![fresh(), silent()], Step::Stay),
+            (
+                "and rises with it",
+                Founding,
+                vec![other(Some(Founding), None), silent()],
+                Step::Rise(Voting),
+            ),
+            ("a seed with its disk compares first", Voting, vec![silent(), silent()], Step::Stay),
+            ("with a quorum", Voting, vec![fresh(), silent()], Step::Vote),
+        ];
+        for (what, standing, others, expected) in table {
+            let mut foothold = Foothold::default();
+            foothold.recover(*standing, []);
+            let quorum = (others.len() + 1) / 2 + 1;
+            assert_eq!(foothold.next_step(others, quorum), *expected, "{what}");
         }
     }
 
-    fn decline(&mut self, turn: &mut SeedTurn<'_>, waiter: Waiter) {
-        let heard = self.colleagues.values().filter(|other| other.told().is_some()).count();
-        let reason = format!(
-            "has no registry on disk and has to hear other seeds before it votes; it hears {heard} of {}",
-            self.seeds().saturating_sub(1)
-        );
-        self.cast(turn, waiter, &Verdict { accept: false, reason, known: 0 });
-    }
-
-    /// Tells all seeds how our registry looks and how we stand.
-    pub(super) fn tell_digest(&mut self, turn: &mut SeedTurn<'_>) {
-        let compare = self.digest();
-        self.tell_all(turn, compare);
-    }
-
-    /// What the periodic comparison says: the founding stays what it is, and is told when a connection
-    /// is new or our standing has changed.
-    pub(super) fn short_digest(&mut self) -> Council {
-        match self.digest() {
-            Council::Compare { count, digest, standing: Standing::Voting, .. } => {
-                let founders = Vec::new();
-                Council::Compare { count, digest, standing: Standing::Voting, founders }
-            }
-            other => other,
-        }
-    }
-
-    pub(super) fn digest(&mut self) -> Council {
-        let digest = self.tree.root(&self.registry);
-        let count = self.registry.len() as u64;
-        let founders = self.founders.iter().copied().collect();
-        Council::Compare { count, digest, standing: self.standing, founders }
-    }
-
-    /// All that a seed of that standing held is here, and durable.
-    pub(super) fn compared(&mut self, turn: &mut SeedTurn<'_>, seed: Addr, standing: Standing) {
-        if let Some(colleague) = self.colleagues.get_mut(&seed) {
-            colleague.compared = colleague.compared.max(Some(standing));
-            colleague.walking = None;
-        }
-        self.reconsider(turn);
+    #[test]
+    fn proposals_wait_in_order_and_not_for_ever() {
+        let mut foothold = Foothold::default();
+        let start = Time::from_millis(1);
+        let kind = crate::proto::message::ChangeKind::Join;
+        let peer = ([127, 0, 0, 1], 6000).into();
+        let change = Change { kind, peer, incarnation: 1, at: 0, reporters: Vec::new() };
+        let waiter = |ballot| Waiter { proposer: peer, ballot };
+        foothold.hold(start, change.clone(), waiter(1));
+        foothold.hold(start + HOLD / 2, change, waiter(2));
+        assert_eq!(foothold.due(start + HOLD), Some(Timer::Held));
+        assert_eq!(foothold.release_held(start + HOLD), Some(waiter(1)));
+        assert_eq!(foothold.release_held(start + HOLD), None, "the second has time yet");
+        assert_eq!(foothold.wake_at(), Some(start + HOLD / 2 + HOLD));
+        assert_eq!(foothold.may_vote().len(), 1);
+        assert_eq!(foothold.wake_at(), None);
     }
 }

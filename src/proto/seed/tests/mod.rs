@@ -5,6 +5,7 @@ mod together;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::tree::Tree;
 use super::*;
 use crate::proto::config::Network;
 use crate::proto::message::{
@@ -95,7 +96,7 @@ impl Stage {
     fn call(&mut self, from: Addr, role: Role, purpose: Purpose) -> Conn {
         self.next += 2;
         let conn = self.next;
-        let hello = self.seed.config.network.hello(role, from, 1, purpose);
+        let hello = self.seed.roster.network().hello(role, from, 1, purpose);
         self.give(Input::Incoming { conn, hello });
         conn
     }
@@ -110,8 +111,8 @@ impl Stage {
     /// The connection on which a seed's word is believed: the one that was dialled to it.
     fn line_to(&self, number: u16) -> Conn {
         let addr = seed_addr(number);
-        let line = |line: &Line| *line == Line::ToSeed(addr);
-        self.seed.lines.iter().find(|(_, l)| line(l)).map(|(conn, _)| *conn).expect("connected")
+        let is_line = |conn: &Conn| self.seed.sessions.get(*conn) == Some(Line::ToSeed(addr));
+        (0..1_000).find(is_line).expect("connected")
     }
 
     fn said(&self, wanted: impl Fn(&Message) -> bool) -> usize {
@@ -143,7 +144,7 @@ impl Stage {
     }
 
     fn vote(&mut self, number: u16, accept: bool) {
-        let ballot = self.seed.ballots_used;
+        let ballot = self.seed.polls.counts().0;
         let conn = self.line_to(number);
         let message =
             Message::Council(Council::Vote { ballot, accept, reason: "test".to_owned(), known: 0 });
@@ -178,7 +179,7 @@ impl Stage {
     }
 
     fn status(&self, number: u16) -> Option<Status> {
-        self.seed.registry.get(&peer_addr(number)).map(|record| record.status)
+        self.seed.registry().get(&peer_addr(number)).map(|record| record.status)
     }
 }
 
@@ -224,7 +225,7 @@ fn a_join_needs_a_dial_back_a_quorum_and_durability_at_a_quorum() {
     let granted =
         |m: &Message| matches!(m, Message::ToPeer(ToPeer::Granted { request: 7, votes: 2 }));
     assert_eq!(stage.said(granted), 0, "durable at one seed only");
-    let ballot = stage.seed.ballots_used;
+    let ballot = stage.seed.polls.counts().0;
     let conn = stage.line_to(2);
     stage.give(Input::Received { conn, message: Message::Council(Council::Committed { ballot }) });
     assert_eq!(stage.said(granted), 1, "durable at two of three");
@@ -320,7 +321,7 @@ fn the_last_member_besides_the_dead_one_is_reporter_enough() {
     (0..3).for_each(|number| {
         let voters = vec![0];
         let record = Record { incarnation: 1, status: Status::Alive, at: 1, voters };
-        stage.seed.registry.merge(peer_addr(number), record);
+        stage.seed.book.registry_mut().merge(peer_addr(number), record);
     });
     // Two of three are dead: the third can have no company, and says so of both.
     stage.report(2, 0);
@@ -339,7 +340,7 @@ fn the_last_member_besides_the_dead_one_is_reporter_enough() {
 fn a_leave_is_believed_only_from_the_peer_itself() {
     let mut stage = Stage::new(1);
     let record = Record { incarnation: 1, status: Status::Alive, at: 1, voters: vec![0] };
-    stage.seed.registry.merge(peer_addr(0), record);
+    stage.seed.book.registry_mut().merge(peer_addr(0), record);
     let conn = stage.call(peer_addr(0), Role::Peer, Purpose::Membership);
     let leave = Message::ToSeed(ToSeed::Leave { request: 1, incarnation: 1 });
     stage.give(Input::Received { conn, message: leave.clone() });
@@ -497,11 +498,11 @@ fn a_peer_that_accuses_everybody_fills_no_table() {
     (0..399).for_each(|number| {
         stage.report(399, number);
     });
-    assert_eq!(stage.seed.cases.len(), 256);
+    assert_eq!(stage.seed.cases.counts().0, 256);
     let noted = |e: &Event| matches!(e, Event::Note { what: "too many reports from one peer", .. });
     assert_eq!(stage.events(noted), 1);
     stage.pass(Duration::from_secs(61));
-    assert!(stage.seed.cases.is_empty() && stage.seed.reports_by.is_empty());
+    assert_eq!(stage.seed.cases.counts(), (0, 0));
 }
 
 #[test]
@@ -524,7 +525,7 @@ fn a_seed_with_an_empty_disk_waits_to_hear_enough_others_before_it_votes() {
     assert_eq!(stage.seed.standing(), Standing::Voting);
     stage.probe(peer_addr(0), Ok((9, false)));
     assert_eq!(stage.said(refuses), 0, "what waited is judged now");
-    assert_eq!(stage.seed.ballots.len(), 1);
+    assert_eq!(stage.seed.polls.counts().1, 1);
 }
 
 #[test]
@@ -605,7 +606,7 @@ fn a_peer_that_waits_to_be_registered_hears_of_changes_by_its_list() {
     stage.pass(Duration::from_millis(100));
     assert_eq!(told(&stage), [other]);
     stage.vote(1, true);
-    let ballot = stage.seed.ballots_used;
+    let ballot = stage.seed.polls.counts().0;
     stage.hear(stage.line_to(2), Message::Council(Council::Committed { ballot }));
     let [(conn, list)] = &lists(&stage)[..] else { panic!("{:?}", stage.effects) };
     assert_eq!(*conn, waiting);

@@ -1,6 +1,6 @@
 //! Several real seeds that talk to each other, with a wire that counts bytes.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::*;
 use crate::net::codec;

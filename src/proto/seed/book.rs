@@ -1,0 +1,365 @@
+//! The registry of a seed, and what is derived from it: hash tree, digest, the list as it was last
+//! sent.
+//!
+//! What must stay true: what is derived is that of the registry as it is.
+
+use std::collections::BTreeSet;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use super::ballot::Evidence;
+use super::frames::{MEMBERS_A_FRAME, frames};
+use super::tree::{FAN, Tree};
+use crate::proto::message::{Addr, Breach, Change, ChangeKind, Fingerprint, Incarnation, Records};
+use crate::proto::planted::Flaw;
+use crate::proto::registry::{MAX_AHEAD_MILLIS, Merge, Record, Registry, Status};
+use crate::proto::time::{Time, offset_words};
+
+/// Fingerprints by leaf.
+pub(super) type Leaves = Vec<(u16, Vec<Fingerprint>)>;
+
+/// The list as it was last sent, until a record changes: of peers that register together many are
+/// answered with the same one. Kept only if it is one frame; a longer one would be a second registry
+/// in memory. It says nothing that the registry does not, so seeds that differ in it are equal.
+#[derive(Clone, Debug, Default)]
+struct SentList(Option<Records>);
+
+impl PartialEq for SentList {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for SentList {}
+
+impl Hash for SentList {
+    fn hash<H: Hasher>(&self, _: &mut H) {}
+}
+
+/// The registry, and what follows from it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Book {
+    registry: Registry,
+    tree: Tree,
+    /// Digest over all statuses, until a record changes.
+    status_digest: Option<[u8; 32]>,
+    list: SentList,
+}
+
+impl Default for Book {
+    fn default() -> Self {
+        Self {
+            registry: Registry::new(),
+            tree: Tree::default(),
+            status_digest: None,
+            list: SentList::default(),
+        }
+    }
+}
+
+/// What came of a record that was taken in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Taken {
+    pub merge: Merge,
+    /// It had been dropped as long gone, and comes once more from a seed that had not dropped it
+    /// yet: that is no news.
+    pub stale: bool,
+}
+
+impl Book {
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// What a test has happened before.
+    #[cfg(test)]
+    pub fn registry_mut(&mut self) -> &mut Registry {
+        &mut self.registry
+    }
+
+    /// Records that were on disk.
+    pub fn recover(&mut self, records: impl IntoIterator<Item = (Addr, Record)>) {
+        for (peer, record) in records {
+            self.registry.merge(peer, record);
+            self.tree.touch(&peer);
+        }
+    }
+
+    fn changed(&mut self, peer: &Addr) {
+        self.status_digest = None;
+        self.list = SentList::default();
+        self.tree.touch(peer);
+    }
+
+    /// Takes a durable record in.
+    pub fn take_in(&mut self, now: Time, peer: Addr, record: Record, flaw: Flaw) -> Taken {
+        let stale = record.is_expired(now) && self.registry.get(&peer).is_none();
+        let merge = if flaw == Flaw::UnversionedRegistry {
+            let known = self.registry.get(&peer);
+            let same = known.is_some_and(|known| known.same_transition(&record));
+            self.registry.replace(peer, record);
+            if same { Merge::Detail } else { Merge::Transition }
+        } else {
+            self.registry.merge(peer, record)
+        };
+        if merge != Merge::Nothing {
+            self.changed(&peer);
+        }
+        Taken { merge, stale }
+    }
+
+    /// Drops the record of a life that is over; whether it was there.
+    pub fn forget(&mut self, peer: Addr, incarnation: Incarnation) -> bool {
+        let gone = self.registry.get(&peer).is_some_and(|record| {
+            record.incarnation == incarnation && record.status != Status::Alive
+        });
+        if gone {
+            self.registry.remove(&peer);
+            self.tree.drop(&peer);
+            self.status_digest = None;
+            self.list = SentList::default();
+        }
+        gone
+    }
+
+    /// The record of a change, if it is committed already.
+    pub fn committed(&self, change: &Change) -> Option<&Record> {
+        self.registry.get(&change.peer).filter(|record| {
+            record.incarnation == change.incarnation && record.status == change.kind.status()
+        })
+    }
+
+    /// What the registry has against a change; `evidence` is what stands behind a death that no seed
+    /// has seen itself.
+    pub fn objection(
+        &self,
+        now: Time,
+        me: Addr,
+        change: &Change,
+        evidence: Option<Evidence>,
+    ) -> Option<String> {
+        let record = self.registry.get(&change.peer);
+        if let Some(record) = record
+            && record.incarnation > change.incarnation
+        {
+            return Some(format!("known in the later incarnation {}", record.incarnation));
+        }
+        if change.incarnation > now.millis().saturating_add(MAX_AHEAD_MILLIS) {
+            let ahead = change.incarnation.saturating_sub(now.millis());
+            let words = offset_words(i64::try_from(ahead).unwrap_or(i64::MAX));
+            let peer = change.peer;
+            return Some(format!(
+                "that incarnation lies {words} of the clock of seed {me}: look at that clock and at \
+                 that of {peer}"
+            ));
+        }
+        let same = record.filter(|record| record.incarnation == change.incarnation);
+        let status = same.map(|record| record.status);
+        match (change.kind, status) {
+            (ChangeKind::Join | ChangeKind::Leave, Some(Status::Dead)) => {
+                Some("that incarnation is dead".to_owned())
+            }
+            (ChangeKind::Join, Some(Status::Left)) => Some("that incarnation has left".to_owned()),
+            (ChangeKind::Join | ChangeKind::Leave, _) => None,
+            (ChangeKind::Dead, Some(Status::Alive)) => {
+                let Evidence { reporters, needed } = evidence?;
+                (reporters < needed)
+                    .then(|| format!("{reporters} registered reporters, {needed} needed"))
+            }
+            (ChangeKind::Dead, _) => Some("not a member in that incarnation".to_owned()),
+        }
+    }
+
+    /// Digest over all statuses.
+    pub fn status_digest(&mut self) -> [u8; 32] {
+        *self.status_digest.get_or_insert_with(|| self.registry.status_digest())
+    }
+
+    /// All records.
+    pub fn all(&self) -> impl Iterator<Item = (Addr, Record)> {
+        self.registry.iter().map(|(peer, record)| (*peer, record.clone()))
+    }
+
+    /// The list in frames, each with whether more follow.
+    pub fn list(&mut self) -> Vec<(Records, bool)> {
+        if let Some(records) = &self.list.0 {
+            return vec![(Arc::clone(records), false)];
+        }
+        let list: Vec<(Records, bool)> = frames(self.all(), MEMBERS_A_FRAME).collect();
+        if let [(whole, false)] = list.as_slice() {
+            self.list.0 = Some(Arc::clone(whole));
+        }
+        list
+    }
+
+    /// How many records there are, and the root of their hash tree.
+    pub fn root(&mut self) -> (u64, [u8; 32]) {
+        let root = self.tree.root(&self.registry);
+        (self.registry.len() as u64, root)
+    }
+
+    /// The fingerprints of the branches, which a walk begins with.
+    pub fn branches(&mut self) -> Vec<Fingerprint> {
+        self.tree.branches(&self.registry)
+    }
+
+    /// The leaves below the branches that differ from these.
+    ///
+    /// # Errors
+    ///
+    /// If these are not the branches of a tree.
+    pub fn leaves_below(&mut self, theirs: &[Fingerprint]) -> Result<Leaves, Breach> {
+        if theirs.len() != usize::from(FAN) {
+            return Err(Breach);
+        }
+        let ours = self.branches();
+        let differing = (0..FAN).zip(ours.iter().zip(theirs)).filter(|(_, (a, b))| a != b);
+        let differing: Vec<u16> = differing.map(|(branch, _)| branch).collect();
+        let leaves = |branch| (branch, self.tree.leaves_of(&self.registry, branch));
+        Ok(differing.into_iter().map(leaves).collect())
+    }
+
+    /// What is held in the leaves that differ from these, in frames of so many fingerprints; there is
+    /// always a last one.
+    ///
+    /// # Errors
+    ///
+    /// If there cannot be such leaves.
+    pub fn held_below(&mut self, theirs: &Leaves, a_frame: usize) -> Result<Vec<Leaves>, Breach> {
+        let sane = |(branch, leaves): &(u16, Vec<Fingerprint>)| {
+            *branch < FAN && leaves.len() == usize::from(FAN)
+        };
+        if theirs.len() > usize::from(FAN) || !theirs.iter().all(sane) {
+            return Err(Breach);
+        }
+        let (mut frames, mut frame, mut size) = (Vec::new(), Vec::new(), 0);
+        for (branch, theirs) in theirs {
+            for place in self.tree.differing(&self.registry, *branch, theirs) {
+                let held: Vec<Fingerprint> =
+                    self.tree.records(&self.registry, place).map(|(print, ..)| print).collect();
+                size += 1 + held.len();
+                frame.push((place, held));
+                if size > a_frame {
+                    size = 0;
+                    frames.push(std::mem::take(&mut frame));
+                }
+            }
+        }
+        frames.push(frame);
+        Ok(frames)
+    }
+
+    /// What another seed lacks that holds these in some leaves, and what of it is lacking here.
+    pub fn difference(&self, leaves: Leaves) -> (Vec<(Addr, Record)>, Leaves) {
+        let mut lacking = Vec::new();
+        let mut wanted: Leaves = Vec::new();
+        for (place, theirs) in leaves {
+            let mut theirs: BTreeSet<Fingerprint> = theirs.into_iter().collect();
+            for (print, peer, record) in self.tree.records(&self.registry, place) {
+                if !theirs.remove(&print) {
+                    lacking.push((peer, record.clone()));
+                }
+            }
+            if !theirs.is_empty() {
+                wanted.push((place, theirs.into_iter().collect()));
+            }
+        }
+        (lacking, wanted)
+    }
+
+    /// The records with these fingerprints.
+    pub fn by_fingerprint(&self, wanted: &Leaves) -> Vec<(Addr, Record)> {
+        let mut found = Vec::new();
+        for (place, prints) in wanted {
+            let prints: BTreeSet<&Fingerprint> = prints.iter().collect();
+            let records = self.tree.records(&self.registry, *place);
+            found.extend(
+                records
+                    .filter(|(print, ..)| prints.contains(print))
+                    .map(|(_, peer, record)| (peer, record.clone())),
+            );
+        }
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addr(port: u16) -> Addr {
+        ([127, 0, 0, 1], port).into()
+    }
+
+    fn record(incarnation: u64, status: Status) -> Record {
+        Record { incarnation, status, at: 1, voters: vec![0] }
+    }
+
+    #[test]
+    fn what_the_registry_has_against_a_change() {
+        use ChangeKind::{Dead, Join, Leave};
+        use Status::{Alive, Left};
+        let enough = Some(Evidence { reporters: 2, needed: 2 });
+        let few = Some(Evidence { reporters: 1, needed: 2 });
+        // What is known, which change in incarnation 5, the evidence, and whether it passes.
+        let table: Vec<(Option<Record>, ChangeKind, Option<Evidence>, bool)> = vec![
+            (None, Join, None, true),
+            (Some(record(4, Status::Dead)), Join, None, true),
+            (Some(record(5, Alive)), Join, None, true),
+            (Some(record(5, Status::Dead)), Join, None, false),
+            (Some(record(5, Left)), Join, None, false),
+            (Some(record(6, Alive)), Join, None, false),
+            (Some(record(5, Alive)), Leave, None, true),
+            (Some(record(5, Left)), Leave, None, true),
+            (Some(record(5, Status::Dead)), Leave, None, false),
+            (Some(record(5, Alive)), Dead, enough, true),
+            (Some(record(5, Alive)), Dead, None, true),
+            (Some(record(5, Alive)), Dead, few, false),
+            (Some(record(4, Alive)), Dead, enough, false),
+            (None, Dead, enough, false),
+        ];
+        for (known, kind, evidence, passes) in table {
+            let mut book = Book::default();
+            book.recover(known.clone().map(|record| (addr(1), record)));
+            let change =
+                Change { kind, peer: addr(1), incarnation: 5, at: 1, reporters: Vec::new() };
+            let objection = book.objection(Time::from_millis(9), addr(2), &change, evidence);
+            assert_eq!(objection.is_none(), passes, "{known:?}, {kind:?}: {objection:?}");
+        }
+    }
+
+    #[test]
+    fn two_books_find_what_differs_in_either() {
+        let (mut one, mut other) = (Book::default(), Book::default());
+        for port in 0..500 {
+            if port != 7 {
+                one.recover([(addr(port), record(1, Status::Alive))]);
+            }
+            if port != 8 {
+                other.recover([(addr(port), record(1, Status::Alive))]);
+            }
+        }
+        assert_ne!(one.root(), other.root());
+        let leaves = other.leaves_below(&one.branches()).unwrap();
+        let mut frames = one.held_below(&leaves, 1_000).unwrap();
+        let (lacking, wanted) = other.difference(frames.pop().unwrap());
+        assert_eq!(lacking, [(addr(7), record(1, Status::Alive))]);
+        assert_eq!(one.by_fingerprint(&wanted), [(addr(8), record(1, Status::Alive))]);
+        assert!(other.leaves_below(&[]).is_err());
+        assert!(one.held_below(&vec![(FAN, Vec::new())], 1_000).is_err());
+    }
+
+    #[test]
+    fn the_list_is_that_of_the_registry_as_it_is() {
+        let mut book = Book::default();
+        assert_eq!(book.list().len(), 1, "an empty list is one empty frame");
+        let (now, joined) = (Time::from_millis(9), record(1, Status::Alive));
+        book.take_in(now, addr(1), joined.clone(), Flaw::None);
+        assert_eq!(&*book.list()[0].0, [(addr(1), joined)]);
+        let digest = book.status_digest();
+        book.take_in(now, addr(1), record(1, Status::Dead), Flaw::None);
+        assert_ne!(book.status_digest(), digest);
+        assert!(book.forget(addr(1), 1) && !book.forget(addr(1), 1));
+        assert!(book.list()[0].0.is_empty());
+    }
+}

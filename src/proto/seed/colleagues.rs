@@ -1,0 +1,349 @@
+//! The other seeds: how to reach them, and what they said of themselves.
+//!
+//! Each seed dials every other one, so between two seeds there are two
+//! connections, and a message travels on the one that its *receiver* opened:
+//! a seed believes only what arrives over a connection that it opened itself
+//! to an address of its own CONFIG. Whoever dials a seed and claims to be
+//! another one is talked to and never believed, so without any key a stranger
+//! still cannot cast a vote.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{Hash, Hasher};
+use std::time::Duration;
+
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+
+use super::roster::Other;
+use crate::proto::event::Severity;
+use crate::proto::machine::{Conn, OpenError};
+use crate::proto::message::{Addr, Council, Hello, Role, Standing, Welcome};
+use crate::proto::repeats::Repeats;
+use crate::proto::time::Time;
+use crate::proto::timers::Timers;
+use crate::proto::turn::SeedTurn;
+
+/// Seeds compare their registries this often; it is also their heartbeat.
+const COMPARE_INTERVAL: Duration = Duration::from_secs(2);
+/// A connection that brought nothing for so long is dialled anew: three comparisons.
+const SILENCE: Duration = Duration::from_secs(6);
+/// First and last pause before a seed that does not answer is dialled again.
+const REDIAL: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// Connections that may claim to come from one seed: the real one, one that it has not noticed to
+/// be gone, and some room. The newest gives way, so that an established one cannot be crowded out by
+/// whoever claims its name.
+const MAX_CALLS: usize = 8;
+/// A walk over the hash tree that has not ended after this long is begun anew.
+const WALK_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Timer {
+    /// Dial another seed again.
+    Redial(Addr),
+    /// Compare registries with the other seeds.
+    Compare,
+}
+
+/// Another seed, as seen from here.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct Colleague {
+    /// Our connection to it, while it is being opened.
+    dialling: Option<Conn>,
+    /// Our connection to it: what it says comes here.
+    line: Option<Conn>,
+    heard: Time,
+    /// Connections opened by it, or by somebody who says so: what we say goes there.
+    calls: BTreeSet<Conn>,
+    failures: u32,
+    /// The founding that its registry goes back to, as it last said.
+    founders: Vec<u64>,
+    /// What it last said of its standing, over the connection to it that is open.
+    standing: Option<Standing>,
+    /// When we last began to walk its hash tree, if that has not ended.
+    walking: Option<Time>,
+    /// How it stood when all that it held was taken in, in this life of ours.
+    compared: Option<Standing>,
+}
+
+impl Colleague {
+    /// How it stands, if it can be heard.
+    fn told(&self) -> Option<Standing> {
+        self.line.and(self.standing)
+    }
+
+    /// Whether what we say can reach it.
+    fn hears_us(&self) -> bool {
+        !self.calls.is_empty()
+    }
+}
+
+/// What is left to chance: when a seed is dialled again. Two seeds that differ in nothing else
+/// are equal, so that a model checker sees one state where there is one.
+#[derive(Clone, Debug)]
+struct Chance(SmallRng);
+
+impl PartialEq for Chance {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Chance {}
+
+impl Hash for Chance {
+    fn hash<H: Hasher>(&self, _: &mut H) {}
+}
+
+/// The other seeds.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Colleagues {
+    of: BTreeMap<Addr, Colleague>,
+    chance: Chance,
+    timers: Timers<Timer>,
+}
+
+/// What came of an attempt to reach somebody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answered {
+    /// A seed, which said what its clock says.
+    Connected { seed: Addr, clock: u64 },
+    /// No seed, or nobody.
+    Nobody,
+}
+
+impl Colleagues {
+    /// These, none of them connected; `rng_seed` decides when they are dialled again.
+    pub fn new(seeds: impl Iterator<Item = Addr>, rng_seed: u64) -> Self {
+        Self {
+            of: seeds.map(|seed| (seed, Colleague::default())).collect(),
+            chance: Chance(SmallRng::seed_from_u64(rng_seed)),
+            timers: Timers::default(),
+        }
+    }
+
+    pub fn all(&self) -> impl Iterator<Item = Addr> {
+        self.of.keys().copied()
+    }
+
+    pub fn contains(&self, seed: &Addr) -> bool {
+        self.of.contains_key(seed)
+    }
+
+    /// When something is due.
+    pub fn wake_at(&self) -> Option<Time> {
+        self.timers.next()
+    }
+
+    /// What is due.
+    pub fn due(&mut self, now: Time) -> Option<Timer> {
+        self.timers.due(now).map(|(_, timer)| timer)
+    }
+
+    /// The next comparison is an interval away.
+    pub fn compare_later(&mut self, now: Time) {
+        self.timers.set(Timer::Compare, now + COMPARE_INTERVAL);
+    }
+
+    /// This seed and those that hear it.
+    pub fn reachable(&self) -> usize {
+        1 + self.of.values().filter(|colleague| colleague.hears_us()).count()
+    }
+
+    /// This seed and those with which each hears the other.
+    pub fn connected(&self) -> usize {
+        1 + self.of.values().filter(|c| c.line.is_some() && c.hears_us()).count()
+    }
+
+    /// What is known of the standing of each.
+    pub fn others(&self) -> Vec<Other> {
+        let other = |colleague: &Colleague| Other {
+            told: colleague.told(),
+            compared: colleague.compared,
+            founders: colleague.founders.clone(),
+        };
+        self.of.values().map(other).collect()
+    }
+
+    /// Whether all can be asked, and know what was ever answered for.
+    pub fn are_all_voting(&self) -> bool {
+        self.of.values().all(|c| c.hears_us() && c.told() == Some(Standing::Voting))
+    }
+
+    /// Dials a seed over the connection with that number, unless there is one.
+    pub fn dial(
+        &mut self,
+        turn: &mut SeedTurn<'_>,
+        conn: Conn,
+        seed: Addr,
+        hello: Hello,
+        within: Duration,
+    ) {
+        let Some(colleague) = self.of.get_mut(&seed) else { return };
+        self.timers.cancel(&Timer::Redial(seed));
+        if colleague.dialling.is_none() && colleague.line.is_none() {
+            colleague.dialling = Some(conn);
+            turn.open(conn, seed, hello, within);
+        }
+    }
+
+    /// A seed, or somebody who says so, has opened a connection to us. Returns one that was closed
+    /// for it.
+    pub fn called(&mut self, turn: &mut SeedTurn<'_>, conn: Conn, seed: Addr) -> Option<Conn> {
+        let colleague = self.of.get_mut(&seed)?;
+        let full = colleague.calls.len() >= MAX_CALLS;
+        let newest = if full { colleague.calls.pop_last() } else { None };
+        if let Some(newest) = newest {
+            turn.close(newest);
+        }
+        colleague.calls.insert(conn);
+        newest
+    }
+
+    /// Our own attempt to reach a seed has ended.
+    pub fn answered(
+        &mut self,
+        turn: &mut SeedTurn<'_>,
+        conn: Conn,
+        result: Result<Welcome, OpenError>,
+        repeats: &mut Repeats,
+    ) -> Answered {
+        let found = self.of.iter_mut().find(|(_, c)| c.dialling == Some(conn));
+        let Some((seed, colleague)) = found else {
+            if result.is_ok() {
+                turn.close(conn);
+            }
+            return Answered::Nobody;
+        };
+        let seed = *seed;
+        colleague.dialling = None;
+        match result {
+            Ok(welcome) if welcome.role == Role::Seed && welcome.from == seed => {
+                colleague.line = Some(conn);
+                colleague.standing = None;
+                colleague.walking = None;
+                colleague.heard = turn.now;
+                colleague.failures = 0;
+                return Answered::Connected { seed, clock: welcome.clock };
+            }
+            Ok(welcome) => {
+                turn.close(conn);
+                let keys = vec![
+                    ("from", seed.to_string()),
+                    ("reason", format!("answered as {}", welcome.from)),
+                ];
+                turn.note(Severity::Warn, "link refused", keys);
+            }
+            Err(OpenError::Refused(refusal)) => {
+                let (what, reason) = ("link refused", refusal.reason.words());
+                let keys = vec![("from", seed.to_string()), ("reason", reason.to_owned())];
+                let news = repeats.is_news(turn.now, what, seed, reason);
+                turn.note(if news { Severity::Warn } else { Severity::Debug }, what, keys);
+            }
+            Err(_) => {}
+        }
+        self.redial_later(turn.now, seed);
+        Answered::Nobody
+    }
+
+    fn redial_later(&mut self, now: Time, seed: Addr) {
+        let jitter = self.chance.0.random_range(0.5..1.0);
+        let Some(colleague) = self.of.get_mut(&seed) else { return };
+        let pause = REDIAL.0.saturating_mul(1 << colleague.failures.min(8)).min(REDIAL.1);
+        colleague.failures += 1;
+        self.timers.set(Timer::Redial(seed), now + pause.mul_f64(jitter));
+    }
+
+    /// A connection with a seed is gone.
+    pub fn lost(&mut self, turn: &mut SeedTurn<'_>, conn: Conn, seed: Addr) {
+        let Some(colleague) = self.of.get_mut(&seed) else { return };
+        colleague.calls.remove(&conn);
+        if colleague.line == Some(conn) {
+            colleague.line = None;
+            turn.note(Severity::Warn, "seed lost", vec![("seed", seed.to_string())]);
+            self.redial_later(turn.now, seed);
+        }
+    }
+
+    /// Connections to seeds that have said nothing for long.
+    pub fn quiet(&self, now: Time) -> Vec<(Addr, Conn)> {
+        self.of
+            .iter()
+            .filter(|(_, colleague)| now.since(colleague.heard) > SILENCE)
+            .filter_map(|(seed, colleague)| colleague.line.map(|line| (*seed, line)))
+            .collect()
+    }
+
+    /// A seed is alive: it has said something.
+    pub fn heard(&mut self, now: Time, seed: &Addr) {
+        if let Some(colleague) = self.of.get_mut(seed) {
+            colleague.heard = now;
+        }
+    }
+
+    /// A seed says which founding its registry goes back to.
+    pub fn says_founders(&mut self, seed: &Addr, founders: &[u64]) {
+        if let Some(colleague) = self.of.get_mut(seed)
+            && !founders.is_empty()
+        {
+            colleague.founders = founders.to_vec();
+        }
+    }
+
+    /// A seed says how it stands.
+    pub fn says_standing(&mut self, seed: &Addr, standing: Standing) {
+        if let Some(colleague) = self.of.get_mut(seed) {
+            colleague.standing = Some(standing);
+        }
+    }
+
+    /// Begins to walk the hash tree of a seed, unless that is under way.
+    pub fn begin_walk(&mut self, now: Time, seed: &Addr) -> bool {
+        let Some(colleague) = self.of.get_mut(seed) else { return false };
+        let begins = colleague.walking.is_none_or(|since| now.since(since) > WALK_PATIENCE);
+        if begins {
+            colleague.walking = Some(now);
+        }
+        begins
+    }
+
+    /// All that a seed of that standing held is here.
+    pub fn compared(&mut self, seed: &Addr, standing: Standing) {
+        if let Some(colleague) = self.of.get_mut(seed) {
+            colleague.compared = colleague.compared.max(Some(standing));
+            colleague.walking = None;
+        }
+    }
+
+    /// Says something to one seed.
+    pub fn tell(&self, turn: &mut SeedTurn<'_>, seed: &Addr, message: Council) {
+        if let Some(colleague) = self.of.get(seed) {
+            turn.send_many(colleague.calls.iter().copied().collect(), message);
+        }
+    }
+
+    /// Says something to all other seeds.
+    pub fn tell_all(&self, turn: &mut SeedTurn<'_>, message: Council) {
+        let calls = self.of.values().flat_map(|colleague| colleague.calls.iter().copied());
+        turn.send_many(calls.collect(), message);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_claims_the_name_of_a_seed_cannot_crowd_out_the_one_that_was_first() {
+        let seed = ([127, 0, 0, 1], 5001).into();
+        let mut colleagues = Colleagues::new([seed].into_iter(), 1);
+        let mut effects = Vec::new();
+        let turn = &mut SeedTurn { now: Time::from_millis(1), effects: &mut effects };
+        for call in 0..MAX_CALLS as u64 {
+            assert_eq!(colleagues.called(turn, 1 + call * 2, seed), None);
+        }
+        assert_eq!(colleagues.called(turn, 101, seed), Some(MAX_CALLS as u64 * 2 - 1));
+        assert_eq!(colleagues.called(turn, 103, seed), Some(101), "the newest gives way");
+        assert!(colleagues.of.values().all(|colleague| colleague.calls.contains(&1)));
+    }
+}

@@ -1,0 +1,181 @@
+//! The ballots of this seed: the changes that it has proposed, and who waits for what comes of them.
+//!
+//! What must stay true: a record names a quorum of distinct configured seeds that accepted it, and
+//! each change has one ballot here at a time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::ballot::{Asker, Ballot, ChangeKey, Count, SeedNumber, Stage, key};
+use crate::proto::machine::Conn;
+use crate::proto::message::{Change, ChangeKind, Incarnation};
+use crate::proto::time::Time;
+use crate::proto::timers::Timers;
+
+/// Ballots that may be open at the same time; requests beyond are denied.
+const MAX_BALLOTS: usize = 8_192;
+
+/// The open ballots, by number.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Polls {
+    ballots: BTreeMap<u64, Ballot>,
+    by_change: BTreeMap<ChangeKey, u64>,
+    used: u64,
+    /// A ballot's deadline.
+    timers: Timers<u64>,
+}
+
+impl Polls {
+    /// A life begins: a late vote on a ballot of a former one must not count for one of this.
+    pub fn begin(&mut self, now: Time) {
+        self.used = now.micros();
+    }
+
+    /// When a deadline is due.
+    pub fn wake_at(&self) -> Option<Time> {
+        self.timers.next()
+    }
+
+    /// A ballot whose time is over.
+    pub fn due(&mut self, now: Time) -> Option<u64> {
+        self.timers.due(now).map(|(_, number)| number)
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.ballots.len() >= MAX_BALLOTS
+    }
+
+    /// Whether there is a ballot on a change.
+    pub fn is_open(&self, key: &ChangeKey) -> bool {
+        self.by_change.contains_key(key)
+    }
+
+    /// Has somebody wait for the ballot on a change; false if there is none.
+    pub fn join(&mut self, key: &ChangeKey, asker: Option<Asker>) -> bool {
+        let number = self.by_change.get(key);
+        let Some(ballot) = number.and_then(|number| self.ballots.get_mut(number)) else {
+            return false;
+        };
+        ballot.askers.extend(asker);
+        true
+    }
+
+    /// Opens a ballot for so long; returns its number.
+    pub fn open(&mut self, now: Time, ballot: Ballot, patience: Duration) -> u64 {
+        self.used += 1;
+        self.timers.set(self.used, now + patience);
+        self.by_change.insert(key(&ballot.change), self.used);
+        self.ballots.insert(self.used, ballot);
+        self.used
+    }
+
+    /// Gives a ballot a new deadline.
+    pub fn extend(&mut self, number: u64, deadline: Time) {
+        self.timers.set(number, deadline);
+    }
+
+    pub fn get(&self, number: u64) -> Option<&Ballot> {
+        self.ballots.get(&number)
+    }
+
+    /// The open proposals.
+    pub fn proposals(&self) -> impl Iterator<Item = (u64, &Change)> {
+        self.ballots.iter().map(|(number, ballot)| (*number, &ballot.change))
+    }
+
+    /// Counts a vote of one of so many seeds.
+    pub fn count(
+        &mut self,
+        number: u64,
+        voter: SeedNumber,
+        vote: Result<String, String>,
+        known: Incarnation,
+        (seeds, quorum): (usize, usize),
+    ) -> Count {
+        self.ballots
+            .get_mut(&number)
+            .map_or(Count::Open, |ballot| ballot.count(voter, vote, known, seeds, quorum))
+    }
+
+    /// A seed has a ballot's record on disk; the ballot, closed, if that makes a quorum.
+    pub fn count_durable(
+        &mut self,
+        number: u64,
+        seed: SeedNumber,
+        quorum: usize,
+    ) -> Option<Ballot> {
+        let ballot = self.ballots.get_mut(&number)?;
+        let Stage::Committing { durable, .. } = &mut ballot.stage else { return None };
+        durable.insert(seed);
+        if durable.len() < quorum { None } else { self.close(number) }
+    }
+
+    /// Closes a ballot.
+    pub fn close(&mut self, number: u64) -> Option<Ballot> {
+        let ballot = self.ballots.remove(&number)?;
+        self.by_change.remove(&key(&ballot.change));
+        self.timers.cancel(&number);
+        Some(ballot)
+    }
+
+    /// Closes the ballot on a change, if it is still voting.
+    pub fn close_voting(&mut self, key: &ChangeKey) -> Option<Ballot> {
+        let number = self.by_change.get(key).copied()?;
+        let voting = self.ballots.get(&number)?.stage == Stage::Voting;
+        if voting { self.close(number) } else { None }
+    }
+
+    /// Connections of those that wait to be registered; with `news` it is remembered that they were
+    /// not told of them.
+    pub fn waiting_to_join(&mut self, news: bool) -> BTreeSet<Conn> {
+        let mut waiting = BTreeSet::new();
+        for ballot in self.ballots.values_mut().filter(|b| b.change.kind == ChangeKind::Join) {
+            ballot.untold |= news;
+            waiting.extend(ballot.askers.iter().map(|asker| asker.conn));
+        }
+        waiting
+    }
+
+    /// The number of the last ballot, and how many are open.
+    #[cfg(test)]
+    pub fn counts(&self) -> (u64, usize) {
+        (self.used, self.ballots.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ballot(port: u16) -> Ballot {
+        let peer = ([127, 0, 0, 1], port).into();
+        let kind = ChangeKind::Join;
+        Ballot::new(Change { kind, peer, incarnation: 1, at: 0, reporters: Vec::new() })
+    }
+
+    #[test]
+    fn a_ballot_is_found_until_it_is_closed_by_whatever_comes_first() {
+        let (start, patience) = (Time::from_millis(1), Duration::from_secs(1));
+        let mut polls = Polls::default();
+        polls.begin(start);
+        let numbers: Vec<u64> =
+            (0..3).map(|port| polls.open(start, ballot(port), patience)).collect();
+        assert_eq!(numbers, [1_001, 1_002, 1_003]);
+        let asker = Asker { conn: 1, request: 2 };
+        assert!(polls.join(&key(&ballot(0).change), Some(asker)));
+        assert!(!polls.join(&key(&ballot(9).change), Some(asker)));
+        assert_eq!(polls.waiting_to_join(true), BTreeSet::from([1]));
+
+        assert!(polls.close_voting(&key(&ballot(0).change)).is_some_and(|ballot| ballot.untold));
+        let yes = || Ok("yes".to_owned());
+        assert_eq!(polls.count(1_002, 0, yes(), 0, (3, 2)), Count::Open);
+        assert!(matches!(polls.count(1_002, 1, yes(), 0, (3, 2)), Count::Accepted(_)));
+        assert!(polls.close_voting(&key(&ballot(1).change)).is_none(), "it is being committed");
+        assert!(polls.count_durable(1_002, 0, 2).is_none());
+        assert!(polls.count_durable(1_002, 0, 2).is_none(), "a seed counts once");
+        assert!(polls.count_durable(1_002, 2, 2).is_some());
+        assert_eq!(polls.due(start + patience), Some(1_003));
+        assert!(polls.close(1_003).is_some());
+        assert_eq!((polls.counts().1, polls.wake_at()), (0, None));
+    }
+}

@@ -1,0 +1,99 @@
+//! Which seeds there are, which of them this one is, and what a quorum of them is.
+
+use std::time::Duration;
+
+use super::ballot::SeedNumber;
+use crate::proto::config::{Network, SeedConfig};
+use crate::proto::message::{Addr, Hello, Purpose, Role, Standing};
+use crate::proto::planted::Flaw;
+use crate::proto::registry::Record;
+
+/// This seed among the configured ones.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Roster {
+    config: SeedConfig,
+    me: SeedNumber,
+}
+
+impl Roster {
+    pub fn new(config: SeedConfig) -> Self {
+        let place = config.network.seeds().iter().position(|seed| *seed == config.me);
+        let me = place.and_then(|place| u16::try_from(place).ok()).unwrap_or(u16::MAX);
+        Self { config, me }
+    }
+
+    /// Where this seed is known.
+    pub fn me(&self) -> Addr {
+        self.config.me
+    }
+
+    /// Its place in the list.
+    pub fn number(&self) -> SeedNumber {
+        self.me
+    }
+
+    pub fn network(&self) -> &Network {
+        &self.config.network
+    }
+
+    /// The configured seeds, in order of their numbers.
+    pub fn seeds(&self) -> &[Addr] {
+        self.config.network.seeds()
+    }
+
+    /// How many seeds are configured.
+    pub fn count(&self) -> usize {
+        self.seeds().len()
+    }
+
+    pub fn is_seed(&self, addr: &Addr) -> bool {
+        self.seeds().contains(addr)
+    }
+
+    pub fn number_of(&self, seed: &Addr) -> Option<SeedNumber> {
+        let place = self.seeds().binary_search(seed).ok()?;
+        u16::try_from(place).ok()
+    }
+
+    /// The quorum: of all configured seeds, reachable or not.
+    pub fn quorum(&self, reachable: usize) -> usize {
+        match self.config.flaw() {
+            Flaw::ReachableQuorum => reachable / 2 + 1,
+            _ => self.config.network.quorum(),
+        }
+    }
+
+    /// Whether a record names a quorum of distinct configured seeds.
+    pub fn is_authorised(&self, record: &Record, quorum: usize) -> bool {
+        let ascending = record.voters.windows(2).all(|pair| pair[0] < pair[1]);
+        let configured = record.voters.last().is_some_and(|last| usize::from(*last) < self.count());
+        ascending && configured && record.voters.len() >= quorum
+    }
+
+    pub fn hello(&self, purpose: Purpose) -> Hello {
+        self.config.network.hello(Role::Seed, self.config.me, 0, purpose)
+    }
+
+    pub fn probe_timeout(&self) -> Duration {
+        self.config.probe_timeout
+    }
+
+    pub fn suspect_timeout(&self) -> Duration {
+        self.config.suspect_timeout
+    }
+
+    pub fn flaw(&self) -> Flaw {
+        self.config.flaw()
+    }
+}
+
+/// What is known of the standing of another seed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Other {
+    /// How it says that it stands, if it can be heard.
+    pub told: Option<Standing>,
+    /// How it stood when all that it held was taken in.
+    pub compared: Option<Standing>,
+    /// The founding that its registry goes back to, as it last said.
+    pub founders: Vec<u64>,
+}

@@ -1,0 +1,389 @@
+//! One proposed change, from the asking to the answer: which part is asked what, in which order.
+//!
+//! The seed that was asked sends the proposal to all seeds at once, counts
+//! their votes, makes the change durable, commits it to the others, and answers
+//! once a quorum has it on disk (DESIGN.md, section 3). What must stay true: a
+//! record names a quorum of distinct configured seeds that accepted it.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::SeedMachine;
+use super::ballot::{Asker, Ballot, ChangeKey, Count, Evidence, SeedNumber, Stage, Waiter, key};
+use super::cases::Cases;
+use super::durability::Pending;
+use super::frames::{MEMBERS_A_FRAME, frames};
+use super::judge::{Begun, Probed, Verdict, WAVE_PAUSE};
+use crate::proto::event::Event;
+use crate::proto::machine::{Conn, OpenError};
+use crate::proto::message::{
+    Addr, Change, ChangeKind, Council, Incarnation, Purpose, ToPeer, Welcome,
+};
+use crate::proto::planted::Flaw;
+use crate::proto::registry::{Record, Status};
+use crate::proto::turn::SeedTurn;
+
+/// How long a ballot waits beyond the probe that each voter may need. Shorter than what a peer
+/// waits for its seed, so that the peer hears a reason and not silence.
+const VOTE_MARGIN: Duration = Duration::from_millis(400);
+/// How long a ballot waits when a quorum of the seeds is not even connected: long enough for seeds
+/// that start together, short enough to be told within a second.
+const NO_QUORUM_PATIENCE: Duration = Duration::from_millis(600);
+
+/// Tells peers of records.
+pub(super) fn update(
+    turn: &mut SeedTurn<'_>,
+    peers: &[Conn],
+    records: impl IntoIterator<Item = (Addr, Record)>,
+) {
+    for (records, _) in frames(records, MEMBERS_A_FRAME) {
+        turn.send_many(peers.to_vec(), ToPeer::Update(records));
+    }
+}
+
+impl SeedMachine {
+    /// The quorum: of all configured seeds, reachable or not.
+    pub(super) fn quorum(&self) -> usize {
+        self.roster.quorum(self.colleagues.reachable())
+    }
+
+    /// Proposes a change, or joins the ballot on it that is open.
+    pub(super) fn propose(
+        &mut self,
+        turn: &mut SeedTurn<'_>,
+        change: Change,
+        asker: Option<Asker>,
+    ) {
+        if self.polls.join(&key(&change), asker) {
+            return;
+        }
+        if self.polls.is_full() {
+            if let Some(Asker { conn, request }) = asker {
+                let reason = "too many open proposals; try again".to_owned();
+                turn.send(conn, ToPeer::Denied { request, votes: 0, reason, known: 0 });
+            }
+            return;
+        }
+        self.log_proposal(turn, &change);
+        let mut ballot = Ballot::new(change.clone());
+        ballot.askers.extend(asker);
+        let ballot = self.open_ballot(turn, ballot);
+        // To all at once: asked one after another, a single dead seed uses up the asker's patience.
+        self.colleagues.tell_all(turn, Council::Propose { ballot, change: change.clone() });
+        self.judge(turn, change, Waiter { proposer: self.roster.me(), ballot });
+    }
+
+    fn log_proposal(&mut self, turn: &mut SeedTurn<'_>, change: &Change) {
+        let (peer, incarnation) = (change.peer, change.incarnation);
+        let event = match change.kind {
+            ChangeKind::Join => Event::RegistrationProposed { peer, incarnation },
+            ChangeKind::Dead => {
+                let reporters = change.reporters.clone();
+                Event::DeadNodeProposed { peer, reporters, incarnation }
+            }
+            ChangeKind::Leave => return,
+        };
+        let what = match change.kind {
+            ChangeKind::Dead => "dead-node proposed",
+            ChangeKind::Join | ChangeKind::Leave => "registration proposed",
+        };
+        let life = incarnation.to_string();
+        let news = self.shown.repeats.is_news(turn.now, what, peer, &life);
+        turn.log(event.told_if(news));
+    }
+
+    /// Opens a ballot and sets its deadline; returns its number.
+    fn open_ballot(&mut self, turn: &SeedTurn<'_>, ballot: Ballot) -> u64 {
+        let patience = if self.colleagues.reachable() < self.quorum() {
+            NO_QUORUM_PATIENCE
+        } else {
+            let (kind, probe) = (ballot.change.kind, self.roster.probe_timeout());
+            VOTE_MARGIN + if kind == ChangeKind::Dead { probe * 2 + WAVE_PAUSE } else { probe }
+        };
+        self.polls.open(turn.now, ballot, patience)
+    }
+
+    /// Judges a change for `waiter`: at once where the registry alone says no, else by a probe.
+    /// Proposals of the same change share one probe.
+    pub(super) fn judge(&mut self, turn: &mut SeedTurn<'_>, change: Change, waiter: Waiter) {
+        if self.judge.join(&change, waiter) {
+            return;
+        }
+        if let Some(record) = self.book.committed(&change)
+            && waiter.proposer != self.roster.me()
+        {
+            // Another proposer was faster: nothing to vote on, only to pass on.
+            let record = record.clone();
+            self.pass_on(turn, &waiter.proposer, change.peer, record);
+            return;
+        }
+        if !self.foothold.votes() {
+            if !self.foothold.hold(turn.now, change, waiter) {
+                self.decline(turn, waiter);
+            }
+            return;
+        }
+        let objection = self.objection(turn, &change);
+        let rubber_stamp = self.roster.flaw() == Flaw::AlwaysYes;
+        match self.judge.begin(turn.now, &change, objection, rubber_stamp) {
+            Begun::Again(verdict) => self.cast(turn, waiter, &verdict),
+            Begun::Decided(outcome) => {
+                self.conclude(turn, &change, BTreeSet::from([waiter]), outcome);
+            }
+            Begun::Probe => {
+                self.probe_for(turn, key(&change));
+                self.judge.wait(change, waiter);
+            }
+        }
+    }
+
+    /// What this seed has against a change before any probe.
+    fn objection(&self, turn: &SeedTurn<'_>, change: &Change) -> Option<String> {
+        if self.roster.is_seed(&change.peer) {
+            return Some("that address is a seed's".to_owned());
+        }
+        // A dead-node proposal may rest on a seed's own evidence.
+        let is_own = change.reporters.iter().any(|reporter| self.roster.is_seed(reporter));
+        let by_members = change.kind == ChangeKind::Dead && !is_own;
+        let evidence: Option<Evidence> =
+            by_members.then(|| Cases::evidence(&self.cases, self.book.registry(), change));
+        self.book.objection(turn.now, self.roster.me(), change, evidence)
+    }
+
+    pub(super) fn probe_for(&mut self, turn: &mut SeedTurn<'_>, key: ChangeKey) {
+        let conn = self.sessions.next_conn();
+        let hello = self.roster.hello(Purpose::Probe);
+        turn.open(conn, key.1, hello, self.roster.probe_timeout());
+        self.judge.probe(conn, key);
+    }
+
+    /// The answer to a probe has come, or will not.
+    pub(super) fn probed(
+        &mut self,
+        turn: &mut SeedTurn<'_>,
+        conn: Conn,
+        result: &Result<Welcome, OpenError>,
+    ) {
+        let Some(judgement) = self.judge.take(conn) else { return };
+        let change = &judgement.change;
+        if let Some(record) = self.book.committed(change).cloned() {
+            // Another proposer was faster while the probe was under way.
+            for Waiter { proposer, .. } in judgement.waiters {
+                self.pass_on(turn, &proposer, change.peer, record.clone());
+            }
+            return;
+        }
+        if let Ok(welcome) = result {
+            self.shown.clocks.met(turn, change.peer, welcome.clock);
+        }
+        // The registry may have changed while the probe was under way.
+        let objection = self.objection(turn, change);
+        let context = (self.roster.suspect_timeout(), self.book.registry());
+        match self.judge.probed(turn.now, judgement, result, objection, context) {
+            Probed::Decided(judgement, outcome) => {
+                self.conclude(turn, &judgement.change, judgement.waiters, outcome);
+            }
+            Probed::Again(key) => self.probe_for(turn, key),
+            Probed::Later => {}
+        }
+    }
+
+    /// A judgement is made: it is told, remembered, and given to those who wait for it.
+    fn conclude(
+        &mut self,
+        turn: &mut SeedTurn<'_>,
+        change: &Change,
+        waiters: BTreeSet<Waiter>,
+        outcome: Result<String, String>,
+    ) {
+        let registry = self.book.registry();
+        let known = registry.get(&change.peer).map_or(0, |record| record.incarnation);
+        let accept = outcome.is_ok();
+        let reason = outcome.unwrap_or_else(|reason| reason);
+        let (on, peer, incarnation) = (change.kind, change.peer, change.incarnation);
+        let words = format!("{incarnation} {accept} {reason}");
+        let news = self.shown.repeats.is_news(turn.now, on.words(), peer, &words);
+        let reason_told = reason.clone();
+        let vote = Event::Vote { on, peer, accept, reason: reason_told, incarnation };
+        turn.log(vote.told_if(news));
+        let verdict = Verdict { accept, reason, known };
+        self.judge.remember(turn.now, change, &verdict);
+        for waiter in waiters {
+            self.cast(turn, waiter, &verdict);
+        }
+    }
+
+    /// Answers with a no for want of a registry that can be relied on.
+    pub(super) fn decline(&mut self, turn: &mut SeedTurn<'_>, waiter: Waiter) {
+        let heard = self.colleagues.others().iter().filter(|other| other.told.is_some()).count();
+        let reason = format!(
+            "has no registry on disk and has to hear other seeds before it votes; it hears {heard} of {}",
+            self.roster.count().saturating_sub(1)
+        );
+        self.cast(turn, waiter, &Verdict { accept: false, reason, known: 0 });
+    }
+
+    /// Gives a verdict to whoever waits for it.
+    fn cast(&mut self, turn: &mut SeedTurn<'_>, waiter: Waiter, verdict: &Verdict) {
+        let Verdict { accept, reason, known } = verdict.clone();
+        if waiter.proposer == self.roster.me() {
+            let vote = if accept { Ok(reason) } else { Err(reason) };
+            self.count_vote(turn, waiter.ballot, self.roster.number(), vote, known);
+        } else {
+            let vote = Council::Vote { ballot: waiter.ballot, accept, reason, known };
+            self.colleagues.tell(turn, &waiter.proposer, vote);
+        }
+    }
+
+    pub(super) fn count_vote(
+        &mut self,
+        turn: &mut SeedTurn<'_>,
+        number: u64,
+        voter: SeedNumber,
+        vote: Result<String, String>,
+        known: Incarnation,
+    ) {
+        let all = (self.roster.count(), self.quorum());
+        match self.polls.count(number, voter, vote, known, all) {
+            Count::Open => {}
+            Count::Lost => self.reject(turn, number),
+            Count::Accepted(record) => {
+                let Some(ballot) = self.polls.get(number) else { return };
+                let (peer, me) = (ballot.change.peer, self.roster.me());
+                let decision = ballot.decision(turn.now, me, self.roster.seeds(), true);
+                let deadline = turn.now + self.roster.probe_timeout() + VOTE_MARGIN;
+                self.polls.extend(number, deadline);
+                let tell = Some(Waiter { proposer: me, ballot: number });
+                let decision = Some(Box::new(decision));
+                let pending = Pending::Record { peer, record, tell, decision };
+                self.durability.persist(turn, vec![pending]);
+            }
+        }
+    }
+
+    /// Ends a ballot without a commit, and tells those who asked for it.
+    pub(super) fn reject(&mut self, turn: &mut SeedTurn<'_>, number: u64) {
+        let Some(ballot) = self.polls.close(number) else { return };
+        let seeds = self.roster.seeds();
+        self.shown.history.add(ballot.decision(turn.now, self.roster.me(), seeds, false));
+        let (peer, votes, of) = (ballot.change.peer, ballot.accepts.len(), seeds.len());
+        let reason = match &ballot.stage {
+            Stage::Voting => ballot.reason(seeds, self.quorum()),
+            Stage::Committing { durable, .. } => {
+                format!("accepted, but only {} of {of} seeds have it on disk", durable.len())
+            }
+        };
+        let told = reason.clone();
+        let (what, event) = match ballot.change.kind {
+            ChangeKind::Join => (
+                "registration rejected",
+                Event::RegistrationRejected { peer, votes, of, reason: told },
+            ),
+            ChangeKind::Leave => {
+                ("leave rejected", Event::LeaveRejected { peer, votes, of, reason: told })
+            }
+            ChangeKind::Dead => {
+                ("dead-node rejected", Event::DeadNodeRejected { peer, votes, of, reason: told })
+            }
+        };
+        let news = self.shown.repeats.is_news(turn.now, what, peer, &reason);
+        turn.log(event.told_if(news));
+        if ballot.change.kind == ChangeKind::Dead {
+            // Only fresh reports open the case again.
+            self.cases.close(peer, ballot.change.incarnation);
+        }
+        for Asker { conn, request } in &ballot.askers {
+            let (conn, request, known) = (*conn, *request, ballot.known);
+            let votes = u32::try_from(votes).unwrap_or(u32::MAX);
+            turn.send(conn, ToPeer::Denied { request, votes, reason: reason.clone(), known });
+        }
+        if ballot.untold {
+            let askers: Vec<Conn> = ballot.askers.iter().map(|asker| asker.conn).collect();
+            update(turn, &askers, self.book.all());
+        }
+    }
+
+    /// A seed has a ballot's record on disk; with a quorum of those the askers are answered.
+    pub(super) fn count_durable(&mut self, turn: &mut SeedTurn<'_>, number: u64, seed: SeedNumber) {
+        let quorum = self.quorum();
+        let Some(ballot) = self.polls.count_durable(number, seed, quorum) else { return };
+        self.durability.settled(&ballot.change.peer);
+        for asker in &ballot.askers {
+            self.grant(turn, *asker, ballot.change.kind, ballot.accepts.len());
+        }
+    }
+
+    /// A change was committed: if there is a ballot on it here that is still voting, another
+    /// proposer was faster, and those who wait for it are answered by that.
+    pub(super) fn settle(&mut self, turn: &mut SeedTurn<'_>, key: ChangeKey) {
+        let Some(ballot) = self.polls.close_voting(&key) else { return };
+        let Some(record) = self.book.registry().get(&key.1).cloned() else { return };
+        for asker in ballot.askers {
+            self.answer_for(turn, asker, key.0, key.1, &record);
+        }
+    }
+
+    /// Answers for a record that is here: at once if it is settled, else once it is.
+    pub(super) fn answer_for(
+        &mut self,
+        turn: &mut SeedTurn<'_>,
+        asker: Asker,
+        kind: ChangeKind,
+        peer: Addr,
+        record: &Record,
+    ) {
+        if self.durability.is_settled(&peer, self.quorum()) {
+            self.grant(turn, asker, kind, record.voters.len());
+            return;
+        }
+        let change = Change {
+            kind: match record.status {
+                Status::Alive => ChangeKind::Join,
+                Status::Left => ChangeKind::Leave,
+                Status::Dead => ChangeKind::Dead,
+            },
+            peer,
+            incarnation: record.incarnation,
+            at: record.at,
+            reporters: Vec::new(),
+        };
+        if self.polls.join(&key(&change), Some(asker)) {
+            return;
+        }
+        let me = (self.roster.number(), self.roster.me());
+        let mut ballot = Ballot::new(change);
+        ballot.askers.insert(asker);
+        let voted = |voter: &SeedNumber| (*voter, "voted before".to_owned());
+        ballot.accepts = record.voters.iter().map(voted).collect();
+        let decision = ballot.decision(turn.now, me.1, self.roster.seeds(), true);
+        let durable = BTreeSet::from([me.0]);
+        ballot.stage = Stage::Committing { record: record.clone(), durable };
+        let ballot = self.open_ballot(turn, ballot);
+        let record = record.clone();
+        self.colleagues.tell_all(turn, Council::Commit { ballot, peer, record, decision });
+    }
+
+    /// Answers a request that is committed.
+    fn grant(&mut self, turn: &mut SeedTurn<'_>, asker: Asker, kind: ChangeKind, votes: usize) {
+        let Asker { conn, request } = asker;
+        let votes = u32::try_from(votes).unwrap_or(u32::MAX);
+        turn.send(conn, ToPeer::Granted { request, votes });
+        if kind == ChangeKind::Join {
+            self.send_list(turn, asker);
+        }
+    }
+
+    pub(super) fn send_list(&mut self, turn: &mut SeedTurn<'_>, asker: Asker) {
+        let Asker { conn, request } = asker;
+        for (records, more) in self.book.list() {
+            turn.send(conn, ToPeer::List { request, records, more });
+        }
+    }
+
+    /// Tells another seed of a record that is committed already.
+    pub(super) fn pass_on(&self, turn: &mut SeedTurn<'_>, seed: &Addr, peer: Addr, record: Record) {
+        let records = vec![(peer, record)];
+        let records = Council::Records { records, wanted: Vec::new(), done: None };
+        self.colleagues.tell(turn, seed, records);
+    }
+}
