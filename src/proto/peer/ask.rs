@@ -48,7 +48,7 @@ impl PeerMachine {
     /// Does what an operator orders.
     pub(super) fn operate(&mut self, turn: &mut PeerTurn<'_>, token: u64, order: Order) {
         let outcome = match order {
-            Order::Ask { peer, key } if peer == self.config.me => {
+            Order::Ask { peer, key } if peer == self.life.config.me => {
                 let holding = self.replica.holding(key.as_deref());
                 self.replica.operated(turn, token, Outcome::Asked(Ok(holding)));
                 return;
@@ -80,7 +80,7 @@ impl PeerMachine {
         let question = self.questions.get(&token).map(|question| question.key.clone());
         match (result, question) {
             (Ok(_), Some(key)) => {
-                self.lines.insert(conn, Line::Asking { to, token });
+                self.sessions.lines.insert(conn, Line::Asking { to, token });
                 turn.send(conn, Inspection::Ask(key));
             }
             (Ok(_), None) => turn.close(conn),
@@ -136,8 +136,8 @@ impl PeerMachine {
     ) {
         self.timers.cancel(&Timer::Question(token));
         if let Some(question) = self.questions.remove(&token) {
-            self.lines.remove(&question.conn);
-            self.dials.remove(&question.conn);
+            self.sessions.lines.remove(&question.conn);
+            self.sessions.dials.remove(&question.conn);
             turn.close(question.conn);
             operated(turn, token, Outcome::Asked(answer));
         }
@@ -150,8 +150,9 @@ impl PeerMachine {
 
     /// Why somebody who wants to ask is refused.
     pub(super) fn objection_to_inquirer(&self) -> Option<Refused> {
-        let inquirers = self.lines.values().filter(|l| matches!(l, Line::Inquirer { .. })).count();
-        if self.leaving {
+        let inquirers =
+            self.sessions.lines.values().filter(|l| matches!(l, Line::Inquirer { .. })).count();
+        if self.life.leaving {
             Some(Refused::Leaving)
         } else {
             (inquirers >= MAX_INQUIRERS).then_some(Refused::Full)
@@ -167,7 +168,7 @@ impl PeerMachine {
     ) -> Result<(), Breach> {
         let Inspection::Ask(key) = message else { return Err(Breach) };
         // One question a connection: its answer may be long, and ends it.
-        self.lines.remove(&conn);
+        self.sessions.lines.remove(&conn);
         self.replica.tell_holding(turn, conn, key.as_deref());
         Ok(())
     }

@@ -60,7 +60,7 @@ pub(super) enum Dial {
 impl PeerMachine {
     pub(super) fn incoming(&mut self, turn: &mut PeerTurn<'_>, conn: Conn, hello: &Hello) {
         let refused = match (hello.purpose, hello.role) {
-            _ if hello.from == self.config.me => Some((Refused::Myself, Vec::new())),
+            _ if hello.from == self.life.config.me => Some((Refused::Myself, Vec::new())),
             (Purpose::Probe, _) | (Purpose::Errand, Role::Peer) => None,
             (Purpose::Link, Role::Peer) if self.make_room(turn, hello) => None,
             (Purpose::Link, Role::Peer) => self.objection_to_link(turn.now, hello),
@@ -81,19 +81,21 @@ impl PeerMachine {
             turn.refuse(conn, reason, others);
             return;
         }
-        self.clocks.met(turn, hello.from, hello.clock);
-        let me = self.config.me;
-        let (incarnation, leaving) = (self.incarnation, self.leaving);
+        self.told.clocks.met(turn, hello.from, hello.clock);
+        let me = self.life.config.me;
+        let (incarnation, leaving) = (self.life.incarnation, self.life.leaving);
         turn.welcome(conn, Welcome { role: Role::Peer, from: me, incarnation, leaving, clock: 0 });
         match hello.purpose {
             Purpose::Link => self.link_up(turn, conn, hello.from, hello.incarnation, false),
             Purpose::Errand => {
-                self.lines.insert(conn, Line::Caller { from: hello.from, since: turn.now });
+                self.sessions
+                    .lines
+                    .insert(conn, Line::Caller { from: hello.from, since: turn.now });
                 self.expect_end(turn);
             }
             Purpose::Sync => self.guest_up(turn, conn, hello.from, false),
             Purpose::Ask => {
-                self.lines.insert(conn, Line::Inquirer { since: turn.now });
+                self.sessions.lines.insert(conn, Line::Inquirer { since: turn.now });
                 self.expect_end(turn);
             }
             _ => turn.close(conn),
@@ -115,6 +117,7 @@ impl PeerMachine {
             _ => None,
         };
         let calls: Vec<(Conn, Time)> = self
+            .sessions
             .lines
             .iter()
             .filter_map(|(conn, line)| since(line).map(|since| (*conn, since)))
@@ -135,7 +138,7 @@ impl PeerMachine {
         conn: Conn,
         result: Result<Welcome, OpenError>,
     ) {
-        let Some(dial) = self.dials.remove(&conn) else {
+        let Some(dial) = self.sessions.dials.remove(&conn) else {
             if result.is_ok() {
                 turn.close(conn);
             }
@@ -152,7 +155,7 @@ impl PeerMachine {
         // Whoever answers under that address must be the one that is meant.
         let result = match result {
             Ok(welcome) if welcome.role == role && welcome.from == to => {
-                self.clocks.met(turn, to, welcome.clock);
+                self.told.clocks.met(turn, to, welcome.clock);
                 Ok(welcome)
             }
             Ok(_) => {
@@ -177,7 +180,7 @@ impl PeerMachine {
     }
 
     pub(super) fn received(&mut self, turn: &mut PeerTurn<'_>, conn: Conn, message: Message) {
-        let Some(line) = self.lines.get(&conn).copied() else { return };
+        let Some(line) = self.sessions.lines.get(&conn).copied() else { return };
         let heard = match (line, message) {
             (Line::Neighbour(peer), message) => self.hear_neighbour(turn, conn, peer, message),
             (Line::Seed(seed), Message::ToPeer(said)) => self.hear_seed(turn, seed, said),
@@ -224,14 +227,14 @@ impl PeerMachine {
         peer: Addr,
         message: Message,
     ) -> Result<(), Breach> {
-        if let Some(neighbour) = self.neighbours.get_mut(&peer) {
+        if let Some(neighbour) = self.overlay.neighbours.get_mut(&peer) {
             neighbour.heard = turn.now;
         }
         match message {
             Message::Broadcast(said) => return self.hear_broadcast(turn, conn, said),
             Message::AntiEntropy(said) => return self.hear_sync(turn, conn, said),
             Message::StoreSync(said) => {
-                let heard = self.replica.hear(turn, conn, said, &self.rumors.paths());
+                let heard = self.replica.hear(turn, conn, said, &self.broadcast.rumors.paths());
                 self.check_caught_up(turn);
                 return heard;
             }
@@ -239,8 +242,9 @@ impl PeerMachine {
             Message::Detection(said) => self.hear_of_suspect(turn, conn, peer, said),
             Message::Parting(said) => {
                 if said == Parting::Leaving {
-                    let incarnation = self.neighbours.get(&peer).map_or(0, |n| n.incarnation);
-                    self.departing.insert(peer, (incarnation, turn.now));
+                    let incarnation =
+                        self.overlay.neighbours.get(&peer).map_or(0, |n| n.incarnation);
+                    self.suspicion.departing.insert(peer, (incarnation, turn.now));
                 }
                 turn.close(conn);
                 self.line_down(turn, conn, false);
@@ -249,7 +253,7 @@ impl PeerMachine {
             Message::Pong(number) => {
                 let sent = Time::from_micros(number);
                 if sent <= turn.now {
-                    self.rumors.round_trip(conn, turn.now.since(sent));
+                    self.broadcast.rumors.round_trip(conn, turn.now.since(sent));
                 }
             }
             Message::ToSeed(_)
@@ -268,10 +272,10 @@ impl PeerMachine {
     ) -> Result<(), Breach> {
         match said {
             Broadcast::Gossip(gossip) => self.hear_gossip(turn, conn, gossip),
-            Broadcast::Have(have) => return self.rumors.on_have(turn, conn, have),
-            Broadcast::Want(want) => return self.rumors.on_want(turn, conn, &want),
-            Broadcast::Prune => self.rumors.set_eager(conn, false),
-            Broadcast::Graft => self.rumors.set_eager(conn, true),
+            Broadcast::Have(have) => return self.broadcast.rumors.on_have(turn, conn, have),
+            Broadcast::Want(want) => return self.broadcast.rumors.on_want(turn, conn, &want),
+            Broadcast::Prune => self.broadcast.rumors.set_eager(conn, false),
+            Broadcast::Graft => self.broadcast.rumors.set_eager(conn, true),
         }
         Ok(())
     }
@@ -279,10 +283,10 @@ impl PeerMachine {
     /// A connection is gone. `unexpected` if this peer did not close it and the other side did not
     /// say that it would.
     pub(super) fn line_down(&mut self, turn: &mut PeerTurn<'_>, conn: Conn, unexpected: bool) {
-        match self.lines.remove(&conn) {
+        match self.sessions.lines.remove(&conn) {
             Some(Line::Neighbour(peer)) => self.link_down(turn, conn, peer, unexpected),
             Some(Line::Seed(seed)) => self.seed_lost(turn, conn, seed),
-            Some(Line::Guest { .. }) => self.rumors.link_down(conn),
+            Some(Line::Guest { .. }) => self.broadcast.rumors.link_down(conn),
             Some(Line::Asking { token, .. }) => {
                 self.question_failed(turn, token, "it hung up without an answer");
             }

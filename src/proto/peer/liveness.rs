@@ -50,8 +50,8 @@ impl PeerMachine {
     pub(super) fn wake_up(&mut self, turn: &mut PeerTurn<'_>, late: Duration) {
         let keys = vec![("for", format!("{}ms", late.as_millis()))];
         turn.note(Severity::Warn, "was asleep", keys);
-        self.awake_since = turn.now;
-        for neighbour in self.neighbours.values_mut() {
+        self.prober.awake_since = turn.now;
+        for neighbour in self.overlay.neighbours.values_mut() {
             neighbour.heard = turn.now;
         }
         if late > STALE {
@@ -65,7 +65,7 @@ impl PeerMachine {
     }
 
     pub(super) fn ping_neighbours(&mut self, turn: &mut PeerTurn<'_>) {
-        let links: Vec<Conn> = self.neighbours.values().map(|n| n.conn).collect();
+        let links: Vec<Conn> = self.overlay.neighbours.values().map(|n| n.conn).collect();
         self.ping(turn, links);
     }
 
@@ -74,13 +74,13 @@ impl PeerMachine {
     /// costs none. The older of two waits an interval longer, because one ping tells both of each other.
     pub(super) fn ping_the_silent(&mut self, turn: &mut PeerTurn<'_>) {
         let (interval, limit) =
-            (self.config.detection.ping_interval, self.config.detection.suspect_timeout);
-        let me = self.age(&self.config.me);
+            (self.life.config.detection.ping_interval, self.life.config.detection.suspect_timeout);
+        let me = self.age(&self.life.config.me);
         let silent = |peer: &Addr, heard| {
             let left = if me < self.age(peer) { interval } else { interval * 2 };
             turn.now.since(heard) >= limit.saturating_sub(left)
         };
-        let links = self.neighbours.iter().filter(|(peer, n)| silent(peer, n.heard));
+        let links = self.overlay.neighbours.iter().filter(|(peer, n)| silent(peer, n.heard));
         let links = links.map(|(_, n)| n.conn).collect();
         self.ping(turn, links);
     }
@@ -91,18 +91,18 @@ impl PeerMachine {
 
     /// A neighbour's silence timer is due.
     pub(super) fn check_silence(&mut self, turn: &mut PeerTurn<'_>, peer: Addr) {
-        let Some(neighbour) = self.neighbours.get(&peer) else { return };
-        let deadline = neighbour.heard + self.config.detection.suspect_timeout;
+        let Some(neighbour) = self.overlay.neighbours.get(&peer) else { return };
+        let deadline = neighbour.heard + self.life.config.detection.suspect_timeout;
         let incarnation = neighbour.incarnation;
         if turn.now < deadline {
             self.timers.set(Timer::Silence(peer), deadline);
-        } else if !self.leaving {
+        } else if !self.life.leaving {
             let reason = "silent for the suspect timeout";
             let found = Found { hard: false, asked: false, reason };
             if self.suspect(turn, peer, incarnation, found) {
                 self.spread_notice(turn, peer);
             }
-            if self.config.topology.overlay != Overlay::ScaleFree {
+            if self.life.config.topology.overlay != Overlay::ScaleFree {
                 // Nobody is going to remove it, and another path must serve meanwhile.
                 self.unlink(turn, peer);
             }
@@ -118,14 +118,16 @@ impl PeerMachine {
         found: Found,
     ) -> bool {
         let Found { hard, asked, reason } = found;
-        if self.suspicions.contains_key(&peer) || self.suspicions.len() >= MAX_SUSPICIONS {
+        if self.suspicion.suspicions.contains_key(&peer)
+            || self.suspicion.suspicions.len() >= MAX_SUSPICIONS
+        {
             return false;
         }
-        let Some(record) = self.members.alive(&peer) else {
+        let Some(record) = self.membership.members.alive(&peer) else {
             // Not a member: there is nothing to vote on, only a link to give up. But the news of its
             // registration may still be on its way.
-            if self.ghosts.len() < MAX_SUSPICIONS {
-                self.ghosts.insert(peer);
+            if self.suspicion.ghosts.len() < MAX_SUSPICIONS {
+                self.suspicion.ghosts.insert(peer);
             }
             self.unlink(turn, peer);
             return false;
@@ -151,7 +153,7 @@ impl PeerMachine {
             reported: None,
             presses: 0,
         };
-        self.suspicions.insert(peer, suspicion);
+        self.suspicion.suspicions.insert(peer, suspicion);
         turn.log(Event::Suspected { peer, reason }.told_if(!asked || !self.is_large()));
         turn.member(MemberEvent::Suspected(peer));
         self.timers.set(Timer::Suspicion(peer), turn.now + PRESS.0);
@@ -162,36 +164,37 @@ impl PeerMachine {
     }
 
     pub(super) fn check_all(&mut self, turn: &mut PeerTurn<'_>) {
-        let all: Vec<Addr> = self.suspicions.keys().copied().collect();
+        let all: Vec<Addr> = self.suspicion.suspicions.keys().copied().collect();
         for suspect in all {
             self.check_consensus(turn, suspect);
         }
     }
 
     pub(super) fn spread_notice(&mut self, turn: &mut PeerTurn<'_>, peer: Addr) {
-        if self.config.topology.overlay != Overlay::ScaleFree {
+        if self.life.config.topology.overlay != Overlay::ScaleFree {
             return;
         }
-        let Some(suspicion) = self.suspicions.get(&peer) else { return };
+        let Some(suspicion) = self.suspicion.suspicions.get(&peer) else { return };
         let (incarnation, hard) = (suspicion.incarnation, suspicion.hard);
         let heard = suspicion.witnesses.clone();
         let notice = Detection::SuspectNotice { peer, incarnation };
-        let neighbours = self.neighbours.iter().filter(|(other, _)| **other != peer);
+        let neighbours = self.overlay.neighbours.iter().filter(|(other, _)| **other != peer);
         turn.send_many(neighbours.map(|(_, n)| n.conn).collect(), notice);
         if !hard {
             self.tell_suspect(turn, peer, incarnation);
         }
         let others: Vec<Addr> = self
+            .membership
             .members
             .members()
             .map(|(other, _)| *other)
             .filter(|other| {
                 self.could_witness(other, &peer)
-                    && !self.neighbours.contains_key(other)
+                    && !self.overlay.neighbours.contains_key(other)
                     && !heard.contains(other)
             })
             .collect();
-        for place in sample(&mut self.rng, others.len(), WITNESSES_ASKED) {
+        for place in sample(&mut self.life.rng, others.len(), WITNESSES_ASKED) {
             if let Some(other) = others.get(place) {
                 let errand = Dial::Errand { to: *other, suspect: peer };
                 self.dial(turn, *other, Purpose::Errand, errand);
@@ -201,9 +204,9 @@ impl PeerMachine {
 
     fn could_witness(&self, other: &Addr, suspect: &Addr) -> bool {
         other != suspect
-            && *other != self.config.me
-            && !self.suspicions.contains_key(other)
-            && !self.departing.contains_key(other)
+            && *other != self.life.config.me
+            && !self.suspicion.suspicions.contains_key(other)
+            && !self.suspicion.departing.contains_key(other)
     }
 
     /// Tells a suspect that it is suspected: over a fresh connection, since the link is in doubt.
@@ -213,11 +216,11 @@ impl PeerMachine {
         peer: Addr,
         incarnation: Incarnation,
     ) {
-        if let Some(neighbour) = self.neighbours.get(&peer) {
+        if let Some(neighbour) = self.overlay.neighbours.get(&peer) {
             turn.send(neighbour.conn, Detection::SuspectNotice { peer, incarnation });
         }
         let errand = Dial::Errand { to: peer, suspect: peer };
-        if !self.dials.values().any(|dial| *dial == errand) {
+        if !self.sessions.dials.values().any(|dial| *dial == errand) {
             self.dial(turn, peer, Purpose::Errand, errand);
         }
     }
@@ -233,7 +236,7 @@ impl PeerMachine {
         match result {
             Ok(welcome) => {
                 // A suspect that answers is told all the same: others suspect it too.
-                let incarnation = match self.suspicions.get(&suspect) {
+                let incarnation = match self.suspicion.suspicions.get(&suspect) {
                     Some(suspicion) => suspicion.incarnation,
                     None if to == suspect => welcome.incarnation,
                     None => {
@@ -241,15 +244,15 @@ impl PeerMachine {
                         return;
                     }
                 };
-                self.lines.insert(conn, Line::Errand { to, suspect });
+                self.sessions.lines.insert(conn, Line::Errand { to, suspect });
                 turn.send(conn, Detection::SuspectNotice { peer: suspect, incarnation });
-                if to == suspect && self.suspicions.contains_key(&suspect) {
+                if to == suspect && self.suspicion.suspicions.contains_key(&suspect) {
                     self.refuted(turn, suspect, suspect, welcome.incarnation);
                 }
             }
             Err(_) if to == suspect => {}
             Err(_) => {
-                if let Some(record) = self.members.alive(&to) {
+                if let Some(record) = self.membership.members.alive(&to) {
                     let incarnation = record.incarnation;
                     self.look_at(turn, to, incarnation, Why::NotLinked);
                 }
@@ -272,7 +275,7 @@ impl PeerMachine {
             }
             Detection::Witness { peer, incarnation } => {
                 if self.is_peer(&from)
-                    && let Some(suspicion) = self.suspicions.get_mut(&peer)
+                    && let Some(suspicion) = self.suspicion.suspicions.get_mut(&peer)
                     && suspicion.incarnation == incarnation
                     && from != peer
                 {
@@ -284,20 +287,20 @@ impl PeerMachine {
                 // Only over a connection that was opened to the suspect's own address is it the
                 // suspect who speaks.
                 let itself = matches!(
-                    self.lines.get(&conn),
+                    self.sessions.lines.get(&conn),
                     Some(Line::Errand { to, suspect }) if *to == peer && *suspect == peer
                 );
-                if itself && self.suspicions.contains_key(&peer) {
+                if itself && self.suspicion.suspicions.contains_key(&peer) {
                     self.refuted(turn, peer, from, incarnation);
-                } else if let Some(suspicion) = self.suspicions.get(&peer) {
+                } else if let Some(suspicion) = self.suspicion.suspicions.get(&peer) {
                     // Hearsay: look again. A liar can neither accuse nor protect.
                     let incarnation = suspicion.incarnation;
                     self.look_at(turn, peer, incarnation, Why::Again);
                 }
             }
         }
-        if matches!(self.lines.get(&conn), Some(Line::Errand { .. })) {
-            self.lines.remove(&conn);
+        if matches!(self.sessions.lines.get(&conn), Some(Line::Errand { .. })) {
+            self.sessions.lines.remove(&conn);
             turn.close(conn);
         }
     }
@@ -310,13 +313,13 @@ impl PeerMachine {
         peer: Addr,
         incarnation: Incarnation,
     ) {
-        let near = peer == self.config.me || !self.is_large();
+        let near = peer == self.life.config.me || !self.is_large();
         turn.log(Event::SuspectNotice { peer, from }.told_if(near));
-        if peer == self.config.me {
+        if peer == self.life.config.me {
             self.refute(turn, conn, incarnation);
             return;
         }
-        let known = self.members.get(&peer);
+        let known = self.membership.members.get(&peer);
         if self.is_open()
             && known.is_some_and(|r| r.status == Status::Dead && r.incarnation >= incarnation)
         {
@@ -324,8 +327,9 @@ impl PeerMachine {
             turn.send(conn, Detection::Witness { peer, incarnation });
             return;
         }
-        let of_use = from != peer && self.is_peer(&from) && self.members.alive(&peer).is_some();
-        if !of_use || self.leaving {
+        let of_use =
+            from != peer && self.is_peer(&from) && self.membership.members.alive(&peer).is_some();
+        if !of_use || self.life.leaving {
             return;
         }
         let present = known.map_or(0, |record| record.incarnation);
@@ -334,7 +338,7 @@ impl PeerMachine {
             turn.send(conn, Detection::Refute { peer, incarnation: present });
             return;
         }
-        match self.suspicions.get_mut(&peer) {
+        match self.suspicion.suspicions.get_mut(&peer) {
             Some(suspicion) if suspicion.incarnation == incarnation => {
                 suspicion.witnesses.insert(from);
                 turn.send(conn, Detection::Witness { peer, incarnation });
@@ -348,12 +352,12 @@ impl PeerMachine {
     /// This peer is suspected and alive: it says so, and takes a higher incarnation, so that
     /// whatever is under way against the present one comes to nothing.
     fn refute(&mut self, turn: &mut PeerTurn<'_>, conn: Conn, incarnation: Incarnation) {
-        if incarnation == self.incarnation && self.rise_again(turn) {
-            let links: Vec<Conn> = self.neighbours.values().map(|n| n.conn).collect();
-            let (peer, incarnation) = (self.config.me, self.incarnation);
+        if incarnation == self.life.incarnation && self.rise_again(turn) {
+            let links: Vec<Conn> = self.overlay.neighbours.values().map(|n| n.conn).collect();
+            let (peer, incarnation) = (self.life.config.me, self.life.incarnation);
             turn.send_many(links, Detection::Refute { peer, incarnation });
         }
-        let (peer, incarnation) = (self.config.me, self.incarnation);
+        let (peer, incarnation) = (self.life.config.me, self.life.incarnation);
         turn.send(conn, Detection::Refute { peer, incarnation });
     }
 
@@ -362,13 +366,14 @@ impl PeerMachine {
     /// peer busy registering.
     pub(super) fn rise_again(&mut self, turn: &mut PeerTurn<'_>) -> bool {
         let recently = self
+            .suspicion
             .last_refutation
-            .is_some_and(|at| turn.now.since(at) < self.config.detection.suspect_timeout);
-        if recently || !self.registered || self.leaving {
+            .is_some_and(|at| turn.now.since(at) < self.life.config.detection.suspect_timeout);
+        if recently || !self.registration.registered || self.life.leaving {
             return false;
         }
-        self.last_refutation = Some(turn.now);
-        let incarnation = self.incarnation;
+        self.suspicion.last_refutation = Some(turn.now);
+        let incarnation = self.life.incarnation;
         let keys = vec![("incarnation", incarnation.saturating_add(1).to_string())];
         turn.note(Severity::Warn, "refuting suspicion", keys);
         self.rise_above(turn, incarnation);
@@ -379,10 +384,10 @@ impl PeerMachine {
     /// later life, it comes back above that.
     pub(super) fn learn_of_myself(&mut self, turn: &mut PeerTurn<'_>, record: &Record) {
         let over = match record.status {
-            Status::Alive => record.incarnation > self.incarnation,
-            Status::Left | Status::Dead => record.incarnation >= self.incarnation,
+            Status::Alive => record.incarnation > self.life.incarnation,
+            Status::Left | Status::Dead => record.incarnation >= self.life.incarnation,
         };
-        if over && !self.leaving && super::is_believable(record.incarnation, turn.now) {
+        if over && !self.life.leaving && super::is_believable(record.incarnation, turn.now) {
             let status = format!("{:?}", record.status).to_lowercase();
             turn.note(Severity::Warn, "rejoining", vec![("registry", status)]);
             self.rise_above(turn, record.incarnation);
@@ -397,23 +402,23 @@ impl PeerMachine {
         by: Addr,
         incarnation: Incarnation,
     ) {
-        let asked = self.suspicions.get(&peer).is_some_and(|suspicion| suspicion.asked);
+        let asked = self.suspicion.suspicions.get(&peer).is_some_and(|suspicion| suspicion.asked);
         if !self.drop_suspicion(peer) {
             return;
         }
         turn.log(Event::SuspicionRefuted { peer, by }.told_if(!asked || !self.is_large()));
         turn.member(MemberEvent::Refuted(peer));
-        if let Some(neighbour) = self.neighbours.get_mut(&peer) {
+        if let Some(neighbour) = self.overlay.neighbours.get_mut(&peer) {
             neighbour.incarnation = neighbour.incarnation.max(incarnation);
-            if turn.now.since(neighbour.heard) >= self.config.detection.suspect_timeout {
+            if turn.now.since(neighbour.heard) >= self.life.config.detection.suspect_timeout {
                 // It lives, and this link is dead all the same.
                 self.unlink(turn, peer);
             } else {
-                let deadline = neighbour.heard + self.config.detection.suspect_timeout;
+                let deadline = neighbour.heard + self.life.config.detection.suspect_timeout;
                 self.timers.set(Timer::Silence(peer), deadline);
             }
         }
-        if self.config.topology.overlay != Overlay::ScaleFree {
+        if self.life.config.topology.overlay != Overlay::ScaleFree {
             // A cut that has healed towards one has most likely healed towards all, and each of them may
             // hold what the others lack. Who waits for the next look at each loses seconds.
             self.probe_all_suspects(turn);
@@ -424,12 +429,12 @@ impl PeerMachine {
     /// Forgets a suspicion; the errands on it stay until they are answered or closed.
     pub(super) fn drop_suspicion(&mut self, peer: Addr) -> bool {
         self.timers.cancel(&Timer::Suspicion(peer));
-        self.suspicions.remove(&peer).is_some()
+        self.suspicion.suspicions.remove(&peer).is_some()
     }
 
     /// With a witness beside its own finding, or with nobody left who could be one, a peer reports.
     pub(super) fn check_consensus(&mut self, turn: &mut PeerTurn<'_>, peer: Addr) {
-        let Some(suspicion) = self.suspicions.get(&peer) else { return };
+        let Some(suspicion) = self.suspicion.suspicions.get(&peer) else { return };
         if suspicion.reported.is_some() {
             return;
         }
@@ -440,18 +445,26 @@ impl PeerMachine {
         }
         // A neighbour counts even if the news of its registration is still on its way.
         let is_member = |other: &Addr| {
-            self.members.alive(other).is_some() || self.neighbours.contains_key(other)
+            self.membership.members.alive(other).is_some()
+                || self.overlay.neighbours.contains_key(other)
         };
         let witnesses: Vec<Addr> = suspicion.witnesses.iter().copied().filter(is_member).collect();
         let others = || {
-            let members = self.members.members().map(|(other, _)| other);
-            members.chain(self.neighbours.keys()).any(|other| self.could_witness(other, &peer))
+            let members = self.membership.members.members().map(|(other, _)| other);
+            members
+                .chain(self.overlay.neighbours.keys())
+                .any(|other| self.could_witness(other, &peer))
         };
         if witnesses.is_empty() && others() {
             return;
         }
         let (seen_by, incarnation) = (witnesses.len(), suspicion.incarnation);
-        if self.members.alive(&peer).is_none_or(|record| record.incarnation > incarnation) {
+        if self
+            .membership
+            .members
+            .alive(&peer)
+            .is_none_or(|record| record.incarnation > incarnation)
+        {
             // It is decided, or the life suspected is not the present one.
             return;
         }
@@ -471,10 +484,10 @@ impl PeerMachine {
             bracketed(&peer),
             peer.port(),
             turn.now,
-            bracketed(&self.config.me)
+            bracketed(&self.life.config.me)
         );
         turn.log(Event::DeadNodeMessage { text: text.clone() });
-        if let Some(suspicion) = self.suspicions.get_mut(&peer) {
+        if let Some(suspicion) = self.suspicion.suspicions.get_mut(&peer) {
             suspicion.reported = Some(text);
         }
         if self.is_open() {
@@ -486,14 +499,15 @@ impl PeerMachine {
 
     /// A member, or a neighbour: the news of its registration may still be on its way.
     pub(super) fn is_peer(&self, other: &Addr) -> bool {
-        self.members.alive(other).is_some() || self.neighbours.contains_key(other)
+        self.membership.members.alive(other).is_some()
+            || self.overlay.neighbours.contains_key(other)
     }
 
     fn report(&mut self, turn: &mut PeerTurn<'_>, peer: Addr) {
-        let Some(suspicion) = self.suspicions.get(&peer) else { return };
+        let Some(suspicion) = self.suspicion.suspicions.get(&peer) else { return };
         let Some(text) = suspicion.reported.clone() else { return };
         let incarnation = suspicion.incarnation;
-        for seed in self.config.network.seeds().to_vec() {
+        for seed in self.life.config.network.seeds().to_vec() {
             let text = text.clone();
             self.say(turn, seed, ToSeed::DeadNode { peer, incarnation, text });
         }
@@ -502,16 +516,17 @@ impl PeerMachine {
     /// A suspicion is neither confirmed nor refuted yet: look again, ask again, report again.
     pub(super) fn press_on(&mut self, turn: &mut PeerTurn<'_>, peer: Addr) {
         let errands: Vec<Conn> = self
+            .sessions
             .lines
             .iter()
             .filter(|(_, line)| matches!(line, Line::Errand { suspect, .. } if *suspect == peer))
             .map(|(conn, _)| *conn)
             .collect();
         for conn in errands {
-            self.lines.remove(&conn);
+            self.sessions.lines.remove(&conn);
             turn.close(conn);
         }
-        let Some(suspicion) = self.suspicions.get_mut(&peer) else { return };
+        let Some(suspicion) = self.suspicion.suspicions.get_mut(&peer) else { return };
         suspicion.presses += 1;
         let pause = PRESS.0.saturating_mul(1 << suspicion.presses.min(8)).min(PRESS.1);
         let (incarnation, reported) = (suspicion.incarnation, suspicion.reported.is_some());
@@ -532,11 +547,11 @@ impl PeerMachine {
         peer: Addr,
         record: &Record,
     ) {
-        let suspected = self.suspicions.get(&peer);
+        let suspected = self.suspicion.suspicions.get(&peer);
         let suspected = suspected.filter(|s| s.incarnation <= record.incarnation);
         let near = suspected.is_some_and(|s| !s.asked || s.reported.is_some() || !self.is_large())
-            || self.neighbours.contains_key(&peer);
-        let of = self.config.network.seeds().len();
+            || self.overlay.neighbours.contains_key(&peer);
+        let of = self.life.config.network.seeds().len();
         let votes = record.voters.len();
         turn.log(Event::DeadNodeConfirmed { peer, seed: Some(seed), votes, of }.told_if(near));
     }

@@ -25,7 +25,7 @@ impl PeerMachine {
         let (mut told, mut changed) = (Vec::with_capacity(records.len()), false);
         for (peer, record) in records {
             changed |= self.learn_detail(peer, &record);
-            self.testimony.tell(&self.members, seed, peer, Some(record));
+            self.membership.testimony.tell(&self.membership.members, seed, peer, Some(record));
             told.push(peer);
         }
         self.settle(turn, seed, told, changed);
@@ -34,33 +34,34 @@ impl PeerMachine {
     /// A seed tells all that it knows.
     pub(super) fn learn_list(&mut self, turn: &mut PeerTurn<'_>, seed: Addr, frames: &[Records]) {
         let records = frames.iter().flat_map(|frame| frame.iter());
-        let (touched, better) = self.testimony.tell_all(&self.members, seed, records);
+        let (touched, better) =
+            self.membership.testimony.tell_all(&self.membership.members, seed, records);
         for (peer, record) in &better {
-            self.members.replace(*peer, record.clone());
+            self.membership.members.replace(*peer, record.clone());
         }
         self.settle(turn, seed, touched, !better.is_empty());
     }
 
     /// A seed says that its list is the one that this peer has.
     pub(super) fn learn_agreement(&mut self, turn: &mut PeerTurn<'_>, seed: Addr) {
-        let touched = self.testimony.agree(seed);
+        let touched = self.membership.testimony.agree(seed);
         self.settle(turn, seed, touched, false);
     }
 
     /// A seed says that it knows nobody at an address.
     pub(super) fn learn_absence(&mut self, turn: &mut PeerTurn<'_>, seed: Addr, peer: Addr) {
-        self.testimony.tell(&self.members, seed, peer, None);
+        self.membership.testimony.tell(&self.membership.members, seed, peer, None);
         self.settle(turn, seed, [peer], false);
     }
 
     /// The same transition with other voters or another time says nothing of who belongs to the
     /// network, only of the order of joining: any seed's word serves. Whether something changed.
     fn learn_detail(&mut self, peer: Addr, record: &Record) -> bool {
-        let better = self.members.get(&peer).is_some_and(|known| {
+        let better = self.membership.members.get(&peer).is_some_and(|known| {
             known.same_transition(record) && record.precedence(known) == Ordering::Greater
         });
         if better {
-            self.members.replace(peer, record.clone());
+            self.membership.members.replace(peer, record.clone());
         }
         better
     }
@@ -74,23 +75,31 @@ impl PeerMachine {
         mut changed: bool,
     ) {
         for peer in touched {
-            let before = self.members.get(&peer).cloned();
-            match self.testimony.verdict(&self.members, &peer) {
+            let before = self.membership.members.get(&peer).cloned();
+            match self.membership.testimony.verdict(&self.membership.members, &peer) {
                 Verdict::Keep => continue,
                 Verdict::Believe(record) => {
-                    self.members.replace(peer, record.clone());
-                    self.testimony.believed_changed(&self.members, peer, before.as_ref());
+                    self.membership.members.replace(peer, record.clone());
+                    self.membership.testimony.believed_changed(
+                        &self.membership.members,
+                        peer,
+                        before.as_ref(),
+                    );
                     self.now_believed(turn, seed, peer, &record);
                 }
                 Verdict::Drop => {
-                    self.members.remove(&peer);
-                    self.testimony.believed_changed(&self.members, peer, before.as_ref());
+                    self.membership.members.remove(&peer);
+                    self.membership.testimony.believed_changed(
+                        &self.membership.members,
+                        peer,
+                        before.as_ref(),
+                    );
                     if let Some(record) = before {
                         self.no_longer_known(turn, peer, &record);
                     }
                 }
             }
-            self.members_version += 1;
+            self.membership.members_version += 1;
             changed = true;
         }
         if changed {
@@ -99,7 +108,7 @@ impl PeerMachine {
     }
 
     fn now_believed(&mut self, turn: &mut PeerTurn<'_>, seed: Addr, peer: Addr, record: &Record) {
-        if peer == self.config.me {
+        if peer == self.life.config.me {
             self.learn_of_myself(turn, record);
             return;
         }
@@ -123,19 +132,19 @@ impl PeerMachine {
 
     /// The seeds have lost a record, or dropped it as long over.
     fn no_longer_known(&mut self, turn: &mut PeerTurn<'_>, peer: Addr, record: &Record) {
-        if peer == self.config.me {
-            if !self.leaving {
+        if peer == self.life.config.me {
+            if !self.life.leaving {
                 turn.note(Severity::Warn, "rejoining", vec![("registry", "absent".to_owned())]);
-                self.accepted.clear();
-                self.registered = false;
+                self.registration.accepted.clear();
+                self.registration.registered = false;
                 self.begin_registration(turn);
             }
             return;
         }
         self.drop_suspicion(peer);
-        self.doubts.remove(&peer);
-        self.departing.remove(&peer);
-        if let Some(neighbour) = self.neighbours.get_mut(&peer) {
+        self.prober.doubts.remove(&peer);
+        self.suspicion.departing.remove(&peer);
+        if let Some(neighbour) = self.overlay.neighbours.get_mut(&peer) {
             // It may be registering again at this moment: it has the time that a newcomer has.
             neighbour.stranger_since = turn.now;
         }
@@ -151,7 +160,7 @@ impl PeerMachine {
 
     /// What follows from a list that has changed.
     pub(super) fn members_changed(&mut self, turn: &mut PeerTurn<'_>) {
-        self.ranking = None;
+        self.overlay.ranking = None;
         self.arrange(turn);
         self.check_all(turn);
         self.fill(turn);
@@ -160,10 +169,10 @@ impl PeerMachine {
 
     /// Takes an incarnation above `known` and registers it.
     pub(super) fn rise_above(&mut self, turn: &mut PeerTurn<'_>, known: Incarnation) {
-        self.incarnation = self.incarnation.max(known.saturating_add(1));
-        if self.config.network.has_seeds() {
-            self.accepted.clear();
-            self.registered = false;
+        self.life.incarnation = self.life.incarnation.max(known.saturating_add(1));
+        if self.life.config.network.has_seeds() {
+            self.registration.accepted.clear();
+            self.registration.registered = false;
             self.begin_registration(turn);
         } else if self.is_open() {
             self.tell_of_myself(turn);

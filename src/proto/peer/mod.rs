@@ -120,23 +120,26 @@ pub struct Readiness {
     pub of: usize,
 }
 
-/// A peer.
+/// What a peer is, and the chance that it has.
 #[derive(Debug)]
-pub struct PeerMachine {
+struct Life {
     config: PeerConfig,
     rng: SmallRng,
     incarnation: Incarnation,
-    members: Registry,
-    /// What each seed says of the members, where that differs from `members`.
-    testimony: Testimony,
-    /// Changes of `members` that seeds have brought about, counted.
-    members_version: u64,
-    /// Digest of `members`, and of which version.
-    digest_of: Option<(u64, [u8; 32])>,
+    leaving: bool,
+}
+
+/// Its connections.
+#[derive(Debug, Default)]
+struct Sessions {
     lines: BTreeMap<Conn, Line>,
     dials: BTreeMap<Conn, Dial>,
     conns_used: Conn,
+}
 
+/// How far it is with the seeds.
+#[derive(Debug, Default)]
+struct Registration {
     desks: BTreeMap<Addr, Desk>,
     requests: BTreeMap<u64, Request>,
     requests_used: u64,
@@ -148,98 +151,130 @@ pub struct PeerMachine {
     /// Refreshes in a row to which no seed had an answer.
     failed_refreshes: u32,
     registered: bool,
+}
 
+/// Its links.
+#[derive(Debug, Default)]
+struct Links {
     neighbours: BTreeMap<Addr, Neighbour>,
     /// Members in order of joining, until the membership changes.
     ranking: Option<Vec<Addr>>,
     /// Members whom dialling did not help, until when.
     avoid: BTreeMap<Addr, Time>,
-    calm: Calm,
+}
 
+/// Whom it suspects, and who is not to be.
+#[derive(Debug, Default)]
+struct Suspicions {
     suspicions: BTreeMap<Addr, Suspicion>,
     /// Members that said that they leave: in which incarnation, and when.
     departing: BTreeMap<Addr, (Incarnation, Time)>,
+    /// Peers that were found dead before they were known to be members.
+    ghosts: BTreeSet<Addr>,
+    last_refutation: Option<Time>,
+}
+
+/// Whom it looks at.
+#[derive(Debug, Default)]
+struct Prober {
     probes: BTreeMap<Conn, probe::Probe>,
     /// Members whose link was lost and that are to be looked at, in which incarnation.
     lost: BTreeMap<Addr, Incarnation>,
     /// Members that did not answer a probe, and since when.
     doubts: BTreeMap<Addr, Time>,
-    /// Peers that were found dead before they were known to be members.
-    ghosts: BTreeSet<Addr>,
     /// Silence and failed probes that began before this time prove nothing.
     awake_since: Time,
-    last_refutation: Option<Time>,
+}
 
+/// Who belongs to its network, and who says so.
+#[derive(Debug)]
+struct Membership {
+    members: Registry,
+    /// What each seed says of the members, where that differs from `members`.
+    testimony: Testimony,
+    /// Changes of `members` that seeds have brought about, counted.
+    members_version: u64,
+    /// Digest of `members`, and of which version.
+    digest_of: Option<(u64, [u8; 32])>,
     open: Open,
-    questions: BTreeMap<u64, Question>,
+}
 
+/// What it says, and what others say.
+#[derive(Debug)]
+struct Broadcast {
     rumors: Rumors,
-    replica: Replication,
+    /// Messages generated so far.
+    generated: u64,
+    calm: Calm,
+}
+
+/// What it tells of others' clocks, and what it has told already.
+#[derive(Debug, Default)]
+struct Told {
     clocks: Clocks,
     repeats: Repeats,
-    generated: u64,
-    leaving: bool,
+}
+
+/// A peer.
+#[derive(Debug)]
+pub struct PeerMachine {
+    life: Life,
+    sessions: Sessions,
+    registration: Registration,
+    overlay: Links,
+    suspicion: Suspicions,
+    prober: Prober,
+    membership: Membership,
+    broadcast: Broadcast,
+    replica: Replication,
+    questions: BTreeMap<u64, Question>,
+    told: Told,
     timers: Timers<Timer>,
 }
 
 impl PeerMachine {
     /// A peer that knows nobody. `rng_seed` decides everything that is left to chance.
     pub fn new(config: PeerConfig, rng_seed: u64) -> Self {
+        let StoreConfig { causal_wait, seal_from, .. } = config.store;
         Self {
-            rng: SmallRng::seed_from_u64(rng_seed),
-            incarnation: 0,
-            members: Registry::new(),
-            testimony: Testimony::new(config.network.seeds().len(), config.network.quorum()),
-            members_version: 0,
-            digest_of: None,
-            lines: BTreeMap::new(),
-            dials: BTreeMap::new(),
-            conns_used: 0,
-            desks: BTreeMap::new(),
-            requests: BTreeMap::new(),
-            requests_used: 0,
-            accepted: BTreeSet::new(),
-            to_ask: Vec::new(),
-            failed_attempts: 0,
-            failed_refreshes: 0,
-            registered: false,
-            neighbours: BTreeMap::new(),
-            ranking: None,
-            avoid: BTreeMap::new(),
-            calm: Calm::default(),
-            suspicions: BTreeMap::new(),
-            departing: BTreeMap::new(),
-            probes: BTreeMap::new(),
-            lost: BTreeMap::new(),
-            doubts: BTreeMap::new(),
-            ghosts: BTreeSet::new(),
-            awake_since: Time::default(),
-            last_refutation: None,
-            open: Open::default(),
+            sessions: Sessions::default(),
+            registration: Registration::default(),
+            overlay: Links::default(),
+            suspicion: Suspicions::default(),
+            prober: Prober::default(),
+            membership: Membership {
+                members: Registry::new(),
+                testimony: Testimony::new(config.network.seeds().len(), config.network.quorum()),
+                members_version: 0,
+                digest_of: None,
+                open: Open::default(),
+            },
+            broadcast: Broadcast {
+                rumors: Rumors::new(&config),
+                generated: 0,
+                calm: Calm::default(),
+            },
+            replica: Replication::new(Store::new("".into()), causal_wait, seal_from),
             questions: BTreeMap::new(),
-            rumors: Rumors::new(&config),
-            replica: Replication::new(
-                Store::new("".into()),
-                config.store.causal_wait,
-                config.store.seal_from,
-            ),
-            clocks: Clocks::default(),
-            repeats: Repeats::default(),
-            generated: 0,
-            leaving: false,
+            told: Told::default(),
             timers: Timers::default(),
-            config,
+            life: Life {
+                rng: SmallRng::seed_from_u64(rng_seed),
+                incarnation: 0,
+                leaving: false,
+                config,
+            },
         }
     }
 
     /// Its incarnation.
     pub fn incarnation(&self) -> Incarnation {
-        self.incarnation
+        self.life.incarnation
     }
 
     /// Whether a quorum of seeds has accepted this incarnation.
     pub fn is_registered(&self) -> bool {
-        self.registered
+        self.registration.registered
     }
 
     /// Whether it can be relied on: a quorum of seeds has accepted it or, where peers tell each other
@@ -250,7 +285,8 @@ impl PeerMachine {
 
     /// Whether it can be relied on, and why.
     pub fn readiness(&self) -> Readiness {
-        let (seeds_reachable, of) = (self.seeds_reachable(), self.config.network.seeds().len());
+        let (seeds_reachable, of) =
+            (self.seeds_reachable(), self.life.config.network.seeds().len());
         let (ready, reason) = if self.is_open() {
             match (self.is_removed(), self.has_caught_up()) {
                 (true, _) => (false, "removed from the network; PUT /view lets it in again".into()),
@@ -259,12 +295,15 @@ impl PeerMachine {
             }
         } else if let Some(rejection) = self.rejection() {
             (false, format!("a quorum of seeds would not have it: {rejection}"))
-        } else if !self.registered {
+        } else if !self.registration.registered {
             (
                 false,
-                format!("not registered with a quorum of seeds ({} of {of})", self.accepted.len()),
+                format!(
+                    "not registered with a quorum of seeds ({} of {of})",
+                    self.registration.accepted.len()
+                ),
             )
-        } else if seeds_reachable < self.config.network.quorum() && of > 0 {
+        } else if seeds_reachable < self.life.config.network.quorum() && of > 0 {
             (true, "registered; a quorum of seeds cannot be reached at the moment".into())
         } else {
             (true, "registered with a quorum of seeds".into())
@@ -274,18 +313,18 @@ impl PeerMachine {
 
     /// How long a request may wait for the writes that its metadata names.
     pub fn causal_wait(&self) -> Duration {
-        self.config.store.causal_wait
+        self.life.config.store.causal_wait
     }
 
     /// Whether seeds decide who belongs to its network.
     pub fn has_seeds(&self) -> bool {
-        self.config.network.has_seeds()
+        self.life.config.network.has_seeds()
     }
 
     /// A peer that had this replica of the store on disk.
     #[must_use]
     pub fn recovered(mut self, store: Store) -> Self {
-        let StoreConfig { causal_wait, seal_from, .. } = self.config.store;
+        let StoreConfig { causal_wait, seal_from, .. } = self.life.config.store;
         self.replica = Replication::new(store, causal_wait, seal_from);
         self
     }
@@ -297,69 +336,74 @@ impl PeerMachine {
 
     /// Its neighbours.
     pub fn neighbours(&self) -> Vec<Addr> {
-        self.neighbours.keys().copied().collect()
+        self.overlay.neighbours.keys().copied().collect()
     }
 
     /// Whether it suspects a member right now.
     pub fn suspects(&self, peer: &Addr) -> bool {
-        self.suspicions.contains_key(peer)
+        self.suspicion.suspicions.contains_key(peer)
     }
 
     /// What it knows of the registry.
     pub fn members(&self) -> &Registry {
-        &self.members
+        &self.membership.members
     }
 
     /// What happened in the spreading of messages.
     pub fn counters(&self) -> &Counters {
-        self.rumors.counters()
+        self.broadcast.rumors.counters()
     }
 
     /// Clocks that disagree with this peer's.
     pub fn clocks(&self) -> &Clocks {
-        &self.clocks
+        &self.told.clocks
     }
 
     /// The gossip half.
     pub fn rumors(&self) -> &Rumors {
-        &self.rumors
+        &self.broadcast.rumors
     }
 
     fn next_conn(&mut self) -> Conn {
-        self.conns_used += 2;
-        self.conns_used
+        self.sessions.conns_used += 2;
+        self.sessions.conns_used
     }
 
     fn hello(&self, purpose: Purpose) -> Hello {
-        self.config.network.hello(Role::Peer, self.config.me, self.incarnation, purpose)
+        self.life.config.network.hello(
+            Role::Peer,
+            self.life.config.me,
+            self.life.incarnation,
+            purpose,
+        )
     }
 
     fn dial(&mut self, turn: &mut PeerTurn<'_>, to: Addr, purpose: Purpose, dial: Dial) -> Conn {
         let conn = self.next_conn();
         let hello = self.hello(purpose);
-        self.dials.insert(conn, dial);
-        turn.open(conn, to, hello, self.config.detection.probe_timeout);
+        self.sessions.dials.insert(conn, dial);
+        turn.open(conn, to, hello, self.life.config.detection.probe_timeout);
         conn
     }
 
     fn jitter(&mut self, around: Duration) -> Duration {
-        around.mul_f64(self.rng.random_range(0.75..1.25))
+        around.mul_f64(self.life.rng.random_range(0.75..1.25))
     }
 
     fn start(&mut self, turn: &mut PeerTurn<'_>) {
-        self.incarnation = turn.now.millis();
-        self.rumors.start(turn.now, self.incarnation);
-        let name = format!("{}@{}", self.config.me, self.incarnation);
-        if self.config.store.replicates {
+        self.life.incarnation = turn.now.millis();
+        self.broadcast.rumors.start(turn.now, self.life.incarnation);
+        let name = format!("{}@{}", self.life.config.me, self.life.incarnation);
+        if self.life.config.store.replicates {
             self.replica.start(turn, name.into());
         }
-        self.awake_since = turn.now;
-        turn.log(Event::PeerListening { incarnation: self.incarnation });
-        let ping = self.jitter(self.config.detection.ping_interval);
+        self.prober.awake_since = turn.now;
+        turn.log(Event::PeerListening { incarnation: self.life.incarnation });
+        let ping = self.jitter(self.life.config.detection.ping_interval);
         self.timers.set(Timer::Ping, turn.now + ping);
-        let sync = self.jitter(self.config.sync.sync_interval);
+        let sync = self.jitter(self.life.config.sync.sync_interval);
         self.timers.set(Timer::Sync, turn.now + sync);
-        if self.config.network.has_seeds() {
+        if self.life.config.network.has_seeds() {
             self.begin_registration(turn);
         } else {
             self.begin_without_seeds(turn);
@@ -367,41 +411,43 @@ impl PeerMachine {
     }
 
     fn generate(&mut self, turn: &mut PeerTurn<'_>) {
-        if self.leaving || self.generated >= self.config.broadcast.gossip_count {
+        if self.life.leaving || self.broadcast.generated >= self.life.config.broadcast.gossip_count
+        {
             return;
         }
-        self.generated += 1;
+        self.broadcast.generated += 1;
         // Two peers on one host may speak in the same millisecond, and the text has no port: the
         // last three digits of the time are the port's, so that no two say the same.
         let micros = turn.now.micros();
-        let at =
-            Time::from_micros(micros - micros % 1_000 + u64::from(self.config.me.port() % 1_000));
-        let ip = match self.config.me.ip() {
+        let at = Time::from_micros(
+            micros - micros % 1_000 + u64::from(self.life.config.me.port() % 1_000),
+        );
+        let ip = match self.life.config.me.ip() {
             IpAddr::V4(ip) => ip.to_string(),
             // In brackets, so that the message still splits at its colons.
             IpAddr::V6(ip) => format!("[{ip}]"),
         };
-        let text = format!("{at}:{ip}:{}", self.generated);
+        let text = format!("{at}:{ip}:{}", self.broadcast.generated);
         // Far below any limit: it cannot be refused.
-        let _ = self.rumors.publish(turn, Bytes::from(text));
-        if self.generated < self.config.broadcast.gossip_count {
-            self.timers.set(Timer::Gossip, turn.now + self.config.broadcast.gossip_interval);
+        let _ = self.broadcast.rumors.publish(turn, Bytes::from(text));
+        if self.broadcast.generated < self.life.config.broadcast.gossip_count {
+            self.timers.set(Timer::Gossip, turn.now + self.life.config.broadcast.gossip_interval);
         }
     }
 
     fn leave(&mut self, turn: &mut PeerTurn<'_>) {
-        if self.leaving {
+        if self.life.leaving {
             return;
         }
-        self.leaving = true;
+        self.life.leaving = true;
         for timer in [Timer::Register, Timer::Hedge, Timer::Refresh, Timer::Fill, Timer::Gossip] {
             self.timers.cancel(&timer);
         }
-        let links: Vec<Conn> = self.neighbours.values().map(|n| n.conn).collect();
-        self.replica.hand_over(turn, &self.rumors.paths());
+        let links: Vec<Conn> = self.overlay.neighbours.values().map(|n| n.conn).collect();
+        self.replica.hand_over(turn, &self.broadcast.rumors.paths());
         self.tell_that_i_leave(turn, links.clone());
         turn.send_many(links, Parting::Leaving);
-        if self.requests_used == 0 {
+        if self.registration.requests_used == 0 {
             self.stop(turn);
             return;
         }
@@ -410,15 +456,15 @@ impl PeerMachine {
     }
 
     fn stop(&mut self, turn: &mut PeerTurn<'_>) {
-        for conn in std::mem::take(&mut self.lines).into_keys() {
+        for conn in std::mem::take(&mut self.sessions.lines).into_keys() {
             turn.close(conn);
         }
         turn.stopped();
     }
 
     fn is_departing(&self, now: Time, peer: &Addr) -> bool {
-        let known = self.members.get(peer).map_or(0, |record| record.incarnation);
-        self.departing.get(peer).is_some_and(|(incarnation, since)| {
+        let known = self.membership.members.get(peer).map_or(0, |record| record.incarnation);
+        self.suspicion.departing.get(peer).is_some_and(|(incarnation, since)| {
             *incarnation >= known && now.since(*since) < DEPARTURE
         })
     }
@@ -432,10 +478,10 @@ impl PeerMachine {
             Timer::Fill => self.fill(turn),
             Timer::Gossip => self.generate(turn),
             Timer::Ping => {
-                self.timers.set(Timer::Ping, turn.now + self.config.detection.ping_interval);
+                self.timers.set(Timer::Ping, turn.now + self.life.config.detection.ping_interval);
                 self.unlink_strangers(turn);
                 self.call_the_lost(turn);
-                if self.config.topology.overlay == Overlay::ScaleFree {
+                if self.life.config.topology.overlay == Overlay::ScaleFree {
                     self.ping_neighbours(turn);
                     self.probe_somebody(turn);
                 } else {
@@ -493,7 +539,7 @@ impl Machine for PeerMachine {
         // Before anything that arrived meanwhile is believed or missed.
         if let Some(due) = self.timers.next()
             && now.since(due) > OVERSLEPT
-            && self.incarnation > 0
+            && self.life.incarnation > 0
         {
             self.wake_up(turn, now.since(due));
         }
@@ -504,24 +550,24 @@ impl Machine for PeerMachine {
             Input::OpenFailed { conn, error } => self.open_result(turn, conn, Err(error)),
             Input::Received { conn, message } => self.received(turn, conn, message),
             Input::Closed { conn } => self.line_down(turn, conn, true),
-            Input::Congested { conn } => self.rumors.set_congested(conn, true),
+            Input::Congested { conn } => self.broadcast.rumors.set_congested(conn, true),
             Input::Relieved { conn } => {
-                self.rumors.set_congested(conn, false);
-                self.rumors.begin_sync(turn, conn, true);
+                self.broadcast.rumors.set_congested(conn, false);
+                self.broadcast.rumors.begin_sync(turn, conn, true);
                 self.replica.begin_sync(turn, conn);
             }
             Input::Tick => {}
             Input::Persisted { batch } => {
-                self.replica.persisted(turn, batch, &self.rumors.paths());
+                self.replica.persisted(turn, batch, &self.broadcast.rumors.paths());
             }
             Input::Command(PeerCommand::Store { token, request, seen }) => {
-                self.replica.ask(turn, token, request, seen, &self.rumors.paths());
+                self.replica.ask(turn, token, request, seen, &self.broadcast.rumors.paths());
             }
             Input::Command(PeerCommand::Publish { token, payload }) => {
-                let result = if self.leaving {
+                let result = if self.life.leaving {
                     Err(PublishError::Leaving)
                 } else {
-                    self.rumors.publish(turn, payload)
+                    self.broadcast.rumors.publish(turn, payload)
                 };
                 turn.published(token, result);
             }
@@ -533,16 +579,16 @@ impl Machine for PeerMachine {
         while let Some((_, timer)) = self.timers.due(now) {
             self.fire(turn, timer);
         }
-        self.rumors.tick(turn, &mut self.rng);
+        self.broadcast.rumors.tick(turn, &mut self.life.rng);
         if self.replica.wake_at().is_some_and(|at| at <= now) {
-            let (me, members) = (self.config.me, &self.members);
+            let (me, members) = (self.life.config.me, &self.membership.members);
             let is_member = |addr| addr == me || members.alive(&addr).is_some();
-            self.replica.tick(turn, &self.rumors.paths(), is_member);
+            self.replica.tick(turn, &self.broadcast.rumors.paths(), is_member);
         }
     }
 
     fn wake_at(&self) -> Option<Time> {
-        let wishes = [self.timers.next(), self.rumors.wake_at(), self.replica.wake_at()];
+        let wishes = [self.timers.next(), self.broadcast.rumors.wake_at(), self.replica.wake_at()];
         wishes.into_iter().flatten().min()
     }
 }

@@ -68,44 +68,45 @@ pub(super) struct Open {
 impl PeerMachine {
     /// Whether peers tell each other who belongs to the network.
     pub(super) fn is_open(&self) -> bool {
-        matches!(self.config.membership, Membership::Open(_))
+        matches!(self.life.config.membership, Membership::Open(_))
     }
 
     /// Whether this replica has all that an existing one had.
     pub(super) fn has_caught_up(&self) -> bool {
-        self.open.caught_up && !self.open.removed
+        self.membership.open.caught_up && !self.membership.open.removed
     }
 
     /// Whether an operator has removed it from a network without seeds.
     pub fn is_removed(&self) -> bool {
-        self.open.removed
+        self.membership.open.removed
     }
 
     /// Begins with those that were named.
     pub(super) fn begin_open(&mut self, turn: &mut PeerTurn<'_>, contacts: Vec<Addr>) {
-        let me = self.config.me;
+        let me = self.life.config.me;
         let record = |incarnation| Record {
             incarnation,
             status: Status::Alive,
             at: turn.now.millis(),
             voters: Vec::new(),
         };
-        self.members.merge(me, record(self.incarnation));
-        self.open.look_until =
-            turn.now + self.config.detection.ping_interval + self.config.detection.probe_timeout;
+        self.membership.members.merge(me, record(self.life.incarnation));
+        self.membership.open.look_until = turn.now
+            + self.life.config.detection.ping_interval
+            + self.life.config.detection.probe_timeout;
         for peer in contacts.into_iter().filter(|peer| *peer != me) {
             // Its first own words are of a later life than 0.
-            self.members.merge(peer, record(0));
-            self.open.awaited.insert(peer, turn.now);
-            self.open.contacts.insert(peer);
-            self.open.untried.insert(peer);
+            self.membership.members.merge(peer, record(0));
+            self.membership.open.awaited.insert(peer, turn.now);
+            self.membership.open.contacts.insert(peer);
+            self.membership.open.untried.insert(peer);
         }
         self.check_caught_up(turn);
     }
 
     /// What is said when a link is up.
     pub(super) fn greet(&mut self, turn: &mut PeerTurn<'_>, conn: Conn, picked: bool) {
-        if self.is_open() && (picked || !self.open.caught_up) {
+        if self.is_open() && (picked || !self.membership.open.caught_up) {
             turn.send(conn, Members::Handshake(self.all_records()));
             if !picked {
                 self.replica.begin_sync(turn, conn);
@@ -115,17 +116,17 @@ impl PeerMachine {
 
     fn peers_message(&self, records: Vec<(Addr, Record)>) -> Members {
         let context = self.replica.store().context().clone();
-        Members::Peers { records, context, caught_up: self.open.caught_up }
+        Members::Peers { records, context, caught_up: self.membership.open.caught_up }
     }
 
     fn all_records(&self) -> Vec<(Addr, Record)> {
-        self.members.iter().map(|(peer, record)| (*peer, record.clone())).collect()
+        self.membership.members.iter().map(|(peer, record)| (*peer, record.clone())).collect()
     }
 
     /// Whether a neighbour knows the same.
     pub(super) fn compare_members(&self, turn: &mut PeerTurn<'_>, conns: Vec<Conn>) {
         if self.is_open() {
-            turn.send_many(conns, Members::Digest(self.members.status_digest()));
+            turn.send_many(conns, Members::Digest(self.membership.members.status_digest()));
         }
     }
 
@@ -150,25 +151,25 @@ impl PeerMachine {
             }
             Members::Peers { records, context, caught_up } => {
                 self.learn_told(turn, conn, from, records);
-                self.open.untried.remove(&from);
-                if !self.open.caught_up && caught_up && context.is_sane() {
-                    self.open.ahead.insert(conn, context);
+                self.membership.open.untried.remove(&from);
+                if !self.membership.open.caught_up && caught_up && context.is_sane() {
+                    self.membership.open.ahead.insert(conn, context);
                     self.replica.begin_sync(turn, conn);
                 }
                 self.check_caught_up(turn);
             }
             Members::Changed(records) => self.learn_told(turn, conn, from, records),
             Members::Digest(theirs) => {
-                if theirs != self.members.status_digest() {
+                if theirs != self.membership.members.status_digest() {
                     turn.send(conn, Members::Handshake(self.all_records()));
                 }
             }
         }
         let is_out = |record: &Record| record.status == Status::Left;
-        if self.open.removed {
+        if self.membership.open.removed {
             // It has been told who is out, which is all that this link is good for.
             self.unlink(turn, from);
-        } else if self.members.get(&from).is_some_and(is_out) {
+        } else if self.membership.members.get(&from).is_some_and(is_out) {
             self.expect_farewell(turn, from);
         }
         Ok(())
@@ -186,27 +187,32 @@ impl PeerMachine {
         for (peer, mut record) in records {
             record.voters.clear();
             if record.incarnation == 0 {
-                self.open.awaited.entry(peer).or_insert(turn.now);
+                self.membership.open.awaited.entry(peer).or_insert(turn.now);
             }
             if !self.is_acceptable(turn.now, &peer, &record)
                 || !self.make_room_for(&peer, peer == from)
             {
                 continue;
             }
-            if peer == self.config.me {
+            if peer == self.life.config.me {
                 self.told_of_myself(turn, &record);
                 continue;
             }
-            let alive = self.members.alive(&peer).filter(|r| r.incarnation <= record.incarnation);
+            let alive = self
+                .membership
+                .members
+                .alive(&peer)
+                .filter(|r| r.incarnation <= record.incarnation);
             if let (Status::Dead, Some(known)) = (record.status, alive) {
                 // That life there was; whether it is over is to be seen.
                 record = Record { status: Status::Alive, at: known.at, ..record };
                 deaths.push((peer, record.incarnation));
             }
-            let is_change = record.status == Status::Alive || self.members.alive(&peer).is_some();
-            match self.members.merge(peer, record.clone()) {
+            let is_change =
+                record.status == Status::Alive || self.membership.members.alive(&peer).is_some();
+            match self.membership.members.merge(peer, record.clone()) {
                 Merge::Nothing => {}
-                Merge::Detail => self.ranking = None,
+                Merge::Detail => self.overlay.ranking = None,
                 Merge::Transition if is_change => news.push((peer, record)),
                 // Of one that was never a member here, so nobody here has lost it.
                 Merge::Transition => history.push((peer, record)),
@@ -224,19 +230,27 @@ impl PeerMachine {
         super::is_believable(record.incarnation, now)
             && !peer.ip().is_unspecified()
             && peer.port() != 0
-            && (self.members.get(peer).is_some()
+            && (self.membership.members.get(peer).is_some()
                 || record.status == Status::Alive
-                || self.open.dropped.get(peer).is_none_or(|(last, _)| *last < record.incarnation))
+                || self
+                    .membership
+                    .open
+                    .dropped
+                    .get(peer)
+                    .is_none_or(|(last, _)| *last < record.incarnation))
     }
 
     /// Whether there is room for a record. Who speaks for itself gets that of one that is gone.
     fn make_room_for(&mut self, peer: &Addr, is_itself: bool) -> bool {
-        if self.members.get(peer).is_some() || self.members.len() < MAX_RECORDS {
+        if self.membership.members.get(peer).is_some()
+            || self.membership.members.len() < MAX_RECORDS
+        {
             return true;
         }
-        let gone = self.members.iter().filter(|(_, record)| record.status != Status::Alive);
+        let gone =
+            self.membership.members.iter().filter(|(_, record)| record.status != Status::Alive);
         let oldest = gone.min_by_key(|(_, record)| record.at).map(|(peer, _)| *peer);
-        is_itself && oldest.is_some_and(|oldest| self.members.remove(&oldest).is_some())
+        is_itself && oldest.is_some_and(|oldest| self.membership.members.remove(&oldest).is_some())
     }
 
     fn tell_others(
@@ -246,7 +260,7 @@ impl PeerMachine {
         except: Option<Conn>,
     ) {
         if !records.is_empty() {
-            let links = self.neighbours.values().map(|neighbour| neighbour.conn);
+            let links = self.overlay.neighbours.values().map(|neighbour| neighbour.conn);
             let links = links.filter(|conn| Some(*conn) != except).collect();
             turn.send_many(links, Members::Changed(records));
         }
@@ -258,7 +272,7 @@ impl PeerMachine {
             return;
         }
         self.tell_others(turn, news.clone(), except);
-        let size = self.members.size().to_string();
+        let size = self.membership.members.size().to_string();
         if news.len() > MAX_LINES {
             let keys = vec![("count", news.len().to_string()), ("size", size.clone())];
             turn.note(Severity::Info, "members learned", keys);
@@ -289,13 +303,13 @@ impl PeerMachine {
     }
 
     fn told_of_myself(&mut self, turn: &mut PeerTurn<'_>, record: &Record) {
-        if record.status == Status::Left && record.incarnation >= self.incarnation {
+        if record.status == Status::Left && record.incarnation >= self.life.incarnation {
             self.withdraw(turn, record.clone());
-        } else if !self.open.removed || record.status == Status::Alive {
-            let let_in = self.open.removed && record.incarnation > self.incarnation;
+        } else if !self.membership.open.removed || record.status == Status::Alive {
+            let let_in = self.membership.open.removed && record.incarnation > self.life.incarnation;
             if let_in && super::is_believable(record.incarnation, turn.now) {
-                self.open.removed = false;
-                self.registered = true;
+                self.membership.open.removed = false;
+                self.registration.registered = true;
             }
             self.learn_of_myself(turn, record);
         }
@@ -303,34 +317,34 @@ impl PeerMachine {
 
     /// This peer's incarnation has risen: everybody is told.
     pub(super) fn tell_of_myself(&mut self, turn: &mut PeerTurn<'_>) {
-        let me = self.config.me;
-        let at = self.members.get(&me).map_or(turn.now.millis(), |record| record.at);
-        let incarnation = self.incarnation;
+        let me = self.life.config.me;
+        let at = self.membership.members.get(&me).map_or(turn.now.millis(), |record| record.at);
+        let incarnation = self.life.incarnation;
         let record = Record { incarnation, status: Status::Alive, at, voters: Vec::new() };
-        self.members.merge(me, record.clone());
+        self.membership.members.merge(me, record.clone());
         self.tell_others(turn, vec![(me, record)], None);
         self.members_changed(turn);
     }
 
     /// An operator has removed this peer: it gives up its links, and waits to be let in again.
     fn withdraw(&mut self, turn: &mut PeerTurn<'_>, record: Record) {
-        if self.open.removed || self.leaving {
+        if self.membership.open.removed || self.life.leaving {
             return;
         }
         let advice = "PUT /view with this address, at any replica, lets it in again".to_owned();
         turn.note(Severity::Warn, "removed from the network", vec![("advice", advice)]);
-        self.incarnation = self.incarnation.max(record.incarnation);
-        self.members.merge(self.config.me, record);
-        self.open.removed = true;
-        self.registered = false;
-        let suspects: Vec<Addr> = self.suspicions.keys().copied().collect();
+        self.life.incarnation = self.life.incarnation.max(record.incarnation);
+        self.membership.members.merge(self.life.config.me, record);
+        self.membership.open.removed = true;
+        self.registration.registered = false;
+        let suspects: Vec<Addr> = self.suspicion.suspicions.keys().copied().collect();
         suspects.into_iter().for_each(|suspect| {
             self.drop_suspicion(suspect);
         });
         for neighbour in self.neighbours() {
             self.unlink(turn, neighbour);
         }
-        self.ranking = None;
+        self.overlay.ranking = None;
     }
 
     /// Peer-level consensus: this peer has found it dead, and so have others.
@@ -343,8 +357,8 @@ impl PeerMachine {
     ) {
         let at = turn.now.millis();
         let record = Record { incarnation, status: Status::Dead, at, voters: Vec::new() };
-        let of = self.members.size().saturating_sub(1);
-        if self.members.merge(peer, record.clone()) == Merge::Transition {
+        let of = self.membership.members.size().saturating_sub(1);
+        if self.membership.members.merge(peer, record.clone()) == Merge::Transition {
             let votes = witnesses + 1;
             turn.log(Event::DeadNodeConfirmed { peer, seed: None, votes, of: of.max(votes) });
             self.spread(turn, vec![(peer, record)], None);
@@ -355,9 +369,9 @@ impl PeerMachine {
     /// later life is known already.
     pub(super) fn tell_that_i_leave(&self, turn: &mut PeerTurn<'_>, links: Vec<Conn>) {
         if self.is_open() {
-            let (incarnation, at) = (self.incarnation, turn.now.millis());
+            let (incarnation, at) = (self.life.incarnation, turn.now.millis());
             let record = Record { incarnation, status: Status::Left, at, voters: Vec::new() };
-            turn.send_many(links, Members::Changed(vec![(self.config.me, record)]));
+            turn.send_many(links, Members::Changed(vec![(self.life.config.me, record)]));
         }
     }
 
@@ -367,52 +381,59 @@ impl PeerMachine {
         if !self.is_open() || record.incarnation > 0 {
             return None;
         }
-        let since = self.open.awaited.get(peer)?;
-        Some(*since + self.config.detection.suspect_timeout).filter(|until| now < *until)
+        let since = self.membership.open.awaited.get(peer)?;
+        Some(*since + self.life.config.detection.suspect_timeout).filter(|until| now < *until)
     }
 
     /// Drops the records of those that have been gone for so long that nobody needs them, counted
     /// here: how long ago a record says that it was is by somebody else's clock.
     fn drop_long_gone(&mut self, now: Time) {
-        let Open { gone, dropped, awaited, .. } = &mut self.open;
+        let Open { gone, dropped, awaited, .. } = &mut self.membership.open;
         let is_gone = |peer: &Addr| {
-            self.members.get(peer).is_some_and(|record| record.status != Status::Alive)
+            self.membership.members.get(peer).is_some_and(|record| record.status != Status::Alive)
         };
         gone.retain(|peer, _| is_gone(peer));
         dropped.retain(|_, (_, at)| now.since(*at) < RETENTION);
-        awaited.retain(|peer, _| self.members.alive(peer).is_some_and(|r| r.incarnation == 0));
-        for (peer, _) in self.members.iter().filter(|(peer, _)| is_gone(peer)) {
+        awaited.retain(|peer, _| {
+            self.membership.members.alive(peer).is_some_and(|r| r.incarnation == 0)
+        });
+        for (peer, _) in self.membership.members.iter().filter(|(peer, _)| is_gone(peer)) {
             gone.entry(*peer).or_insert(now);
         }
         let over = |(_, since): &(&Addr, &Time)| now.since(**since) > RETENTION;
         let over: Vec<Addr> = gone.iter().filter(over).map(|(peer, _)| *peer).collect();
         for peer in over {
-            self.open.gone.remove(&peer);
-            if let Some(record) = self.members.remove(&peer) {
-                self.open.dropped.insert(peer, (record.incarnation, now));
+            self.membership.open.gone.remove(&peer);
+            if let Some(record) = self.membership.members.remove(&peer) {
+                self.membership.open.dropped.insert(peer, (record.incarnation, now));
             }
         }
     }
 
     /// Calls one of those that were dropped, or named and never seen; and forgets the long gone.
     pub(super) fn call_the_lost(&mut self, turn: &mut PeerTurn<'_>) {
-        if !self.is_open() || self.open.removed || self.leaving {
+        if !self.is_open() || self.membership.open.removed || self.life.leaving {
             return;
         }
         self.check_caught_up(turn);
         self.drop_long_gone(turn.now);
         let is_dead = |record: &Record| record.status == Status::Dead;
-        let dead = self.members.iter().filter(|(_, record)| is_dead(record)).map(|(peer, _)| *peer);
+        let dead = self
+            .membership
+            .members
+            .iter()
+            .filter(|(_, record)| is_dead(record))
+            .map(|(peer, _)| *peer);
         let absent = |peer: &&Addr| {
-            let record = self.members.get(peer);
+            let record = self.membership.members.get(peer);
             record.is_none_or(|record| record.status == Status::Left)
         };
-        let named = self.open.contacts.iter().filter(absent).copied();
+        let named = self.membership.open.contacts.iter().filter(absent).copied();
         let lost: Vec<Addr> =
-            dead.chain(named).filter(|peer| !self.neighbours.contains_key(peer)).collect();
-        let place = self.rng.random_range(0..lost.len().max(1));
+            dead.chain(named).filter(|peer| !self.overlay.neighbours.contains_key(peer)).collect();
+        let place = self.life.rng.random_range(0..lost.len().max(1));
         let Some(peer) = lost.get(place).copied() else { return };
-        match self.members.get(&peer) {
+        match self.membership.members.get(&peer) {
             // It went, or was removed. Whether it has come back since is seen without a link.
             Some(record) if record.status == Status::Left => {
                 let incarnation = record.incarnation;
@@ -425,14 +446,16 @@ impl PeerMachine {
     /// Somebody answers a probe: one that went may be back in a later life.
     pub(super) fn link_if_back(&mut self, turn: &mut PeerTurn<'_>, peer: Addr, life: Incarnation) {
         let went = |record: &Record| record.status == Status::Left && record.incarnation < life;
-        if self.is_open() && self.members.get(&peer).is_some_and(went) {
+        if self.is_open() && self.membership.members.get(&peer).is_some_and(went) {
             self.call(turn, peer);
         }
     }
 
     fn call(&mut self, turn: &mut PeerTurn<'_>, peer: Addr) {
         let dial = Dial::Link(peer);
-        if !self.neighbours.contains_key(&peer) && !self.dials.values().any(|d| *d == dial) {
+        if !self.overlay.neighbours.contains_key(&peer)
+            && !self.sessions.dials.values().any(|d| *d == dial)
+        {
             self.dial(turn, peer, Purpose::Link, dial);
         }
     }
@@ -441,7 +464,7 @@ impl PeerMachine {
     pub(super) fn is_taken_for_gone(&mut self, turn: &mut PeerTurn<'_>, by: Addr) {
         if self.is_open() {
             // Dead or removed: a handshake says which, unless this peer knows already.
-            if !self.open.removed {
+            if !self.membership.open.removed {
                 self.call(turn, by);
             }
         } else {
@@ -464,14 +487,14 @@ impl PeerMachine {
                 matches!(refusal.reason, Refused::AlreadyLinked | Refused::Full)
             }
         };
-        if !is_there && self.open.untried.remove(&peer) {
+        if !is_there && self.membership.open.untried.remove(&peer) {
             self.check_caught_up(turn);
         }
     }
 
     /// A link is gone, and with it what was to be had over it.
     pub(super) fn lost_sight_of(&mut self, turn: &mut PeerTurn<'_>, conn: Conn) {
-        if self.open.ahead.remove(&conn).is_some() {
+        if self.membership.open.ahead.remove(&conn).is_some() {
             self.check_caught_up(turn);
         }
     }
@@ -479,50 +502,57 @@ impl PeerMachine {
     /// Whether this replica has had what an existing one had, or is the first of a network in which
     /// all are new.
     pub(super) fn check_caught_up(&mut self, turn: &mut PeerTurn<'_>) {
-        if self.open.caught_up || !self.is_open() {
+        if self.membership.open.caught_up || !self.is_open() {
             return;
         }
         // Who has been dropped meanwhile is not waited for.
-        let Open { untried, ahead, .. } = &mut self.open;
-        untried.retain(|peer| self.members.alive(peer).is_some());
+        let Open { untried, ahead, .. } = &mut self.membership.open;
+        untried.retain(|peer| self.membership.members.alive(peer).is_some());
         let waits_for_none = ahead.is_empty() && self.is_first();
-        let is_first = waits_for_none && self.open.untried.is_empty();
+        let is_first = waits_for_none && self.membership.open.untried.is_empty();
         if waits_for_none && !is_first {
             // The others wait for this one, and those of them that it has no link with and has not
             // asked yet would not ask by themselves.
-            let runs = |peer: &&Addr| self.members.alive(peer).is_some_and(|r| r.incarnation > 0);
-            let silent: Vec<Addr> = self.open.untried.iter().filter(runs).copied().collect();
+            let runs = |peer: &&Addr| {
+                self.membership.members.alive(peer).is_some_and(|r| r.incarnation > 0)
+            };
+            let silent: Vec<Addr> =
+                self.membership.open.untried.iter().filter(runs).copied().collect();
             silent.into_iter().for_each(|peer| self.call(turn, peer));
         }
         let store = self.replica.store();
         let has_nothing = store.context().is_empty();
-        if is_first && has_nothing && self.neighbours.is_empty() && turn.now < self.open.look_until
+        if is_first
+            && has_nothing
+            && self.overlay.neighbours.is_empty()
+            && turn.now < self.membership.open.look_until
         {
-            self.timers.set(Timer::Alone, self.open.look_until);
+            self.timers.set(Timer::Alone, self.membership.open.look_until);
             return;
         }
-        if !is_first && !self.open.ahead.values().any(|theirs| store.covers(theirs)) {
+        if !is_first && !self.membership.open.ahead.values().any(|theirs| store.covers(theirs)) {
             return;
         }
         let keys = vec![("keys", self.replica.store().keys().count().to_string())];
         turn.note(Severity::Info, "caught up", keys);
         turn.member(MemberEvent::Registered);
-        self.open.caught_up = true;
-        self.open.ahead.clear();
-        self.open.untried.clear();
+        self.membership.open.caught_up = true;
+        self.membership.open.ahead.clear();
+        self.membership.open.untried.clear();
         // Others may be waiting for somebody who has.
-        let me = self.config.me;
-        let mine = self.members.get(&me).map(|record| (me, record.clone()));
-        let links = self.neighbours.values().map(|neighbour| neighbour.conn).collect();
+        let me = self.life.config.me;
+        let mine = self.membership.members.get(&me).map(|record| (me, record.clone()));
+        let links = self.overlay.neighbours.values().map(|neighbour| neighbour.conn).collect();
         turn.send_many(links, self.peers_message(mine.into_iter().collect()));
     }
 
     /// Whether this peer is the oldest of those that are known to run. Where all are new, it is the one
     /// that the others wait for, so that they do not wait for each other.
     fn is_first(&self) -> bool {
-        let running = self.members.members().filter(|(_, record)| record.incarnation > 0);
+        let running =
+            self.membership.members.members().filter(|(_, record)| record.incarnation > 0);
         let oldest = running.map(|(peer, record)| (record.at, *peer)).min();
-        oldest.is_none_or(|(_, peer)| peer == self.config.me)
+        oldest.is_none_or(|(_, peer)| peer == self.life.config.me)
     }
 
     /// An operator lets a peer in.
@@ -530,24 +560,24 @@ impl PeerMachine {
         if !self.is_open() {
             return Outcome::NotOurs;
         }
-        if peer == self.config.me && self.open.removed {
-            self.open.removed = false;
-            self.registered = true;
-            let incarnation = self.incarnation;
+        if peer == self.life.config.me && self.membership.open.removed {
+            self.membership.open.removed = false;
+            self.registration.registered = true;
+            let incarnation = self.life.incarnation;
             self.rise_above(turn, incarnation);
             return Outcome::Admitted;
         }
-        if self.members.alive(&peer).is_some() {
+        if self.membership.members.alive(&peer).is_some() {
             return Outcome::AlreadyMember;
         }
-        let known = self.members.get(&peer).map(|record| record.incarnation);
+        let known = self.membership.members.get(&peer).map(|record| record.incarnation);
         let incarnation = known.map_or(0, |known| known.saturating_add(1));
         let at = turn.now.millis();
         let record = Record { incarnation, status: Status::Alive, at, voters: Vec::new() };
-        self.members.merge(peer, record.clone());
-        self.open.contacts.insert(peer);
+        self.membership.members.merge(peer, record.clone());
+        self.membership.open.contacts.insert(peer);
         if incarnation == 0 {
-            self.open.awaited.insert(peer, turn.now);
+            self.membership.open.awaited.insert(peer, turn.now);
         }
         self.spread(turn, vec![(peer, record)], None);
         self.call(turn, peer);
@@ -559,12 +589,12 @@ impl PeerMachine {
         if !self.is_open() {
             return Outcome::NotOurs;
         }
-        let Some(known) = self.members.alive(&peer) else { return Outcome::NoMember };
+        let Some(known) = self.membership.members.alive(&peer) else { return Outcome::NoMember };
         let (incarnation, at) = (known.incarnation, turn.now.millis());
         let record = Record { incarnation, status: Status::Left, at, voters: Vec::new() };
-        self.open.contacts.remove(&peer);
-        self.members.merge(peer, record.clone());
-        if peer == self.config.me {
+        self.membership.open.contacts.remove(&peer);
+        self.membership.members.merge(peer, record.clone());
+        if peer == self.life.config.me {
             self.tell_others(turn, vec![(peer, record.clone())], None);
             self.withdraw(turn, record);
         } else {
@@ -575,7 +605,7 @@ impl PeerMachine {
 
     /// Whether the link is still there: what was heard over it may have ended it.
     fn is_neighbour(&self, conn: Conn) -> bool {
-        matches!(self.lines.get(&conn), Some(Line::Neighbour(_)))
+        matches!(self.sessions.lines.get(&conn), Some(Line::Neighbour(_)))
     }
 
     /// One that is awaited is looked at again when its time is over.

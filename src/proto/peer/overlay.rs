@@ -55,17 +55,17 @@ pub(super) struct Neighbour {
 impl PeerMachine {
     /// No seed is asked who belongs to the network.
     pub(super) fn begin_without_seeds(&mut self, turn: &mut PeerTurn<'_>) {
-        match self.config.membership.clone() {
+        match self.life.config.membership.clone() {
             Membership::Voted => {}
             Membership::Fixed(members) => {
                 for (at, peer) in (0..).zip(members) {
                     let (incarnation, status, voters) = (0, Status::Alive, Vec::new());
-                    self.members.merge(peer, Record { incarnation, status, at, voters });
+                    self.membership.members.merge(peer, Record { incarnation, status, at, voters });
                 }
             }
             Membership::Open(contacts) => self.begin_open(turn, contacts),
         }
-        self.registered = true;
+        self.registration.registered = true;
         if !self.is_open() {
             turn.member(MemberEvent::Registered);
         }
@@ -80,10 +80,10 @@ impl PeerMachine {
         hello: &Hello,
     ) -> Option<(Refused, Vec<Addr>)> {
         let plain = |reason| Some((reason, Vec::new()));
-        if self.leaving {
+        if self.life.leaving {
             return plain(Refused::Leaving);
         }
-        let is_gone = self.members.get(&hello.from).is_some_and(|record| {
+        let is_gone = self.membership.members.get(&hello.from).is_some_and(|record| {
             record.status != Status::Alive && record.incarnation >= hello.incarnation
         });
         // Without seeds it hears so over the link, and rises above that.
@@ -91,22 +91,22 @@ impl PeerMachine {
             return plain(Refused::NotMember);
         }
         // Both dial at once: the link that the smaller address opened is the one that stays.
-        let dialling = self.dials.values().any(|dial| *dial == Dial::Link(hello.from));
-        if dialling && self.config.me < hello.from {
+        let dialling = self.sessions.dials.values().any(|dial| *dial == Dial::Link(hello.from));
+        if dialling && self.life.config.me < hello.from {
             return plain(Refused::AlreadyLinked);
         }
-        if let Some(neighbour) = self.neighbours.get(&hello.from) {
+        if let Some(neighbour) = self.overlay.neighbours.get(&hello.from) {
             // Whoever opens a link says that it has none; but it could be anybody who says so, and
             // a link over which its owner has just spoken is not given up for that.
-            let fresh = now.since(neighbour.heard) < self.config.detection.ping_interval * 2;
+            let fresh = now.since(neighbour.heard) < self.life.config.detection.ping_interval * 2;
             if fresh && hello.incarnation <= neighbour.incarnation {
                 return plain(Refused::AlreadyLinked);
             }
             return None;
         }
-        if self.neighbours.len() >= self.config.topology.max_links {
-            let all: Vec<Addr> = self.neighbours.keys().copied().collect();
-            let others = sample(&mut self.rng, all.len(), OTHERS);
+        if self.overlay.neighbours.len() >= self.life.config.topology.max_links {
+            let all: Vec<Addr> = self.overlay.neighbours.keys().copied().collect();
+            let others = sample(&mut self.life.rng, all.len(), OTHERS);
             let others = others.into_iter().filter_map(|place| all.get(place).copied()).collect();
             return Some((Refused::Full, others));
         }
@@ -124,40 +124,41 @@ impl PeerMachine {
     ) {
         // The other side opened a new link, so it has lost the old one; our end has not noticed yet.
         if let Some(old) = self.forget_link(turn, peer) {
-            self.lines.remove(&old.conn);
+            self.sessions.lines.remove(&old.conn);
             turn.close(old.conn);
         }
         let neighbour =
             Neighbour { conn, incarnation, heard: turn.now, stranger_since: turn.now, picked };
-        self.neighbours.insert(peer, neighbour);
-        self.lines.insert(conn, Line::Neighbour(peer));
-        self.departing.remove(&peer);
-        turn.log(Event::NeighbourUp { peer, degree: self.neighbours.len() });
+        self.overlay.neighbours.insert(peer, neighbour);
+        self.sessions.lines.insert(conn, Line::Neighbour(peer));
+        self.suspicion.departing.remove(&peer);
+        turn.log(Event::NeighbourUp { peer, degree: self.overlay.neighbours.len() });
         turn.member(MemberEvent::NeighbourUp(peer));
-        self.rumors.link_up(turn.now, conn, peer, false);
+        self.broadcast.rumors.link_up(turn.now, conn, peer, false);
         self.links_changed(turn);
         self.arrange(turn);
-        self.timers.set(Timer::Silence(peer), turn.now + self.config.detection.suspect_timeout);
+        self.timers
+            .set(Timer::Silence(peer), turn.now + self.life.config.detection.suspect_timeout);
         turn.send(conn, Message::Ping(turn.now.micros()));
         self.greet(turn, conn, picked);
         if picked {
             // What was said before this link was there.
-            self.rumors.begin_sync(turn, conn, true);
+            self.broadcast.rumors.begin_sync(turn, conn, true);
             self.replica.begin_sync(turn, conn);
         }
-        if self.generated == 0 {
+        if self.broadcast.generated == 0 {
             self.generate(turn);
         }
     }
 
     /// Tells everybody who follows links that this one is gone, closed or replaced by a newer one.
     fn forget_link(&mut self, turn: &mut PeerTurn<'_>, peer: Addr) -> Option<Neighbour> {
-        let old = self.neighbours.remove(&peer)?;
+        let old = self.overlay.neighbours.remove(&peer)?;
         self.timers.cancel(&Timer::Silence(peer));
         self.timers.cancel(&Timer::Farewell(peer));
-        turn.log(Event::NeighbourDown { peer, degree: self.neighbours.len() });
+        turn.log(Event::NeighbourDown { peer, degree: self.overlay.neighbours.len() });
         turn.member(MemberEvent::NeighbourDown(peer));
-        self.rumors.link_down(old.conn);
+        self.broadcast.rumors.link_down(old.conn);
         self.replica.link_down(old.conn);
         self.lost_sight_of(turn, old.conn);
         Some(old)
@@ -171,7 +172,7 @@ impl PeerMachine {
         peer: Addr,
         unexpected: bool,
     ) {
-        let Some(neighbour) = self.neighbours.get(&peer) else { return };
+        let Some(neighbour) = self.overlay.neighbours.get(&peer) else { return };
         if neighbour.conn != conn {
             return;
         }
@@ -179,12 +180,12 @@ impl PeerMachine {
         self.forget_link(turn, peer);
         self.links_changed(turn);
         self.arrange(turn);
-        if self.leaving {
+        if self.life.leaving {
             return;
         }
         if unexpected && !self.is_departing(turn.now, &peer) {
             // Not dialled for a new link before it is known whether it lives.
-            self.avoid.insert(peer, turn.now + AVOID);
+            self.overlay.avoid.insert(peer, turn.now + AVOID);
             self.look_when_lost(turn, peer, incarnation);
         }
         self.fill(turn);
@@ -192,43 +193,45 @@ impl PeerMachine {
 
     /// A member's place in the order of joining; what is not known as a member is the youngest.
     pub(super) fn age(&self, peer: &Addr) -> (u64, Addr) {
-        (self.members.alive(peer).map_or(u64::MAX, |record| record.at), *peer)
+        (self.membership.members.alive(peer).map_or(u64::MAX, |record| record.at), *peer)
     }
 
     /// The oldest neighbour, if it is older than this peer.
     fn senior(&self) -> Option<(Addr, Conn)> {
-        let mine = self.age(&self.config.me);
-        let oldest = self.neighbours.iter().map(|(peer, n)| (self.age(peer), n.conn)).min()?;
+        let mine = self.age(&self.life.config.me);
+        let oldest =
+            self.overlay.neighbours.iter().map(|(peer, n)| (self.age(peer), n.conn)).min()?;
         (oldest.0 < mine).then_some((oldest.0.1, oldest.1))
     }
 
     fn is_oldest(&mut self) -> bool {
-        let me = self.config.me;
+        let me = self.life.config.me;
         self.ranking().first().is_none_or(|first| *first == me)
     }
 
     /// Tells the gossip half where the tree runs: to the oldest neighbour. By age alone the links
     /// to older peers can make no circle, and they end at the oldest member of all.
     pub(super) fn arrange(&mut self, turn: &mut PeerTurn<'_>) {
-        if self.config.topology.overlay == Overlay::Full {
+        if self.life.config.topology.overlay == Overlay::Full {
             // There is no tree: each says what it has to say to all.
-            self.rumors.set_parent(turn, None, false);
+            self.broadcast.rumors.set_parent(turn, None, false);
             return;
         }
         let parent = self.senior().map(|(_, conn)| conn);
         let root = parent.is_none() && self.is_oldest();
-        self.rumors.set_parent(turn, parent, root);
+        self.broadcast.rumors.set_parent(turn, parent, root);
     }
 
     /// Gives up links to neighbours that have not become members: a newcomer may be faster than the
     /// news of it, but whoever never registers must not take the places of those who do.
     pub(super) fn unlink_strangers(&mut self, turn: &mut PeerTurn<'_>) {
         let strangers: Vec<Addr> = self
+            .overlay
             .neighbours
             .iter()
             .filter(|(peer, neighbour)| {
                 turn.now.since(neighbour.stranger_since) > STRANGER
-                    && self.members.get(peer).is_none()
+                    && self.membership.members.get(peer).is_none()
             })
             .map(|(peer, _)| *peer)
             .collect();
@@ -243,13 +246,13 @@ impl PeerMachine {
     /// A member that finds all places taken gets that of a neighbour which is none. False if there
     /// is no need, or no such neighbour.
     pub(super) fn make_room(&mut self, turn: &mut PeerTurn<'_>, hello: &Hello) -> bool {
-        let full = self.neighbours.len() >= self.config.topology.max_links;
-        if self.leaving || !full || self.members.alive(&hello.from).is_none() {
+        let full = self.overlay.neighbours.len() >= self.life.config.topology.max_links;
+        if self.life.leaving || !full || self.membership.members.alive(&hello.from).is_none() {
             return false;
         }
-        let stranger = |peer: &&Addr| self.members.get(peer).is_none();
-        match self.neighbours.keys().find(stranger).copied() {
-            Some(stranger) if !self.neighbours.contains_key(&hello.from) => {
+        let stranger = |peer: &&Addr| self.membership.members.get(peer).is_none();
+        match self.overlay.neighbours.keys().find(stranger).copied() {
+            Some(stranger) if !self.overlay.neighbours.contains_key(&hello.from) => {
                 self.unlink(turn, stranger);
                 true
             }
@@ -259,7 +262,7 @@ impl PeerMachine {
 
     /// Closes the link to a neighbour, which is told that this is no death.
     pub(super) fn unlink(&mut self, turn: &mut PeerTurn<'_>, peer: Addr) {
-        if let Some(conn) = self.neighbours.get(&peer).map(|neighbour| neighbour.conn) {
+        if let Some(conn) = self.overlay.neighbours.get(&peer).map(|neighbour| neighbour.conn) {
             turn.send(conn, Parting::Unlink);
             turn.close(conn);
             self.line_down(turn, conn, false);
@@ -275,7 +278,7 @@ impl PeerMachine {
         result: Result<Welcome, OpenError>,
     ) {
         match result {
-            Ok(welcome) if self.leaving || welcome.leaving => {
+            Ok(welcome) if self.life.leaving || welcome.leaving => {
                 if welcome.leaving {
                     self.departs(turn.now, peer);
                 }
@@ -283,14 +286,14 @@ impl PeerMachine {
                 turn.close(conn);
             }
             // Others were faster, and took the place that was meant for it.
-            Ok(_) if self.neighbours.len() >= self.config.topology.max_links => {
+            Ok(_) if self.overlay.neighbours.len() >= self.life.config.topology.max_links => {
                 turn.send(conn, Parting::Unlink);
                 turn.close(conn);
             }
             Ok(welcome) => self.link_up(turn, conn, peer, welcome.incarnation, true),
             Err(error) => {
-                if !self.neighbours.contains_key(&peer) {
-                    self.avoid.insert(peer, turn.now + AVOID);
+                if !self.overlay.neighbours.contains_key(&peer) {
+                    self.overlay.avoid.insert(peer, turn.now + AVOID);
                 }
                 self.contact_failed(turn, peer, &error);
                 match error {
@@ -308,7 +311,7 @@ impl PeerMachine {
                             .take(OTHERS)
                             .filter(|other| self.may_link(turn.now, other))
                             .collect();
-                        let place = self.rng.random_range(0..named.len().max(1));
+                        let place = self.life.rng.random_range(0..named.len().max(1));
                         if let Some(other) = named.get(place)
                             && self.links_wanted() > 0
                         {
@@ -317,7 +320,8 @@ impl PeerMachine {
                     }
                     OpenError::Local => {}
                     OpenError::Unreachable | OpenError::TimedOut | OpenError::Garbage => {
-                        let known = self.members.alive(&peer).map(|record| record.incarnation);
+                        let known =
+                            self.membership.members.alive(&peer).map(|record| record.incarnation);
                         if let Some(incarnation) = known {
                             self.look_at(turn, peer, incarnation, super::probe::Why::NotLinked);
                         }
@@ -330,53 +334,59 @@ impl PeerMachine {
 
     /// A member answers that it is leaving.
     pub(super) fn departs(&mut self, now: Time, peer: Addr) {
-        let incarnation = self.members.get(&peer).map_or(0, |record| record.incarnation);
-        self.departing.insert(peer, (incarnation, now));
+        let incarnation = self.membership.members.get(&peer).map_or(0, |record| record.incarnation);
+        self.suspicion.departing.insert(peer, (incarnation, now));
     }
 
     fn may_link(&self, now: Time, peer: &Addr) -> bool {
-        *peer != self.config.me
-            && self.members.alive(peer).is_some()
-            && !self.neighbours.contains_key(peer)
-            && !self.suspicions.contains_key(peer)
+        *peer != self.life.config.me
+            && self.membership.members.alive(peer).is_some()
+            && !self.overlay.neighbours.contains_key(peer)
+            && !self.suspicion.suspicions.contains_key(peer)
             && !self.is_departing(now, peer)
-            && !self.dials.values().any(|dial| *dial == Dial::Link(*peer))
-            && self.avoid.get(peer).is_none_or(|until| *until <= now)
+            && !self.sessions.dials.values().any(|dial| *dial == Dial::Link(*peer))
+            && self.overlay.avoid.get(peer).is_none_or(|until| *until <= now)
     }
 
     /// How many links are missing and not under way. A peer picks as many as `--links` among those
     /// that were there before it, so that the overlay grows as the model does; and no peer stays
     /// below that degree.
     fn links_wanted(&mut self) -> usize {
-        let picked = self.neighbours.values().filter(|neighbour| neighbour.picked).count();
-        if picked >= self.config.topology.links && self.senior().is_some() {
+        let picked = self.overlay.neighbours.values().filter(|neighbour| neighbour.picked).count();
+        if picked >= self.life.config.topology.links && self.senior().is_some() {
             // The usual case at every change of the list, without sorting that list.
             return 0;
         }
-        let me = self.config.me;
+        let me = self.life.config.me;
         let ranking = self.ranking();
         let earlier = ranking.iter().position(|member| *member == me).unwrap_or(ranking.len());
         let others = ranking.len().saturating_sub(1);
-        let earlier = earlier.min(self.config.topology.links);
+        let earlier = earlier.min(self.life.config.topology.links);
         let under_way = self.links_under_way();
         let by_picks = earlier.saturating_sub(picked);
-        let floor = self.config.topology.links.min(others);
-        let by_degree = floor.saturating_sub(self.neighbours.len());
+        let floor = self.life.config.topology.links.min(others);
+        let by_degree = floor.saturating_sub(self.overlay.neighbours.len());
         // Without an older neighbour this peer is the end of a tree that others do not share.
         let by_age = usize::from(self.senior().is_none() && !self.is_oldest());
-        let free = others.min(self.config.topology.max_links).saturating_sub(self.neighbours.len());
+        let free = others
+            .min(self.life.config.topology.max_links)
+            .saturating_sub(self.overlay.neighbours.len());
         by_picks.max(by_degree).max(by_age).min(free).saturating_sub(under_way)
     }
 
     fn links_under_way(&self) -> usize {
-        self.dials.values().filter(|dial| matches!(dial, Dial::Link(_))).count()
+        self.sessions.dials.values().filter(|dial| matches!(dial, Dial::Link(_))).count()
     }
 
     /// Members in order of joining, this peer among them.
     fn ranking(&mut self) -> &[Addr] {
-        self.ranking.get_or_insert_with(|| {
-            let mut order: Vec<(u64, Addr)> =
-                self.members.members().map(|(addr, record)| (record.at, *addr)).collect();
+        self.overlay.ranking.get_or_insert_with(|| {
+            let mut order: Vec<(u64, Addr)> = self
+                .membership
+                .members
+                .members()
+                .map(|(addr, record)| (record.at, *addr))
+                .collect();
             order.sort_unstable();
             order.into_iter().map(|(_, addr)| addr).collect()
         })
@@ -384,18 +394,19 @@ impl PeerMachine {
 
     /// Dials as many members as links are missing.
     pub(super) fn fill(&mut self, turn: &mut PeerTurn<'_>) {
-        if self.leaving || !self.registered {
+        if self.life.leaving || !self.registration.registered {
             return;
         }
-        self.avoid.retain(|_, until| *until > turn.now);
-        if self.config.topology.overlay != Overlay::ScaleFree {
+        self.overlay.avoid.retain(|_, until| *until > turn.now);
+        if self.life.config.topology.overlay != Overlay::ScaleFree {
             self.fill_in_order(turn);
             return;
         }
         let mut wanted = self.links_wanted();
         // A peer that has lost all its links may have had them from one place: one uniform choice
         // keeps the overlay connected when hubs die.
-        let mut uniform = self.neighbours.is_empty() && self.generated > 0 && wanted > 0;
+        let mut uniform =
+            self.overlay.neighbours.is_empty() && self.broadcast.generated > 0 && wanted > 0;
         while wanted > 0 {
             let Some(peer) = self.draw(turn.now, uniform) else { break };
             uniform = false;
@@ -411,7 +422,7 @@ impl PeerMachine {
     /// Keeps the links of an overlay that is not drawn: to the oldest member that can be reached, or
     /// to all.
     fn fill_in_order(&mut self, turn: &mut PeerTurn<'_>) {
-        let (me, hub) = (self.config.me, self.config.topology.overlay == Overlay::Hub);
+        let (me, hub) = (self.life.config.me, self.life.config.topology.overlay == Overlay::Hub);
         let mut older: Vec<Addr> = self.ranking().to_vec();
         if let Some(mine) = older.iter().position(|member| *member == me) {
             // Younger ones link with this peer; who is in the middle need not do both.
@@ -422,11 +433,11 @@ impl PeerMachine {
         let first = older.first().copied();
         let mut at_once = usize::MAX;
         if hub {
-            let linked = |peer: &Addr| self.neighbours.contains_key(peer);
+            let linked = |peer: &Addr| self.overlay.neighbours.contains_key(peer);
             let best = older.iter().position(linked).unwrap_or(older.len());
             older.truncate(best);
             let is_first = first.is_some_and(|first| self.may_link(turn.now, &first));
-            at_once = if is_first { 1 } else { self.config.topology.links };
+            at_once = if is_first { 1 } else { self.life.config.topology.links };
         }
         at_once = at_once.saturating_sub(if hub { self.links_under_way() } else { 0 });
         let wanted: Vec<Addr> = older.into_iter().filter(|p| self.may_link(turn.now, p)).collect();
@@ -436,6 +447,7 @@ impl PeerMachine {
         let parent = self.senior().map(|(peer, _)| peer);
         if hub && let Some(parent) = parent {
             let spare: Vec<Addr> = self
+                .overlay
                 .neighbours
                 .iter()
                 .filter(|(peer, neighbour)| neighbour.picked && **peer != parent)
@@ -452,7 +464,7 @@ impl PeerMachine {
 
     /// Draws a member to link with.
     fn draw(&mut self, now: Time, uniform: bool) -> Option<Addr> {
-        let me = self.config.me;
+        let me = self.life.config.me;
         let senior = self.senior().is_some();
         let ranking = self.ranking();
         let mine = ranking.iter().position(|member| *member == me);
@@ -460,13 +472,13 @@ impl PeerMachine {
         let end = if senior { None } else { mine.filter(|place| *place > 0) };
         let choice = ranking.get(..end.unwrap_or(ranking.len())).unwrap_or(&[]);
         let others: Vec<Addr> = choice.iter().filter(|m| **m != me).copied().collect();
-        let beta = 1.0 / (self.config.topology.exponent - 1.0);
+        let beta = 1.0 / (self.life.config.topology.exponent - 1.0);
         let zipf = Zipf::new(others.len() as f64, beta).ok()?;
         let mut tried = BTreeSet::new();
         if !uniform {
             for _ in 0..DRAWS {
                 // Ranks count from 1; the cast saturates.
-                let rank = zipf.sample(&mut self.rng) as usize;
+                let rank = zipf.sample(&mut self.life.rng) as usize;
                 let Some(peer) = others.get(rank.saturating_sub(1)) else { continue };
                 if tried.insert(*peer) && self.may_link(now, peer) {
                     return Some(*peer);
@@ -474,7 +486,7 @@ impl PeerMachine {
             }
         }
         let left: Vec<Addr> = others.into_iter().filter(|peer| self.may_link(now, peer)).collect();
-        let place = self.rng.random_range(0..left.len().max(1));
+        let place = self.life.rng.random_range(0..left.len().max(1));
         left.get(place).copied()
     }
 
@@ -482,10 +494,11 @@ impl PeerMachine {
     /// its link has ended, its last words are still on their way, and a write that it answered for may be
     /// among them.
     pub(super) fn member_gone(&mut self, turn: &mut PeerTurn<'_>, peer: Addr, record: &Record) {
-        self.departing.remove(&peer);
-        self.doubts.remove(&peer);
-        self.ghosts.remove(&peer);
-        if self.suspicions.get(&peer).is_some_and(|s| s.incarnation <= record.incarnation) {
+        self.suspicion.departing.remove(&peer);
+        self.prober.doubts.remove(&peer);
+        self.suspicion.ghosts.remove(&peer);
+        if self.suspicion.suspicions.get(&peer).is_some_and(|s| s.incarnation <= record.incarnation)
+        {
             self.drop_suspicion(peer);
         }
         if self.is_linked_up_to(&peer, record.incarnation) {
@@ -498,7 +511,10 @@ impl PeerMachine {
 
     /// Whether there is a link to a life of it that is no later.
     fn is_linked_up_to(&self, peer: &Addr, incarnation: Incarnation) -> bool {
-        self.neighbours.get(peer).is_some_and(|neighbour| neighbour.incarnation <= incarnation)
+        self.overlay
+            .neighbours
+            .get(peer)
+            .is_some_and(|neighbour| neighbour.incarnation <= incarnation)
     }
 
     /// The link to one that has left ends by itself; if it does not, it is ended.
@@ -508,7 +524,8 @@ impl PeerMachine {
 
     /// A neighbour that has left has had its time.
     pub(super) fn unlink_if_gone(&mut self, turn: &mut PeerTurn<'_>, peer: Addr) {
-        let record = self.members.get(&peer).filter(|record| record.status == Status::Left);
+        let record =
+            self.membership.members.get(&peer).filter(|record| record.status == Status::Left);
         if record.is_some_and(|record| self.is_linked_up_to(&peer, record.incarnation)) {
             self.unlink(turn, peer);
         }
@@ -521,14 +538,15 @@ impl PeerMachine {
         peer: Addr,
         incarnation: Incarnation,
     ) {
-        self.avoid.remove(&peer);
-        if self.ghosts.remove(&peer) {
+        self.overlay.avoid.remove(&peer);
+        if self.suspicion.ghosts.remove(&peer) {
             self.look_at(turn, peer, incarnation, super::probe::Why::LinkLost);
         }
-        if self.departing.get(&peer).is_some_and(|(departed, _)| *departed < incarnation) {
-            self.departing.remove(&peer);
+        if self.suspicion.departing.get(&peer).is_some_and(|(departed, _)| *departed < incarnation)
+        {
+            self.suspicion.departing.remove(&peer);
         }
-        if let Some(suspicion) = self.suspicions.get(&peer)
+        if let Some(suspicion) = self.suspicion.suspicions.get(&peer)
             && suspicion.incarnation < incarnation
         {
             // A quorum of seeds has reached it in a life later than the one suspected.

@@ -69,20 +69,21 @@ impl PeerMachine {
     /// Probes one random member that is no neighbour: a peer that died before it had links, or
     /// with all of its neighbours, is found as well.
     pub(super) fn probe_somebody(&mut self, turn: &mut PeerTurn<'_>) {
-        if self.leaving {
+        if self.life.leaving {
             return;
         }
         let others: Vec<(Addr, Incarnation)> = self
+            .membership
             .members
             .members()
             .filter(|(peer, _)| {
-                **peer != self.config.me
-                    && !self.neighbours.contains_key(peer)
-                    && !self.suspicions.contains_key(peer)
+                **peer != self.life.config.me
+                    && !self.overlay.neighbours.contains_key(peer)
+                    && !self.suspicion.suspicions.contains_key(peer)
             })
             .map(|(peer, record)| (*peer, record.incarnation))
             .collect();
-        let place = self.rng.random_range(0..others.len().max(1));
+        let place = self.life.rng.random_range(0..others.len().max(1));
         if let Some((peer, incarnation)) = others.get(place) {
             self.look_at(turn, *peer, *incarnation, Why::Turn);
         }
@@ -91,11 +92,11 @@ impl PeerMachine {
     /// Probes one suspect at random, beside what its suspicion does by itself ever more rarely: after
     /// a long cut the first who answers brings the sides together.
     pub(super) fn probe_a_suspect(&mut self, turn: &mut PeerTurn<'_>) {
-        if self.leaving || self.suspicions.is_empty() {
+        if self.life.leaving || self.suspicion.suspicions.is_empty() {
             return;
         }
-        let place = self.rng.random_range(0..self.suspicions.len());
-        let suspect = self.suspicions.iter().nth(place);
+        let place = self.life.rng.random_range(0..self.suspicion.suspicions.len());
+        let suspect = self.suspicion.suspicions.iter().nth(place);
         if let Some((peer, incarnation)) = suspect.map(|(peer, s)| (*peer, s.incarnation)) {
             self.look_at(turn, peer, incarnation, Why::Again);
         }
@@ -103,7 +104,7 @@ impl PeerMachine {
 
     /// Whether the network is so large that not everybody is to tell of a death.
     pub(super) fn is_large(&self) -> bool {
-        self.members.size() > SMALL
+        self.membership.members.size() > SMALL
     }
 
     /// The link to a member was lost: this peer looks, when it is its turn.
@@ -117,20 +118,20 @@ impl PeerMachine {
             self.look_at(turn, peer, incarnation, Why::LinkLost);
             return;
         }
-        let members = u32::try_from(self.members.size()).unwrap_or(u32::MAX);
+        let members = u32::try_from(self.membership.members.size()).unwrap_or(u32::MAX);
         let last = TURN_A_MEMBER.saturating_mul(members).min(LAST_TURN);
-        self.lost.insert(peer, incarnation);
-        let pause = self.rng.random_range(Duration::ZERO..last);
+        self.prober.lost.insert(peer, incarnation);
+        let pause = self.life.rng.random_range(Duration::ZERO..last);
         self.timers.set(Timer::Lost(peer), turn.now + pause);
     }
 
     /// It is this peer's turn to look at a member whose link was lost, unless all is said by now.
     pub(super) fn look_at_lost(&mut self, turn: &mut PeerTurn<'_>, peer: Addr) {
-        let Some(incarnation) = self.lost.remove(&peer) else { return };
-        let gone = self.members.get(&peer).is_some_and(|record| {
+        let Some(incarnation) = self.prober.lost.remove(&peer) else { return };
+        let gone = self.membership.members.get(&peer).is_some_and(|record| {
             record.status != Status::Alive && record.incarnation >= incarnation
         });
-        if !gone && !self.neighbours.contains_key(&peer) && !self.leaving {
+        if !gone && !self.overlay.neighbours.contains_key(&peer) && !self.life.leaving {
             self.look_at(turn, peer, incarnation, Why::LinkLost);
         }
     }
@@ -138,7 +139,7 @@ impl PeerMachine {
     /// Looks at everybody that is suspected.
     pub(super) fn probe_all_suspects(&mut self, turn: &mut PeerTurn<'_>) {
         let all: Vec<(Addr, Incarnation)> =
-            self.suspicions.iter().map(|(peer, s)| (*peer, s.incarnation)).collect();
+            self.suspicion.suspicions.iter().map(|(peer, s)| (*peer, s.incarnation)).collect();
         for (peer, incarnation) in all {
             self.look_at(turn, peer, incarnation, Why::Again);
         }
@@ -152,11 +153,11 @@ impl PeerMachine {
         incarnation: Incarnation,
         why: Why,
     ) {
-        if let Some(probe) = self.probes.values_mut().find(|probe| probe.peer == peer) {
+        if let Some(probe) = self.prober.probes.values_mut().find(|probe| probe.peer == peer) {
             probe.why.insert(why);
             return;
         }
-        if matches!(why, Why::Notice { .. }) && self.probes.len() >= MAX_PROBES {
+        if matches!(why, Why::Notice { .. }) && self.prober.probes.len() >= MAX_PROBES {
             return;
         }
         self.probe(turn, peer, incarnation, BTreeSet::from([why]), false);
@@ -172,7 +173,7 @@ impl PeerMachine {
     ) {
         let conn = self.dial(turn, peer, Purpose::Probe, Dial::Probe(peer));
         let began = turn.now;
-        self.probes.insert(conn, Probe { peer, incarnation, why, began, second });
+        self.prober.probes.insert(conn, Probe { peer, incarnation, why, began, second });
     }
 
     pub(super) fn probe_answers(
@@ -182,8 +183,8 @@ impl PeerMachine {
         peer: Addr,
         result: Result<Welcome, OpenError>,
     ) {
-        let Some(probe) = self.probes.remove(&conn) else { return };
-        if self.leaving {
+        let Some(probe) = self.prober.probes.remove(&conn) else { return };
+        if self.life.leaving {
             return;
         }
         match result {
@@ -199,7 +200,7 @@ impl PeerMachine {
                 let hard = error != OpenError::TimedOut;
                 // A time-out while this process slept proves nothing; and a refusal that nobody
                 // has another reason to expect deserves a second look.
-                let slept = !hard && probe.began < self.awake_since;
+                let slept = !hard && probe.began < self.prober.awake_since;
                 let expected = probe
                     .why
                     .iter()
@@ -219,41 +220,41 @@ impl PeerMachine {
     /// Silence is suspicion only after the suspect timeout, for a stranger as for a neighbour: what
     /// did not answer in time is looked at again until then.
     fn is_too_early(&mut self, turn: &PeerTurn<'_>, probe: &Probe) -> bool {
-        if self.doubts.len() >= MAX_DOUBTS && !self.doubts.contains_key(&probe.peer) {
+        if self.prober.doubts.len() >= MAX_DOUBTS && !self.prober.doubts.contains_key(&probe.peer) {
             return true;
         }
-        let first = *self.doubts.entry(probe.peer).or_insert(probe.began);
-        let end = first + self.config.detection.suspect_timeout;
+        let first = *self.prober.doubts.entry(probe.peer).or_insert(probe.began);
+        let end = first + self.life.config.detection.suspect_timeout;
         if turn.now >= end {
-            self.doubts.remove(&probe.peer);
+            self.prober.doubts.remove(&probe.peer);
             return false;
         }
-        let next = (turn.now + self.config.detection.ping_interval).min(end);
+        let next = (turn.now + self.life.config.detection.ping_interval).min(end);
         self.timers.set(Timer::Doubt(probe.peer), next);
         true
     }
 
     /// A member that did not answer is looked at again.
     pub(super) fn look_again(&mut self, turn: &mut PeerTurn<'_>, peer: Addr) {
-        match self.members.alive(&peer).map(|record| record.incarnation) {
+        match self.membership.members.alive(&peer).map(|record| record.incarnation) {
             Some(incarnation) => self.look_at(turn, peer, incarnation, Why::Turn),
             None => {
-                self.doubts.remove(&peer);
+                self.prober.doubts.remove(&peer);
             }
         }
     }
 
     fn found_alive(&mut self, turn: &mut PeerTurn<'_>, probe: &Probe, incarnation: Incarnation) {
         let peer = probe.peer;
-        self.avoid.remove(&peer);
-        self.doubts.remove(&peer);
+        self.overlay.avoid.remove(&peer);
+        self.prober.doubts.remove(&peer);
         self.link_if_back(turn, peer, incarnation);
-        if self.suspicions.contains_key(&peer) {
+        if self.suspicion.suspicions.contains_key(&peer) {
             self.refuted(turn, peer, peer, incarnation);
         }
         for why in &probe.why {
             if let Why::Notice { conn, .. } = why {
-                if self.lines.contains_key(conn) {
+                if self.sessions.lines.contains_key(conn) {
                     turn.send(*conn, Detection::Refute { peer, incarnation });
                 }
                 // Told that it is suspected, it refutes by itself, for everybody.
@@ -285,11 +286,11 @@ impl PeerMachine {
         for why in &probe.why {
             let Why::Notice { conn, from, incarnation } = why else { continue };
             // Who speaks of another life of it is no witness of the end of this one.
-            if let Some(suspicion) = self.suspicions.get_mut(&peer)
+            if let Some(suspicion) = self.suspicion.suspicions.get_mut(&peer)
                 && suspicion.incarnation == *incarnation
             {
                 suspicion.witnesses.insert(*from);
-                if self.lines.contains_key(conn) {
+                if self.sessions.lines.contains_key(conn) {
                     turn.send(*conn, Detection::Witness { peer, incarnation: *incarnation });
                 }
             }

@@ -18,7 +18,7 @@ impl PeerMachine {
 
     /// Reports the links to a seed that is connected; without one, the next refresh does it.
     pub(super) fn report_links(&mut self, turn: &mut PeerTurn<'_>) {
-        let connected = self.desks.iter().find(|(_, desk)| desk.is_connected());
+        let connected = self.registration.desks.iter().find(|(_, desk)| desk.is_connected());
         if let Some(seed) = connected.map(|(seed, _)| *seed) {
             self.report_links_to(turn, seed);
         }
@@ -26,10 +26,10 @@ impl PeerMachine {
 
     /// Reports the links to one seed.
     pub(super) fn report_links_to(&mut self, turn: &mut PeerTurn<'_>, seed: Addr) {
-        if self.registered && !self.leaving {
+        if self.registration.registered && !self.life.leaving {
             // Time never goes back within a life, so it orders the reports.
             let number = turn.now.micros();
-            let neighbours = self.neighbours.keys().copied().collect();
+            let neighbours = self.overlay.neighbours.keys().copied().collect();
             self.say(turn, seed, ToSeed::Links { number, neighbours });
         }
     }

@@ -76,53 +76,58 @@ pub(super) struct Request {
 
 impl PeerMachine {
     fn quorum(&self) -> usize {
-        self.config.network.quorum()
+        self.life.config.network.quorum()
     }
 
     /// Begins an attempt: all seeds that have not accepted yet, in random order.
     pub(super) fn begin_registration(&mut self, turn: &mut PeerTurn<'_>) {
-        if self.leaving || self.registered {
+        if self.life.leaving || self.registration.registered {
             return;
         }
         self.timers.cancel(&Timer::Register);
         let seeds: Vec<Addr> = self
+            .life
             .config
             .network
             .seeds()
             .iter()
-            .filter(|seed| !self.accepted.contains(seed))
+            .filter(|seed| !self.registration.accepted.contains(seed))
             .copied()
             .collect();
-        let order = sample(&mut self.rng, seeds.len(), seeds.len());
-        self.to_ask = order.into_iter().filter_map(|place| seeds.get(place).copied()).collect();
+        let order = sample(&mut self.life.rng, seeds.len(), seeds.len());
+        self.registration.to_ask =
+            order.into_iter().filter_map(|place| seeds.get(place).copied()).collect();
         self.ask_next_seed(turn);
     }
 
     fn is_asking(&self) -> bool {
-        let mine = Wish::Register(self.incarnation);
-        self.requests.values().any(|request| request.wish == mine)
+        let mine = Wish::Register(self.life.incarnation);
+        self.registration.requests.values().any(|request| request.wish == mine)
     }
 
     pub(super) fn ask_next_seed(&mut self, turn: &mut PeerTurn<'_>) {
         self.timers.cancel(&Timer::Hedge);
-        if self.leaving {
+        if self.life.leaving {
             self.ask_next_to_leave(turn);
             return;
         }
-        if self.registered {
+        if self.registration.registered {
             return;
         }
-        if let Some(seed) = self.to_ask.pop() {
-            let incarnation = self.incarnation;
+        if let Some(seed) = self.registration.to_ask.pop() {
+            let incarnation = self.life.incarnation;
             self.request(turn, seed, Wish::Register(incarnation));
             self.timers.set(Timer::Hedge, turn.now + HEDGE);
         } else if !self.is_asking() {
-            let jitter = self.rng.random_range(0.5..1.0);
-            let pause = BACKOFF.0.saturating_mul(1 << self.failed_attempts.min(8)).min(BACKOFF.1);
-            self.failed_attempts += 1;
-            if self.failed_attempts == 3 {
+            let jitter = self.life.rng.random_range(0.5..1.0);
+            let pause = BACKOFF
+                .0
+                .saturating_mul(1 << self.registration.failed_attempts.min(8))
+                .min(BACKOFF.1);
+            self.registration.failed_attempts += 1;
+            if self.registration.failed_attempts == 3 {
                 let keys = vec![
-                    ("accepted", format!("{}/{}", self.accepted.len(), self.quorum())),
+                    ("accepted", format!("{}/{}", self.registration.accepted.len(), self.quorum())),
                     ("advice", "are enough seeds running and reachable?".to_owned()),
                 ];
                 turn.note(Severity::Warn, "not registered yet", keys);
@@ -132,29 +137,29 @@ impl PeerMachine {
     }
 
     fn request(&mut self, turn: &mut PeerTurn<'_>, seed: Addr, wish: Wish) {
-        self.requests_used += 1;
-        let request = self.requests_used;
-        let incarnation = self.incarnation;
+        self.registration.requests_used += 1;
+        let request = self.registration.requests_used;
+        let incarnation = self.life.incarnation;
         let message = match wish {
             Wish::Register(incarnation) => ToSeed::Register { request, incarnation },
             Wish::Leave => ToSeed::Leave { request, incarnation },
             Wish::Refresh => ToSeed::Refresh { request, digest: self.members_digest() },
         };
-        let (began, version) = (turn.now, self.members_version);
+        let (began, version) = (turn.now, self.membership.members_version);
         let asked = Request { seed, wish, began, version, frames: Vec::new() };
-        self.requests.insert(request, asked);
-        let patience = self.config.detection.probe_timeout * 2 + REQUEST_MARGIN;
+        self.registration.requests.insert(request, asked);
+        let patience = self.life.config.detection.probe_timeout * 2 + REQUEST_MARGIN;
         self.timers.set(Timer::Request(request), turn.now + patience);
         self.say(turn, seed, message);
     }
 
     /// Digest of the list, computed once for each state of it.
     fn members_digest(&mut self) -> [u8; 32] {
-        match self.digest_of {
-            Some((version, digest)) if version == self.members_version => digest,
+        match self.membership.digest_of {
+            Some((version, digest)) if version == self.membership.members_version => digest,
             _ => {
-                let digest = self.members.status_digest();
-                self.digest_of = Some((self.members_version, digest));
+                let digest = self.membership.members.status_digest();
+                self.membership.digest_of = Some((self.membership.members_version, digest));
                 digest
             }
         }
@@ -163,7 +168,7 @@ impl PeerMachine {
     /// Says something to a seed, over a connection that is opened if there is none.
     pub(super) fn say(&mut self, turn: &mut PeerTurn<'_>, seed: Addr, message: impl Into<Message>) {
         let message = message.into();
-        let desk = self.desks.entry(seed).or_default();
+        let desk = self.registration.desks.entry(seed).or_default();
         if let Some(line) = desk.line {
             turn.send(line, message);
             return;
@@ -171,7 +176,7 @@ impl PeerMachine {
         desk.queue.push(message);
         if desk.dialling.is_none() {
             let conn = self.dial(turn, seed, Purpose::Membership, Dial::Seed(seed));
-            if let Some(desk) = self.desks.get_mut(&seed) {
+            if let Some(desk) = self.registration.desks.get_mut(&seed) {
                 desk.dialling = Some(conn);
             }
         }
@@ -184,14 +189,14 @@ impl PeerMachine {
         seed: Addr,
         result: Result<Welcome, OpenError>,
     ) {
-        let Some(desk) = self.desks.get_mut(&seed) else { return };
+        let Some(desk) = self.registration.desks.get_mut(&seed) else { return };
         desk.dialling = None;
         let queue = std::mem::take(&mut desk.queue);
         match result {
             Ok(_) => {
                 desk.line = Some(conn);
                 desk.refused = None;
-                self.lines.insert(conn, Line::Seed(seed));
+                self.sessions.lines.insert(conn, Line::Seed(seed));
                 for message in queue {
                     turn.send(conn, message);
                 }
@@ -204,7 +209,7 @@ impl PeerMachine {
                 if let Some(reason) = &desk.refused {
                     let keys = vec![("seed", seed.to_string()), ("reason", reason.clone())];
                     let what = "seed refused the link";
-                    let news = self.repeats.is_news(turn.now, what, seed, reason);
+                    let news = self.told.repeats.is_news(turn.now, what, seed, reason);
                     let severity = if news { Severity::Warn } else { Severity::Debug };
                     turn.note(severity, what, keys);
                 } else {
@@ -218,11 +223,11 @@ impl PeerMachine {
     }
 
     pub(super) fn seed_lost(&mut self, turn: &mut PeerTurn<'_>, conn: Conn, seed: Addr) {
-        let Some(desk) = self.desks.get_mut(&seed) else { return };
+        let Some(desk) = self.registration.desks.get_mut(&seed) else { return };
         if desk.line == Some(conn) {
             desk.line = None;
             self.fail_requests_to(turn, seed);
-            if self.registered && !self.leaving {
+            if self.registration.registered && !self.life.leaving {
                 let soon = self.jitter(REFRESH_SOON);
                 self.timers.set_earlier(Timer::Refresh, turn.now + soon);
             }
@@ -230,8 +235,13 @@ impl PeerMachine {
     }
 
     fn fail_requests_to(&mut self, turn: &mut PeerTurn<'_>, seed: Addr) {
-        let failed: Vec<u64> =
-            self.requests.iter().filter(|(_, r)| r.seed == seed).map(|(id, _)| *id).collect();
+        let failed: Vec<u64> = self
+            .registration
+            .requests
+            .iter()
+            .filter(|(_, r)| r.seed == seed)
+            .map(|(id, _)| *id)
+            .collect();
         for request in failed {
             self.request_failed(turn, request);
         }
@@ -239,11 +249,11 @@ impl PeerMachine {
 
     /// The seed is hung: its connection is given up, so that the next request opens a new one.
     pub(super) fn request_timed_out(&mut self, turn: &mut PeerTurn<'_>, request: u64) {
-        if let Some(seed) = self.requests.get(&request).map(|request| request.seed)
-            && let Some(desk) = self.desks.get_mut(&seed)
+        if let Some(seed) = self.registration.requests.get(&request).map(|request| request.seed)
+            && let Some(desk) = self.registration.desks.get_mut(&seed)
             && let Some(line) = desk.line.take()
         {
-            self.lines.remove(&line);
+            self.sessions.lines.remove(&line);
             turn.close(line);
         }
         self.request_failed(turn, request);
@@ -251,18 +261,20 @@ impl PeerMachine {
 
     fn request_failed(&mut self, turn: &mut PeerTurn<'_>, request: u64) {
         self.timers.cancel(&Timer::Request(request));
-        let Some(request) = self.requests.remove(&request) else { return };
+        let Some(request) = self.registration.requests.remove(&request) else { return };
         match request.wish {
-            Wish::Register(incarnation) if incarnation == self.incarnation => {
+            Wish::Register(incarnation) if incarnation == self.life.incarnation => {
                 self.ask_next_seed(turn);
             }
             Wish::Register(_) => {}
             Wish::Leave => self.ask_next_to_leave(turn),
             Wish::Refresh => {
-                let heard = self.desks.values().filter(|desk| desk.is_connected()).count();
-                if heard < self.quorum() && !self.leaving {
-                    let pause = REFRESH_SOON.saturating_mul(1 << self.failed_refreshes.min(8));
-                    self.failed_refreshes += 1;
+                let heard =
+                    self.registration.desks.values().filter(|desk| desk.is_connected()).count();
+                if heard < self.quorum() && !self.life.leaving {
+                    let pause =
+                        REFRESH_SOON.saturating_mul(1 << self.registration.failed_refreshes.min(8));
+                    self.registration.failed_refreshes += 1;
                     let soon = self.jitter(pause.min(REFRESH));
                     self.timers.set_earlier(Timer::Refresh, turn.now + soon);
                 }
@@ -294,46 +306,48 @@ impl PeerMachine {
 
     /// A seed has the list that it was asked with.
     fn unchanged(&mut self, turn: &mut PeerTurn<'_>, seed: Addr, id: u64) {
-        let Some(request) = self.requests.get(&id) else { return };
+        let Some(request) = self.registration.requests.get(&id) else { return };
         if request.seed != seed || request.wish != Wish::Refresh {
             return;
         }
         let version = request.version;
-        self.requests.remove(&id);
+        self.registration.requests.remove(&id);
         self.timers.cancel(&Timer::Request(id));
-        self.failed_refreshes = 0;
+        self.registration.failed_refreshes = 0;
         // It spoke of the list as it was then. If that has changed since, the next refresh tells.
-        if version == self.members_version {
+        if version == self.membership.members_version {
             self.learn_agreement(turn, seed);
         }
     }
 
     fn granted(&mut self, turn: &mut PeerTurn<'_>, seed: Addr, id: u64) {
-        let Some(request) = self.requests.get(&id) else { return };
+        let Some(request) = self.registration.requests.get(&id) else { return };
         if request.seed != seed {
             return;
         }
         match request.wish {
-            Wish::Register(incarnation) if incarnation == self.incarnation && !self.leaving => {
-                if let Some(desk) = self.desks.get_mut(&seed) {
+            Wish::Register(incarnation)
+                if incarnation == self.life.incarnation && !self.life.leaving =>
+            {
+                if let Some(desk) = self.registration.desks.get_mut(&seed) {
                     desk.refused = None;
                 }
-                if self.registered || !self.accepted.insert(seed) {
+                if self.registration.registered || !self.registration.accepted.insert(seed) {
                     return;
                 }
-                let (count, quorum) = (self.accepted.len(), self.quorum());
+                let (count, quorum) = (self.registration.accepted.len(), self.quorum());
                 turn.log(Event::Registered { seed, count, quorum });
                 if count >= quorum {
-                    self.registered = true;
-                    self.failed_attempts = 0;
-                    self.to_ask.clear();
+                    self.registration.registered = true;
+                    self.registration.failed_attempts = 0;
+                    self.registration.to_ask.clear();
                     self.timers.cancel(&Timer::Hedge);
                     turn.member(MemberEvent::Registered);
                     let pause = self.jitter(FIRST_REFRESH);
                     self.timers.set(Timer::Refresh, turn.now + pause);
                 }
             }
-            Wish::Leave if self.leaving => {
+            Wish::Leave if self.life.leaving => {
                 self.timers.set(Timer::Leave, turn.now + super::LAST_WORDS);
             }
             _ => {}
@@ -348,7 +362,7 @@ impl PeerMachine {
         reason: String,
         known: Incarnation,
     ) {
-        let Some(request) = self.requests.get(&id) else { return };
+        let Some(request) = self.registration.requests.get(&id) else { return };
         if request.seed != seed {
             return;
         }
@@ -358,16 +372,16 @@ impl PeerMachine {
             Wish::Leave => (Severity::Warn, "leave denied"),
             Wish::Refresh => (Severity::Debug, "refresh denied"),
         };
-        let news = self.repeats.is_news(turn.now, what, seed, &reason);
+        let news = self.told.repeats.is_news(turn.now, what, seed, &reason);
         let severity = if news { severity } else { Severity::Debug };
-        if let (Wish::Register(_), Some(desk)) = (wish, self.desks.get_mut(&seed)) {
+        if let (Wish::Register(_), Some(desk)) = (wish, self.registration.desks.get_mut(&seed)) {
             desk.refused = Some(reason.clone());
         }
         turn.note(severity, what, vec![("seed", seed.to_string()), ("reason", reason)]);
         // Somebody knows a later life of this address: come back above it.
-        let later = known >= self.incarnation && super::is_believable(known, turn.now);
-        if wish == Wish::Register(self.incarnation) && later {
-            self.requests.remove(&id);
+        let later = known >= self.life.incarnation && super::is_believable(known, turn.now);
+        if wish == Wish::Register(self.life.incarnation) && later {
+            self.registration.requests.remove(&id);
             self.timers.cancel(&Timer::Request(id));
             self.rise_above(turn, known);
         } else {
@@ -383,7 +397,7 @@ impl PeerMachine {
         records: Records,
         more: bool,
     ) -> Result<(), Breach> {
-        let Some(request) = self.requests.get_mut(&id) else { return Ok(()) };
+        let Some(request) = self.registration.requests.get_mut(&id) else { return Ok(()) };
         if request.seed != seed {
             return Ok(());
         }
@@ -395,7 +409,7 @@ impl PeerMachine {
         if more {
             return Ok(());
         }
-        let Some(request) = self.requests.remove(&id) else { return Ok(()) };
+        let Some(request) = self.registration.requests.remove(&id) else { return Ok(()) };
         self.timers.cancel(&Timer::Request(id));
         if matches!(request.wish, Wish::Register(_)) {
             let alive = |(_, record): &&(Addr, Record)| record.status == Status::Alive;
@@ -409,17 +423,17 @@ impl PeerMachine {
             ];
             turn.note(Severity::Debug, "registration answered", keys);
         }
-        let me = self.config.me;
+        let me = self.life.config.me;
         let mut told = request.frames.iter().flat_map(|frame| frame.iter());
         let missing = !told.any(|(peer, _)| *peer == me);
-        self.failed_refreshes = 0;
+        self.registration.failed_refreshes = 0;
         self.learn_list(turn, seed, &request.frames);
-        if missing && self.registered && request.wish == Wish::Refresh {
+        if missing && self.registration.registered && request.wish == Wish::Refresh {
             // The seed, and perhaps all of them, lost what it knew.
-            let incarnation = self.incarnation;
+            let incarnation = self.life.incarnation;
             self.request(turn, seed, Wish::Register(incarnation));
         }
-        if !self.registered {
+        if !self.registration.registered {
             self.ask_next_seed(turn);
         } else {
             self.fill(turn);
@@ -431,13 +445,17 @@ impl PeerMachine {
     pub(super) fn refresh(&mut self, turn: &mut PeerTurn<'_>) {
         let pause = self.jitter(REFRESH);
         self.timers.set(Timer::Refresh, turn.now + pause);
-        if self.leaving {
+        if self.life.leaving {
             return;
         }
         let asked = |machine: &Self, seed: &Addr| {
-            machine.requests.values().any(|r| r.wish == Wish::Refresh && r.seed == *seed)
+            machine
+                .registration
+                .requests
+                .values()
+                .any(|r| r.wish == Wish::Refresh && r.seed == *seed)
         };
-        for seed in self.config.network.seeds().to_vec() {
+        for seed in self.life.config.network.seeds().to_vec() {
             if !asked(self, &seed) {
                 self.request(turn, seed, Wish::Refresh);
             }
@@ -447,19 +465,19 @@ impl PeerMachine {
 
     /// Seeds to which there is a connection.
     pub fn seeds_reachable(&self) -> usize {
-        self.desks.values().filter(|desk| desk.is_connected()).count()
+        self.registration.desks.values().filter(|desk| desk.is_connected()).count()
     }
 
     /// Why a quorum of seeds would not have this peer as a member, if that is how it stands: they
     /// refuse it, or their lists have it as dead or gone.
     pub(super) fn rejection(&self) -> Option<String> {
-        let me = self.config.me;
+        let me = self.life.config.me;
         let mut reasons: Vec<String> = Vec::new();
-        for seed in self.config.network.seeds() {
-            let refused = self.desks.get(seed).and_then(|desk| desk.refused.clone());
-            let told = self.testimony.word(&self.members, seed, &me);
+        for seed in self.life.config.network.seeds() {
+            let refused = self.registration.desks.get(seed).and_then(|desk| desk.refused.clone());
+            let told = self.membership.testimony.word(&self.membership.members, seed, &me);
             let gone = || match told? {
-                Some(record) if record.incarnation < self.incarnation => None,
+                Some(record) if record.incarnation < self.life.incarnation => None,
                 Some(record) => match record.status {
                     Status::Alive => None,
                     Status::Left => Some("it has this peer as left".to_owned()),
@@ -474,17 +492,19 @@ impl PeerMachine {
 
     /// Asks the seeds to commit the leave: first those that are connected.
     pub(super) fn ask_to_leave(&mut self, turn: &mut PeerTurn<'_>) {
-        let mut seeds: Vec<Addr> = self.config.network.seeds().to_vec();
-        seeds.sort_by_key(|seed| self.desks.get(seed).is_some_and(|desk| desk.line.is_some()));
-        self.to_ask = seeds;
+        let mut seeds: Vec<Addr> = self.life.config.network.seeds().to_vec();
+        seeds.sort_by_key(|seed| {
+            self.registration.desks.get(seed).is_some_and(|desk| desk.line.is_some())
+        });
+        self.registration.to_ask = seeds;
         self.ask_next_to_leave(turn);
     }
 
     fn ask_next_to_leave(&mut self, turn: &mut PeerTurn<'_>) {
-        if let Some(seed) = self.to_ask.pop() {
+        if let Some(seed) = self.registration.to_ask.pop() {
             self.request(turn, seed, Wish::Leave);
             self.timers.set(Timer::Hedge, turn.now + HEDGE);
-        } else if !self.requests.values().any(|request| request.wish == Wish::Leave) {
+        } else if !self.registration.requests.values().any(|request| request.wish == Wish::Leave) {
             self.stop(turn);
         }
     }

@@ -48,28 +48,28 @@ impl PeerMachine {
     /// Begins a round; with how many it is.
     pub(super) fn begin_sync_round(&mut self, turn: &mut PeerTurn<'_>) -> usize {
         let calm = self.is_calm();
-        let pauses = self.calm.next_pause(calm);
-        let pause = self.jitter(self.config.sync.sync_interval * pauses);
+        let pauses = self.broadcast.calm.next_pause(calm);
+        let pause = self.jitter(self.life.config.sync.sync_interval * pauses);
         self.timers.set(Timer::Sync, turn.now + pause);
         self.end_own_comparisons(turn);
-        if self.leaving {
+        if self.life.leaving {
             return 0;
         }
-        let links: Vec<Conn> = self.neighbours.values().map(|n| n.conn).collect();
-        let mut many = self.config.sync.fanout;
+        let links: Vec<Conn> = self.overlay.neighbours.values().map(|n| n.conn).collect();
+        let mut many = self.life.config.sync.fanout;
         // Where everybody is linked with the same one, strangers have nothing to add while all is well.
-        let is_quiet =
-            self.config.topology.overlay != Overlay::ScaleFree && self.suspicions.is_empty();
-        let curious = links.is_empty() || (!is_quiet && self.rng.random_bool(STRANGER));
+        let is_quiet = self.life.config.topology.overlay != Overlay::ScaleFree
+            && self.suspicion.suspicions.is_empty();
+        let curious = links.is_empty() || (!is_quiet && self.life.rng.random_bool(STRANGER));
         let called = curious && self.compare_with_stranger(turn);
         if called {
             many = many.saturating_sub(1);
         }
-        let places = sample(&mut self.rng, links.len(), many);
+        let places = sample(&mut self.life.rng, links.len(), many);
         let partners: Vec<Conn> =
             places.into_iter().filter_map(|place| links.get(place).copied()).collect();
         for conn in &partners {
-            self.rumors.begin_sync(turn, *conn, false);
+            self.broadcast.rumors.begin_sync(turn, *conn, false);
             self.replica.begin_sync(turn, *conn);
         }
         let contacted = partners.len() + usize::from(called);
@@ -81,30 +81,33 @@ impl PeerMachine {
     /// is suspected, and no question is open, as one would be to which the answer was lost. Only where
     /// each message counts is it worth to ask.
     fn is_calm(&mut self) -> bool {
-        let held = self.rumors.list().next_place();
-        let same = std::mem::replace(&mut self.calm.held, held) == held;
-        let answered = self.neighbours.values().all(|n| !self.rumors.is_asking(n.conn));
+        let held = self.broadcast.rumors.list().next_place();
+        let same = std::mem::replace(&mut self.broadcast.calm.held, held) == held;
+        let answered =
+            self.overlay.neighbours.values().all(|n| !self.broadcast.rumors.is_asking(n.conn));
         same && answered
-            && self.config.topology.overlay != Overlay::ScaleFree
-            && self.suspicions.is_empty()
+            && self.life.config.topology.overlay != Overlay::ScaleFree
+            && self.suspicion.suspicions.is_empty()
     }
 
     /// Calls a random member that is no neighbour; false if there is none. One that is suspected is
     /// as good as any: who was cut off is found again that way.
     fn compare_with_stranger(&mut self, turn: &mut PeerTurn<'_>) -> bool {
-        let calling = |peer: &Addr| self.dials.values().any(|dial| *dial == Dial::Sync(*peer));
+        let calling =
+            |peer: &Addr| self.sessions.dials.values().any(|dial| *dial == Dial::Sync(*peer));
         let others: Vec<Addr> = self
+            .membership
             .members
             .members()
             .map(|(peer, _)| *peer)
             .filter(|peer| {
-                *peer != self.config.me
-                    && !self.neighbours.contains_key(peer)
-                    && !self.departing.contains_key(peer)
+                *peer != self.life.config.me
+                    && !self.overlay.neighbours.contains_key(peer)
+                    && !self.suspicion.departing.contains_key(peer)
                     && !calling(peer)
             })
             .collect();
-        let place = self.rng.random_range(0..others.len().max(1));
+        let place = self.life.rng.random_range(0..others.len().max(1));
         let Some(peer) = others.get(place).copied() else { return false };
         self.dial(turn, peer, Purpose::Sync, Dial::Sync(peer));
         true
@@ -112,15 +115,18 @@ impl PeerMachine {
 
     /// Why a comparison that somebody asks for is refused.
     pub(super) fn objection_to_guest(&self, hello: &Hello) -> Option<Refused> {
-        let record = self.members.get(&hello.from);
+        let record = self.membership.members.get(&hello.from);
         let gone = |status| status != Status::Alive;
-        let guests =
-            self.lines.values().filter(|line| matches!(line, Line::Guest { mine: false, .. }));
-        if self.leaving {
+        let guests = self
+            .sessions
+            .lines
+            .values()
+            .filter(|line| matches!(line, Line::Guest { mine: false, .. }));
+        if self.life.leaving {
             Some(Refused::Leaving)
         } else if record.is_none_or(|r| gone(r.status) && r.incarnation >= hello.incarnation) {
             Some(Refused::NotMember)
-        } else if self.neighbours.contains_key(&hello.from) {
+        } else if self.overlay.neighbours.contains_key(&hello.from) {
             Some(Refused::AlreadyLinked)
         } else {
             (guests.count() >= MAX_GUESTS).then_some(Refused::Full)
@@ -129,9 +135,9 @@ impl PeerMachine {
 
     /// A connection for a comparison is open, from whichever side.
     pub(super) fn guest_up(&mut self, turn: &mut PeerTurn<'_>, conn: Conn, peer: Addr, mine: bool) {
-        self.lines.insert(conn, Line::Guest { peer, since: turn.now, mine });
+        self.sessions.lines.insert(conn, Line::Guest { peer, since: turn.now, mine });
         self.expect_end(turn);
-        self.rumors.link_up(turn.now, conn, peer, true);
+        self.broadcast.rumors.link_up(turn.now, conn, peer, true);
     }
 
     /// A member that was called for a comparison answers, or does not.
@@ -143,13 +149,13 @@ impl PeerMachine {
         result: Result<Welcome, OpenError>,
     ) {
         match result {
-            Ok(welcome) if self.leaving || welcome.leaving => turn.close(conn),
+            Ok(welcome) if self.life.leaving || welcome.leaving => turn.close(conn),
             Ok(welcome) => {
-                if self.suspicions.contains_key(&peer) {
+                if self.suspicion.suspicions.contains_key(&peer) {
                     self.refuted(turn, peer, peer, welcome.incarnation);
                 }
                 self.guest_up(turn, conn, peer, true);
-                self.rumors.begin_sync(turn, conn, true);
+                self.broadcast.rumors.begin_sync(turn, conn, true);
                 self.fill(turn);
             }
             Err(error) => {
@@ -159,7 +165,7 @@ impl PeerMachine {
                     // It has heard of this incarnation's death: only a later one is above that.
                     self.is_taken_for_gone(turn, peer);
                 }
-                if self.neighbours.is_empty() {
+                if self.overlay.neighbours.is_empty() {
                     // Nobody at all was compared with: this peer does not wait for its next round.
                     let soon = self.jitter(AGAIN);
                     self.timers.set(Timer::Sync, turn.now + soon);
@@ -178,35 +184,48 @@ impl PeerMachine {
         match message {
             AntiEntropy::Digest { round, count, digest, fresh } => {
                 let question = (round, count, digest);
-                self.rumors.on_sync_digest(turn, conn, &mut self.rng, question, fresh)
+                self.broadcast.rumors.on_sync_digest(
+                    turn,
+                    conn,
+                    &mut self.life.rng,
+                    question,
+                    fresh,
+                )
             }
             AntiEntropy::Matched(to) => {
-                self.rumors.on_sync_matched(turn, conn, to);
+                self.broadcast.rumors.on_sync_matched(turn, conn, to);
                 Ok(())
             }
-            AntiEntropy::Ranges(ranges) => self.rumors.on_sync_ranges(turn, conn, &ranges),
+            AntiEntropy::Ranges(ranges) => {
+                self.broadcast.rumors.on_sync_ranges(turn, conn, &ranges)
+            }
         }
     }
 
     pub(super) fn hear_gossip(&mut self, turn: &mut PeerTurn<'_>, conn: Conn, gossip: Gossip) {
-        let (members, origin, life) = (&self.members, gossip.origin, gossip.life);
+        let (members, origin, life) = (&self.membership.members, gossip.origin, gossip.life);
         // Without seeds nobody says which lives of a member there were.
-        let any_life = !self.config.network.has_seeds();
-        self.rumors.on_gossip(turn, conn, gossip, |peer, life| {
+        let any_life = !self.life.config.network.has_seeds();
+        self.broadcast.rumors.on_gossip(turn, conn, gossip, |peer, life| {
             members.get(peer).is_some_and(|record| any_life || life <= record.incarnation)
         });
         // A clock that seems to be behind may be a message that was long on its way: handshakes tell.
-        let ahead = self.rumors.list().ahead(&origin, life);
+        let ahead = self.broadcast.rumors.list().ahead(&origin, life);
         if ahead > 0 && members.alive(&origin).is_some() {
-            self.clocks.found(turn, origin, ahead / 1_000);
+            self.told.clocks.found(turn, origin, ahead / 1_000);
         }
     }
 
     /// Closes the connections for comparisons that this peer opened in the last round.
     fn end_own_comparisons(&mut self, turn: &mut PeerTurn<'_>) {
         let mine = |line: &Line| matches!(line, Line::Guest { mine: true, .. });
-        let guests: Vec<Conn> =
-            self.lines.iter().filter(|(_, line)| mine(line)).map(|(conn, _)| *conn).collect();
+        let guests: Vec<Conn> = self
+            .sessions
+            .lines
+            .iter()
+            .filter(|(_, line)| mine(line))
+            .map(|(conn, _)| *conn)
+            .collect();
         for conn in guests {
             turn.close(conn);
             self.line_down(turn, conn, false);

@@ -86,13 +86,13 @@ impl Stage {
         self.incoming += 2;
         let conn = self.incoming;
         // As somebody who joined later would: this peer's own attempts are refused.
-        for (own, dial) in self.peer.dials.clone() {
+        for (own, dial) in self.peer.sessions.dials.clone() {
             if dial == Dial::Link(addr(number)) {
                 let error = refused(Refused::AlreadyLinked, vec![]);
                 self.give(Input::OpenFailed { conn: own, error });
             }
         }
-        let network = self.peer.config.network.clone();
+        let network = self.peer.life.config.network.clone();
         let hello = network.hello(Role::Peer, addr(number), 1, Purpose::Link);
         self.give(Input::Incoming { conn, hello });
         conn
@@ -231,8 +231,14 @@ fn a_suspect_refutes_by_raising_its_incarnation_but_not_for_every_liar() {
 fn a_peer_that_finds_itself_dead_comes_back_in_a_later_life() {
     let mut stage = Stage::new(5, 3);
     let before = stage.peer.incarnation();
-    let conn =
-        *stage.peer.lines.iter().find(|(_, line)| **line == Line::Seed(seed_addr())).unwrap().0;
+    let conn = *stage
+        .peer
+        .sessions
+        .lines
+        .iter()
+        .find(|(_, line)| **line == Line::Seed(seed_addr()))
+        .unwrap()
+        .0;
     let record = Record { incarnation: before, status: Status::Dead, at: 1, voters: vec![0] };
     stage.hear(conn, Message::ToPeer(ToPeer::Update(vec![(addr(5), record)])));
     assert_eq!(stage.peer.incarnation(), before + 1);
@@ -274,7 +280,7 @@ fn a_full_peer_names_others_and_the_newcomer_asks_them() {
 #[test]
 fn a_message_is_delivered_once_and_crosses_each_link_once() {
     let mut stage = Stage::new(4, 3);
-    let conns: Vec<Conn> = stage.peer.neighbours.values().map(|n| n.conn).collect();
+    let conns: Vec<Conn> = stage.peer.overlay.neighbours.values().map(|n| n.conn).collect();
     let gossip = stage.gossip(1);
     for conn in &conns {
         stage.hear(*conn, Message::Broadcast(Broadcast::Gossip(gossip.clone())));
@@ -297,7 +303,7 @@ fn a_message_is_delivered_once_and_crosses_each_link_once() {
 #[test]
 fn a_message_that_is_announced_and_does_not_come_is_asked_for() {
     let mut stage = Stage::new(4, 3);
-    let conns: Vec<Conn> = stage.peer.neighbours.values().map(|n| n.conn).collect();
+    let conns: Vec<Conn> = stage.peer.overlay.neighbours.values().map(|n| n.conn).collect();
     let gossip = stage.gossip(1);
     let have = vec![(crate::proto::gossip::tag(&gossip.origin, gossip.life), vec![(1, 1)])];
     stage.hear(conns[1], Message::Broadcast(Broadcast::Have(have.clone())));
@@ -313,7 +319,7 @@ fn a_message_that_is_announced_and_does_not_come_is_asked_for() {
 #[test]
 fn the_tree_runs_to_the_oldest_neighbour() {
     let mut stage = Stage::new(4, 3);
-    let conn = |stage: &Stage, number| stage.peer.neighbours[&addr(number)].conn;
+    let conn = |stage: &Stage, number| stage.peer.overlay.neighbours[&addr(number)].conn;
     stage.pass(Duration::from_millis(10));
     // Both others have pruned this peer, as lazy links do.
     for number in [1, 2] {
@@ -342,7 +348,7 @@ fn the_tree_runs_to_the_oldest_neighbour() {
 
 /// A link to a member, over which a comparison has begun: the number of the question asked.
 fn compared(stage: &mut Stage) -> (Conn, u64) {
-    let conn = stage.peer.neighbours[&addr(0)].conn;
+    let conn = stage.peer.overlay.neighbours[&addr(0)].conn;
     stage.hear(
         conn,
         Message::AntiEntropy(AntiEntropy::Digest {
@@ -386,11 +392,11 @@ fn a_comparison_that_makes_no_sense_closes_the_link_and_costs_nothing_else() {
         let (conn, asked) = compared(&mut stage);
         stage.hear(conn, ranges(asked, parts.clone()));
         assert!(stage.effects.contains(&Effect::Close { conn }), "{parts:?}");
-        assert!(!stage.peer.neighbours.contains_key(&addr(0)));
-        assert_eq!(stage.peer.neighbours.len(), 2, "the others stay");
+        assert!(!stage.peer.overlay.neighbours.contains_key(&addr(0)));
+        assert_eq!(stage.peer.overlay.neighbours.len(), 2, "the others stay");
     }
     let mut stage = Stage::new(5, 3);
-    let conn = stage.peer.neighbours[&addr(0)].conn;
+    let conn = stage.peer.overlay.neighbours[&addr(0)].conn;
     let digest = Message::AntiEntropy(AntiEntropy::Digest {
         round: 1,
         count: u64::MAX,

@@ -228,8 +228,9 @@ mod tests {
 
     #[test]
     fn reports_make_a_proposal_when_two_members_or_all_there_can_be_stand_behind_it() {
-        // Members, reports as (reporter, dead), and whether peer 0 may be proposed then.
-        let table: &[(u16, &[(u16, u16)], bool)] = &[
+        /// Members, reports as (reporter, dead), and whether peer 0 may be proposed then.
+        type Row<'a> = (u16, &'a [(u16, u16)], bool);
+        let table: &[Row<'_>] = &[
             (4, &[(1, 0)], false),
             (4, &[(1, 0), (1, 0)], false),
             (4, &[(1, 0), (2, 0)], true),

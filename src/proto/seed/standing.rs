@@ -324,7 +324,7 @@ mod tests {
         for (what, standing, others, expected) in table {
             let mut foothold = Foothold::default();
             foothold.recover(*standing, []);
-            let quorum = (others.len() + 1) / 2 + 1;
+            let quorum = others.len().div_ceil(2) + 1;
             assert_eq!(foothold.next_step(others, quorum), *expected, "{what}");
         }
     }

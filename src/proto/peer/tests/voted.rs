@@ -156,7 +156,7 @@ fn whoever_no_quorum_of_seeds_knows_any_more_goes_at_the_refresh() {
 fn a_suspect_that_no_quorum_knows_is_forgotten_when_its_death_is_reported() {
     let mut voted = Voted::new();
     voted.stage.link(3);
-    let conn = voted.stage.peer.neighbours[&addr(3)].conn;
+    let conn = voted.stage.peer.overlay.neighbours[&addr(3)].conn;
     voted.stage.give(Input::Closed { conn });
     let probe = voted.stage.probing(3).expect("it looks");
     voted.stage.give(Input::OpenFailed { conn: probe, error: OpenError::Unreachable });
@@ -189,9 +189,12 @@ fn an_answer_of_one_seed_is_none_to_what_another_was_asked() {
     }
     let request = asked(&voted.stage, desks[1]).unwrap();
     voted.stage.hear(desks[0], Message::ToPeer(ToPeer::Unchanged { request }));
-    assert!(voted.stage.peer.requests.contains_key(&request), "the other one still has to answer");
+    assert!(
+        voted.stage.peer.registration.requests.contains_key(&request),
+        "the other one still has to answer"
+    );
     voted.stage.hear(desks[1], Message::ToPeer(ToPeer::Unchanged { request }));
-    assert!(!voted.stage.peer.requests.contains_key(&request));
+    assert!(!voted.stage.peer.registration.requests.contains_key(&request));
 }
 
 #[test]
@@ -221,6 +224,7 @@ fn a_peer_that_a_quorum_refuses_or_has_as_dead_is_not_ready() {
         let dials: Vec<Conn> = voted
             .stage
             .peer
+            .sessions
             .dials
             .iter()
             .filter(|(_, dial)| matches!(dial, Dial::Seed(_)))
@@ -274,7 +278,7 @@ fn a_notice_of_another_life_makes_no_witness() {
 #[test]
 fn where_nobody_else_could_be_a_witness_no_consensus_is_claimed() {
     let mut stage = Stage::new(1, 1);
-    let conn = stage.peer.neighbours[&addr(0)].conn;
+    let conn = stage.peer.overlay.neighbours[&addr(0)].conn;
     stage.give(Input::Closed { conn });
     let probe = stage.probing(0).unwrap();
     stage.give(Input::OpenFailed { conn: probe, error: OpenError::Unreachable });
@@ -289,7 +293,7 @@ fn a_link_that_is_replaced_is_told_as_gone_and_as_there() {
     stage.effects.clear();
     stage.now = stage.now + Duration::from_secs(11);
     stage.incoming += 2;
-    let hello = stage.peer.config.network.hello(Role::Peer, addr(1), 2, Purpose::Link);
+    let hello = stage.peer.life.config.network.hello(Role::Peer, addr(1), 2, Purpose::Link);
     stage.give(Input::Incoming { conn: stage.incoming, hello });
     let told: Vec<&MemberEvent> = stage
         .effects
@@ -311,7 +315,7 @@ fn whoever_calls_and_asks_nothing_is_sent_away_whatever_the_ping_interval() {
     });
     let call = |stage: &mut Stage| {
         stage.incoming += 2;
-        let network = stage.peer.config.network.clone();
+        let network = stage.peer.life.config.network.clone();
         let hello = network.hello(Role::Peer, addr(0), 1, Purpose::Ask);
         stage.effects.clear();
         stage.give(Input::Incoming { conn: stage.incoming, hello });
