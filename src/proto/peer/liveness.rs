@@ -19,6 +19,7 @@ use crate::proto::machine::{Conn, OpenError};
 use crate::proto::message::{Addr, Detection, Incarnation, Message, Purpose, ToSeed, Welcome};
 use crate::proto::registry::{Record, Status};
 use crate::proto::roles::MemberEvent;
+use crate::proto::time::Time;
 use crate::proto::turn::PeerTurn;
 
 /// Random members asked to look for themselves. Neighbours of the suspect are rarely neighbours of
@@ -43,6 +44,15 @@ pub(super) struct Suspicion {
     pub witnesses: BTreeSet<Addr>,
     reported: Option<String>,
     presses: u32,
+}
+
+/// The message that the assignment asks for: who is dead, when, and who says so.
+fn dead_node_text(now: Time, peer: &Addr, me: &Addr) -> String {
+    let bracketed = |addr: &Addr| match addr {
+        Addr::V4(addr) => addr.ip().to_string(),
+        Addr::V6(addr) => format!("[{}]", addr.ip()),
+    };
+    format!("Dead Node:{}:{}:{now}:{}", bracketed(peer), peer.port(), bracketed(me))
 }
 
 impl PeerMachine {
@@ -124,12 +134,7 @@ impl PeerMachine {
             return false;
         }
         let Some(record) = self.membership.members.alive(&peer) else {
-            // Not a member: there is nothing to vote on, only a link to give up. But the news of its
-            // registration may still be on its way.
-            if self.suspicion.ghosts.len() < MAX_SUSPICIONS {
-                self.suspicion.ghosts.insert(peer);
-            }
-            self.unlink(turn, peer);
+            self.give_up_ghost(turn, peer);
             return false;
         };
         if self.is_departing(turn.now, &peer) {
@@ -161,6 +166,15 @@ impl PeerMachine {
         // they can get: check them again.
         self.check_all(turn);
         true
+    }
+
+    /// A peer that was found dead is no member: there is nothing to vote on, only a link to give up.
+    /// But the news of its registration may still be on its way.
+    fn give_up_ghost(&mut self, turn: &mut PeerTurn<'_>, peer: Addr) {
+        if self.suspicion.ghosts.len() < MAX_SUSPICIONS {
+            self.suspicion.ghosts.insert(peer);
+        }
+        self.unlink(turn, peer);
     }
 
     pub(super) fn check_all(&mut self, turn: &mut PeerTurn<'_>) {
@@ -432,6 +446,23 @@ impl PeerMachine {
         self.suspicion.suspicions.remove(&peer).is_some()
     }
 
+    /// Who has witnessed a suspicion, if that is enough: somebody, or nobody is left who could.
+    fn witnesses_enough(&self, peer: &Addr, suspicion: &Suspicion) -> Option<Vec<Addr>> {
+        // A neighbour counts even if the news of its registration is still on its way.
+        let is_member = |other: &Addr| {
+            self.membership.members.alive(other).is_some()
+                || self.overlay.neighbours.contains_key(other)
+        };
+        let witnesses: Vec<Addr> = suspicion.witnesses.iter().copied().filter(is_member).collect();
+        let others = || {
+            let members = self.membership.members.members().map(|(other, _)| other);
+            members
+                .chain(self.overlay.neighbours.keys())
+                .any(|other| self.could_witness(other, peer))
+        };
+        if witnesses.is_empty() && others() { None } else { Some(witnesses) }
+    }
+
     /// With a witness beside its own finding, or with nobody left who could be one, a peer reports.
     pub(super) fn check_consensus(&mut self, turn: &mut PeerTurn<'_>, peer: Addr) {
         let Some(suspicion) = self.suspicion.suspicions.get(&peer) else { return };
@@ -443,21 +474,7 @@ impl PeerMachine {
             // have not decided by the next look.
             return;
         }
-        // A neighbour counts even if the news of its registration is still on its way.
-        let is_member = |other: &Addr| {
-            self.membership.members.alive(other).is_some()
-                || self.overlay.neighbours.contains_key(other)
-        };
-        let witnesses: Vec<Addr> = suspicion.witnesses.iter().copied().filter(is_member).collect();
-        let others = || {
-            let members = self.membership.members.members().map(|(other, _)| other);
-            members
-                .chain(self.overlay.neighbours.keys())
-                .any(|other| self.could_witness(other, &peer))
-        };
-        if witnesses.is_empty() && others() {
-            return;
-        }
+        let Some(witnesses) = self.witnesses_enough(&peer, suspicion) else { return };
         let (seen_by, incarnation) = (witnesses.len(), suspicion.incarnation);
         if self
             .membership
@@ -475,17 +492,7 @@ impl PeerMachine {
         } else {
             turn.log(Event::PeerLevelConsensus { peer, witnesses });
         }
-        let bracketed = |addr: &Addr| match addr {
-            Addr::V4(addr) => addr.ip().to_string(),
-            Addr::V6(addr) => format!("[{}]", addr.ip()),
-        };
-        let text = format!(
-            "Dead Node:{}:{}:{}:{}",
-            bracketed(&peer),
-            peer.port(),
-            turn.now,
-            bracketed(&self.life.config.me)
-        );
+        let text = dead_node_text(turn.now, &peer, &self.life.config.me);
         turn.log(Event::DeadNodeMessage { text: text.clone() });
         if let Some(suspicion) = self.suspicion.suspicions.get_mut(&peer) {
             suspicion.reported = Some(text);

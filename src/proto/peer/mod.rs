@@ -462,6 +462,26 @@ impl PeerMachine {
         turn.stopped();
     }
 
+    /// The embedding program or the operator wants something.
+    fn command(&mut self, turn: &mut PeerTurn<'_>, command: PeerCommand) {
+        match command {
+            PeerCommand::Store { token, request, seen } => {
+                let paths = self.broadcast.rumors.paths();
+                self.replica.ask(turn, token, request, seen, &paths);
+            }
+            PeerCommand::Publish { token, payload } => {
+                let result = if self.life.leaving {
+                    Err(PublishError::Leaving)
+                } else {
+                    self.broadcast.rumors.publish(turn, payload)
+                };
+                turn.published(token, result);
+            }
+            PeerCommand::Operate { token, order } => self.operate(turn, token, order),
+            PeerCommand::Leave => self.leave(turn),
+        }
+    }
+
     fn is_departing(&self, now: Time, peer: &Addr) -> bool {
         let known = self.membership.members.get(peer).map_or(0, |record| record.incarnation);
         self.suspicion.departing.get(peer).is_some_and(|(incarnation, since)| {
@@ -560,21 +580,7 @@ impl Machine for PeerMachine {
             Input::Persisted { batch } => {
                 self.replica.persisted(turn, batch, &self.broadcast.rumors.paths());
             }
-            Input::Command(PeerCommand::Store { token, request, seen }) => {
-                self.replica.ask(turn, token, request, seen, &self.broadcast.rumors.paths());
-            }
-            Input::Command(PeerCommand::Publish { token, payload }) => {
-                let result = if self.life.leaving {
-                    Err(PublishError::Leaving)
-                } else {
-                    self.broadcast.rumors.publish(turn, payload)
-                };
-                turn.published(token, result);
-            }
-            Input::Command(PeerCommand::Operate { token, order }) => {
-                self.operate(turn, token, order)
-            }
-            Input::Command(PeerCommand::Leave) => self.leave(turn),
+            Input::Command(command) => self.command(turn, command),
         }
         while let Some((_, timer)) = self.timers.due(now) {
             self.fire(turn, timer);

@@ -296,40 +296,44 @@ impl PeerMachine {
                     self.overlay.avoid.insert(peer, turn.now + AVOID);
                 }
                 self.contact_failed(turn, peer, &error);
-                match error {
-                    OpenError::Refused(refusal) => {
-                        match refusal.reason {
-                            Refused::Leaving => self.departs(turn.now, peer),
-                            // It has heard of this incarnation's death, from a seed that then lost
-                            // its memory: only a later one is above that for everybody.
-                            Refused::NotMember => self.is_taken_for_gone(turn, peer),
-                            _ => {}
-                        }
-                        let named: Vec<Addr> = refusal
-                            .others
-                            .into_iter()
-                            .take(OTHERS)
-                            .filter(|other| self.may_link(turn.now, other))
-                            .collect();
-                        let place = self.life.rng.random_range(0..named.len().max(1));
-                        if let Some(other) = named.get(place)
-                            && self.links_wanted() > 0
-                        {
-                            self.dial(turn, *other, Purpose::Link, Dial::Link(*other));
-                        }
-                    }
-                    OpenError::Local => {}
-                    OpenError::Unreachable | OpenError::TimedOut | OpenError::Garbage => {
-                        let known =
-                            self.membership.members.alive(&peer).map(|record| record.incarnation);
-                        if let Some(incarnation) = known {
-                            self.look_at(turn, peer, incarnation, super::probe::Why::NotLinked);
-                        }
-                    }
-                }
+                self.not_linked(turn, peer, error);
             }
         }
         self.fill(turn);
+    }
+
+    /// A member could not be linked: what follows from why.
+    fn not_linked(&mut self, turn: &mut PeerTurn<'_>, peer: Addr, error: OpenError) {
+        match error {
+            OpenError::Refused(refusal) => {
+                match refusal.reason {
+                    Refused::Leaving => self.departs(turn.now, peer),
+                    // It has heard of this incarnation's death, from a seed that then lost
+                    // its memory: only a later one is above that for everybody.
+                    Refused::NotMember => self.is_taken_for_gone(turn, peer),
+                    _ => {}
+                }
+                let named: Vec<Addr> = refusal
+                    .others
+                    .into_iter()
+                    .take(OTHERS)
+                    .filter(|other| self.may_link(turn.now, other))
+                    .collect();
+                let place = self.life.rng.random_range(0..named.len().max(1));
+                if let Some(other) = named.get(place)
+                    && self.links_wanted() > 0
+                {
+                    self.dial(turn, *other, Purpose::Link, Dial::Link(*other));
+                }
+            }
+            OpenError::Local => {}
+            OpenError::Unreachable | OpenError::TimedOut | OpenError::Garbage => {
+                let known = self.membership.members.alive(&peer).map(|record| record.incarnation);
+                if let Some(incarnation) = known {
+                    self.look_at(turn, peer, incarnation, super::probe::Why::NotLinked);
+                }
+            }
+        }
     }
 
     /// A member answers that it is leaving.

@@ -74,6 +74,22 @@ pub(super) struct Request {
     frames: Vec<Records>,
 }
 
+impl Request {
+    /// Tells what list a seed has answered a registration with.
+    fn log_answer(&self, turn: &mut PeerTurn<'_>, seed: Addr) {
+        let alive = |(_, record): &&(Addr, Record)| record.status == Status::Alive;
+        let told = self.frames.iter().flat_map(|frame| frame.iter());
+        let peers = told.filter(alive).map(|(addr, _)| *addr).collect();
+        turn.log(Event::PeerListReceived { seed, peers });
+        let took = turn.now.since(self.began);
+        let keys = vec![
+            ("seed", seed.to_string()),
+            ("took", format!("{:.1}ms", took.as_secs_f64() * 1e3)),
+        ];
+        turn.note(Severity::Debug, "registration answered", keys);
+    }
+}
+
 impl PeerMachine {
     fn quorum(&self) -> usize {
         self.life.config.network.quorum()
@@ -412,16 +428,7 @@ impl PeerMachine {
         let Some(request) = self.registration.requests.remove(&id) else { return Ok(()) };
         self.timers.cancel(&Timer::Request(id));
         if matches!(request.wish, Wish::Register(_)) {
-            let alive = |(_, record): &&(Addr, Record)| record.status == Status::Alive;
-            let told = request.frames.iter().flat_map(|frame| frame.iter());
-            let peers = told.filter(alive).map(|(addr, _)| *addr).collect();
-            turn.log(Event::PeerListReceived { seed, peers });
-            let took = turn.now.since(request.began);
-            let keys = vec![
-                ("seed", seed.to_string()),
-                ("took", format!("{:.1}ms", took.as_secs_f64() * 1e3)),
-            ];
-            turn.note(Severity::Debug, "registration answered", keys);
+            request.log_answer(turn, seed);
         }
         let me = self.life.config.me;
         let mut told = request.frames.iter().flat_map(|frame| frame.iter());
