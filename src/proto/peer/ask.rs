@@ -80,7 +80,7 @@ impl PeerMachine {
         let question = self.questions.get(&token).map(|question| question.key.clone());
         match (result, question) {
             (Ok(_), Some(key)) => {
-                self.sessions.lines.insert(conn, Line::Asking { to, token });
+                self.sessions.insert(conn, Line::Asking { to, token });
                 turn.send(conn, Inspection::Ask(key));
             }
             (Ok(_), None) => turn.close(conn),
@@ -136,8 +136,8 @@ impl PeerMachine {
     ) {
         self.timers.cancel(&Timer::Question(token));
         if let Some(question) = self.questions.remove(&token) {
-            self.sessions.lines.remove(&question.conn);
-            self.sessions.dials.remove(&question.conn);
+            self.sessions.remove(question.conn);
+            self.sessions.end_dial(question.conn);
             turn.close(question.conn);
             operated(turn, token, Outcome::Asked(answer));
         }
@@ -150,8 +150,7 @@ impl PeerMachine {
 
     /// Why somebody who wants to ask is refused.
     pub(super) fn objection_to_inquirer(&self) -> Option<Refused> {
-        let inquirers =
-            self.sessions.lines.values().filter(|l| matches!(l, Line::Inquirer { .. })).count();
+        let inquirers = self.sessions.such(|line| matches!(line, Line::Inquirer { .. })).len();
         if self.life.leaving {
             Some(Refused::Leaving)
         } else {
@@ -168,7 +167,7 @@ impl PeerMachine {
     ) -> Result<(), Breach> {
         let Inspection::Ask(key) = message else { return Err(Breach) };
         // One question a connection: its answer may be long, and ends it.
-        self.sessions.lines.remove(&conn);
+        self.sessions.remove(conn);
         self.replica.tell_holding(turn, conn, key.as_deref());
         Ok(())
     }

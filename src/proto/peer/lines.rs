@@ -3,7 +3,8 @@
 //! What must stay true: whoever answers under an address must be the one that was meant; what is said
 //! over a connection that is not for that ends the connection, and costs nothing else.
 
-use super::{CALL, PeerMachine, Timer};
+use super::sessions::{CALL, Dial, Line};
+use super::{PeerMachine, Timer};
 use crate::proto::event::Severity;
 use crate::proto::machine::{Conn, OpenError};
 use crate::proto::message::{
@@ -11,51 +12,6 @@ use crate::proto::message::{
 };
 use crate::proto::time::Time;
 use crate::proto::turn::PeerTurn;
-
-/// What an open connection is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Line {
-    /// To a seed.
-    Seed(Addr),
-    /// A link of the overlay.
-    Neighbour(Addr),
-    /// This peer brought a notice there, and waits for what the other says of this suspect.
-    Errand { to: Addr, suspect: Addr },
-    /// Another peer brought a notice here.
-    Caller { from: Addr, since: Time },
-    /// With a member that is no neighbour, for one comparison; `mine` if this peer called.
-    Guest { peer: Addr, since: Time, mine: bool },
-    /// To a peer that is asked something.
-    Asking { to: Addr, token: u64 },
-    /// Somebody asks something.
-    Inquirer { since: Time },
-}
-
-impl Line {
-    /// Who is at the other end, if that was said.
-    fn with(self) -> Option<Addr> {
-        match self {
-            Line::Seed(addr)
-            | Line::Neighbour(addr)
-            | Line::Errand { to: addr, .. }
-            | Line::Caller { from: addr, .. }
-            | Line::Guest { peer: addr, .. }
-            | Line::Asking { to: addr, .. } => Some(addr),
-            Line::Inquirer { .. } => None,
-        }
-    }
-}
-
-/// What a connection is being opened for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Dial {
-    Seed(Addr),
-    Link(Addr),
-    Probe(Addr),
-    Errand { to: Addr, suspect: Addr },
-    Sync(Addr),
-    Ask { to: Addr, token: u64 },
-}
 
 impl PeerMachine {
     pub(super) fn incoming(&mut self, turn: &mut PeerTurn<'_>, conn: Conn, hello: &Hello) {
@@ -88,14 +44,12 @@ impl PeerMachine {
         match hello.purpose {
             Purpose::Link => self.link_up(turn, conn, hello.from, hello.incarnation, false),
             Purpose::Errand => {
-                self.sessions
-                    .lines
-                    .insert(conn, Line::Caller { from: hello.from, since: turn.now });
+                self.sessions.insert(conn, Line::Caller { from: hello.from, since: turn.now });
                 self.expect_end(turn);
             }
             Purpose::Sync => self.guest_up(turn, conn, hello.from, false),
             Purpose::Ask => {
-                self.sessions.lines.insert(conn, Line::Inquirer { since: turn.now });
+                self.sessions.insert(conn, Line::Inquirer { since: turn.now });
                 self.expect_end(turn);
             }
             _ => turn.close(conn),
@@ -110,25 +64,13 @@ impl PeerMachine {
     /// Closes the connections of those who called for one question, notice or comparison, and have
     /// had the answer long since.
     pub(super) fn dismiss_callers(&mut self, turn: &mut PeerTurn<'_>) {
-        let since = |line: &Line| match line {
-            Line::Caller { since, .. }
-            | Line::Inquirer { since }
-            | Line::Guest { since, mine: false, .. } => Some(*since),
-            _ => None,
-        };
-        let calls: Vec<(Conn, Time)> = self
-            .sessions
-            .lines
-            .iter()
-            .filter_map(|(conn, line)| since(line).map(|since| (*conn, since)))
-            .collect();
-        for (conn, since) in calls {
-            if turn.now.since(since) >= CALL {
-                turn.close(conn);
-                self.line_down(turn, conn, false);
-            } else {
-                self.timers.set_earlier(Timer::Dismiss, since + CALL);
-            }
+        let (overdue, next) = self.sessions.overdue(turn.now);
+        for conn in overdue {
+            turn.close(conn);
+            self.line_down(turn, conn, false);
+        }
+        if let Some(next) = next {
+            self.timers.set_earlier(Timer::Dismiss, next);
         }
     }
 
@@ -138,20 +80,13 @@ impl PeerMachine {
         conn: Conn,
         result: Result<Welcome, OpenError>,
     ) {
-        let Some(dial) = self.sessions.dials.remove(&conn) else {
+        let Some(dial) = self.sessions.end_dial(conn) else {
             if result.is_ok() {
                 turn.close(conn);
             }
             return;
         };
-        let (to, role) = match dial {
-            Dial::Seed(to) => (to, Role::Seed),
-            Dial::Link(to)
-            | Dial::Probe(to)
-            | Dial::Errand { to, .. }
-            | Dial::Sync(to)
-            | Dial::Ask { to, .. } => (to, Role::Peer),
-        };
+        let (to, role) = dial.to();
         // Whoever answers under that address must be the one that is meant.
         let result = match result {
             Ok(welcome) if welcome.role == role && welcome.from == to => {
@@ -180,7 +115,7 @@ impl PeerMachine {
     }
 
     pub(super) fn received(&mut self, turn: &mut PeerTurn<'_>, conn: Conn, message: Message) {
-        let Some(line) = self.sessions.lines.get(&conn).copied() else { return };
+        let Some(line) = self.sessions.get(conn) else { return };
         let heard = match (line, message) {
             (Line::Neighbour(peer), message) => self.hear_neighbour(turn, conn, peer, message),
             (Line::Seed(seed), Message::ToPeer(said)) => self.hear_seed(turn, seed, said),
@@ -283,7 +218,7 @@ impl PeerMachine {
     /// A connection is gone. `unexpected` if this peer did not close it and the other side did not
     /// say that it would.
     pub(super) fn line_down(&mut self, turn: &mut PeerTurn<'_>, conn: Conn, unexpected: bool) {
-        match self.sessions.lines.remove(&conn) {
+        match self.sessions.remove(conn) {
             Some(Line::Neighbour(peer)) => self.link_down(turn, conn, peer, unexpected),
             Some(Line::Seed(seed)) => self.seed_lost(turn, conn, seed),
             Some(Line::Guest { .. }) => self.broadcast.rumors.link_down(conn),

@@ -234,7 +234,7 @@ impl PeerMachine {
             turn.send(neighbour.conn, Detection::SuspectNotice { peer, incarnation });
         }
         let errand = Dial::Errand { to: peer, suspect: peer };
-        if !self.sessions.dials.values().any(|dial| *dial == errand) {
+        if !self.sessions.is_dialling(errand) {
             self.dial(turn, peer, Purpose::Errand, errand);
         }
     }
@@ -258,7 +258,7 @@ impl PeerMachine {
                         return;
                     }
                 };
-                self.sessions.lines.insert(conn, Line::Errand { to, suspect });
+                self.sessions.insert(conn, Line::Errand { to, suspect });
                 turn.send(conn, Detection::SuspectNotice { peer: suspect, incarnation });
                 if to == suspect && self.suspicion.suspicions.contains_key(&suspect) {
                     self.refuted(turn, suspect, suspect, welcome.incarnation);
@@ -301,8 +301,8 @@ impl PeerMachine {
                 // Only over a connection that was opened to the suspect's own address is it the
                 // suspect who speaks.
                 let itself = matches!(
-                    self.sessions.lines.get(&conn),
-                    Some(Line::Errand { to, suspect }) if *to == peer && *suspect == peer
+                    self.sessions.get(conn),
+                    Some(Line::Errand { to, suspect }) if to == peer && suspect == peer
                 );
                 if itself && self.suspicion.suspicions.contains_key(&peer) {
                     self.refuted(turn, peer, from, incarnation);
@@ -313,8 +313,8 @@ impl PeerMachine {
                 }
             }
         }
-        if matches!(self.sessions.lines.get(&conn), Some(Line::Errand { .. })) {
-            self.sessions.lines.remove(&conn);
+        if matches!(self.sessions.get(conn), Some(Line::Errand { .. })) {
+            self.sessions.remove(conn);
             turn.close(conn);
         }
     }
@@ -522,15 +522,10 @@ impl PeerMachine {
 
     /// A suspicion is neither confirmed nor refuted yet: look again, ask again, report again.
     pub(super) fn press_on(&mut self, turn: &mut PeerTurn<'_>, peer: Addr) {
-        let errands: Vec<Conn> = self
-            .sessions
-            .lines
-            .iter()
-            .filter(|(_, line)| matches!(line, Line::Errand { suspect, .. } if *suspect == peer))
-            .map(|(conn, _)| *conn)
-            .collect();
+        let is_errand = |line| matches!(line, Line::Errand { suspect, .. } if suspect == peer);
+        let errands = self.sessions.such(is_errand);
         for conn in errands {
-            self.sessions.lines.remove(&conn);
+            self.sessions.remove(conn);
             turn.close(conn);
         }
         let Some(suspicion) = self.suspicion.suspicions.get_mut(&peer) else { return };

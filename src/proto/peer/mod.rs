@@ -16,6 +16,7 @@ mod overlay;
 mod probe;
 mod report;
 mod seeds;
+mod sessions;
 mod sync;
 mod testimony;
 
@@ -28,11 +29,11 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
 use self::ask::Question;
-use self::lines::{Dial, Line};
 use self::liveness::Suspicion;
 use self::open::Open;
 use self::overlay::Neighbour;
 use self::seeds::{Desk, Request};
+use self::sessions::{Dial, Line, Sessions};
 
 use self::sync::Calm;
 use self::testimony::Testimony;
@@ -61,8 +62,6 @@ const LAST_WORDS: Duration = Duration::from_millis(150);
 /// A member that said that it leaves is not suspected for this long; if its leave was not committed
 /// by then, it is treated as any other.
 const DEPARTURE: Duration = Duration::from_secs(5);
-/// Whoever brings a notice may stay this long for the answer, which takes a probe.
-const CALL: Duration = Duration::from_secs(30);
 /// A timer that fires this much too late says that the process was asleep: it was stopped, or
 /// starved of its processor.
 const OVERSLEPT: Duration = Duration::from_millis(1_000);
@@ -127,14 +126,6 @@ struct Life {
     rng: SmallRng,
     incarnation: Incarnation,
     leaving: bool,
-}
-
-/// Its connections.
-#[derive(Debug, Default)]
-struct Sessions {
-    lines: BTreeMap<Conn, Line>,
-    dials: BTreeMap<Conn, Dial>,
-    conns_used: Conn,
 }
 
 /// How far it is with the seeds.
@@ -364,11 +355,6 @@ impl PeerMachine {
         &self.broadcast.rumors
     }
 
-    fn next_conn(&mut self) -> Conn {
-        self.sessions.conns_used += 2;
-        self.sessions.conns_used
-    }
-
     fn hello(&self, purpose: Purpose) -> Hello {
         self.life.config.network.hello(
             Role::Peer,
@@ -379,9 +365,8 @@ impl PeerMachine {
     }
 
     fn dial(&mut self, turn: &mut PeerTurn<'_>, to: Addr, purpose: Purpose, dial: Dial) -> Conn {
-        let conn = self.next_conn();
+        let conn = self.sessions.dial(dial);
         let hello = self.hello(purpose);
-        self.sessions.dials.insert(conn, dial);
         turn.open(conn, to, hello, self.life.config.detection.probe_timeout);
         conn
     }
@@ -456,7 +441,7 @@ impl PeerMachine {
     }
 
     fn stop(&mut self, turn: &mut PeerTurn<'_>) {
-        for conn in std::mem::take(&mut self.sessions.lines).into_keys() {
+        for conn in self.sessions.take_all() {
             turn.close(conn);
         }
         turn.stopped();

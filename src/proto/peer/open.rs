@@ -453,9 +453,7 @@ impl PeerMachine {
 
     fn call(&mut self, turn: &mut PeerTurn<'_>, peer: Addr) {
         let dial = Dial::Link(peer);
-        if !self.overlay.neighbours.contains_key(&peer)
-            && !self.sessions.dials.values().any(|d| *d == dial)
-        {
+        if !self.overlay.neighbours.contains_key(&peer) && !self.sessions.is_dialling(dial) {
             self.dial(turn, peer, Purpose::Link, dial);
         }
     }
@@ -605,7 +603,7 @@ impl PeerMachine {
 
     /// Whether the link is still there: what was heard over it may have ended it.
     fn is_neighbour(&self, conn: Conn) -> bool {
-        matches!(self.sessions.lines.get(&conn), Some(Line::Neighbour(_)))
+        matches!(self.sessions.get(conn), Some(Line::Neighbour(_)))
     }
 
     /// One that is awaited is looked at again when its time is over.

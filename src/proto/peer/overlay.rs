@@ -91,7 +91,7 @@ impl PeerMachine {
             return plain(Refused::NotMember);
         }
         // Both dial at once: the link that the smaller address opened is the one that stays.
-        let dialling = self.sessions.dials.values().any(|dial| *dial == Dial::Link(hello.from));
+        let dialling = self.sessions.is_dialling(Dial::Link(hello.from));
         if dialling && self.life.config.me < hello.from {
             return plain(Refused::AlreadyLinked);
         }
@@ -124,13 +124,13 @@ impl PeerMachine {
     ) {
         // The other side opened a new link, so it has lost the old one; our end has not noticed yet.
         if let Some(old) = self.forget_link(turn, peer) {
-            self.sessions.lines.remove(&old.conn);
+            self.sessions.remove(old.conn);
             turn.close(old.conn);
         }
         let neighbour =
             Neighbour { conn, incarnation, heard: turn.now, stranger_since: turn.now, picked };
         self.overlay.neighbours.insert(peer, neighbour);
-        self.sessions.lines.insert(conn, Line::Neighbour(peer));
+        self.sessions.insert(conn, Line::Neighbour(peer));
         self.suspicion.departing.remove(&peer);
         turn.log(Event::NeighbourUp { peer, degree: self.overlay.neighbours.len() });
         turn.member(MemberEvent::NeighbourUp(peer));
@@ -348,7 +348,7 @@ impl PeerMachine {
             && !self.overlay.neighbours.contains_key(peer)
             && !self.suspicion.suspicions.contains_key(peer)
             && !self.is_departing(now, peer)
-            && !self.sessions.dials.values().any(|dial| *dial == Dial::Link(*peer))
+            && !self.sessions.is_dialling(Dial::Link(*peer))
             && self.overlay.avoid.get(peer).is_none_or(|until| *until <= now)
     }
 
@@ -379,7 +379,7 @@ impl PeerMachine {
     }
 
     fn links_under_way(&self) -> usize {
-        self.sessions.dials.values().filter(|dial| matches!(dial, Dial::Link(_))).count()
+        self.sessions.links_under_way()
     }
 
     /// Members in order of joining, this peer among them.

@@ -254,7 +254,7 @@ impl PeerMachine {
         }
         for why in &probe.why {
             if let Why::Notice { conn, .. } = why {
-                if self.sessions.lines.contains_key(conn) {
+                if self.sessions.get(*conn).is_some() {
                     turn.send(*conn, Detection::Refute { peer, incarnation });
                 }
                 // Told that it is suspected, it refutes by itself, for everybody.
@@ -290,7 +290,7 @@ impl PeerMachine {
                 && suspicion.incarnation == *incarnation
             {
                 suspicion.witnesses.insert(*from);
-                if self.sessions.lines.contains_key(conn) {
+                if self.sessions.get(*conn).is_some() {
                     turn.send(*conn, Detection::Witness { peer, incarnation: *incarnation });
                 }
             }

@@ -212,7 +212,7 @@ impl PeerMachine {
             Ok(_) => {
                 desk.line = Some(conn);
                 desk.refused = None;
-                self.sessions.lines.insert(conn, Line::Seed(seed));
+                self.sessions.insert(conn, Line::Seed(seed));
                 for message in queue {
                     turn.send(conn, message);
                 }
@@ -269,7 +269,7 @@ impl PeerMachine {
             && let Some(desk) = self.registration.desks.get_mut(&seed)
             && let Some(line) = desk.line.take()
         {
-            self.sessions.lines.remove(&line);
+            self.sessions.remove(line);
             turn.close(line);
         }
         self.request_failed(turn, request);

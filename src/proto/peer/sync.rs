@@ -93,8 +93,7 @@ impl PeerMachine {
     /// Calls a random member that is no neighbour; false if there is none. One that is suspected is
     /// as good as any: who was cut off is found again that way.
     fn compare_with_stranger(&mut self, turn: &mut PeerTurn<'_>) -> bool {
-        let calling =
-            |peer: &Addr| self.sessions.dials.values().any(|dial| *dial == Dial::Sync(*peer));
+        let calling = |peer: &Addr| self.sessions.is_dialling(Dial::Sync(*peer));
         let others: Vec<Addr> = self
             .membership
             .members
@@ -117,11 +116,7 @@ impl PeerMachine {
     pub(super) fn objection_to_guest(&self, hello: &Hello) -> Option<Refused> {
         let record = self.membership.members.get(&hello.from);
         let gone = |status| status != Status::Alive;
-        let guests = self
-            .sessions
-            .lines
-            .values()
-            .filter(|line| matches!(line, Line::Guest { mine: false, .. }));
+        let guests = self.sessions.such(|line| matches!(line, Line::Guest { mine: false, .. }));
         if self.life.leaving {
             Some(Refused::Leaving)
         } else if record.is_none_or(|r| gone(r.status) && r.incarnation >= hello.incarnation) {
@@ -129,13 +124,13 @@ impl PeerMachine {
         } else if self.overlay.neighbours.contains_key(&hello.from) {
             Some(Refused::AlreadyLinked)
         } else {
-            (guests.count() >= MAX_GUESTS).then_some(Refused::Full)
+            (guests.len() >= MAX_GUESTS).then_some(Refused::Full)
         }
     }
 
     /// A connection for a comparison is open, from whichever side.
     pub(super) fn guest_up(&mut self, turn: &mut PeerTurn<'_>, conn: Conn, peer: Addr, mine: bool) {
-        self.sessions.lines.insert(conn, Line::Guest { peer, since: turn.now, mine });
+        self.sessions.insert(conn, Line::Guest { peer, since: turn.now, mine });
         self.expect_end(turn);
         self.broadcast.rumors.link_up(turn.now, conn, peer, true);
     }
@@ -218,14 +213,7 @@ impl PeerMachine {
 
     /// Closes the connections for comparisons that this peer opened in the last round.
     fn end_own_comparisons(&mut self, turn: &mut PeerTurn<'_>) {
-        let mine = |line: &Line| matches!(line, Line::Guest { mine: true, .. });
-        let guests: Vec<Conn> = self
-            .sessions
-            .lines
-            .iter()
-            .filter(|(_, line)| mine(line))
-            .map(|(conn, _)| *conn)
-            .collect();
+        let guests = self.sessions.such(|line| matches!(line, Line::Guest { mine: true, .. }));
         for conn in guests {
             turn.close(conn);
             self.line_down(turn, conn, false);

@@ -86,7 +86,7 @@ impl Stage {
         self.incoming += 2;
         let conn = self.incoming;
         // As somebody who joined later would: this peer's own attempts are refused.
-        for (own, dial) in self.peer.sessions.dials.clone() {
+        for (own, dial) in self.peer.sessions.dials() {
             if dial == Dial::Link(addr(number)) {
                 let error = refused(Refused::AlreadyLinked, vec![]);
                 self.give(Input::OpenFailed { conn: own, error });
@@ -231,14 +231,7 @@ fn a_suspect_refutes_by_raising_its_incarnation_but_not_for_every_liar() {
 fn a_peer_that_finds_itself_dead_comes_back_in_a_later_life() {
     let mut stage = Stage::new(5, 3);
     let before = stage.peer.incarnation();
-    let conn = *stage
-        .peer
-        .sessions
-        .lines
-        .iter()
-        .find(|(_, line)| **line == Line::Seed(seed_addr()))
-        .unwrap()
-        .0;
+    let conn = stage.peer.sessions.such(|line| line == Line::Seed(seed_addr()))[0];
     let record = Record { incarnation: before, status: Status::Dead, at: 1, voters: vec![0] };
     stage.hear(conn, Message::ToPeer(ToPeer::Update(vec![(addr(5), record)])));
     assert_eq!(stage.peer.incarnation(), before + 1);

@@ -164,7 +164,7 @@ fn one_that_was_named_has_time_to_start() {
     let mut stage = stage(&[1, 2]);
     assert!(stage.knows(1) && stage.knows(2), "the peers named are the start of the network");
     let refuse_all = |stage: &mut Stage| {
-        for (conn, _) in stage.peer.sessions.dials.clone() {
+        for (conn, _) in stage.peer.sessions.dials() {
             stage.give(Input::OpenFailed { conn, error: OpenError::Unreachable });
         }
     };
@@ -236,13 +236,13 @@ fn the_oldest_asks_those_that_it_heard_of_and_has_no_link_with() {
     };
     // Nobody is there yet but three, and those are faster than its own calls.
     let links = [1, 2, 3].map(|number| (number, stage.link(number)));
-    while let Some(conn) = stage.peer.sessions.dials.keys().next().copied() {
+    while let Some(conn) = stage.peer.sessions.dials().keys().next().copied() {
         stage.give(Input::OpenFailed { conn, error: OpenError::TimedOut });
     }
     for (number, link) in links {
         stage.hear(link, says(number));
     }
-    assert!(stage.peer.sessions.dials.is_empty(), "it has links enough");
+    assert!(stage.peer.sessions.dials().is_empty(), "it has links enough");
     stage.hear(links[0].1, Message::Members(Members::Changed(vec![younger(4)])));
     assert!(!stage.peer.is_ready(), "that one may have something");
     let call = stage.dialled(addr(4)).expect("nobody else is going to link the two");

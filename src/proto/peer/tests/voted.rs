@@ -225,7 +225,7 @@ fn a_peer_that_a_quorum_refuses_or_has_as_dead_is_not_ready() {
             .stage
             .peer
             .sessions
-            .dials
+            .dials()
             .iter()
             .filter(|(_, dial)| matches!(dial, Dial::Seed(_)))
             .map(|(conn, _)| *conn)
