@@ -162,7 +162,7 @@ impl PeerMachine {
         peer: Addr,
         message: Message,
     ) -> Result<(), Breach> {
-        if let Some(neighbour) = self.overlay.neighbours.get_mut(&peer) {
+        if let Some(neighbour) = self.overlay.get_mut(&peer) {
             neighbour.heard = turn.now;
         }
         match message {
@@ -177,9 +177,8 @@ impl PeerMachine {
             Message::Detection(said) => self.hear_of_suspect(turn, conn, peer, said),
             Message::Parting(said) => {
                 if said == Parting::Leaving {
-                    let incarnation =
-                        self.overlay.neighbours.get(&peer).map_or(0, |n| n.incarnation);
-                    self.suspicion.departing.insert(peer, (incarnation, turn.now));
+                    let incarnation = self.overlay.get(&peer).map_or(0, |n| n.incarnation);
+                    self.suspicion.departs(turn.now, peer, incarnation);
                 }
                 turn.close(conn);
                 self.line_down(turn, conn, false);

@@ -8,10 +8,10 @@
 //! What must stay true: nobody joins a suspicion on hearsay; whoever is told of
 //! one probes first (`probe`).
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::probe::{Found, Why};
+use super::prober::{Found, Why};
+use super::suspicions::{PRESS, Suspicion};
 use super::{Dial, Line, PeerMachine, Timer, sample};
 use crate::proto::config::Overlay;
 use crate::proto::event::{Event, Severity};
@@ -25,26 +25,9 @@ use crate::proto::turn::PeerTurn;
 /// Random members asked to look for themselves. Neighbours of the suspect are rarely neighbours of
 /// each other, so without these most deaths could never be confirmed.
 const WITNESSES_ASKED: usize = 3;
-/// An unsettled suspicion is pressed again after this long, doubling up to the second.
-const PRESS: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
-/// Suspicions held at the same time; more than this many members cannot be looked after at once.
-const MAX_SUSPICIONS: usize = 4_096;
 /// After a sleep of so long the links are given up: a message that lay in a buffer meanwhile would
 /// say that it is young, and others have long dropped this peer.
 const STALE: Duration = Duration::from_secs(600);
-
-/// This peer's own finding that a member does not answer.
-#[derive(Clone, Debug)]
-pub(super) struct Suspicion {
-    pub incarnation: Incarnation,
-    /// The member's process is known to be unreachable, not merely silent.
-    hard: bool,
-    /// This peer looked only because it was asked to.
-    asked: bool,
-    pub witnesses: BTreeSet<Addr>,
-    reported: Option<String>,
-    presses: u32,
-}
 
 /// The message that the assignment asks for: who is dead, when, and who says so.
 fn dead_node_text(now: Time, peer: &Addr, me: &Addr) -> String {
@@ -60,10 +43,8 @@ impl PeerMachine {
     pub(super) fn wake_up(&mut self, turn: &mut PeerTurn<'_>, late: Duration) {
         let keys = vec![("for", format!("{}ms", late.as_millis()))];
         turn.note(Severity::Warn, "was asleep", keys);
-        self.prober.awake_since = turn.now;
-        for neighbour in self.overlay.neighbours.values_mut() {
-            neighbour.heard = turn.now;
-        }
+        self.prober.awake(turn.now);
+        self.overlay.all_heard(turn.now);
         if late > STALE {
             // What still lies in the buffers of its links is older than it says; new links compare.
             for neighbour in self.neighbours() {
@@ -75,7 +56,7 @@ impl PeerMachine {
     }
 
     pub(super) fn ping_neighbours(&mut self, turn: &mut PeerTurn<'_>) {
-        let links: Vec<Conn> = self.overlay.neighbours.values().map(|n| n.conn).collect();
+        let links: Vec<Conn> = self.overlay.conns();
         self.ping(turn, links);
     }
 
@@ -90,7 +71,7 @@ impl PeerMachine {
             let left = if me < self.age(peer) { interval } else { interval * 2 };
             turn.now.since(heard) >= limit.saturating_sub(left)
         };
-        let links = self.overlay.neighbours.iter().filter(|(peer, n)| silent(peer, n.heard));
+        let links = self.overlay.iter().filter(|(peer, n)| silent(peer, n.heard));
         let links = links.map(|(_, n)| n.conn).collect();
         self.ping(turn, links);
     }
@@ -101,7 +82,7 @@ impl PeerMachine {
 
     /// A neighbour's silence timer is due.
     pub(super) fn check_silence(&mut self, turn: &mut PeerTurn<'_>, peer: Addr) {
-        let Some(neighbour) = self.overlay.neighbours.get(&peer) else { return };
+        let Some(neighbour) = self.overlay.get(&peer) else { return };
         let deadline = neighbour.heard + self.life.config.detection.suspect_timeout;
         let incarnation = neighbour.incarnation;
         if turn.now < deadline {
@@ -128,9 +109,7 @@ impl PeerMachine {
         found: Found,
     ) -> bool {
         let Found { hard, asked, reason } = found;
-        if self.suspicion.suspicions.contains_key(&peer)
-            || self.suspicion.suspicions.len() >= MAX_SUSPICIONS
-        {
+        if self.suspicion.contains(&peer) || self.suspicion.is_full() {
             return false;
         }
         let Some(record) = self.membership.members.alive(&peer) else {
@@ -150,15 +129,8 @@ impl PeerMachine {
             self.look_at(turn, peer, present, Why::Turn);
             return false;
         }
-        let suspicion = Suspicion {
-            incarnation: record.incarnation,
-            hard,
-            asked,
-            witnesses: BTreeSet::new(),
-            reported: None,
-            presses: 0,
-        };
-        self.suspicion.suspicions.insert(peer, suspicion);
+        let suspicion = Suspicion::new(record.incarnation, hard, asked);
+        self.suspicion.insert(peer, suspicion);
         turn.log(Event::Suspected { peer, reason }.told_if(!asked || !self.is_large()));
         turn.member(MemberEvent::Suspected(peer));
         self.timers.set(Timer::Suspicion(peer), turn.now + PRESS.0);
@@ -171,15 +143,12 @@ impl PeerMachine {
     /// A peer that was found dead is no member: there is nothing to vote on, only a link to give up.
     /// But the news of its registration may still be on its way.
     fn give_up_ghost(&mut self, turn: &mut PeerTurn<'_>, peer: Addr) {
-        if self.suspicion.ghosts.len() < MAX_SUSPICIONS {
-            self.suspicion.ghosts.insert(peer);
-        }
+        self.suspicion.add_ghost(peer);
         self.unlink(turn, peer);
     }
 
     pub(super) fn check_all(&mut self, turn: &mut PeerTurn<'_>) {
-        let all: Vec<Addr> = self.suspicion.suspicions.keys().copied().collect();
-        for suspect in all {
+        for suspect in self.suspicion.suspects() {
             self.check_consensus(turn, suspect);
         }
     }
@@ -188,11 +157,11 @@ impl PeerMachine {
         if self.life.config.topology.overlay != Overlay::ScaleFree {
             return;
         }
-        let Some(suspicion) = self.suspicion.suspicions.get(&peer) else { return };
+        let Some(suspicion) = self.suspicion.get(&peer) else { return };
         let (incarnation, hard) = (suspicion.incarnation, suspicion.hard);
         let heard = suspicion.witnesses.clone();
         let notice = Detection::SuspectNotice { peer, incarnation };
-        let neighbours = self.overlay.neighbours.iter().filter(|(other, _)| **other != peer);
+        let neighbours = self.overlay.iter().filter(|(other, _)| **other != peer);
         turn.send_many(neighbours.map(|(_, n)| n.conn).collect(), notice);
         if !hard {
             self.tell_suspect(turn, peer, incarnation);
@@ -204,7 +173,7 @@ impl PeerMachine {
             .map(|(other, _)| *other)
             .filter(|other| {
                 self.could_witness(other, &peer)
-                    && !self.overlay.neighbours.contains_key(other)
+                    && !self.overlay.contains(other)
                     && !heard.contains(other)
             })
             .collect();
@@ -219,8 +188,8 @@ impl PeerMachine {
     fn could_witness(&self, other: &Addr, suspect: &Addr) -> bool {
         other != suspect
             && *other != self.life.config.me
-            && !self.suspicion.suspicions.contains_key(other)
-            && !self.suspicion.departing.contains_key(other)
+            && !self.suspicion.contains(other)
+            && !self.suspicion.has_said_farewell(other)
     }
 
     /// Tells a suspect that it is suspected: over a fresh connection, since the link is in doubt.
@@ -230,7 +199,7 @@ impl PeerMachine {
         peer: Addr,
         incarnation: Incarnation,
     ) {
-        if let Some(neighbour) = self.overlay.neighbours.get(&peer) {
+        if let Some(neighbour) = self.overlay.get(&peer) {
             turn.send(neighbour.conn, Detection::SuspectNotice { peer, incarnation });
         }
         let errand = Dial::Errand { to: peer, suspect: peer };
@@ -250,7 +219,7 @@ impl PeerMachine {
         match result {
             Ok(welcome) => {
                 // A suspect that answers is told all the same: others suspect it too.
-                let incarnation = match self.suspicion.suspicions.get(&suspect) {
+                let incarnation = match self.suspicion.get(&suspect) {
                     Some(suspicion) => suspicion.incarnation,
                     None if to == suspect => welcome.incarnation,
                     None => {
@@ -260,7 +229,7 @@ impl PeerMachine {
                 };
                 self.sessions.insert(conn, Line::Errand { to, suspect });
                 turn.send(conn, Detection::SuspectNotice { peer: suspect, incarnation });
-                if to == suspect && self.suspicion.suspicions.contains_key(&suspect) {
+                if to == suspect && self.suspicion.contains(&suspect) {
                     self.refuted(turn, suspect, suspect, welcome.incarnation);
                 }
             }
@@ -289,7 +258,7 @@ impl PeerMachine {
             }
             Detection::Witness { peer, incarnation } => {
                 if self.is_peer(&from)
-                    && let Some(suspicion) = self.suspicion.suspicions.get_mut(&peer)
+                    && let Some(suspicion) = self.suspicion.get_mut(&peer)
                     && suspicion.incarnation == incarnation
                     && from != peer
                 {
@@ -304,9 +273,9 @@ impl PeerMachine {
                     self.sessions.get(conn),
                     Some(Line::Errand { to, suspect }) if to == peer && suspect == peer
                 );
-                if itself && self.suspicion.suspicions.contains_key(&peer) {
+                if itself && self.suspicion.contains(&peer) {
                     self.refuted(turn, peer, from, incarnation);
-                } else if let Some(suspicion) = self.suspicion.suspicions.get(&peer) {
+                } else if let Some(suspicion) = self.suspicion.get(&peer) {
                     // Hearsay: look again. A liar can neither accuse nor protect.
                     let incarnation = suspicion.incarnation;
                     self.look_at(turn, peer, incarnation, Why::Again);
@@ -352,7 +321,7 @@ impl PeerMachine {
             turn.send(conn, Detection::Refute { peer, incarnation: present });
             return;
         }
-        match self.suspicion.suspicions.get_mut(&peer) {
+        match self.suspicion.get_mut(&peer) {
             Some(suspicion) if suspicion.incarnation == incarnation => {
                 suspicion.witnesses.insert(from);
                 turn.send(conn, Detection::Witness { peer, incarnation });
@@ -367,7 +336,7 @@ impl PeerMachine {
     /// whatever is under way against the present one comes to nothing.
     fn refute(&mut self, turn: &mut PeerTurn<'_>, conn: Conn, incarnation: Incarnation) {
         if incarnation == self.life.incarnation && self.rise_again(turn) {
-            let links: Vec<Conn> = self.overlay.neighbours.values().map(|n| n.conn).collect();
+            let links: Vec<Conn> = self.overlay.conns();
             let (peer, incarnation) = (self.life.config.me, self.life.incarnation);
             turn.send_many(links, Detection::Refute { peer, incarnation });
         }
@@ -379,14 +348,11 @@ impl PeerMachine {
     /// was done a moment ago: once in a suspect timeout is enough, and a liar must not keep this
     /// peer busy registering.
     pub(super) fn rise_again(&mut self, turn: &mut PeerTurn<'_>) -> bool {
-        let recently = self
-            .suspicion
-            .last_refutation
-            .is_some_and(|at| turn.now.since(at) < self.life.config.detection.suspect_timeout);
-        if recently || !self.registration.registered || self.life.leaving {
+        let window = self.life.config.detection.suspect_timeout;
+        let may = self.registration.registered && !self.life.leaving;
+        if self.suspicion.refuted_lately(turn.now, window, may) || !may {
             return false;
         }
-        self.suspicion.last_refutation = Some(turn.now);
         let incarnation = self.life.incarnation;
         let keys = vec![("incarnation", incarnation.saturating_add(1).to_string())];
         turn.note(Severity::Warn, "refuting suspicion", keys);
@@ -416,13 +382,13 @@ impl PeerMachine {
         by: Addr,
         incarnation: Incarnation,
     ) {
-        let asked = self.suspicion.suspicions.get(&peer).is_some_and(|suspicion| suspicion.asked);
+        let asked = self.suspicion.get(&peer).is_some_and(|suspicion| suspicion.asked);
         if !self.drop_suspicion(peer) {
             return;
         }
         turn.log(Event::SuspicionRefuted { peer, by }.told_if(!asked || !self.is_large()));
         turn.member(MemberEvent::Refuted(peer));
-        if let Some(neighbour) = self.overlay.neighbours.get_mut(&peer) {
+        if let Some(neighbour) = self.overlay.get_mut(&peer) {
             neighbour.incarnation = neighbour.incarnation.max(incarnation);
             if turn.now.since(neighbour.heard) >= self.life.config.detection.suspect_timeout {
                 // It lives, and this link is dead all the same.
@@ -443,29 +409,26 @@ impl PeerMachine {
     /// Forgets a suspicion; the errands on it stay until they are answered or closed.
     pub(super) fn drop_suspicion(&mut self, peer: Addr) -> bool {
         self.timers.cancel(&Timer::Suspicion(peer));
-        self.suspicion.suspicions.remove(&peer).is_some()
+        self.suspicion.remove(&peer)
     }
 
     /// Who has witnessed a suspicion, if that is enough: somebody, or nobody is left who could.
     fn witnesses_enough(&self, peer: &Addr, suspicion: &Suspicion) -> Option<Vec<Addr>> {
         // A neighbour counts even if the news of its registration is still on its way.
         let is_member = |other: &Addr| {
-            self.membership.members.alive(other).is_some()
-                || self.overlay.neighbours.contains_key(other)
+            self.membership.members.alive(other).is_some() || self.overlay.contains(other)
         };
         let witnesses: Vec<Addr> = suspicion.witnesses.iter().copied().filter(is_member).collect();
         let others = || {
             let members = self.membership.members.members().map(|(other, _)| other);
-            members
-                .chain(self.overlay.neighbours.keys())
-                .any(|other| self.could_witness(other, peer))
+            members.chain(self.overlay.peers()).any(|other| self.could_witness(other, peer))
         };
         if witnesses.is_empty() && others() { None } else { Some(witnesses) }
     }
 
     /// With a witness beside its own finding, or with nobody left who could be one, a peer reports.
     pub(super) fn check_consensus(&mut self, turn: &mut PeerTurn<'_>, peer: Addr) {
-        let Some(suspicion) = self.suspicion.suspicions.get(&peer) else { return };
+        let Some(suspicion) = self.suspicion.get(&peer) else { return };
         if suspicion.reported.is_some() {
             return;
         }
@@ -494,7 +457,7 @@ impl PeerMachine {
         }
         let text = dead_node_text(turn.now, &peer, &self.life.config.me);
         turn.log(Event::DeadNodeMessage { text: text.clone() });
-        if let Some(suspicion) = self.suspicion.suspicions.get_mut(&peer) {
+        if let Some(suspicion) = self.suspicion.get_mut(&peer) {
             suspicion.reported = Some(text);
         }
         if self.is_open() {
@@ -506,12 +469,11 @@ impl PeerMachine {
 
     /// A member, or a neighbour: the news of its registration may still be on its way.
     pub(super) fn is_peer(&self, other: &Addr) -> bool {
-        self.membership.members.alive(other).is_some()
-            || self.overlay.neighbours.contains_key(other)
+        self.membership.members.alive(other).is_some() || self.overlay.contains(other)
     }
 
     fn report(&mut self, turn: &mut PeerTurn<'_>, peer: Addr) {
-        let Some(suspicion) = self.suspicion.suspicions.get(&peer) else { return };
+        let Some(suspicion) = self.suspicion.get(&peer) else { return };
         let Some(text) = suspicion.reported.clone() else { return };
         let incarnation = suspicion.incarnation;
         for seed in self.life.config.network.seeds().to_vec() {
@@ -528,9 +490,8 @@ impl PeerMachine {
             self.sessions.remove(conn);
             turn.close(conn);
         }
-        let Some(suspicion) = self.suspicion.suspicions.get_mut(&peer) else { return };
-        suspicion.presses += 1;
-        let pause = PRESS.0.saturating_mul(1 << suspicion.presses.min(8)).min(PRESS.1);
+        let Some(suspicion) = self.suspicion.get_mut(&peer) else { return };
+        let pause = suspicion.press();
         let (incarnation, reported) = (suspicion.incarnation, suspicion.reported.is_some());
         self.timers.set(Timer::Suspicion(peer), turn.now + pause);
         self.look_at(turn, peer, incarnation, Why::Again);
@@ -549,10 +510,10 @@ impl PeerMachine {
         peer: Addr,
         record: &Record,
     ) {
-        let suspected = self.suspicion.suspicions.get(&peer);
+        let suspected = self.suspicion.get(&peer);
         let suspected = suspected.filter(|s| s.incarnation <= record.incarnation);
         let near = suspected.is_some_and(|s| !s.asked || s.reported.is_some() || !self.is_large())
-            || self.overlay.neighbours.contains_key(&peer);
+            || self.overlay.contains(&peer);
         let of = self.life.config.network.seeds().len();
         let votes = record.voters.len();
         turn.log(Event::DeadNodeConfirmed { peer, seed: Some(seed), votes, of }.told_if(near));

@@ -142,9 +142,9 @@ impl PeerMachine {
             return;
         }
         self.drop_suspicion(peer);
-        self.prober.doubts.remove(&peer);
-        self.suspicion.departing.remove(&peer);
-        if let Some(neighbour) = self.overlay.neighbours.get_mut(&peer) {
+        self.prober.settle(&peer);
+        self.suspicion.forget_departure(&peer);
+        if let Some(neighbour) = self.overlay.get_mut(&peer) {
             // It may be registering again at this moment: it has the time that a newcomer has.
             neighbour.stranger_since = turn.now;
         }
@@ -160,7 +160,7 @@ impl PeerMachine {
 
     /// What follows from a list that has changed.
     pub(super) fn members_changed(&mut self, turn: &mut PeerTurn<'_>) {
-        self.overlay.ranking = None;
+        self.overlay.forget_ranking();
         self.arrange(turn);
         self.check_all(turn);
         self.fill(turn);

@@ -8,15 +8,18 @@
 
 mod ask;
 mod lines;
+mod links;
 mod liveness;
 mod membership;
 pub mod message;
 mod open;
 mod overlay;
 mod probe;
+mod prober;
 mod report;
 mod seeds;
 mod sessions;
+mod suspicions;
 mod sync;
 mod testimony;
 
@@ -29,11 +32,12 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
 use self::ask::Question;
-use self::liveness::Suspicion;
+use self::links::Links;
 use self::open::Open;
-use self::overlay::Neighbour;
+use self::prober::Prober;
 use self::seeds::{Desk, Request};
 use self::sessions::{Dial, Line, Sessions};
+use self::suspicions::Suspicions;
 
 use self::sync::Calm;
 use self::testimony::Testimony;
@@ -59,9 +63,6 @@ const LEAVE_PATIENCE: Duration = Duration::from_millis(1_300);
 /// After its leave was granted a peer stays this long, and answers whoever looks at it that it is
 /// leaving: the news of the leave takes a moment.
 const LAST_WORDS: Duration = Duration::from_millis(150);
-/// A member that said that it leaves is not suspected for this long; if its leave was not committed
-/// by then, it is treated as any other.
-const DEPARTURE: Duration = Duration::from_secs(5);
 /// A timer that fires this much too late says that the process was asleep: it was stopped, or
 /// starved of its processor.
 const OVERSLEPT: Duration = Duration::from_millis(1_000);
@@ -144,39 +145,6 @@ struct Registration {
     registered: bool,
 }
 
-/// Its links.
-#[derive(Debug, Default)]
-struct Links {
-    neighbours: BTreeMap<Addr, Neighbour>,
-    /// Members in order of joining, until the membership changes.
-    ranking: Option<Vec<Addr>>,
-    /// Members whom dialling did not help, until when.
-    avoid: BTreeMap<Addr, Time>,
-}
-
-/// Whom it suspects, and who is not to be.
-#[derive(Debug, Default)]
-struct Suspicions {
-    suspicions: BTreeMap<Addr, Suspicion>,
-    /// Members that said that they leave: in which incarnation, and when.
-    departing: BTreeMap<Addr, (Incarnation, Time)>,
-    /// Peers that were found dead before they were known to be members.
-    ghosts: BTreeSet<Addr>,
-    last_refutation: Option<Time>,
-}
-
-/// Whom it looks at.
-#[derive(Debug, Default)]
-struct Prober {
-    probes: BTreeMap<Conn, probe::Probe>,
-    /// Members whose link was lost and that are to be looked at, in which incarnation.
-    lost: BTreeMap<Addr, Incarnation>,
-    /// Members that did not answer a probe, and since when.
-    doubts: BTreeMap<Addr, Time>,
-    /// Silence and failed probes that began before this time prove nothing.
-    awake_since: Time,
-}
-
 /// Who belongs to its network, and who says so.
 #[derive(Debug)]
 struct Membership {
@@ -230,7 +198,7 @@ impl PeerMachine {
         Self {
             sessions: Sessions::default(),
             registration: Registration::default(),
-            overlay: Links::default(),
+            overlay: Links::new(config.me, config.topology.clone()),
             suspicion: Suspicions::default(),
             prober: Prober::default(),
             membership: Membership {
@@ -327,12 +295,12 @@ impl PeerMachine {
 
     /// Its neighbours.
     pub fn neighbours(&self) -> Vec<Addr> {
-        self.overlay.neighbours.keys().copied().collect()
+        self.overlay.peers().copied().collect()
     }
 
     /// Whether it suspects a member right now.
     pub fn suspects(&self, peer: &Addr) -> bool {
-        self.suspicion.suspicions.contains_key(peer)
+        self.suspicion.contains(peer)
     }
 
     /// What it knows of the registry.
@@ -382,7 +350,7 @@ impl PeerMachine {
         if self.life.config.store.replicates {
             self.replica.start(turn, name.into());
         }
-        self.prober.awake_since = turn.now;
+        self.prober.awake(turn.now);
         turn.log(Event::PeerListening { incarnation: self.life.incarnation });
         let ping = self.jitter(self.life.config.detection.ping_interval);
         self.timers.set(Timer::Ping, turn.now + ping);
@@ -428,7 +396,7 @@ impl PeerMachine {
         for timer in [Timer::Register, Timer::Hedge, Timer::Refresh, Timer::Fill, Timer::Gossip] {
             self.timers.cancel(&timer);
         }
-        let links: Vec<Conn> = self.overlay.neighbours.values().map(|n| n.conn).collect();
+        let links: Vec<Conn> = self.overlay.conns();
         self.replica.hand_over(turn, &self.broadcast.rumors.paths());
         self.tell_that_i_leave(turn, links.clone());
         turn.send_many(links, Parting::Leaving);
@@ -468,10 +436,7 @@ impl PeerMachine {
     }
 
     fn is_departing(&self, now: Time, peer: &Addr) -> bool {
-        let known = self.membership.members.get(peer).map_or(0, |record| record.incarnation);
-        self.suspicion.departing.get(peer).is_some_and(|(incarnation, since)| {
-            *incarnation >= known && now.since(*since) < DEPARTURE
-        })
+        self.suspicion.is_departing(now, &self.membership.members, peer)
     }
 
     fn fire(&mut self, turn: &mut PeerTurn<'_>, timer: Timer) {

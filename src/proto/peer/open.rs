@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rand::RngExt;
 
-use super::probe::Why;
+use super::prober::Why;
 use super::{Dial, Line, PeerMachine, Timer};
 use crate::proto::config::Membership;
 use crate::proto::event::{Event, Severity};
@@ -212,7 +212,7 @@ impl PeerMachine {
                 record.status == Status::Alive || self.membership.members.alive(&peer).is_some();
             match self.membership.members.merge(peer, record.clone()) {
                 Merge::Nothing => {}
-                Merge::Detail => self.overlay.ranking = None,
+                Merge::Detail => self.overlay.forget_ranking(),
                 Merge::Transition if is_change => news.push((peer, record)),
                 // Of one that was never a member here, so nobody here has lost it.
                 Merge::Transition => history.push((peer, record)),
@@ -260,7 +260,7 @@ impl PeerMachine {
         except: Option<Conn>,
     ) {
         if !records.is_empty() {
-            let links = self.overlay.neighbours.values().map(|neighbour| neighbour.conn);
+            let links = self.overlay.iter().map(|(_, neighbour)| neighbour.conn);
             let links = links.filter(|conn| Some(*conn) != except).collect();
             turn.send_many(links, Members::Changed(records));
         }
@@ -337,14 +337,13 @@ impl PeerMachine {
         self.membership.members.merge(self.life.config.me, record);
         self.membership.open.removed = true;
         self.registration.registered = false;
-        let suspects: Vec<Addr> = self.suspicion.suspicions.keys().copied().collect();
-        suspects.into_iter().for_each(|suspect| {
+        self.suspicion.suspects().into_iter().for_each(|suspect| {
             self.drop_suspicion(suspect);
         });
         for neighbour in self.neighbours() {
             self.unlink(turn, neighbour);
         }
-        self.overlay.ranking = None;
+        self.overlay.forget_ranking();
     }
 
     /// Peer-level consensus: this peer has found it dead, and so have others.
@@ -430,7 +429,7 @@ impl PeerMachine {
         };
         let named = self.membership.open.contacts.iter().filter(absent).copied();
         let lost: Vec<Addr> =
-            dead.chain(named).filter(|peer| !self.overlay.neighbours.contains_key(peer)).collect();
+            dead.chain(named).filter(|peer| !self.overlay.contains(peer)).collect();
         let place = self.life.rng.random_range(0..lost.len().max(1));
         let Some(peer) = lost.get(place).copied() else { return };
         match self.membership.members.get(&peer) {
@@ -453,7 +452,7 @@ impl PeerMachine {
 
     fn call(&mut self, turn: &mut PeerTurn<'_>, peer: Addr) {
         let dial = Dial::Link(peer);
-        if !self.overlay.neighbours.contains_key(&peer) && !self.sessions.is_dialling(dial) {
+        if !self.overlay.contains(&peer) && !self.sessions.is_dialling(dial) {
             self.dial(turn, peer, Purpose::Link, dial);
         }
     }
@@ -522,7 +521,7 @@ impl PeerMachine {
         let has_nothing = store.context().is_empty();
         if is_first
             && has_nothing
-            && self.overlay.neighbours.is_empty()
+            && self.overlay.is_empty()
             && turn.now < self.membership.open.look_until
         {
             self.timers.set(Timer::Alone, self.membership.open.look_until);
@@ -540,7 +539,7 @@ impl PeerMachine {
         // Others may be waiting for somebody who has.
         let me = self.life.config.me;
         let mine = self.membership.members.get(&me).map(|record| (me, record.clone()));
-        let links = self.overlay.neighbours.values().map(|neighbour| neighbour.conn).collect();
+        let links = self.overlay.conns();
         turn.send_many(links, self.peers_message(mine.into_iter().collect()));
     }
 

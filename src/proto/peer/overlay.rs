@@ -1,55 +1,54 @@
-//! The links of a peer: a static scale-free overlay without degree reports.
+//! What is done about the links of a peer: who may open one, whom it dials, what follows when one is up,
+//! replaced or gone (`links` says whom it wants one with).
 //!
-//! Members are sorted by time of joining, and ranks drawn from a Zipf
-//! distribution with exponent β = 1/(γ-1): picking the member of rank r with
-//! probability proportional to r^-β gives P(k) ∝ k^-γ (the static model of Goh,
-//! Kahng, Kim, "Universal behavior of load distribution in scale-free
-//! networks", PRL 87, 2001; DESIGN.md, section 4). No peer can attract links
-//! by lying about its degree, because degrees are not asked for.
+//! What must stay true: whoever follows links hears of each that comes and of each that goes, one that is
+//! replaced by a newer one among them.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use rand::RngExt;
-use rand_distr::{Distribution, Zipf};
 
-use super::{Dial, Line, PeerMachine, Timer, sample};
+use super::links::{Links, Neighbour, age};
+use super::sessions::{Dial, Line, Sessions};
+use super::suspicions::Suspicions;
+use super::{PeerMachine, Timer, sample};
 use crate::proto::config::{Membership, Overlay};
 use crate::proto::event::{Event, Severity};
 use crate::proto::machine::{Conn, OpenError};
 use crate::proto::message::{
     Addr, Hello, Incarnation, Message, Parting, Purpose, Refused, Welcome,
 };
-use crate::proto::registry::{Record, Status};
+use crate::proto::registry::{Record, Registry, Status};
 use crate::proto::roles::MemberEvent;
 use crate::proto::time::Time;
 use crate::proto::turn::PeerTurn;
 
-/// A member that could not be linked is left alone for this long.
-const AVOID: Duration = Duration::from_secs(3);
-/// A neighbour that is no member by then never registered: more than two refreshes.
-const STRANGER: Duration = Duration::from_secs(30);
 /// A link to a member that has left is ended after this long, if nobody else did: a leave takes less.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// Missing links are looked for again after this long.
 const FILL_AGAIN: Duration = Duration::from_secs(1);
 /// Others named to a peer that is refused because this one is full.
 const OTHERS: usize = 8;
-/// Ranks drawn for one link before the choice is made uniformly: enough for any but a list of
-/// which nearly all are linked already.
-const DRAWS: usize = 64;
 
-/// A neighbour.
-#[derive(Clone, Debug)]
-pub(super) struct Neighbour {
-    pub conn: Conn,
-    pub incarnation: Incarnation,
-    /// When something last came from it.
-    pub heard: Time,
-    /// When the link came up, or when its other end ceased to be a member.
-    pub stranger_since: Time,
-    /// This peer picked it; else it was picked by it.
-    pub picked: bool,
+/// What decides whether a member may be linked with.
+struct Choice<'a> {
+    now: Time,
+    me: Addr,
+    members: &'a Registry,
+    suspicion: &'a Suspicions,
+    sessions: &'a Sessions,
+}
+
+impl Choice<'_> {
+    fn may_link(&self, links: &Links, peer: &Addr) -> bool {
+        *peer != self.me
+            && self.members.alive(peer).is_some()
+            && !links.contains(peer)
+            && !self.suspicion.contains(peer)
+            && !self.suspicion.is_departing(self.now, self.members, peer)
+            && !self.sessions.is_dialling(Dial::Link(*peer))
+            && !links.is_avoided(self.now, peer)
+    }
 }
 
 impl PeerMachine {
@@ -95,7 +94,7 @@ impl PeerMachine {
         if dialling && self.life.config.me < hello.from {
             return plain(Refused::AlreadyLinked);
         }
-        if let Some(neighbour) = self.overlay.neighbours.get(&hello.from) {
+        if let Some(neighbour) = self.overlay.get(&hello.from) {
             // Whoever opens a link says that it has none; but it could be anybody who says so, and
             // a link over which its owner has just spoken is not given up for that.
             let fresh = now.since(neighbour.heard) < self.life.config.detection.ping_interval * 2;
@@ -104,8 +103,8 @@ impl PeerMachine {
             }
             return None;
         }
-        if self.overlay.neighbours.len() >= self.life.config.topology.max_links {
-            let all: Vec<Addr> = self.overlay.neighbours.keys().copied().collect();
+        if self.overlay.is_full() {
+            let all: Vec<Addr> = self.overlay.peers().copied().collect();
             let others = sample(&mut self.life.rng, all.len(), OTHERS);
             let others = others.into_iter().filter_map(|place| all.get(place).copied()).collect();
             return Some((Refused::Full, others));
@@ -129,10 +128,10 @@ impl PeerMachine {
         }
         let neighbour =
             Neighbour { conn, incarnation, heard: turn.now, stranger_since: turn.now, picked };
-        self.overlay.neighbours.insert(peer, neighbour);
+        self.overlay.insert(peer, neighbour);
         self.sessions.insert(conn, Line::Neighbour(peer));
-        self.suspicion.departing.remove(&peer);
-        turn.log(Event::NeighbourUp { peer, degree: self.overlay.neighbours.len() });
+        self.suspicion.forget_departure(&peer);
+        turn.log(Event::NeighbourUp { peer, degree: self.overlay.len() });
         turn.member(MemberEvent::NeighbourUp(peer));
         self.broadcast.rumors.link_up(turn.now, conn, peer, false);
         self.links_changed(turn);
@@ -153,10 +152,10 @@ impl PeerMachine {
 
     /// Tells everybody who follows links that this one is gone, closed or replaced by a newer one.
     fn forget_link(&mut self, turn: &mut PeerTurn<'_>, peer: Addr) -> Option<Neighbour> {
-        let old = self.overlay.neighbours.remove(&peer)?;
+        let old = self.overlay.remove(&peer)?;
         self.timers.cancel(&Timer::Silence(peer));
         self.timers.cancel(&Timer::Farewell(peer));
-        turn.log(Event::NeighbourDown { peer, degree: self.overlay.neighbours.len() });
+        turn.log(Event::NeighbourDown { peer, degree: self.overlay.len() });
         turn.member(MemberEvent::NeighbourDown(peer));
         self.broadcast.rumors.link_down(old.conn);
         self.replica.link_down(old.conn);
@@ -172,7 +171,7 @@ impl PeerMachine {
         peer: Addr,
         unexpected: bool,
     ) {
-        let Some(neighbour) = self.overlay.neighbours.get(&peer) else { return };
+        let Some(neighbour) = self.overlay.get(&peer) else { return };
         if neighbour.conn != conn {
             return;
         }
@@ -185,28 +184,15 @@ impl PeerMachine {
         }
         if unexpected && !self.is_departing(turn.now, &peer) {
             // Not dialled for a new link before it is known whether it lives.
-            self.overlay.avoid.insert(peer, turn.now + AVOID);
+            self.overlay.avoid(turn.now, peer);
             self.look_when_lost(turn, peer, incarnation);
         }
         self.fill(turn);
     }
 
-    /// A member's place in the order of joining; what is not known as a member is the youngest.
+    /// A member's place in the order of joining.
     pub(super) fn age(&self, peer: &Addr) -> (u64, Addr) {
-        (self.membership.members.alive(peer).map_or(u64::MAX, |record| record.at), *peer)
-    }
-
-    /// The oldest neighbour, if it is older than this peer.
-    fn senior(&self) -> Option<(Addr, Conn)> {
-        let mine = self.age(&self.life.config.me);
-        let oldest =
-            self.overlay.neighbours.iter().map(|(peer, n)| (self.age(peer), n.conn)).min()?;
-        (oldest.0 < mine).then_some((oldest.0.1, oldest.1))
-    }
-
-    fn is_oldest(&mut self) -> bool {
-        let me = self.life.config.me;
-        self.ranking().first().is_none_or(|first| *first == me)
+        age(&self.membership.members, peer)
     }
 
     /// Tells the gossip half where the tree runs: to the oldest neighbour. By age alone the links
@@ -217,24 +203,16 @@ impl PeerMachine {
             self.broadcast.rumors.set_parent(turn, None, false);
             return;
         }
-        let parent = self.senior().map(|(_, conn)| conn);
-        let root = parent.is_none() && self.is_oldest();
+        let members = &self.membership.members;
+        let parent = self.overlay.senior(members).map(|(_, conn)| conn);
+        let root = parent.is_none() && self.overlay.is_oldest(members);
         self.broadcast.rumors.set_parent(turn, parent, root);
     }
 
     /// Gives up links to neighbours that have not become members: a newcomer may be faster than the
     /// news of it, but whoever never registers must not take the places of those who do.
     pub(super) fn unlink_strangers(&mut self, turn: &mut PeerTurn<'_>) {
-        let strangers: Vec<Addr> = self
-            .overlay
-            .neighbours
-            .iter()
-            .filter(|(peer, neighbour)| {
-                turn.now.since(neighbour.stranger_since) > STRANGER
-                    && self.membership.members.get(peer).is_none()
-            })
-            .map(|(peer, _)| *peer)
-            .collect();
+        let strangers = self.overlay.strangers(turn.now, &self.membership.members);
         for peer in strangers {
             let keys =
                 vec![("from", peer.to_string()), ("reason", "it has not registered".to_owned())];
@@ -246,13 +224,14 @@ impl PeerMachine {
     /// A member that finds all places taken gets that of a neighbour which is none. False if there
     /// is no need, or no such neighbour.
     pub(super) fn make_room(&mut self, turn: &mut PeerTurn<'_>, hello: &Hello) -> bool {
-        let full = self.overlay.neighbours.len() >= self.life.config.topology.max_links;
+        let full = self.overlay.is_full();
         if self.life.leaving || !full || self.membership.members.alive(&hello.from).is_none() {
             return false;
         }
         let stranger = |peer: &&Addr| self.membership.members.get(peer).is_none();
-        match self.overlay.neighbours.keys().find(stranger).copied() {
-            Some(stranger) if !self.overlay.neighbours.contains_key(&hello.from) => {
+        let found = self.overlay.peers().find(stranger).copied();
+        match found {
+            Some(stranger) if !self.overlay.contains(&hello.from) => {
                 self.unlink(turn, stranger);
                 true
             }
@@ -262,7 +241,7 @@ impl PeerMachine {
 
     /// Closes the link to a neighbour, which is told that this is no death.
     pub(super) fn unlink(&mut self, turn: &mut PeerTurn<'_>, peer: Addr) {
-        if let Some(conn) = self.overlay.neighbours.get(&peer).map(|neighbour| neighbour.conn) {
+        if let Some(conn) = self.overlay.get(&peer).map(|neighbour| neighbour.conn) {
             turn.send(conn, Parting::Unlink);
             turn.close(conn);
             self.line_down(turn, conn, false);
@@ -286,14 +265,14 @@ impl PeerMachine {
                 turn.close(conn);
             }
             // Others were faster, and took the place that was meant for it.
-            Ok(_) if self.overlay.neighbours.len() >= self.life.config.topology.max_links => {
+            Ok(_) if self.overlay.is_full() => {
                 turn.send(conn, Parting::Unlink);
                 turn.close(conn);
             }
             Ok(welcome) => self.link_up(turn, conn, peer, welcome.incarnation, true),
             Err(error) => {
-                if !self.overlay.neighbours.contains_key(&peer) {
-                    self.overlay.avoid.insert(peer, turn.now + AVOID);
+                if !self.overlay.contains(&peer) {
+                    self.overlay.avoid(turn.now, peer);
                 }
                 self.contact_failed(turn, peer, &error);
                 self.not_linked(turn, peer, error);
@@ -330,7 +309,7 @@ impl PeerMachine {
             OpenError::Unreachable | OpenError::TimedOut | OpenError::Garbage => {
                 let known = self.membership.members.alive(&peer).map(|record| record.incarnation);
                 if let Some(incarnation) = known {
-                    self.look_at(turn, peer, incarnation, super::probe::Why::NotLinked);
+                    self.look_at(turn, peer, incarnation, super::prober::Why::NotLinked);
                 }
             }
         }
@@ -339,61 +318,19 @@ impl PeerMachine {
     /// A member answers that it is leaving.
     pub(super) fn departs(&mut self, now: Time, peer: Addr) {
         let incarnation = self.membership.members.get(&peer).map_or(0, |record| record.incarnation);
-        self.suspicion.departing.insert(peer, (incarnation, now));
+        self.suspicion.departs(now, peer, incarnation);
     }
 
     fn may_link(&self, now: Time, peer: &Addr) -> bool {
-        *peer != self.life.config.me
-            && self.membership.members.alive(peer).is_some()
-            && !self.overlay.neighbours.contains_key(peer)
-            && !self.suspicion.suspicions.contains_key(peer)
-            && !self.is_departing(now, peer)
-            && !self.sessions.is_dialling(Dial::Link(*peer))
-            && self.overlay.avoid.get(peer).is_none_or(|until| *until <= now)
+        let Self { overlay, membership, sessions, suspicion, life, .. } = self;
+        let (me, members) = (life.config.me, &membership.members);
+        Choice { now, me, members, suspicion, sessions }.may_link(overlay, peer)
     }
 
-    /// How many links are missing and not under way. A peer picks as many as `--links` among those
-    /// that were there before it, so that the overlay grows as the model does; and no peer stays
-    /// below that degree.
+    /// How many links are missing and not under way.
     fn links_wanted(&mut self) -> usize {
-        let picked = self.overlay.neighbours.values().filter(|neighbour| neighbour.picked).count();
-        if picked >= self.life.config.topology.links && self.senior().is_some() {
-            // The usual case at every change of the list, without sorting that list.
-            return 0;
-        }
-        let me = self.life.config.me;
-        let ranking = self.ranking();
-        let earlier = ranking.iter().position(|member| *member == me).unwrap_or(ranking.len());
-        let others = ranking.len().saturating_sub(1);
-        let earlier = earlier.min(self.life.config.topology.links);
-        let under_way = self.links_under_way();
-        let by_picks = earlier.saturating_sub(picked);
-        let floor = self.life.config.topology.links.min(others);
-        let by_degree = floor.saturating_sub(self.overlay.neighbours.len());
-        // Without an older neighbour this peer is the end of a tree that others do not share.
-        let by_age = usize::from(self.senior().is_none() && !self.is_oldest());
-        let free = others
-            .min(self.life.config.topology.max_links)
-            .saturating_sub(self.overlay.neighbours.len());
-        by_picks.max(by_degree).max(by_age).min(free).saturating_sub(under_way)
-    }
-
-    fn links_under_way(&self) -> usize {
-        self.sessions.links_under_way()
-    }
-
-    /// Members in order of joining, this peer among them.
-    fn ranking(&mut self) -> &[Addr] {
-        self.overlay.ranking.get_or_insert_with(|| {
-            let mut order: Vec<(u64, Addr)> = self
-                .membership
-                .members
-                .members()
-                .map(|(addr, record)| (record.at, *addr))
-                .collect();
-            order.sort_unstable();
-            order.into_iter().map(|(_, addr)| addr).collect()
-        })
+        let under_way = self.sessions.links_under_way();
+        self.overlay.wanted(&self.membership.members, under_way)
     }
 
     /// Dials as many members as links are missing.
@@ -401,7 +338,7 @@ impl PeerMachine {
         if self.life.leaving || !self.registration.registered {
             return;
         }
-        self.overlay.avoid.retain(|_, until| *until > turn.now);
+        self.overlay.forgive_the_old(turn.now);
         if self.life.config.topology.overlay != Overlay::ScaleFree {
             self.fill_in_order(turn);
             return;
@@ -409,8 +346,7 @@ impl PeerMachine {
         let mut wanted = self.links_wanted();
         // A peer that has lost all its links may have had them from one place: one uniform choice
         // keeps the overlay connected when hubs die.
-        let mut uniform =
-            self.overlay.neighbours.is_empty() && self.broadcast.generated > 0 && wanted > 0;
+        let mut uniform = self.overlay.is_empty() && self.broadcast.generated > 0 && wanted > 0;
         while wanted > 0 {
             let Some(peer) = self.draw(turn.now, uniform) else { break };
             uniform = false;
@@ -427,7 +363,7 @@ impl PeerMachine {
     /// to all.
     fn fill_in_order(&mut self, turn: &mut PeerTurn<'_>) {
         let (me, hub) = (self.life.config.me, self.life.config.topology.overlay == Overlay::Hub);
-        let mut older: Vec<Addr> = self.ranking().to_vec();
+        let mut older: Vec<Addr> = self.overlay.ranking(&self.membership.members).to_vec();
         if let Some(mine) = older.iter().position(|member| *member == me) {
             // Younger ones link with this peer; who is in the middle need not do both.
             older.truncate(mine);
@@ -437,22 +373,21 @@ impl PeerMachine {
         let first = older.first().copied();
         let mut at_once = usize::MAX;
         if hub {
-            let linked = |peer: &Addr| self.overlay.neighbours.contains_key(peer);
+            let linked = |peer: &Addr| self.overlay.contains(peer);
             let best = older.iter().position(linked).unwrap_or(older.len());
             older.truncate(best);
             let is_first = first.is_some_and(|first| self.may_link(turn.now, &first));
             at_once = if is_first { 1 } else { self.life.config.topology.links };
         }
-        at_once = at_once.saturating_sub(if hub { self.links_under_way() } else { 0 });
+        at_once = at_once.saturating_sub(if hub { self.sessions.links_under_way() } else { 0 });
         let wanted: Vec<Addr> = older.into_iter().filter(|p| self.may_link(turn.now, p)).collect();
         for peer in wanted.into_iter().take(at_once) {
             self.dial(turn, peer, Purpose::Link, Dial::Link(peer));
         }
-        let parent = self.senior().map(|(peer, _)| peer);
+        let parent = self.overlay.senior(&self.membership.members).map(|(peer, _)| peer);
         if hub && let Some(parent) = parent {
             let spare: Vec<Addr> = self
                 .overlay
-                .neighbours
                 .iter()
                 .filter(|(peer, neighbour)| neighbour.picked && **peer != parent)
                 .map(|(peer, _)| *peer)
@@ -468,57 +403,29 @@ impl PeerMachine {
 
     /// Draws a member to link with.
     fn draw(&mut self, now: Time, uniform: bool) -> Option<Addr> {
-        let me = self.life.config.me;
-        let senior = self.senior().is_some();
-        let ranking = self.ranking();
-        let mine = ranking.iter().position(|member| *member == me);
-        // The first link goes to an older member, as every link of a newcomer does.
-        let end = if senior { None } else { mine.filter(|place| *place > 0) };
-        let choice = ranking.get(..end.unwrap_or(ranking.len())).unwrap_or(&[]);
-        let others: Vec<Addr> = choice.iter().filter(|m| **m != me).copied().collect();
-        let beta = 1.0 / (self.life.config.topology.exponent - 1.0);
-        let zipf = Zipf::new(others.len() as f64, beta).ok()?;
-        let mut tried = BTreeSet::new();
-        if !uniform {
-            for _ in 0..DRAWS {
-                // Ranks count from 1; the cast saturates.
-                let rank = zipf.sample(&mut self.life.rng) as usize;
-                let Some(peer) = others.get(rank.saturating_sub(1)) else { continue };
-                if tried.insert(*peer) && self.may_link(now, peer) {
-                    return Some(*peer);
-                }
-            }
-        }
-        let left: Vec<Addr> = others.into_iter().filter(|peer| self.may_link(now, peer)).collect();
-        let place = self.life.rng.random_range(0..left.len().max(1));
-        left.get(place).copied()
+        let Self { overlay, membership, sessions, suspicion, life, .. } = self;
+        let me = life.config.me;
+        let choice = Choice { now, me, members: &membership.members, suspicion, sessions };
+        let may_link = |links: &Links, peer: &Addr| choice.may_link(links, peer);
+        overlay.draw(&mut life.rng, &membership.members, uniform, may_link)
     }
 
     /// A member is dead, and whatever link is still there goes; or it has left. If that is known before
     /// its link has ended, its last words are still on their way, and a write that it answered for may be
     /// among them.
     pub(super) fn member_gone(&mut self, turn: &mut PeerTurn<'_>, peer: Addr, record: &Record) {
-        self.suspicion.departing.remove(&peer);
-        self.prober.doubts.remove(&peer);
-        self.suspicion.ghosts.remove(&peer);
-        if self.suspicion.suspicions.get(&peer).is_some_and(|s| s.incarnation <= record.incarnation)
-        {
+        self.suspicion.forget_departure(&peer);
+        self.prober.settle(&peer);
+        self.suspicion.take_ghost(&peer);
+        if self.suspicion.get(&peer).is_some_and(|s| s.incarnation <= record.incarnation) {
             self.drop_suspicion(peer);
         }
-        if self.is_linked_up_to(&peer, record.incarnation) {
+        if self.overlay.is_linked_up_to(&peer, record.incarnation) {
             match record.status {
                 Status::Left => self.expect_farewell(turn, peer),
                 Status::Alive | Status::Dead => self.unlink(turn, peer),
             }
         }
-    }
-
-    /// Whether there is a link to a life of it that is no later.
-    fn is_linked_up_to(&self, peer: &Addr, incarnation: Incarnation) -> bool {
-        self.overlay
-            .neighbours
-            .get(peer)
-            .is_some_and(|neighbour| neighbour.incarnation <= incarnation)
     }
 
     /// The link to one that has left ends by itself; if it does not, it is ended.
@@ -530,7 +437,7 @@ impl PeerMachine {
     pub(super) fn unlink_if_gone(&mut self, turn: &mut PeerTurn<'_>, peer: Addr) {
         let record =
             self.membership.members.get(&peer).filter(|record| record.status == Status::Left);
-        if record.is_some_and(|record| self.is_linked_up_to(&peer, record.incarnation)) {
+        if record.is_some_and(|record| self.overlay.is_linked_up_to(&peer, record.incarnation)) {
             self.unlink(turn, peer);
         }
     }
@@ -542,15 +449,12 @@ impl PeerMachine {
         peer: Addr,
         incarnation: Incarnation,
     ) {
-        self.overlay.avoid.remove(&peer);
-        if self.suspicion.ghosts.remove(&peer) {
-            self.look_at(turn, peer, incarnation, super::probe::Why::LinkLost);
+        self.overlay.forgive(&peer);
+        if self.suspicion.take_ghost(&peer) {
+            self.look_at(turn, peer, incarnation, super::prober::Why::LinkLost);
         }
-        if self.suspicion.departing.get(&peer).is_some_and(|(departed, _)| *departed < incarnation)
-        {
-            self.suspicion.departing.remove(&peer);
-        }
-        if let Some(suspicion) = self.suspicion.suspicions.get(&peer)
+        self.suspicion.is_back(&peer, incarnation);
+        if let Some(suspicion) = self.suspicion.get(&peer)
             && suspicion.incarnation < incarnation
         {
             // A quorum of seeds has reached it in a life later than the one suspected.

@@ -10,18 +10,13 @@ use std::time::Duration;
 
 use rand::RngExt;
 
-use super::{Dial, PeerMachine, Timer};
+use super::prober::{Failed, Probe, Why};
+use super::sessions::Dial;
+use super::{PeerMachine, Timer};
 use crate::proto::machine::{Conn, OpenError};
 use crate::proto::message::{Addr, Detection, Incarnation, Purpose, Welcome};
 use crate::proto::registry::Status;
-use crate::proto::time::Time;
 use crate::proto::turn::PeerTurn;
-
-/// Probes under way at the same time because somebody else asked for them.
-const MAX_PROBES: usize = 256;
-
-/// Members in doubt at the same time.
-const MAX_DOUBTS: usize = 4_096;
 
 /// Members among whom each may tell of a death what it has seen of it. In a larger network those who
 /// are nearest tell, and the others leave it to them: else one death would be told by hundreds.
@@ -31,39 +26,6 @@ pub(super) const SMALL: usize = 16;
 /// member, so that most hear of the death from the seeds before they have to report it.
 const TURN_A_MEMBER: Duration = Duration::from_micros(200);
 const LAST_TURN: Duration = Duration::from_millis(40);
-
-/// Why a member is being probed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Why {
-    /// The link to it was reset: the one fresh attempt.
-    LinkLost,
-    /// It could not be linked.
-    NotLinked,
-    /// It was its turn: members without neighbours nearby are watched too.
-    Turn,
-    /// It is suspected here, and may have come back.
-    Again,
-    /// Somebody suspects it and asks.
-    Notice { conn: Conn, from: Addr, incarnation: Incarnation },
-}
-
-/// What a look at a member has found.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Found {
-    pub hard: bool,
-    pub asked: bool,
-    pub reason: &'static str,
-}
-
-/// A probe under way.
-#[derive(Clone, Debug)]
-pub(super) struct Probe {
-    peer: Addr,
-    incarnation: Incarnation,
-    why: BTreeSet<Why>,
-    began: Time,
-    second: bool,
-}
 
 impl PeerMachine {
     /// Probes one random member that is no neighbour: a peer that died before it had links, or
@@ -78,8 +40,8 @@ impl PeerMachine {
             .members()
             .filter(|(peer, _)| {
                 **peer != self.life.config.me
-                    && !self.overlay.neighbours.contains_key(peer)
-                    && !self.suspicion.suspicions.contains_key(peer)
+                    && !self.overlay.contains(peer)
+                    && !self.suspicion.contains(peer)
             })
             .map(|(peer, record)| (*peer, record.incarnation))
             .collect();
@@ -92,13 +54,13 @@ impl PeerMachine {
     /// Probes one suspect at random, beside what its suspicion does by itself ever more rarely: after
     /// a long cut the first who answers brings the sides together.
     pub(super) fn probe_a_suspect(&mut self, turn: &mut PeerTurn<'_>) {
-        if self.life.leaving || self.suspicion.suspicions.is_empty() {
+        if self.life.leaving || self.suspicion.is_empty() {
             return;
         }
-        let place = self.life.rng.random_range(0..self.suspicion.suspicions.len());
-        let suspect = self.suspicion.suspicions.iter().nth(place);
-        if let Some((peer, incarnation)) = suspect.map(|(peer, s)| (*peer, s.incarnation)) {
-            self.look_at(turn, peer, incarnation, Why::Again);
+        let place = self.life.rng.random_range(0..self.suspicion.len());
+        let suspects = self.suspicion.lives();
+        if let Some((peer, incarnation)) = suspects.get(place) {
+            self.look_at(turn, *peer, *incarnation, Why::Again);
         }
     }
 
@@ -120,27 +82,25 @@ impl PeerMachine {
         }
         let members = u32::try_from(self.membership.members.size()).unwrap_or(u32::MAX);
         let last = TURN_A_MEMBER.saturating_mul(members).min(LAST_TURN);
-        self.prober.lost.insert(peer, incarnation);
+        self.prober.lose(peer, incarnation);
         let pause = self.life.rng.random_range(Duration::ZERO..last);
         self.timers.set(Timer::Lost(peer), turn.now + pause);
     }
 
     /// It is this peer's turn to look at a member whose link was lost, unless all is said by now.
     pub(super) fn look_at_lost(&mut self, turn: &mut PeerTurn<'_>, peer: Addr) {
-        let Some(incarnation) = self.prober.lost.remove(&peer) else { return };
+        let Some(incarnation) = self.prober.take_lost(&peer) else { return };
         let gone = self.membership.members.get(&peer).is_some_and(|record| {
             record.status != Status::Alive && record.incarnation >= incarnation
         });
-        if !gone && !self.overlay.neighbours.contains_key(&peer) && !self.life.leaving {
+        if !gone && !self.overlay.contains(&peer) && !self.life.leaving {
             self.look_at(turn, peer, incarnation, Why::LinkLost);
         }
     }
 
     /// Looks at everybody that is suspected.
     pub(super) fn probe_all_suspects(&mut self, turn: &mut PeerTurn<'_>) {
-        let all: Vec<(Addr, Incarnation)> =
-            self.suspicion.suspicions.iter().map(|(peer, s)| (*peer, s.incarnation)).collect();
-        for (peer, incarnation) in all {
+        for (peer, incarnation) in self.suspicion.lives() {
             self.look_at(turn, peer, incarnation, Why::Again);
         }
     }
@@ -153,11 +113,7 @@ impl PeerMachine {
         incarnation: Incarnation,
         why: Why,
     ) {
-        if let Some(probe) = self.prober.probes.values_mut().find(|probe| probe.peer == peer) {
-            probe.why.insert(why);
-            return;
-        }
-        if matches!(why, Why::Notice { .. }) && self.prober.probes.len() >= MAX_PROBES {
+        if self.prober.join(peer, why) {
             return;
         }
         self.probe(turn, peer, incarnation, BTreeSet::from([why]), false);
@@ -173,7 +129,7 @@ impl PeerMachine {
     ) {
         let conn = self.dial(turn, peer, Purpose::Probe, Dial::Probe(peer));
         let began = turn.now;
-        self.prober.probes.insert(conn, Probe { peer, incarnation, why, began, second });
+        self.prober.insert(conn, Probe { peer, incarnation, why, began, second });
     }
 
     pub(super) fn probe_answers(
@@ -183,7 +139,7 @@ impl PeerMachine {
         peer: Addr,
         result: Result<Welcome, OpenError>,
     ) {
-        let Some(probe) = self.prober.probes.remove(&conn) else { return };
+        let Some(probe) = self.prober.remove(conn) else { return };
         if self.life.leaving {
             return;
         }
@@ -197,41 +153,16 @@ impl PeerMachine {
             // Not even tried: as if it had not been asked for.
             Err(OpenError::Local) => {}
             Err(error) => {
-                let hard = error != OpenError::TimedOut;
-                // A time-out while this process slept proves nothing; and a refusal that nobody
-                // has another reason to expect deserves a second look.
-                let slept = !hard && probe.began < self.prober.awake_since;
-                let expected = probe
-                    .why
-                    .iter()
-                    .any(|why| matches!(why, Why::LinkLost | Why::Again | Why::Notice { .. }));
-                if slept || (hard && !probe.second && !expected) {
-                    self.probe(turn, peer, probe.incarnation, probe.why, true);
-                    return;
+                let detection = &self.life.config.detection;
+                let times = (detection.ping_interval, detection.suspect_timeout);
+                match self.prober.failed(turn.now, &probe, &error, times) {
+                    Failed::Again => self.probe(turn, peer, probe.incarnation, probe.why, true),
+                    Failed::Doubt(next) => self.timers.set(Timer::Doubt(peer), next),
+                    Failed::Nothing => {}
+                    Failed::NotFound { hard } => self.not_found(turn, &probe, hard),
                 }
-                if !hard && !expected && self.is_too_early(turn, &probe) {
-                    return;
-                }
-                self.not_found(turn, &probe, hard);
             }
         }
-    }
-
-    /// Silence is suspicion only after the suspect timeout, for a stranger as for a neighbour: what
-    /// did not answer in time is looked at again until then.
-    fn is_too_early(&mut self, turn: &PeerTurn<'_>, probe: &Probe) -> bool {
-        if self.prober.doubts.len() >= MAX_DOUBTS && !self.prober.doubts.contains_key(&probe.peer) {
-            return true;
-        }
-        let first = *self.prober.doubts.entry(probe.peer).or_insert(probe.began);
-        let end = first + self.life.config.detection.suspect_timeout;
-        if turn.now >= end {
-            self.prober.doubts.remove(&probe.peer);
-            return false;
-        }
-        let next = (turn.now + self.life.config.detection.ping_interval).min(end);
-        self.timers.set(Timer::Doubt(probe.peer), next);
-        true
     }
 
     /// A member that did not answer is looked at again.
@@ -239,17 +170,17 @@ impl PeerMachine {
         match self.membership.members.alive(&peer).map(|record| record.incarnation) {
             Some(incarnation) => self.look_at(turn, peer, incarnation, Why::Turn),
             None => {
-                self.prober.doubts.remove(&peer);
+                self.prober.settle(&peer);
             }
         }
     }
 
     fn found_alive(&mut self, turn: &mut PeerTurn<'_>, probe: &Probe, incarnation: Incarnation) {
         let peer = probe.peer;
-        self.overlay.avoid.remove(&peer);
-        self.prober.doubts.remove(&peer);
+        self.overlay.forgive(&peer);
+        self.prober.settle(&peer);
         self.link_if_back(turn, peer, incarnation);
-        if self.suspicion.suspicions.contains_key(&peer) {
+        if self.suspicion.contains(&peer) {
             self.refuted(turn, peer, peer, incarnation);
         }
         for why in &probe.why {
@@ -266,27 +197,14 @@ impl PeerMachine {
 
     fn not_found(&mut self, turn: &mut PeerTurn<'_>, probe: &Probe, hard: bool) {
         let peer = probe.peer;
-        let lost = probe.why.contains(&Why::LinkLost);
-        let notice = probe.why.iter().any(|why| matches!(why, Why::Notice { .. }));
-        let reason = match (lost, notice, hard) {
-            (true, _, true) => "link lost and connection refused",
-            (true, _, false) => "link lost and no answer to a handshake",
-            (false, true, true) => "noticed by another peer and connection refused",
-            (false, true, false) => "noticed by another peer and no answer to a handshake",
-            (false, false, true) => "connection refused",
-            (false, false, false) => "no answer to handshakes for the suspect timeout",
-        };
-        // Who looked only because it was asked answers that, and does not ask further: else every
-        // death would wake the whole network.
-        let asked = probe.why.iter().all(|why| matches!(why, Why::Notice { .. }));
-        let found = Found { hard, asked, reason };
-        if self.suspect(turn, peer, probe.incarnation, found) && !asked {
+        let found = probe.found(hard);
+        if self.suspect(turn, peer, probe.incarnation, found) && !found.asked {
             self.spread_notice(turn, peer);
         }
         for why in &probe.why {
             let Why::Notice { conn, from, incarnation } = why else { continue };
             // Who speaks of another life of it is no witness of the end of this one.
-            if let Some(suspicion) = self.suspicion.suspicions.get_mut(&peer)
+            if let Some(suspicion) = self.suspicion.get_mut(&peer)
                 && suspicion.incarnation == *incarnation
             {
                 suspicion.witnesses.insert(*from);

@@ -29,7 +29,7 @@ impl PeerMachine {
         if self.registration.registered && !self.life.leaving {
             // Time never goes back within a life, so it orders the reports.
             let number = turn.now.micros();
-            let neighbours = self.overlay.neighbours.keys().copied().collect();
+            let neighbours = self.overlay.peers().copied().collect();
             self.say(turn, seed, ToSeed::Links { number, neighbours });
         }
     }

@@ -55,11 +55,11 @@ impl PeerMachine {
         if self.life.leaving {
             return 0;
         }
-        let links: Vec<Conn> = self.overlay.neighbours.values().map(|n| n.conn).collect();
+        let links: Vec<Conn> = self.overlay.conns();
         let mut many = self.life.config.sync.fanout;
         // Where everybody is linked with the same one, strangers have nothing to add while all is well.
-        let is_quiet = self.life.config.topology.overlay != Overlay::ScaleFree
-            && self.suspicion.suspicions.is_empty();
+        let is_quiet =
+            self.life.config.topology.overlay != Overlay::ScaleFree && self.suspicion.is_empty();
         let curious = links.is_empty() || (!is_quiet && self.life.rng.random_bool(STRANGER));
         let called = curious && self.compare_with_stranger(turn);
         if called {
@@ -83,11 +83,10 @@ impl PeerMachine {
     fn is_calm(&mut self) -> bool {
         let held = self.broadcast.rumors.list().next_place();
         let same = std::mem::replace(&mut self.broadcast.calm.held, held) == held;
-        let answered =
-            self.overlay.neighbours.values().all(|n| !self.broadcast.rumors.is_asking(n.conn));
+        let answered = self.overlay.iter().all(|(_, n)| !self.broadcast.rumors.is_asking(n.conn));
         same && answered
             && self.life.config.topology.overlay != Overlay::ScaleFree
-            && self.suspicion.suspicions.is_empty()
+            && self.suspicion.is_empty()
     }
 
     /// Calls a random member that is no neighbour; false if there is none. One that is suspected is
@@ -101,8 +100,8 @@ impl PeerMachine {
             .map(|(peer, _)| *peer)
             .filter(|peer| {
                 *peer != self.life.config.me
-                    && !self.overlay.neighbours.contains_key(peer)
-                    && !self.suspicion.departing.contains_key(peer)
+                    && !self.overlay.contains(peer)
+                    && !self.suspicion.has_said_farewell(peer)
                     && !calling(peer)
             })
             .collect();
@@ -121,7 +120,7 @@ impl PeerMachine {
             Some(Refused::Leaving)
         } else if record.is_none_or(|r| gone(r.status) && r.incarnation >= hello.incarnation) {
             Some(Refused::NotMember)
-        } else if self.overlay.neighbours.contains_key(&hello.from) {
+        } else if self.overlay.contains(&hello.from) {
             Some(Refused::AlreadyLinked)
         } else {
             (guests.len() >= MAX_GUESTS).then_some(Refused::Full)
@@ -146,7 +145,7 @@ impl PeerMachine {
         match result {
             Ok(welcome) if self.life.leaving || welcome.leaving => turn.close(conn),
             Ok(welcome) => {
-                if self.suspicion.suspicions.contains_key(&peer) {
+                if self.suspicion.contains(&peer) {
                     self.refuted(turn, peer, peer, welcome.incarnation);
                 }
                 self.guest_up(turn, conn, peer, true);
@@ -160,7 +159,7 @@ impl PeerMachine {
                     // It has heard of this incarnation's death: only a later one is above that.
                     self.is_taken_for_gone(turn, peer);
                 }
-                if self.overlay.neighbours.is_empty() {
+                if self.overlay.is_empty() {
                     // Nobody at all was compared with: this peer does not wait for its next round.
                     let soon = self.jitter(AGAIN);
                     self.timers.set(Timer::Sync, turn.now + soon);

@@ -273,7 +273,7 @@ fn a_full_peer_names_others_and_the_newcomer_asks_them() {
 #[test]
 fn a_message_is_delivered_once_and_crosses_each_link_once() {
     let mut stage = Stage::new(4, 3);
-    let conns: Vec<Conn> = stage.peer.overlay.neighbours.values().map(|n| n.conn).collect();
+    let conns: Vec<Conn> = stage.peer.overlay.conns();
     let gossip = stage.gossip(1);
     for conn in &conns {
         stage.hear(*conn, Message::Broadcast(Broadcast::Gossip(gossip.clone())));
@@ -296,7 +296,7 @@ fn a_message_is_delivered_once_and_crosses_each_link_once() {
 #[test]
 fn a_message_that_is_announced_and_does_not_come_is_asked_for() {
     let mut stage = Stage::new(4, 3);
-    let conns: Vec<Conn> = stage.peer.overlay.neighbours.values().map(|n| n.conn).collect();
+    let conns: Vec<Conn> = stage.peer.overlay.conns();
     let gossip = stage.gossip(1);
     let have = vec![(crate::proto::gossip::tag(&gossip.origin, gossip.life), vec![(1, 1)])];
     stage.hear(conns[1], Message::Broadcast(Broadcast::Have(have.clone())));
@@ -312,7 +312,7 @@ fn a_message_that_is_announced_and_does_not_come_is_asked_for() {
 #[test]
 fn the_tree_runs_to_the_oldest_neighbour() {
     let mut stage = Stage::new(4, 3);
-    let conn = |stage: &Stage, number| stage.peer.overlay.neighbours[&addr(number)].conn;
+    let conn = |stage: &Stage, number| stage.peer.overlay.get(&addr(number)).unwrap().conn;
     stage.pass(Duration::from_millis(10));
     // Both others have pruned this peer, as lazy links do.
     for number in [1, 2] {
@@ -341,7 +341,7 @@ fn the_tree_runs_to_the_oldest_neighbour() {
 
 /// A link to a member, over which a comparison has begun: the number of the question asked.
 fn compared(stage: &mut Stage) -> (Conn, u64) {
-    let conn = stage.peer.overlay.neighbours[&addr(0)].conn;
+    let conn = stage.peer.overlay.get(&addr(0)).unwrap().conn;
     stage.hear(
         conn,
         Message::AntiEntropy(AntiEntropy::Digest {
@@ -385,11 +385,11 @@ fn a_comparison_that_makes_no_sense_closes_the_link_and_costs_nothing_else() {
         let (conn, asked) = compared(&mut stage);
         stage.hear(conn, ranges(asked, parts.clone()));
         assert!(stage.effects.contains(&Effect::Close { conn }), "{parts:?}");
-        assert!(!stage.peer.overlay.neighbours.contains_key(&addr(0)));
-        assert_eq!(stage.peer.overlay.neighbours.len(), 2, "the others stay");
+        assert!(!stage.peer.overlay.contains(&addr(0)));
+        assert_eq!(stage.peer.overlay.len(), 2, "the others stay");
     }
     let mut stage = Stage::new(5, 3);
-    let conn = stage.peer.overlay.neighbours[&addr(0)].conn;
+    let conn = stage.peer.overlay.get(&addr(0)).unwrap().conn;
     let digest = Message::AntiEntropy(AntiEntropy::Digest {
         round: 1,
         count: u64::MAX,

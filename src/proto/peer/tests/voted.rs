@@ -3,6 +3,7 @@
 use crate::proto::message::{Detection, Message, ToPeer, ToSeed};
 use std::collections::BTreeMap;
 
+use super::sessions::CALL;
 use super::*;
 use crate::proto::roles::MemberEvent;
 
@@ -156,7 +157,7 @@ fn whoever_no_quorum_of_seeds_knows_any_more_goes_at_the_refresh() {
 fn a_suspect_that_no_quorum_knows_is_forgotten_when_its_death_is_reported() {
     let mut voted = Voted::new();
     voted.stage.link(3);
-    let conn = voted.stage.peer.overlay.neighbours[&addr(3)].conn;
+    let conn = voted.stage.peer.overlay.get(&addr(3)).unwrap().conn;
     voted.stage.give(Input::Closed { conn });
     let probe = voted.stage.probing(3).expect("it looks");
     voted.stage.give(Input::OpenFailed { conn: probe, error: OpenError::Unreachable });
@@ -278,7 +279,7 @@ fn a_notice_of_another_life_makes_no_witness() {
 #[test]
 fn where_nobody_else_could_be_a_witness_no_consensus_is_claimed() {
     let mut stage = Stage::new(1, 1);
-    let conn = stage.peer.overlay.neighbours[&addr(0)].conn;
+    let conn = stage.peer.overlay.get(&addr(0)).unwrap().conn;
     stage.give(Input::Closed { conn });
     let probe = stage.probing(0).unwrap();
     stage.give(Input::OpenFailed { conn: probe, error: OpenError::Unreachable });

@@ -1,0 +1,231 @@
+//! The probes of a peer: those under way, members in doubt, and members whose link was lost.
+//!
+//! What must stay true: a probe that found nothing proves something only if
+//! this process was awake meanwhile, and silence only after the suspect timeout.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::proto::machine::{Conn, OpenError};
+use crate::proto::message::{Addr, Incarnation};
+use crate::proto::time::Time;
+
+/// Probes under way at the same time because somebody else asked for them.
+const MAX_PROBES: usize = 256;
+
+/// Members in doubt at the same time.
+const MAX_DOUBTS: usize = 4_096;
+
+/// Why a member is being probed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Why {
+    /// The link to it was reset: the one fresh attempt.
+    LinkLost,
+    /// It could not be linked.
+    NotLinked,
+    /// It was its turn: members without neighbours nearby are watched too.
+    Turn,
+    /// It is suspected here, and may have come back.
+    Again,
+    /// Somebody suspects it and asks.
+    Notice { conn: Conn, from: Addr, incarnation: Incarnation },
+}
+
+/// What a look at a member has found.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Found {
+    pub hard: bool,
+    pub asked: bool,
+    pub reason: &'static str,
+}
+
+/// A probe under way.
+#[derive(Clone, Debug)]
+pub(super) struct Probe {
+    pub peer: Addr,
+    pub incarnation: Incarnation,
+    pub why: BTreeSet<Why>,
+    pub began: Time,
+    pub second: bool,
+}
+
+impl Probe {
+    /// What it means that nobody answered it.
+    pub fn found(&self, hard: bool) -> Found {
+        let lost = self.why.contains(&Why::LinkLost);
+        let notice = self.why.iter().any(|why| matches!(why, Why::Notice { .. }));
+        let reason = match (lost, notice, hard) {
+            (true, _, true) => "link lost and connection refused",
+            (true, _, false) => "link lost and no answer to a handshake",
+            (false, true, true) => "noticed by another peer and connection refused",
+            (false, true, false) => "noticed by another peer and no answer to a handshake",
+            (false, false, true) => "connection refused",
+            (false, false, false) => "no answer to handshakes for the suspect timeout",
+        };
+        // Who looked only because it was asked answers that, and does not ask further: else every
+        // death would wake the whole network.
+        let asked = self.why.iter().all(|why| matches!(why, Why::Notice { .. }));
+        Found { hard, asked, reason }
+    }
+
+    /// Whether somebody has another reason to expect that it finds nobody.
+    fn is_expected(&self) -> bool {
+        let expects = |why: &Why| matches!(why, Why::LinkLost | Why::Again | Why::Notice { .. });
+        self.why.iter().any(expects)
+    }
+}
+
+/// What an attempt that failed says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Failed {
+    /// Nothing: the probe is made once more, at once.
+    Again,
+    /// Nothing yet: the member is in doubt, and looked at again then.
+    Doubt(Time),
+    /// Nothing, and there is no room for one more doubt.
+    Nothing,
+    /// The member was not found; `hard` if it is known to be unreachable.
+    NotFound { hard: bool },
+}
+
+/// The probes of a peer.
+#[derive(Debug, Default)]
+pub(super) struct Prober {
+    probes: BTreeMap<Conn, Probe>,
+    /// Members whose link was lost and that are to be looked at, in which incarnation.
+    lost: BTreeMap<Addr, Incarnation>,
+    /// Members that did not answer a probe, and since when.
+    doubts: BTreeMap<Addr, Time>,
+    /// Silence and failed probes that began before this time prove nothing.
+    awake_since: Time,
+}
+
+impl Prober {
+    /// The process is awake from now on.
+    pub fn awake(&mut self, now: Time) {
+        self.awake_since = now;
+    }
+
+    /// A further reason for a probe that is under way, or one reason too many; false if there is
+    /// to be a new probe.
+    pub fn join(&mut self, peer: Addr, why: Why) -> bool {
+        if let Some(probe) = self.probes.values_mut().find(|probe| probe.peer == peer) {
+            probe.why.insert(why);
+            return true;
+        }
+        matches!(why, Why::Notice { .. }) && self.probes.len() >= MAX_PROBES
+    }
+
+    /// A probe goes out over that connection.
+    pub fn insert(&mut self, conn: Conn, probe: Probe) {
+        self.probes.insert(conn, probe);
+    }
+
+    /// A probe has ended.
+    pub fn remove(&mut self, conn: Conn) -> Option<Probe> {
+        self.probes.remove(&conn)
+    }
+
+    /// What a failed attempt says, with pings that often and silence suspected after so long.
+    pub fn failed(
+        &mut self,
+        now: Time,
+        probe: &Probe,
+        error: &OpenError,
+        (ping, suspect): (Duration, Duration),
+    ) -> Failed {
+        let hard = *error != OpenError::TimedOut;
+        let expected = probe.is_expected();
+        // A time-out while this process slept proves nothing; and a refusal that nobody
+        // has another reason to expect deserves a second look.
+        let slept = !hard && probe.began < self.awake_since;
+        if slept || (hard && !probe.second && !expected) {
+            return Failed::Again;
+        }
+        if hard || expected {
+            return Failed::NotFound { hard };
+        }
+        // Silence is suspicion only after the suspect timeout, for a stranger as for a neighbour: what
+        // did not answer in time is looked at again until then.
+        if self.doubts.len() >= MAX_DOUBTS && !self.doubts.contains_key(&probe.peer) {
+            return Failed::Nothing;
+        }
+        let first = *self.doubts.entry(probe.peer).or_insert(probe.began);
+        let end = first + suspect;
+        if now >= end {
+            self.doubts.remove(&probe.peer);
+            return Failed::NotFound { hard };
+        }
+        Failed::Doubt((now + ping).min(end))
+    }
+
+    /// A member is in doubt no more.
+    pub fn settle(&mut self, peer: &Addr) {
+        self.doubts.remove(peer);
+    }
+
+    /// A member whose link was lost is to be looked at later.
+    pub fn lose(&mut self, peer: Addr, incarnation: Incarnation) {
+        self.lost.insert(peer, incarnation);
+    }
+
+    /// It is time for that; in which life it was linked.
+    pub fn take_lost(&mut self, peer: &Addr) -> Option<Incarnation> {
+        self.lost.remove(peer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_failed_probe_says() {
+        let peer = ([127, 0, 0, 1], 6000).into();
+        let (ping, suspect) = (Duration::from_secs(5), Duration::from_secs(15));
+        let began = Time::from_millis(60_000);
+        let notice = Why::Notice { conn: 1, from: peer, incarnation: 1 };
+        let (unreachable, silent) = (OpenError::Unreachable, OpenError::TimedOut);
+        let (hard, soft) = (Failed::NotFound { hard: true }, Failed::NotFound { hard: false });
+        type Row = (Why, bool, bool, OpenError, Failed);
+        // Why, whether it is the second one, whether this process slept, the error, what it says.
+        let table: Vec<Row> = vec![
+            (Why::Turn, false, false, unreachable.clone(), Failed::Again),
+            (Why::Turn, true, false, unreachable.clone(), hard),
+            (Why::LinkLost, false, false, unreachable.clone(), hard),
+            (notice, false, false, unreachable.clone(), hard),
+            (Why::NotLinked, true, false, unreachable, hard),
+            (Why::Turn, false, false, silent.clone(), Failed::Doubt(began + ping)),
+            (Why::LinkLost, false, false, silent.clone(), soft),
+            (Why::Again, false, false, silent.clone(), soft),
+            (notice, false, true, silent, Failed::Again),
+        ];
+        for (why, second, slept, error, expected) in table {
+            let mut prober = Prober::default();
+            prober.awake(if slept { began + ping } else { Time::default() });
+            let why = BTreeSet::from([why]);
+            let probe = Probe { peer, incarnation: 1, why, began, second };
+            let said = prober.failed(began, &probe, &error, (ping, suspect));
+            assert_eq!(said, expected, "{probe:?}, {error:?}");
+        }
+    }
+
+    #[test]
+    fn a_stranger_that_stays_silent_is_suspected_after_the_suspect_timeout() {
+        let peer = ([127, 0, 0, 1], 6000).into();
+        let (ping, suspect) = (Duration::from_secs(5), Duration::from_secs(12));
+        let (start, mut prober) = (Time::from_millis(60_000), Prober::default());
+        let (mut now, mut looks) = (start, 0);
+        let end = loop {
+            let why = BTreeSet::from([Why::Turn]);
+            let probe = Probe { peer, incarnation: 1, why, began: now, second: false };
+            looks += 1;
+            match prober.failed(now, &probe, &OpenError::TimedOut, (ping, suspect)) {
+                Failed::Doubt(next) => now = next,
+                other => break other,
+            }
+        };
+        assert_eq!(end, Failed::NotFound { hard: false });
+        assert_eq!((now, looks), (start + suspect, 4));
+    }
+}

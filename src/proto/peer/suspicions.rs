@@ -1,0 +1,194 @@
+//! Whom a peer suspects, who witnessed it, and who is not to be suspected because it is leaving.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::proto::message::{Addr, Incarnation};
+use crate::proto::registry::Registry;
+use crate::proto::time::Time;
+
+/// Suspicions held at the same time; more than this many members cannot be looked after at once.
+const MAX_SUSPICIONS: usize = 4_096;
+/// A member that said that it leaves is not suspected for this long; if its leave was not committed
+/// by then, it is treated as any other.
+const DEPARTURE: Duration = Duration::from_secs(5);
+/// An unsettled suspicion is pressed again after this long, doubling up to the second.
+pub(super) const PRESS: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
+
+/// This peer's own finding that a member does not answer.
+#[derive(Clone, Debug)]
+pub(super) struct Suspicion {
+    pub incarnation: Incarnation,
+    /// The member's process is known to be unreachable, not merely silent.
+    pub hard: bool,
+    /// This peer looked only because it was asked to.
+    pub asked: bool,
+    pub witnesses: BTreeSet<Addr>,
+    /// What was reported to the seeds.
+    pub reported: Option<String>,
+    pub presses: u32,
+}
+
+impl Suspicion {
+    /// A new finding.
+    pub fn new(incarnation: Incarnation, hard: bool, asked: bool) -> Self {
+        let witnesses = BTreeSet::new();
+        Self { incarnation, hard, asked, witnesses, reported: None, presses: 0 }
+    }
+
+    /// It is pressed once more; after how long again.
+    pub fn press(&mut self) -> Duration {
+        self.presses += 1;
+        PRESS.0.saturating_mul(1 << self.presses.min(8)).min(PRESS.1)
+    }
+}
+
+/// The suspicions of a peer.
+#[derive(Debug, Default)]
+pub(super) struct Suspicions {
+    of: BTreeMap<Addr, Suspicion>,
+    /// Members that said that they leave: in which incarnation, and when.
+    departing: BTreeMap<Addr, (Incarnation, Time)>,
+    /// Peers that were found dead before they were known to be members.
+    ghosts: BTreeSet<Addr>,
+    last_refutation: Option<Time>,
+}
+
+impl Suspicions {
+    pub fn contains(&self, peer: &Addr) -> bool {
+        self.of.contains_key(peer)
+    }
+
+    pub fn get(&self, peer: &Addr) -> Option<&Suspicion> {
+        self.of.get(peer)
+    }
+
+    pub fn get_mut(&mut self, peer: &Addr) -> Option<&mut Suspicion> {
+        self.of.get_mut(peer)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.of.is_empty()
+    }
+
+    pub fn len(&self) -> usize {
+        self.of.len()
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.of.len() >= MAX_SUSPICIONS
+    }
+
+    /// The suspects, by address, each in the life that is suspected.
+    pub fn lives(&self) -> Vec<(Addr, Incarnation)> {
+        self.of.iter().map(|(peer, suspicion)| (*peer, suspicion.incarnation)).collect()
+    }
+
+    /// The suspects, by address.
+    pub fn suspects(&self) -> Vec<Addr> {
+        self.of.keys().copied().collect()
+    }
+
+    pub fn insert(&mut self, peer: Addr, suspicion: Suspicion) {
+        self.of.insert(peer, suspicion);
+    }
+
+    /// Forgets a suspicion; whether there was one.
+    pub fn remove(&mut self, peer: &Addr) -> bool {
+        self.of.remove(peer).is_some()
+    }
+
+    /// A peer was found dead before it was known to be a member.
+    pub fn add_ghost(&mut self, peer: Addr) {
+        if self.ghosts.len() < MAX_SUSPICIONS {
+            self.ghosts.insert(peer);
+        }
+    }
+
+    /// A peer is known as a member, or as gone; whether it had been found dead before.
+    pub fn take_ghost(&mut self, peer: &Addr) -> bool {
+        self.ghosts.remove(peer)
+    }
+
+    /// A member says that it leaves.
+    pub fn departs(&mut self, now: Time, peer: Addr, incarnation: Incarnation) {
+        self.departing.insert(peer, (incarnation, now));
+    }
+
+    /// Whether a member has said so in its present life, not long ago.
+    pub fn is_departing(&self, now: Time, members: &Registry, peer: &Addr) -> bool {
+        let known = members.get(peer).map_or(0, |record| record.incarnation);
+        self.departing.get(peer).is_some_and(|(incarnation, since)| {
+            *incarnation >= known && now.since(*since) < DEPARTURE
+        })
+    }
+
+    /// Whether a member has said so, whenever that was.
+    pub fn has_said_farewell(&self, peer: &Addr) -> bool {
+        self.departing.contains_key(peer)
+    }
+
+    /// It is gone, or there again.
+    pub fn forget_departure(&mut self, peer: &Addr) {
+        self.departing.remove(peer);
+    }
+
+    /// A member is there in that life: what it said of an earlier one is over.
+    pub fn is_back(&mut self, peer: &Addr, incarnation: Incarnation) {
+        if self.departing.get(peer).is_some_and(|(departed, _)| *departed < incarnation) {
+            self.departing.remove(peer);
+        }
+    }
+
+    /// Whether this peer refuted a suspicion of itself within that time; if not, it does so now.
+    pub fn refuted_lately(&mut self, now: Time, window: Duration, may: bool) -> bool {
+        let lately = self.last_refutation.is_some_and(|at| now.since(at) < window);
+        if !lately && may {
+            self.last_refutation = Some(now);
+        }
+        lately
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::registry::{Record, Status};
+
+    fn addr(port: u16) -> Addr {
+        ([127, 0, 0, 1], port).into()
+    }
+
+    #[test]
+    fn whoever_says_farewell_is_departing_for_a_while_and_not_in_a_later_life() {
+        let (peer, now) = (addr(1), Time::from_millis(1));
+        let (mut suspicions, mut members) = (Suspicions::default(), Registry::new());
+        suspicions.departs(now, peer, 7);
+        assert!(suspicions.is_departing(now, &members, &peer));
+        assert!(!suspicions.is_departing(now + DEPARTURE, &members, &peer));
+        let record = Record { incarnation: 8, status: Status::Alive, at: 1, voters: vec![0] };
+        members.merge(peer, record);
+        assert!(!suspicions.is_departing(now, &members, &peer));
+        suspicions.is_back(&peer, 7);
+        assert!(suspicions.has_said_farewell(&peer));
+        suspicions.is_back(&peer, 8);
+        assert!(!suspicions.has_said_farewell(&peer));
+    }
+
+    #[test]
+    fn a_suspicion_is_pressed_ever_more_rarely() {
+        let mut suspicion = Suspicion::new(1, true, false);
+        let pauses: Vec<u64> = (0..6).map(|_| suspicion.press().as_secs()).collect();
+        assert_eq!(pauses, [4, 8, 16, 30, 30, 30]);
+    }
+
+    #[test]
+    fn one_refutation_in_a_while_is_enough_and_one_that_may_not_be_is_none() {
+        let (mut suspicions, window) = (Suspicions::default(), Duration::from_secs(1));
+        let now = Time::from_millis(1);
+        assert!(!suspicions.refuted_lately(now, window, false));
+        assert!(!suspicions.refuted_lately(now, window, true));
+        assert!(suspicions.refuted_lately(now, window, true));
+        assert!(!suspicions.refuted_lately(now + window, window, true));
+    }
+}
