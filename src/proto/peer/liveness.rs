@@ -349,7 +349,7 @@ impl PeerMachine {
     /// peer busy registering.
     pub(super) fn rise_again(&mut self, turn: &mut PeerTurn<'_>) -> bool {
         let window = self.life.config.detection.suspect_timeout;
-        let may = self.registration.registered && !self.life.leaving;
+        let may = self.registration.is_registered() && !self.life.leaving;
         if self.suspicion.refuted_lately(turn.now, window, may) || !may {
             return false;
         }

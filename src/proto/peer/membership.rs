@@ -135,8 +135,7 @@ impl PeerMachine {
         if peer == self.life.config.me {
             if !self.life.leaving {
                 turn.note(Severity::Warn, "rejoining", vec![("registry", "absent".to_owned())]);
-                self.registration.accepted.clear();
-                self.registration.registered = false;
+                self.registration.begin_anew();
                 self.begin_registration(turn);
             }
             return;
@@ -171,8 +170,7 @@ impl PeerMachine {
     pub(super) fn rise_above(&mut self, turn: &mut PeerTurn<'_>, known: Incarnation) {
         self.life.incarnation = self.life.incarnation.max(known.saturating_add(1));
         if self.life.config.network.has_seeds() {
-            self.registration.accepted.clear();
-            self.registration.registered = false;
+            self.registration.begin_anew();
             self.begin_registration(turn);
         } else if self.is_open() {
             self.tell_of_myself(turn);

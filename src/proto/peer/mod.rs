@@ -16,6 +16,7 @@ mod open;
 mod overlay;
 mod probe;
 mod prober;
+mod registration;
 mod report;
 mod seeds;
 mod sessions;
@@ -23,7 +24,7 @@ mod suspicions;
 mod sync;
 mod testimony;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -35,7 +36,7 @@ use self::ask::Question;
 use self::links::Links;
 use self::open::Open;
 use self::prober::Prober;
-use self::seeds::{Desk, Request};
+use self::registration::Registration;
 use self::sessions::{Dial, Line, Sessions};
 use self::suspicions::Suspicions;
 
@@ -129,22 +130,6 @@ struct Life {
     leaving: bool,
 }
 
-/// How far it is with the seeds.
-#[derive(Debug, Default)]
-struct Registration {
-    desks: BTreeMap<Addr, Desk>,
-    requests: BTreeMap<u64, Request>,
-    requests_used: u64,
-    /// Seeds that have accepted this incarnation.
-    accepted: BTreeSet<Addr>,
-    /// Seeds still to be asked in this attempt.
-    to_ask: Vec<Addr>,
-    failed_attempts: u32,
-    /// Refreshes in a row to which no seed had an answer.
-    failed_refreshes: u32,
-    registered: bool,
-}
-
 /// Who belongs to its network, and who says so.
 #[derive(Debug)]
 struct Membership {
@@ -233,7 +218,7 @@ impl PeerMachine {
 
     /// Whether a quorum of seeds has accepted this incarnation.
     pub fn is_registered(&self) -> bool {
-        self.registration.registered
+        self.registration.is_registered()
     }
 
     /// Whether it can be relied on: a quorum of seeds has accepted it or, where peers tell each other
@@ -254,12 +239,12 @@ impl PeerMachine {
             }
         } else if let Some(rejection) = self.rejection() {
             (false, format!("a quorum of seeds would not have it: {rejection}"))
-        } else if !self.registration.registered {
+        } else if !self.registration.is_registered() {
             (
                 false,
                 format!(
                     "not registered with a quorum of seeds ({} of {of})",
-                    self.registration.accepted.len()
+                    self.registration.accepted()
                 ),
             )
         } else if seeds_reachable < self.life.config.network.quorum() && of > 0 {
@@ -400,7 +385,7 @@ impl PeerMachine {
         self.replica.hand_over(turn, &self.broadcast.rumors.paths());
         self.tell_that_i_leave(turn, links.clone());
         turn.send_many(links, Parting::Leaving);
-        if self.registration.requests_used == 0 {
+        if !self.registration.has_asked() {
             self.stop(turn);
             return;
         }

@@ -309,7 +309,7 @@ impl PeerMachine {
             let let_in = self.membership.open.removed && record.incarnation > self.life.incarnation;
             if let_in && super::is_believable(record.incarnation, turn.now) {
                 self.membership.open.removed = false;
-                self.registration.registered = true;
+                self.registration.set_registered(true);
             }
             self.learn_of_myself(turn, record);
         }
@@ -336,7 +336,7 @@ impl PeerMachine {
         self.life.incarnation = self.life.incarnation.max(record.incarnation);
         self.membership.members.merge(self.life.config.me, record);
         self.membership.open.removed = true;
-        self.registration.registered = false;
+        self.registration.set_registered(false);
         self.suspicion.suspects().into_iter().for_each(|suspect| {
             self.drop_suspicion(suspect);
         });
@@ -559,7 +559,7 @@ impl PeerMachine {
         }
         if peer == self.life.config.me && self.membership.open.removed {
             self.membership.open.removed = false;
-            self.registration.registered = true;
+            self.registration.set_registered(true);
             let incarnation = self.life.incarnation;
             self.rise_above(turn, incarnation);
             return Outcome::Admitted;

@@ -64,7 +64,7 @@ impl PeerMachine {
             }
             Membership::Open(contacts) => self.begin_open(turn, contacts),
         }
-        self.registration.registered = true;
+        self.registration.set_registered(true);
         if !self.is_open() {
             turn.member(MemberEvent::Registered);
         }
@@ -335,7 +335,7 @@ impl PeerMachine {
 
     /// Dials as many members as links are missing.
     pub(super) fn fill(&mut self, turn: &mut PeerTurn<'_>) {
-        if self.life.leaving || !self.registration.registered {
+        if self.life.leaving || !self.registration.is_registered() {
             return;
         }
         self.overlay.forgive_the_old(turn.now);

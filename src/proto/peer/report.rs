@@ -18,15 +18,14 @@ impl PeerMachine {
 
     /// Reports the links to a seed that is connected; without one, the next refresh does it.
     pub(super) fn report_links(&mut self, turn: &mut PeerTurn<'_>) {
-        let connected = self.registration.desks.iter().find(|(_, desk)| desk.is_connected());
-        if let Some(seed) = connected.map(|(seed, _)| *seed) {
+        if let Some(seed) = self.registration.first_connected() {
             self.report_links_to(turn, seed);
         }
     }
 
     /// Reports the links to one seed.
     pub(super) fn report_links_to(&mut self, turn: &mut PeerTurn<'_>, seed: Addr) {
-        if self.registration.registered && !self.life.leaving {
+        if self.registration.is_registered() && !self.life.leaving {
             // Time never goes back within a life, so it orders the reports.
             let number = turn.now.micros();
             let neighbours = self.overlay.peers().copied().collect();

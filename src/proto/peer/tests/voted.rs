@@ -191,11 +191,11 @@ fn an_answer_of_one_seed_is_none_to_what_another_was_asked() {
     let request = asked(&voted.stage, desks[1]).unwrap();
     voted.stage.hear(desks[0], Message::ToPeer(ToPeer::Unchanged { request }));
     assert!(
-        voted.stage.peer.registration.requests.contains_key(&request),
+        voted.stage.peer.registration.request_to(seed(1), request).is_some(),
         "the other one still has to answer"
     );
     voted.stage.hear(desks[1], Message::ToPeer(ToPeer::Unchanged { request }));
-    assert!(!voted.stage.peer.registration.requests.contains_key(&request));
+    assert!(!voted.stage.peer.registration.request_to(seed(1), request).is_some());
 }
 
 #[test]

@@ -1,0 +1,374 @@
+//! How far a peer is with its seeds: the connection to each, requests under way, and who has accepted
+//! it.
+//!
+//! What must stay true: the peer counts as registered once a quorum of distinct
+//! seeds has answered that it holds this incarnation.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::proto::event::{Event, Severity};
+use crate::proto::machine::Conn;
+use crate::proto::message::{Addr, Breach, Incarnation, Message, Records};
+use crate::proto::registry::{Record, Status};
+use crate::proto::time::Time;
+use crate::proto::turn::PeerTurn;
+
+/// First and last pause between two attempts to register.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// Records of one list taken in frames.
+const MAX_LIST: usize = 1 << 20;
+/// And frames, which may be empty.
+const MAX_FRAMES: usize = 4_096;
+
+/// What a request wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wish {
+    Register(Incarnation),
+    Leave,
+    Refresh,
+}
+
+/// A request that a seed has not fully answered.
+#[derive(Clone, Debug)]
+pub(super) struct Request {
+    pub seed: Addr,
+    pub wish: Wish,
+    began: Time,
+    /// Which state of the list a refresh was asked with.
+    pub version: u64,
+    /// The list so far, frame by frame.
+    frames: Vec<Records>,
+}
+
+impl Request {
+    /// The list that has come.
+    pub fn frames(&self) -> &[Records] {
+        &self.frames
+    }
+
+    fn records(&self) -> impl Iterator<Item = &(Addr, Record)> {
+        self.frames.iter().flat_map(|frame| frame.iter())
+    }
+
+    /// Whether the list names a peer.
+    pub fn names(&self, peer: &Addr) -> bool {
+        self.records().any(|(other, _)| other == peer)
+    }
+
+    /// Tells what list a seed has answered a registration with.
+    pub fn log_answer(&self, turn: &mut PeerTurn<'_>) {
+        let seed = self.seed;
+        let alive = |(_, record): &&(Addr, Record)| record.status == Status::Alive;
+        let peers = self.records().filter(alive).map(|(addr, _)| *addr).collect();
+        turn.log(Event::PeerListReceived { seed, peers });
+        let took = turn.now.since(self.began);
+        let keys = vec![
+            ("seed", seed.to_string()),
+            ("took", format!("{:.1}ms", took.as_secs_f64() * 1e3)),
+        ];
+        turn.note(Severity::Debug, "registration answered", keys);
+    }
+}
+
+/// The connection to one seed.
+#[derive(Clone, Debug, Default)]
+struct Desk {
+    dialling: Option<Conn>,
+    line: Option<Conn>,
+    queue: Vec<Message>,
+    /// Why it would not have this peer, when it last said so.
+    refused: Option<String>,
+}
+
+/// What came of a frame of a list.
+#[derive(Debug)]
+pub(super) enum Framed {
+    /// It is of no request, or more are to come.
+    More,
+    /// The list is whole.
+    Whole(Request),
+}
+
+/// Where a peer stands with its seeds.
+#[derive(Debug, Default)]
+pub(super) struct Registration {
+    desks: BTreeMap<Addr, Desk>,
+    requests: BTreeMap<u64, Request>,
+    requests_used: u64,
+    /// Seeds that have accepted this incarnation.
+    accepted: BTreeSet<Addr>,
+    /// Seeds still to be asked in this attempt.
+    to_ask: Vec<Addr>,
+    failed_attempts: u32,
+    /// Refreshes in a row to which no seed had an answer.
+    failed_refreshes: u32,
+    registered: bool,
+}
+
+impl Registration {
+    pub fn is_registered(&self) -> bool {
+        self.registered
+    }
+
+    /// Where no seed is asked, it is as good as registered from the start, until it is removed.
+    pub fn set_registered(&mut self, registered: bool) {
+        self.registered = registered;
+    }
+
+    /// A new life, or one that the seeds have lost: none of them has accepted it.
+    pub fn begin_anew(&mut self) {
+        self.accepted.clear();
+        self.registered = false;
+    }
+
+    /// How many seeds have accepted this incarnation.
+    pub fn accepted(&self) -> usize {
+        self.accepted.len()
+    }
+
+    /// A seed has accepted this incarnation; how many have now, if that is news.
+    pub fn accept(&mut self, seed: Addr) -> Option<usize> {
+        if let Some(desk) = self.desks.get_mut(&seed) {
+            desk.refused = None;
+        }
+        (!self.registered && self.accepted.insert(seed)).then_some(self.accepted.len())
+    }
+
+    /// Enough have.
+    pub fn complete(&mut self) {
+        self.registered = true;
+        self.failed_attempts = 0;
+        self.to_ask.clear();
+    }
+
+    /// Of these seeds, those that have not accepted yet.
+    pub fn missing(&self, seeds: &[Addr]) -> Vec<Addr> {
+        seeds.iter().filter(|seed| !self.accepted.contains(seed)).copied().collect()
+    }
+
+    /// These are to be asked, the last one first.
+    pub fn ask(&mut self, seeds: Vec<Addr>) {
+        self.to_ask = seeds;
+    }
+
+    /// Who is to be asked next.
+    pub fn next_to_ask(&mut self) -> Option<Addr> {
+        self.to_ask.pop()
+    }
+
+    /// Whether something is being asked for.
+    pub fn is_asking(&self, wish: Wish) -> bool {
+        self.requests.values().any(|request| request.wish == wish)
+    }
+
+    /// Whether a seed is being asked what is new.
+    pub fn is_refreshing(&self, seed: &Addr) -> bool {
+        self.requests.values().any(|r| r.wish == Wish::Refresh && r.seed == *seed)
+    }
+
+    /// Whether a seed was ever asked anything.
+    pub fn has_asked(&self) -> bool {
+        self.requests_used > 0
+    }
+
+    /// An attempt has failed: how many have in a row, and how long to pause before the next one.
+    pub fn attempt_failed(&mut self) -> (u32, Duration) {
+        let pause = BACKOFF.0.saturating_mul(1 << self.failed_attempts.min(8)).min(BACKOFF.1);
+        self.failed_attempts += 1;
+        (self.failed_attempts, pause)
+    }
+
+    /// A refresh has failed; how long to pause, beginning with that.
+    pub fn refresh_failed(&mut self, first: Duration) -> Duration {
+        let pause = first.saturating_mul(1 << self.failed_refreshes.min(8));
+        self.failed_refreshes += 1;
+        pause
+    }
+
+    /// A seed has answered a refresh.
+    pub fn refresh_answered(&mut self) {
+        self.failed_refreshes = 0;
+    }
+
+    /// A request begins; its number.
+    pub fn begin(&mut self, now: Time, seed: Addr, wish: Wish, version: u64) -> u64 {
+        self.requests_used += 1;
+        let request = Request { seed, wish, began: now, version, frames: Vec::new() };
+        self.requests.insert(self.requests_used, request);
+        self.requests_used
+    }
+
+    /// A request that was made to a seed.
+    pub fn request_to(&self, seed: Addr, id: u64) -> Option<&Request> {
+        self.requests.get(&id).filter(|request| request.seed == seed)
+    }
+
+    /// A request has ended.
+    pub fn end(&mut self, id: u64) -> Option<Request> {
+        self.requests.remove(&id)
+    }
+
+    /// A frame of the list that a request was answered with. A breach if it is too much.
+    pub fn frame(
+        &mut self,
+        seed: Addr,
+        id: u64,
+        records: Records,
+        more: bool,
+    ) -> Result<Framed, Breach> {
+        let Some(request) = self.requests.get_mut(&id).filter(|request| request.seed == seed)
+        else {
+            return Ok(Framed::More);
+        };
+        let so_far = request.records().count();
+        if so_far + records.len() > MAX_LIST || request.frames.len() >= MAX_FRAMES {
+            return Err(Breach);
+        }
+        request.frames.push(records);
+        match if more { None } else { self.requests.remove(&id) } {
+            Some(request) => Ok(Framed::Whole(request)),
+            None => Ok(Framed::More),
+        }
+    }
+
+    /// The requests that a seed has not answered.
+    pub fn requests_of(&self, seed: &Addr) -> Vec<u64> {
+        self.requests.iter().filter(|(_, r)| r.seed == *seed).map(|(id, _)| *id).collect()
+    }
+
+    /// Seeds to which there is a connection.
+    pub fn connected(&self) -> usize {
+        self.desks.values().filter(|desk| desk.line.is_some()).count()
+    }
+
+    /// Whether there is one to that seed.
+    pub fn is_connected(&self, seed: &Addr) -> bool {
+        self.desks.get(seed).is_some_and(|desk| desk.line.is_some())
+    }
+
+    /// The first seed to which there is one.
+    pub fn first_connected(&self) -> Option<Addr> {
+        self.desks.iter().find(|(_, desk)| desk.line.is_some()).map(|(seed, _)| *seed)
+    }
+
+    /// Says something to a seed, or has it wait for a connection; true if one is to be opened.
+    pub fn say(&mut self, turn: &mut PeerTurn<'_>, seed: Addr, message: Message) -> bool {
+        let desk = self.desks.entry(seed).or_default();
+        if let Some(line) = desk.line {
+            turn.send(line, message);
+            return false;
+        }
+        desk.queue.push(message);
+        desk.dialling.is_none()
+    }
+
+    /// A connection to a seed is being opened.
+    pub fn dialling(&mut self, seed: Addr, conn: Conn) {
+        self.desks.entry(seed).or_default().dialling = Some(conn);
+    }
+
+    /// A seed has answered the call: what waited goes out.
+    pub fn connect(&mut self, turn: &mut PeerTurn<'_>, seed: &Addr, conn: Conn) {
+        let Some(desk) = self.desks.get_mut(seed) else { return };
+        desk.dialling = None;
+        desk.line = Some(conn);
+        desk.refused = None;
+        for message in std::mem::take(&mut desk.queue) {
+            turn.send(conn, message);
+        }
+    }
+
+    /// A seed has not answered the call, or has refused it for that reason: what waited is lost.
+    pub fn not_connected(&mut self, seed: &Addr, refused: Option<String>) {
+        if let Some(desk) = self.desks.get_mut(seed) {
+            desk.dialling = None;
+            desk.queue.clear();
+            desk.refused = refused;
+        }
+    }
+
+    /// The connection to a seed is gone; whether it was that one.
+    pub fn disconnect(&mut self, seed: &Addr, conn: Conn) -> bool {
+        let desk = self.desks.get_mut(seed).filter(|desk| desk.line == Some(conn));
+        desk.is_some_and(|desk| desk.line.take().is_some())
+    }
+
+    /// The seed that has not answered a request is hung: its connection is given up.
+    pub fn give_up(&mut self, id: u64) -> Option<Conn> {
+        let seed = self.requests.get(&id)?.seed;
+        self.desks.get_mut(&seed)?.line.take()
+    }
+
+    /// A seed would not have this peer.
+    pub fn refuse(&mut self, seed: &Addr, reason: String) {
+        if let Some(desk) = self.desks.get_mut(seed) {
+            desk.refused = Some(reason);
+        }
+    }
+
+    /// Why a seed would not have this peer, when it last said so.
+    pub fn refusal(&self, seed: &Addr) -> Option<String> {
+        self.desks.get(seed)?.refused.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seed(number: u16) -> Addr {
+        ([127, 0, 0, 1], 5000 + number).into()
+    }
+
+    #[test]
+    fn each_seed_counts_once_and_what_it_refused_is_forgotten_when_it_accepts() {
+        let mut registration = Registration::default();
+        registration.dialling(seed(0), 2);
+        registration.refuse(&seed(0), "known in a later life".to_owned());
+        assert!(registration.refusal(&seed(0)).is_some());
+        assert_eq!(registration.accept(seed(0)), Some(1));
+        assert_eq!((registration.accept(seed(0)), registration.refusal(&seed(0))), (None, None));
+        assert_eq!(registration.missing(&[seed(0), seed(1)]), [seed(1)]);
+        assert_eq!(registration.accept(seed(1)), Some(2));
+        registration.complete();
+        assert_eq!(registration.accept(seed(2)), None, "it is registered");
+        registration.begin_anew();
+        assert_eq!((registration.is_registered(), registration.accepted()), (false, 0));
+    }
+
+    #[test]
+    fn pauses_double_up_to_a_limit() {
+        let mut registration = Registration::default();
+        let pauses: Vec<u128> =
+            (0..8).map(|_| registration.attempt_failed().1.as_millis()).collect();
+        assert_eq!(pauses, [100, 200, 400, 800, 1_600, 3_200, 5_000, 5_000]);
+        let first = Duration::from_millis(500);
+        let pauses: Vec<u128> =
+            (0..3).map(|_| registration.refresh_failed(first).as_millis()).collect();
+        assert_eq!(pauses, [500, 1_000, 2_000]);
+        registration.refresh_answered();
+        assert_eq!(registration.refresh_failed(first), first);
+    }
+
+    #[test]
+    fn what_is_said_waits_for_the_connection_and_a_list_for_its_last_frame() {
+        let (mut registration, mut effects) = (Registration::default(), Vec::new());
+        let turn = &mut PeerTurn { now: Time::from_millis(1), effects: &mut effects };
+        assert!(registration.say(turn, seed(0), Message::Ping(1)));
+        registration.dialling(seed(0), 2);
+        assert!(!registration.say(turn, seed(0), Message::Ping(2)), "it is being opened");
+        registration.connect(turn, &seed(0), 2);
+        assert!(!registration.say(turn, seed(0), Message::Ping(3)));
+        assert_eq!(turn.effects.len(), 3);
+        let id = registration.begin(turn.now, seed(0), Wish::Refresh, 7);
+        let frame = |registration: &mut Registration, by, more| {
+            registration.frame(by, id, Vec::new().into(), more).unwrap()
+        };
+        assert!(matches!(frame(&mut registration, seed(0), true), Framed::More));
+        assert!(matches!(frame(&mut registration, seed(1), false), Framed::More), "not its own");
+        let Framed::Whole(request) = frame(&mut registration, seed(0), false) else { panic!() };
+        assert_eq!((request.frames().len(), request.version), (2, 7));
+        assert_eq!((registration.give_up(id), registration.is_connected(&seed(0))), (None, true));
+    }
+}
