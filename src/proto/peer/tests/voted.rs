@@ -195,7 +195,7 @@ fn an_answer_of_one_seed_is_none_to_what_another_was_asked() {
         "the other one still has to answer"
     );
     voted.stage.hear(desks[1], Message::ToPeer(ToPeer::Unchanged { request }));
-    assert!(!voted.stage.peer.registration.request_to(seed(1), request).is_some());
+    assert!(voted.stage.peer.registration.request_to(seed(1), request).is_none());
 }
 
 #[test]
