@@ -49,6 +49,7 @@
 
 #[cfg(feature = "programs")]
 pub mod cli;
+mod clock;
 #[cfg(feature = "programs")]
 pub mod config;
 #[cfg(feature = "programs")]

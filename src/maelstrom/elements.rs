@@ -9,6 +9,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::workload::Kind;
+use crate::proto::hex::Hex;
 
 /// Numbers by size, then everything else by its JSON text; texts that differ are different.
 type Key = (u8, i128, String);
@@ -73,7 +74,7 @@ impl Elements {
             }
             hash.update(element.to_string());
         }
-        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        Hex(&hash.finalize()).to_string()
     }
 }
 

@@ -7,12 +7,12 @@
 //! a connection says so, or the other side would talk into the void for ever.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::net::codec;
+use crate::proto::hex::{self, Hex};
 use crate::proto::machine::{Conn, Effect, Input, OpenError};
 use crate::proto::message::{Addr, Answer, AntiEntropy, Broadcast, Hello, Message};
 use crate::proto::time::Time;
@@ -169,7 +169,7 @@ impl Links {
         let Some((name, number, mine)) = self.lines.get(&conn).cloned() else { return };
         // Without the length in front: the text has its own.
         let bytes = bytes.get(4..).unwrap_or(&[]);
-        self.put(now, name, json!([number, mine, what, to_hex(bytes)]), wait);
+        self.put(now, name, json!([number, mine, what, Hex(bytes).to_string()]), wait);
     }
 
     fn put(&mut self, now: Time, name: String, frame: Value, wait: Duration) {
@@ -274,33 +274,13 @@ impl Links {
 /// The number and side of a frame, what it does, and its bytes.
 fn parts(frame: &Value) -> Result<(u64, bool, &str, Vec<u8>), String> {
     let parts = frame.as_array().map(Vec::as_slice);
-    let Some([Value::Number(number), Value::Bool(theirs), Value::String(what), Value::String(hex)]) =
-        parts
+    let Some(
+        [Value::Number(number), Value::Bool(theirs), Value::String(what), Value::String(digits)],
+    ) = parts
     else {
         return Err("not a frame".to_owned());
     };
     let number = number.as_u64().ok_or("no number of a connection")?;
-    let bytes = from_hex(hex).ok_or("not hex")?;
+    let bytes = hex::parse(digits).ok_or("not hex")?;
     Ok((number, *theirs, what, bytes))
-}
-
-fn to_hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut hex, byte| {
-        let _ = write!(hex, "{byte:02x}"); // to memory
-        hex
-    })
-}
-
-fn from_hex(hex: &str) -> Option<Vec<u8>> {
-    let digit = |byte: &u8| char::from(*byte).to_digit(16).and_then(|d| u8::try_from(d).ok());
-    if !hex.len().is_multiple_of(2) {
-        return None;
-    }
-    hex.as_bytes()
-        .chunks_exact(2)
-        .map(|pair| match pair {
-            [high, low] => Some(digit(high)? << 4 | digit(low)?),
-            _ => None,
-        })
-        .collect()
 }

@@ -2,11 +2,11 @@
 
 use std::io::{self, BufRead, Write};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use super::node::{Node, Options, Out};
+use crate::clock::Clock;
 use crate::proto::event::Severity;
-use crate::proto::time::Time;
 
 /// Lines that may wait; beyond, the reader waits, and Maelstrom with it.
 const WAITING: usize = 4_096;
@@ -21,10 +21,8 @@ const IDLE: Duration = Duration::from_secs(3_600);
 ///
 /// If stdin cannot be read or stdout cannot be written.
 pub fn run(options: Options, rng_seed: u64, least: Severity) -> io::Result<()> {
-    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let wall = Time::from_micros(u64::try_from(wall.as_micros()).unwrap_or(u64::MAX));
-    let start = Instant::now();
-    let now = || wall + start.elapsed();
+    let clock = Clock::start();
+    let now = || clock.now();
     let patience = options.batch;
     let mut node = Node::new(options, rng_seed);
     let lines = read_lines()?;

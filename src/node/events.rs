@@ -2,10 +2,10 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
 
+use crate::clock::wall_clock;
 use crate::proto::event::{Event, Severity};
 use crate::proto::message::{Addr, Role};
 use crate::proto::time::Time;
@@ -90,11 +90,6 @@ impl EventLog {
         // The sender lives as long as this does.
         let _ = self.newest.subscribe().wait_for(|newest| *newest >= number).await;
     }
-}
-
-fn wall_clock() -> Time {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Time::from_micros(u64::try_from(now.as_micros()).unwrap_or(0))
 }
 
 #[cfg(test)]

@@ -11,7 +11,6 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::{sleep_until, timeout};
 
-use super::clock::Clock;
 use super::disk::Disk;
 #[cfg(feature = "durable")]
 use super::disk::Keeper;
@@ -20,6 +19,7 @@ use super::inbox::Inbound;
 use super::link::Flushed;
 use super::listener::{self, Port};
 use super::log::{HostLog, NodeLog};
+use crate::clock::Clock;
 use crate::proto::config::Network;
 use crate::proto::event::{Event, Severity};
 use crate::proto::machine::{Conn, Effect, EffectOf, Input};

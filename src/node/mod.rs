@@ -4,7 +4,6 @@
 //! connections in; [`Peer`] and [`Seed`] are what programs hold.
 
 mod asks;
-mod clock;
 mod crowd;
 mod disk;
 mod events;

@@ -95,6 +95,15 @@ impl ChangeKind {
         }
     }
 
+    /// The kind of change that leads to a record that says so.
+    pub const fn to(status: Status) -> Self {
+        match status {
+            Status::Alive => ChangeKind::Join,
+            Status::Left => ChangeKind::Leave,
+            Status::Dead => ChangeKind::Dead,
+        }
+    }
+
     /// What a record says once a change of this kind is committed.
     pub const fn status(self) -> Status {
         match self {

@@ -9,6 +9,7 @@ pub mod clocks;
 pub mod config;
 pub mod event;
 pub mod gossip;
+pub mod hex;
 pub mod kv;
 pub mod machine;
 pub mod message;

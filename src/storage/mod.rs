@@ -14,7 +14,7 @@ use std::thread::JoinHandle;
 use std::{fs, io};
 
 use crate::proto::machine::Batch;
-use redb::{Builder, Database, DatabaseError, TableDefinition};
+use redb::{Builder, Database, DatabaseError, ReadableTable, TableDefinition, WriteTransaction};
 
 pub use registry::{OpenStore, RegistryStore};
 pub use replica::{OpenReplica, ReplicaStore};
@@ -129,6 +129,51 @@ fn open(dir: &Path, name: &str) -> Result<(Database, PathBuf), StorageError> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(error)),
         _ => Ok((database, file)),
     }
+}
+
+/// What a kind of file is like.
+struct Format {
+    /// Its name in the directory.
+    name: &'static str,
+    /// The version that is written.
+    version: u64,
+    /// An older one that is read, and brought up to that one.
+    older: Option<u64>,
+    /// Makes the tables that are missing.
+    make_tables: fn(&WriteTransaction) -> Result<(), redb::Error>,
+}
+
+/// Opens a database of that format: one that is new, or of an older version that can be read, is brought
+/// up to it.
+fn open_of(dir: &Path, format: &Format) -> Result<(Database, PathBuf), StorageError> {
+    let (database, file) = open(dir, format.name)?;
+    let found = prepare(&database, format).map_err(|error| trouble(&file, error))?;
+    if found == format.version {
+        Ok((database, file))
+    } else {
+        Err(StorageError::Version { file, found, reads: format.version })
+    }
+}
+
+/// The version of a database; one that is not ours to read is left as it is.
+fn prepare(database: &Database, format: &Format) -> Result<u64, redb::Error> {
+    let transaction = database.begin_write()?;
+    let version = {
+        let mut meta = transaction.open_table(META)?;
+        let known = meta.get(VERSION_KEY)?.map(|version| version.value());
+        let known = known.filter(|version| Some(*version) != format.older);
+        if known.is_none() {
+            meta.insert(VERSION_KEY, format.version)?;
+        }
+        known.unwrap_or(format.version)
+    };
+    if version == format.version {
+        (format.make_tables)(&transaction)?;
+        transaction.commit()?;
+    } else {
+        transaction.abort()?;
+    }
+    Ok(version)
 }
 
 /// Makes an empty database in the place of what a life left there that was killed while it made one.

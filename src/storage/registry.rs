@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
-use super::{META, StorageError, VERSION_KEY, Writer, open, trouble};
+use super::{Format, META, StorageError, Writer, open_of};
 use crate::proto::machine::Batch;
 use crate::proto::message::{Addr, Standing};
 use crate::proto::registry::{Record, Status};
@@ -12,11 +12,20 @@ use crate::proto::roles::Keep;
 
 /// Name of the file in the data directory.
 const FILE: &str = "registry.redb";
-/// Version of what the tables hold.
-const FORMAT: u64 = 1;
 const RECORDS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("records");
 /// Marks of the founding that the registry goes back to.
 const FOUNDERS: TableDefinition<'_, u64, ()> = TableDefinition::new("founders");
+/// What the file is like.
+const FORMAT: Format = Format {
+    name: FILE,
+    version: 1,
+    older: None,
+    make_tables: |transaction| {
+        transaction.open_table(RECORDS)?;
+        transaction.open_table(FOUNDERS)?;
+        Ok(())
+    },
+};
 /// Key of the seed's standing; without it and without records the seed is fresh.
 const STANDING_KEY: &str = "standing";
 
@@ -40,7 +49,7 @@ impl OpenStore {
     ///
     /// If it is in use, damaged, foreign, or of another format; the file is then left as it is.
     pub fn open(dir: &Path) -> Result<Self, StorageError> {
-        let (database, file) = open(dir, FILE)?;
+        let (database, file) = open_of(dir, &FORMAT)?;
         let (standing, founders, records) = read_all(&database, &file)?;
         Ok(Self { database, file, standing, founders, records })
     }
@@ -162,10 +171,6 @@ type Kept = (Standing, Vec<u64>, Vec<(Addr, Record)>);
 
 fn read_all(database: &Database, file: &Path) -> Result<Kept, StorageError> {
     let damaged = |what: String| StorageError::Damaged { file: file.to_owned(), what };
-    let version = prepare(database).map_err(|error| trouble(file, error))?;
-    if version != FORMAT {
-        return Err(StorageError::Version { file: file.to_owned(), found: version, reads: FORMAT });
-    }
     let transaction = database.begin_read().map_err(|e| damaged(e.to_string()))?;
     let table = transaction.open_table(RECORDS).map_err(|e| damaged(e.to_string()))?;
     let mut records = Vec::new();
@@ -209,26 +214,6 @@ fn decode_standing(kept: u64) -> Option<Standing> {
 }
 
 /// Makes the tables of a new file; returns the format's version.
-fn prepare(database: &Database) -> Result<u64, redb::Error> {
-    let transaction = database.begin_write()?;
-    let version = {
-        let mut meta = transaction.open_table(META)?;
-        let known = meta.get(VERSION_KEY)?.map(|version| version.value());
-        if known.is_none() {
-            meta.insert(VERSION_KEY, FORMAT)?;
-        }
-        transaction.open_table(RECORDS)?;
-        transaction.open_table(FOUNDERS)?;
-        known.unwrap_or(FORMAT)
-    };
-    if version == FORMAT {
-        transaction.commit()?;
-    } else {
-        transaction.abort()?;
-    }
-    Ok(version)
-}
-
 /// A record as it lies on disk: incarnation, status, time, then the voters, little-endian.
 fn encode(record: &Record) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(17 + 2 * record.voters.len());
@@ -266,6 +251,7 @@ fn decode(bytes: &[u8]) -> Option<Record> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::VERSION_KEY;
     use std::fs;
     use std::sync::mpsc::{self, channel};
 

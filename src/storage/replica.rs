@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
-use super::{META, StorageError, VERSION_KEY, Writer, open, trouble};
+use super::{Format, META, StorageError, Writer, open_of, trouble};
 use crate::proto::kv::clock::{Clock, Dot};
 use crate::proto::kv::replica::StoreChange;
 use crate::proto::kv::store::{Store, Version, Write};
@@ -17,10 +17,6 @@ use crate::proto::machine::Batch;
 
 /// Name of the file in the data directory.
 const FILE: &str = "store.redb";
-/// Version of what the tables hold.
-const FORMAT: u64 = 3;
-/// The one before it, which had no seals, and is all else the same.
-const WITHOUT_SEALS: u64 = 2;
 /// By key: its versions, as JSON.
 const VERSIONS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("versions");
 /// By replica: how many of its writes were seen, but for lives that a seal ends.
@@ -31,6 +27,19 @@ const SEALS: TableDefinition<'_, (u64, &str), &[u8]> = TableDefinition::new("sea
 const NAME: TableDefinition<'_, &str, &str> = TableDefinition::new("name");
 const NAME_KEY: &str = "name";
 const LAMPORT_KEY: &str = "lamport";
+/// What the file is like; version 2 had no seals, and is all else the same.
+const FORMAT: Format = Format {
+    name: FILE,
+    version: 3,
+    older: Some(2),
+    make_tables: |transaction| {
+        transaction.open_table(VERSIONS)?;
+        transaction.open_table(CONTEXT)?;
+        transaction.open_table(SEALS)?;
+        transaction.open_table(NAME)?;
+        Ok(())
+    },
+};
 
 /// The replica on disk.
 pub type ReplicaStore = Writer<StoreChange>;
@@ -50,12 +59,8 @@ impl OpenReplica {
     ///
     /// If it is in use, damaged, foreign, or of another format; the file is then left as it is.
     pub fn open(dir: &Path) -> Result<Self, StorageError> {
-        let (database, file) = open(dir, FILE)?;
+        let (database, file) = open_of(dir, &FORMAT)?;
         let damaged = |what: String| StorageError::Damaged { file: file.clone(), what };
-        let version = prepare(&database).map_err(|error| trouble(&file, error))?;
-        if version != FORMAT {
-            return Err(StorageError::Version { file, found: version, reads: FORMAT });
-        }
         let store = read_all(&database).map_err(|error| trouble(&file, error))?;
         let store = store.map_err(damaged)?;
         Ok(Self { database, file, store })
@@ -83,29 +88,6 @@ impl OpenReplica {
     ) -> Result<ReplicaStore, StorageError> {
         Writer::start((self.database, self.file), "store", commit, durable, failed)
     }
-}
-
-fn prepare(database: &Database) -> Result<u64, redb::Error> {
-    let transaction = database.begin_write()?;
-    let version = {
-        let mut meta = transaction.open_table(META)?;
-        let known = meta.get(VERSION_KEY)?.map(|version| version.value());
-        let known = known.filter(|version| *version != WITHOUT_SEALS);
-        if known.is_none() {
-            meta.insert(VERSION_KEY, FORMAT)?;
-        }
-        transaction.open_table(VERSIONS)?;
-        transaction.open_table(CONTEXT)?;
-        transaction.open_table(SEALS)?;
-        transaction.open_table(NAME)?;
-        known.unwrap_or(FORMAT)
-    };
-    if version == FORMAT {
-        transaction.commit()?;
-    } else {
-        transaction.abort()?;
-    }
-    Ok(version)
 }
 
 /// All that is kept, or what cannot be read.

@@ -24,6 +24,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::hex::Hex;
 use super::message::{Addr, Gossip, Incarnation, Tag};
 use super::registry::hash_addr;
 use super::time::Time;
@@ -45,7 +46,7 @@ pub struct MessageId(pub [u8; 32]);
 
 impl fmt::Display for MessageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        Hex(&self.0).fmt(f)
     }
 }
 

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::proto::machine::Conn;
-use crate::proto::message::{Addr, CastVote, Change, ChangeKind, Decision, Incarnation};
+use crate::proto::message::{Addr, CastVote, Change, ChangeKind, Decision, Incarnation, Standing};
 use crate::proto::registry::Record;
 use crate::proto::time::Time;
 
@@ -41,6 +41,17 @@ pub struct Waiter {
 pub struct Evidence {
     pub reporters: usize,
     pub needed: usize,
+}
+
+/// What is known of the standing of another seed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Other {
+    /// How it says that it stands, if it can be heard.
+    pub told: Option<Standing>,
+    /// How it stood when all that it held was taken in.
+    pub compared: Option<Standing>,
+    /// The founding that its registry goes back to, as it last said.
+    pub founders: Vec<u64>,
 }
 
 /// Where a ballot stands.

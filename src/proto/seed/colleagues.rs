@@ -14,7 +14,7 @@ use std::time::Duration;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
-use super::roster::Other;
+use super::ballot::Other;
 use crate::proto::event::Severity;
 use crate::proto::machine::{Conn, OpenError};
 use crate::proto::message::{Addr, Council, Hello, Role, Standing, Welcome};

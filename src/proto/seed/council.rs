@@ -373,6 +373,9 @@ impl SeedMachine {
 
     /// Another seed has told its standing, or was compared with: what follows for our own.
     pub(super) fn reconsider(&mut self, turn: &mut SeedTurn<'_>) {
+        if self.foothold.votes() {
+            return;
+        }
         let quorum = self.roster.network().quorum();
         match self.foothold.next_step(&self.colleagues.others(), quorum) {
             Step::Stay => {}

@@ -3,7 +3,7 @@
 use super::SeedMachine;
 use super::ballot::Asker;
 use super::cases::Report;
-use super::voting::update;
+use super::frames::update;
 use crate::proto::machine::Conn;
 use crate::proto::message::{Addr, Change, ChangeKind, Incarnation, Standing, ToPeer, ToSeed};
 use crate::proto::registry::{Record, Status};

@@ -13,8 +13,8 @@
 //! `links` and `history` remember for whoever asks.
 //!
 //! Only the machine hands what one of them says to the next: `voting` takes a change from the asking
-//! to the answer, `council` hears the other seeds, `desk` hears the peers, and this file takes in
-//! connections, the disk and the time.
+//! to the answer, `council` hears the other seeds, `desk` hears the peers, `disk` does what waited until
+//! something was durable, and this file takes in connections and the time.
 
 mod ballot;
 mod book;
@@ -22,6 +22,7 @@ mod cases;
 mod colleagues;
 mod council;
 mod desk;
+mod disk;
 mod durability;
 mod expiry;
 mod frames;
@@ -40,11 +41,10 @@ mod voting;
 
 use std::convert::Infallible;
 
-use self::ballot::{ChangeKey, Waiter};
 use self::book::Book;
 use self::cases::Cases;
 use self::colleagues::Colleagues;
-use self::durability::{Durability, Pending};
+use self::durability::Durability;
 use self::expiry::Expiry;
 use self::history::History;
 use self::judge::Judge;
@@ -60,11 +60,11 @@ use super::config::SeedConfig;
 use super::event::{Event, Severity};
 use super::machine::{Conn, EffectOf, Input, Machine, OpenError};
 use super::message::{
-    Addr, Breach, Change, ChangeKind, Council, Decision, Hello, Incarnation, Message, Purpose,
-    Refused, Role, Standing, Welcome,
+    Addr, Breach, Change, ChangeKind, Decision, Hello, Message, Purpose, Refused, Role, Standing,
+    Welcome,
 };
 use super::planted::Flaw;
-use super::registry::{Merge, Record, Registry, Status};
+use super::registry::{Record, Registry};
 use super::repeats::Repeats;
 use super::roles::{Keep, SeedCommand};
 use super::time::Time;
@@ -356,113 +356,6 @@ impl SeedMachine {
             self.propose(turn, Change { kind, peer, incarnation, at, reporters }, None);
         }
         self.look_on(turn);
-    }
-
-    /// A batch is on disk.
-    fn persisted(&mut self, turn: &mut SeedTurn<'_>, batch: u64) {
-        for pending in self.durability.persisted(batch) {
-            match pending {
-                Pending::Record { peer, record, tell, decision } => {
-                    self.record_is_durable(turn, (peer, record), tell, decision);
-                }
-                Pending::Standing(standing) => self.standing_is_durable(turn, standing),
-                Pending::Founders(_) | Pending::SetAside(_) => {}
-                Pending::Compared { seed, standing } => self.compared(turn, seed, standing),
-                Pending::Expired { seed, round } => {
-                    self.colleagues.tell(turn, &seed, Council::Expired { round });
-                }
-                Pending::Forget { peer, incarnation } => self.forget(peer, incarnation),
-            }
-        }
-    }
-
-    fn record_is_durable(
-        &mut self,
-        turn: &mut SeedTurn<'_>,
-        (peer, record): (Addr, Record),
-        tell: Option<Waiter>,
-        decision: Option<Box<Decision>>,
-    ) {
-        let me = self.roster.me();
-        if let Some(decision) = &decision {
-            self.shown.history.add(Decision::clone(decision));
-        }
-        // Whoever tells of a record has it on disk, and now this seed does.
-        let own = tell.is_some_and(|waiter| waiter.proposer == me);
-        self.take_in(turn, peer, record.clone(), if own { 1 } else { 2 });
-        match (tell, decision) {
-            (Some(Waiter { proposer, ballot }), Some(decision)) if proposer == me => {
-                // Only now: nothing is committed to others before it is durable here.
-                let decision = *decision;
-                let commit = Council::Commit { ballot, peer, record, decision };
-                self.colleagues.tell_all(turn, commit);
-                self.count_durable(turn, ballot, self.roster.number());
-            }
-            (Some(Waiter { proposer, ballot }), _) => {
-                self.colleagues.tell(turn, &proposer, Council::Committed { ballot });
-            }
-            (None, _) => {}
-        }
-    }
-
-    /// Takes a durable record into the registry, and logs the transition that it is.
-    fn take_in(&mut self, turn: &mut SeedTurn<'_>, peer: Addr, record: Record, at_seeds: usize) {
-        let (votes, of) = (record.voters.len(), self.roster.count());
-        let (incarnation, status) = (record.incarnation, record.status);
-        let taken = self.book.take_in(turn.now, peer, record, self.roster.flaw());
-        if taken.merge != Merge::Nothing {
-            self.durability.record_is_at(peer, at_seeds, self.quorum());
-        }
-        if taken.merge != Merge::Transition || taken.stale {
-            return;
-        }
-        let (kind, event) = match status {
-            Status::Alive => {
-                (ChangeKind::Join, Event::RegistrationCommitted { peer, incarnation, votes, of })
-            }
-            Status::Left => {
-                (ChangeKind::Leave, Event::LeaveCommitted { peer, votes, of, incarnation })
-            }
-            Status::Dead => {
-                (ChangeKind::Dead, Event::DeadNodeCommitted { peer, votes, of, incarnation })
-            }
-        };
-        turn.log(event);
-        turn.log(Event::PeerList { size: self.book.registry().size() });
-        self.cases.settle(peer, incarnation, status);
-        if status != Status::Alive {
-            self.shown.links.remove(&peer);
-        }
-        self.pushes.add(turn.now, peer, status == Status::Left, self.sessions.len());
-        let key: ChangeKey = (kind, peer, incarnation);
-        self.settle(turn, key);
-    }
-
-    fn forget(&mut self, peer: Addr, incarnation: Incarnation) {
-        if self.book.forget(peer, incarnation) {
-            self.shown.history.forget(&peer);
-        }
-    }
-
-    fn standing_is_durable(&mut self, turn: &mut SeedTurn<'_>, standing: Standing) {
-        let before = self.foothold.is_durable(standing);
-        let what = match standing {
-            Standing::Fresh => "waiting for other seeds",
-            Standing::Founding => "founding a new network",
-            Standing::Voting => "voting from now on",
-        };
-        let keys = vec![
-            ("before", before.words().to_owned()),
-            ("records", self.book.registry().len().to_string()),
-        ];
-        turn.note(Severity::Info, what, keys);
-        let compare = self.digest();
-        self.colleagues.tell_all(turn, compare);
-        if standing == Standing::Voting {
-            self.may_vote(turn);
-        } else {
-            self.reconsider(turn);
-        }
     }
 
     /// The part whose timer is next, and when that is due.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::ballot::SeedNumber;
 use crate::proto::config::{Network, SeedConfig};
-use crate::proto::message::{Addr, Hello, Purpose, Role, Standing};
+use crate::proto::message::{Addr, Hello, Purpose, Role};
 use crate::proto::planted::Flaw;
 use crate::proto::registry::Record;
 
@@ -87,13 +87,35 @@ impl Roster {
     }
 }
 
-/// What is known of the standing of another seed.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Other {
-    /// How it says that it stands, if it can be heard.
-    pub told: Option<Standing>,
-    /// How it stood when all that it held was taken in.
-    pub compared: Option<Standing>,
-    /// The founding that its registry goes back to, as it last said.
-    pub founders: Vec<u64>,
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::registry::Status;
+
+    #[test]
+    fn a_record_has_to_name_a_quorum_of_distinct_configured_seeds_in_order() {
+        let seeds: Vec<Addr> = (0..5).map(|port| ([127, 0, 0, 1], 5000 + port).into()).collect();
+        let config = SeedConfig::new(seeds[2], Network::new("test", seeds.clone()));
+        let roster = Roster::new(config);
+        assert_eq!(
+            (roster.number(), roster.number_of(&seeds[4]), roster.quorum(2)),
+            (2, Some(4), 3)
+        );
+        let table: &[(&[u16], bool)] = &[
+            (&[0, 1, 2], true),
+            (&[0, 2, 4], true),
+            (&[0, 1, 2, 3, 4], true),
+            (&[0, 1], false),
+            (&[0, 0, 1], false),
+            (&[2, 1, 0], false),
+            (&[0, 1, 5], false),
+            (&[], false),
+        ];
+        for (voters, expected) in table {
+            let voters = voters.to_vec();
+            let record = Record { incarnation: 1, status: Status::Alive, at: 1, voters };
+            let is = roster.is_authorised(&record, roster.quorum(2));
+            assert_eq!(is, *expected, "{:?}", record.voters);
+        }
+    }
 }

@@ -18,8 +18,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
-use super::ballot::{SeedNumber, Waiter};
-use super::roster::Other;
+use super::ballot::{Other, SeedNumber, Waiter};
 use crate::proto::event::Severity;
 use crate::proto::message::{Addr, Change, Standing};
 use crate::proto::time::Time;

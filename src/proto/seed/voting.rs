@@ -12,7 +12,7 @@ use super::SeedMachine;
 use super::ballot::{Asker, Ballot, ChangeKey, Count, Evidence, SeedNumber, Stage, Waiter, key};
 use super::cases::Cases;
 use super::durability::Pending;
-use super::frames::{MEMBERS_A_FRAME, frames};
+use super::frames::update;
 use super::judge::{Begun, Probed, Verdict, WAVE_PAUSE};
 use crate::proto::event::Event;
 use crate::proto::machine::{Conn, OpenError};
@@ -20,7 +20,7 @@ use crate::proto::message::{
     Addr, Change, ChangeKind, Council, Incarnation, Purpose, ToPeer, Welcome,
 };
 use crate::proto::planted::Flaw;
-use crate::proto::registry::{Record, Status};
+use crate::proto::registry::Record;
 use crate::proto::turn::SeedTurn;
 
 /// How long a ballot waits beyond the probe that each voter may need. Shorter than what a peer
@@ -29,17 +29,6 @@ const VOTE_MARGIN: Duration = Duration::from_millis(400);
 /// How long a ballot waits when a quorum of the seeds is not even connected: long enough for seeds
 /// that start together, short enough to be told within a second.
 const NO_QUORUM_PATIENCE: Duration = Duration::from_millis(600);
-
-/// Tells peers of records.
-pub(super) fn update(
-    turn: &mut SeedTurn<'_>,
-    peers: &[Conn],
-    records: impl IntoIterator<Item = (Addr, Record)>,
-) {
-    for (records, _) in frames(records, MEMBERS_A_FRAME) {
-        turn.send_many(peers.to_vec(), ToPeer::Update(records));
-    }
-}
 
 impl SeedMachine {
     /// The quorum: of all configured seeds, reachable or not.
@@ -337,11 +326,7 @@ impl SeedMachine {
             return;
         }
         let change = Change {
-            kind: match record.status {
-                Status::Alive => ChangeKind::Join,
-                Status::Left => ChangeKind::Leave,
-                Status::Dead => ChangeKind::Dead,
-            },
+            kind: ChangeKind::to(record.status),
             peer,
             incarnation: record.incarnation,
             at: record.at,

@@ -9,7 +9,7 @@ use super::tree::Tree;
 use super::*;
 use crate::proto::config::Network;
 use crate::proto::message::{
-    CastVote, Change, ChangeKind, Council, Message, Records, ToPeer, ToSeed,
+    CastVote, Change, ChangeKind, Council, Incarnation, Message, Records, ToPeer, ToSeed,
 };
 use crate::proto::registry::{Record, Status};
 

@@ -7,7 +7,7 @@ use crate::proto::time::Time;
 /// Wall clock at start plus a stopwatch, so that it never goes back, whoever sets the clock. The
 /// stopwatch goes on while the machine sleeps, so that a process that wakes up knows that it slept.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Clock {
+pub(crate) struct Clock {
     wall: Time,
     start: Duration,
 }
@@ -15,9 +15,7 @@ pub(super) struct Clock {
 impl Clock {
     /// Begins to count.
     pub fn start() -> Self {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let micros = u64::try_from(wall.as_micros()).unwrap_or(u64::MAX);
-        Self { wall: Time::from_micros(micros), start: stopwatch() }
+        Self { wall: wall_clock(), start: stopwatch() }
     }
 
     /// The time now.
@@ -30,6 +28,12 @@ impl Clock {
     pub fn instant(&self, time: Time) -> Instant {
         Instant::now() + time.since(self.now())
     }
+}
+
+/// What the wall clock says.
+pub(crate) fn wall_clock() -> Time {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Time::from_micros(u64::try_from(now.as_micros()).unwrap_or(u64::MAX))
 }
 
 /// Time since some moment in the past, in which the sleep of the machine counts.
