@@ -4,12 +4,10 @@
 //! nothing and ends with it. What must stay true: whoever asks takes part in
 //! nothing else, and finds a bounded number of places.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::seeds::open_error_words;
 use super::{Dial, Line, PeerMachine, Timer};
-use crate::proto::kv::store::Version;
 use crate::proto::machine::{Conn, OpenError};
 use crate::proto::message::{Addr, Breach, Inspection, Purpose, Refused, Welcome};
 use crate::proto::order::{Holding, Order, Outcome};
@@ -19,26 +17,6 @@ use crate::proto::turn::PeerTurn;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Connections for questions that others have opened, at the same time.
 const MAX_INQUIRERS: usize = 16;
-/// Questions of this peer under way at the same time.
-const MAX_QUESTIONS: usize = 256;
-/// Keys taken in an answer, and versions.
-const MAX_KEYS: usize = 1 << 20;
-const MAX_VERSIONS: usize = 4_096;
-
-/// A question to another peer.
-#[derive(Debug)]
-pub(super) struct Question {
-    conn: Conn,
-    key: Option<Arc<str>>,
-    keys: Vec<Arc<str>>,
-    versions: Vec<Version>,
-}
-
-impl Question {
-    fn new(conn: Conn, key: Option<Arc<str>>) -> Self {
-        Self { conn, key, keys: Vec::new(), versions: Vec::new() }
-    }
-}
 
 fn operated(turn: &mut PeerTurn<'_>, token: u64, outcome: Outcome) {
     turn.operated(token, outcome);
@@ -53,12 +31,12 @@ impl PeerMachine {
                 self.replica.operated(turn, token, Outcome::Asked(Ok(holding)));
                 return;
             }
-            Order::Ask { .. } if self.questions.len() >= MAX_QUESTIONS => {
+            Order::Ask { .. } if self.questions.are_full() => {
                 Outcome::Asked(Err("too many questions are under way".to_owned()))
             }
             Order::Ask { peer, key } => {
                 let conn = self.dial(turn, peer, Purpose::Ask, Dial::Ask { to: peer, token });
-                self.questions.insert(token, Question::new(conn, key));
+                self.questions.ask(token, conn, key);
                 self.timers.set(Timer::Question(token), turn.now + PATIENCE);
                 return;
             }
@@ -77,7 +55,7 @@ impl PeerMachine {
         (to, token): (Addr, u64),
         result: Result<Welcome, OpenError>,
     ) {
-        let question = self.questions.get(&token).map(|question| question.key.clone());
+        let question = self.questions.key(token);
         match (result, question) {
             (Ok(_), Some(key)) => {
                 self.sessions.insert(conn, Line::Asking { to, token });
@@ -95,34 +73,8 @@ impl PeerMachine {
         token: u64,
         message: Inspection,
     ) -> Result<(), Breach> {
-        let Some(question) = self.questions.get_mut(&token) else { return Err(Breach) };
-        match (message, &question.key) {
-            (Inspection::Versions { versions, more }, Some(_)) => {
-                if versions.iter().any(|version| version.value.check().is_err()) {
-                    let what = "it showed a version whose cid does not match its value";
-                    self.end_question(turn, token, Err(what.to_owned()));
-                    return Ok(());
-                }
-                if question.versions.len() + versions.len() > MAX_VERSIONS {
-                    return Err(Breach);
-                }
-                question.versions.extend(versions);
-                if !more {
-                    let versions = std::mem::take(&mut question.versions);
-                    self.end_question(turn, token, Ok(Holding::Versions(versions)));
-                }
-            }
-            (Inspection::Keys { keys, more }, None) => {
-                if question.keys.len() + keys.len() > MAX_KEYS {
-                    return Err(Breach);
-                }
-                question.keys.extend(keys);
-                if !more {
-                    let keys = std::mem::take(&mut question.keys);
-                    self.end_question(turn, token, Ok(Holding::Keys(keys)));
-                }
-            }
-            _ => return Err(Breach),
+        if let Some(answer) = self.questions.hear(token, message)? {
+            self.end_question(turn, token, answer);
         }
         Ok(())
     }
@@ -135,10 +87,10 @@ impl PeerMachine {
         answer: Result<Holding, String>,
     ) {
         self.timers.cancel(&Timer::Question(token));
-        if let Some(question) = self.questions.remove(&token) {
-            self.sessions.remove(question.conn);
-            self.sessions.end_dial(question.conn);
-            turn.close(question.conn);
+        if let Some(conn) = self.questions.end(token) {
+            self.sessions.remove(conn);
+            self.sessions.end_dial(conn);
+            turn.close(conn);
             operated(turn, token, Outcome::Asked(answer));
         }
     }

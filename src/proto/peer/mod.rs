@@ -7,15 +7,18 @@
 //! this module) spreads messages; this file holds them together.
 
 mod ask;
+mod calm;
 mod lines;
 mod links;
 mod liveness;
 mod membership;
 pub mod message;
 mod open;
+mod openness;
 mod overlay;
 mod probe;
 mod prober;
+mod questions;
 mod registration;
 mod report;
 mod seeds;
@@ -24,7 +27,6 @@ mod suspicions;
 mod sync;
 mod testimony;
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -32,15 +34,15 @@ use bytes::Bytes;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
-use self::ask::Question;
 use self::links::Links;
-use self::open::Open;
+use self::openness::Openness;
 use self::prober::Prober;
+use self::questions::Questions;
 use self::registration::Registration;
 use self::sessions::{Dial, Line, Sessions};
 use self::suspicions::Suspicions;
 
-use self::sync::Calm;
+use self::calm::Calm;
 use self::testimony::Testimony;
 use super::clocks::Clocks;
 use super::config::{Overlay, PeerConfig, StoreConfig};
@@ -140,7 +142,7 @@ struct Membership {
     members_version: u64,
     /// Digest of `members`, and of which version.
     digest_of: Option<(u64, [u8; 32])>,
-    open: Open,
+    open: Openness,
 }
 
 /// What it says, and what others say.
@@ -171,7 +173,7 @@ pub struct PeerMachine {
     membership: Membership,
     broadcast: Broadcast,
     replica: Replication,
-    questions: BTreeMap<u64, Question>,
+    questions: Questions,
     told: Told,
     timers: Timers<Timer>,
 }
@@ -191,7 +193,7 @@ impl PeerMachine {
                 testimony: Testimony::new(config.network.seeds().len(), config.network.quorum()),
                 members_version: 0,
                 digest_of: None,
-                open: Open::default(),
+                open: Openness::default(),
             },
             broadcast: Broadcast {
                 rumors: Rumors::new(&config),
@@ -199,7 +201,7 @@ impl PeerMachine {
                 calm: Calm::default(),
             },
             replica: Replication::new(Store::new("".into()), causal_wait, seal_from),
-            questions: BTreeMap::new(),
+            questions: Questions::default(),
             told: Told::default(),
             timers: Timers::default(),
             life: Life {

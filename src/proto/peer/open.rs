@@ -15,15 +15,13 @@
 //!
 //! [`Registry`]: crate::proto::registry::Registry
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use rand::RngExt;
 
+use super::openness::Openness;
 use super::prober::Why;
 use super::{Dial, Line, PeerMachine, Timer};
 use crate::proto::config::Membership;
 use crate::proto::event::{Event, Severity};
-use crate::proto::kv::clock::Clock;
 use crate::proto::machine::{Conn, OpenError};
 use crate::proto::message::{Addr, Breach, Incarnation, Members, Purpose, Refused};
 use crate::proto::order::Outcome;
@@ -37,33 +35,6 @@ const MAX_RECORDS: usize = 4_096;
 
 /// Changes that get a line of the log each; more at once are the list of a network that was joined.
 const MAX_LINES: usize = 16;
-
-/// What a peer without seeds keeps beside its list.
-#[derive(Debug, Default)]
-pub(super) struct Open {
-    /// Who was named at the start, or let in by an operator here: called for as long as it is no
-    /// member.
-    contacts: BTreeSet<Addr>,
-    /// Contacts that have not answered, and may yet: they may have what this replica lacks.
-    untried: BTreeSet<Addr>,
-    /// What neighbours that have caught up had seen of the store when they said so.
-    ahead: BTreeMap<Conn, Clock>,
-    /// This replica has had what an existing one had, or it is the first of a new network.
-    caught_up: bool,
-    /// Alone and with nothing, it is no first one of a new network before then: it may have lost its
-    /// disk, and the others call whoever they have lost.
-    look_until: Time,
-    /// An operator has removed this peer from the network.
-    removed: bool,
-    /// Who was named and has never been seen, and since when by our own stopwatch: times in records
-    /// are by the clocks of others.
-    awaited: BTreeMap<Addr, Time>,
-    /// Members that are gone, and since when that is known here.
-    gone: BTreeMap<Addr, Time>,
-    /// Those of them whose records were dropped, up to which incarnation, and when: who still has
-    /// one is not to bring it back.
-    dropped: BTreeMap<Addr, (Incarnation, Time)>,
-}
 
 impl PeerMachine {
     /// Whether peers tell each other who belongs to the network.
@@ -387,7 +358,7 @@ impl PeerMachine {
     /// Drops the records of those that have been gone for so long that nobody needs them, counted
     /// here: how long ago a record says that it was is by somebody else's clock.
     fn drop_long_gone(&mut self, now: Time) {
-        let Open { gone, dropped, awaited, .. } = &mut self.membership.open;
+        let Openness { gone, dropped, awaited, .. } = &mut self.membership.open;
         let is_gone = |peer: &Addr| {
             self.membership.members.get(peer).is_some_and(|record| record.status != Status::Alive)
         };
@@ -503,7 +474,7 @@ impl PeerMachine {
             return;
         }
         // Who has been dropped meanwhile is not waited for.
-        let Open { untried, ahead, .. } = &mut self.membership.open;
+        let Openness { untried, ahead, .. } = &mut self.membership.open;
         untried.retain(|peer| self.membership.members.alive(peer).is_some());
         let waits_for_none = ahead.is_empty() && self.is_first();
         let is_first = waits_for_none && self.membership.open.untried.is_empty();

@@ -22,27 +22,8 @@ use crate::proto::turn::PeerTurn;
 const STRANGER: f64 = 0.25;
 /// A peer without links that found nobody to compare with tries again after this long.
 const AGAIN: Duration = Duration::from_secs(1);
-/// In a calm the pause between two rounds doubles so many times: news that was lost on its way to a node that nothing else reaches waits for the next round.
-const MOST_CALM: u32 = 1;
 /// Connections for a comparison at the same time that others have opened.
 const MAX_GUESTS: usize = 16;
-
-/// How long it has been calm.
-#[derive(Debug, Default)]
-pub(super) struct Calm {
-    /// The place of the next message when the last round began.
-    held: u64,
-    /// Rounds in a row that began in a calm.
-    rounds: u32,
-}
-
-impl Calm {
-    /// Sync intervals until the next round.
-    fn next_pause(&mut self, calm: bool) -> u32 {
-        self.rounds = if calm { (self.rounds + 1).min(MOST_CALM) } else { 0 };
-        1 << self.rounds
-    }
-}
 
 impl PeerMachine {
     /// Begins a round; with how many it is.
@@ -82,7 +63,7 @@ impl PeerMachine {
     /// each message counts is it worth to ask.
     fn is_calm(&mut self) -> bool {
         let held = self.broadcast.rumors.list().next_place();
-        let same = std::mem::replace(&mut self.broadcast.calm.held, held) == held;
+        let same = self.broadcast.calm.is_same(held);
         let answered = self.overlay.iter().all(|(_, n)| !self.broadcast.rumors.is_asking(n.conn));
         same && answered
             && self.life.config.topology.overlay != Overlay::ScaleFree

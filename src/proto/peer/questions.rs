@@ -1,0 +1,110 @@
+//! What a peer has asked others of their replicas, and the answers as far as they have come.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::proto::kv::store::Version;
+use crate::proto::machine::Conn;
+use crate::proto::message::{Breach, Inspection};
+use crate::proto::order::Holding;
+
+/// Questions of this peer under way at the same time.
+const MAX_QUESTIONS: usize = 256;
+/// Keys taken in an answer, and versions.
+const MAX_KEYS: usize = 1 << 20;
+const MAX_VERSIONS: usize = 4_096;
+
+/// A question to another peer.
+#[derive(Debug)]
+struct Question {
+    conn: Conn,
+    key: Option<Arc<str>>,
+    keys: Vec<Arc<str>>,
+    versions: Vec<Version>,
+}
+
+impl Question {
+    fn new(conn: Conn, key: Option<Arc<str>>) -> Self {
+        Self { conn, key, keys: Vec::new(), versions: Vec::new() }
+    }
+}
+
+/// What a question has come to: what the other peer holds, or why that is not known.
+type Answer = Result<Holding, String>;
+
+/// The questions under way, by the token of the order.
+#[derive(Debug, Default)]
+pub(super) struct Questions(BTreeMap<u64, Question>);
+
+impl Questions {
+    /// Whether there is no room for one more.
+    pub fn are_full(&self) -> bool {
+        self.0.len() >= MAX_QUESTIONS
+    }
+
+    /// A question goes out over that connection: what is held under a key, or which keys.
+    pub fn ask(&mut self, token: u64, conn: Conn, key: Option<Arc<str>>) {
+        self.0.insert(token, Question::new(conn, key));
+    }
+
+    /// What was asked.
+    pub fn key(&self, token: u64) -> Option<Option<Arc<str>>> {
+        self.0.get(&token).map(|question| question.key.clone())
+    }
+
+    /// A question has ended; over which connection it went.
+    pub fn end(&mut self, token: u64) -> Option<Conn> {
+        self.0.remove(&token).map(|question| question.conn)
+    }
+
+    /// What a peer that was asked says; the answer, if that is all of it. A breach if it is none.
+    pub fn hear(&mut self, token: u64, message: Inspection) -> Result<Option<Answer>, Breach> {
+        let Some(question) = self.0.get_mut(&token) else { return Err(Breach) };
+        match (message, &question.key) {
+            (Inspection::Versions { versions, more }, Some(_)) => {
+                if versions.iter().any(|version| version.value.check().is_err()) {
+                    let what = "it showed a version whose cid does not match its value";
+                    return Ok(Some(Err(what.to_owned())));
+                }
+                if question.versions.len() + versions.len() > MAX_VERSIONS {
+                    return Err(Breach);
+                }
+                question.versions.extend(versions);
+                if more {
+                    return Ok(None);
+                }
+                Ok(Some(Ok(Holding::Versions(std::mem::take(&mut question.versions)))))
+            }
+            (Inspection::Keys { keys, more }, None) => {
+                if question.keys.len() + keys.len() > MAX_KEYS {
+                    return Err(Breach);
+                }
+                question.keys.extend(keys);
+                if more {
+                    return Ok(None);
+                }
+                Ok(Some(Ok(Holding::Keys(std::mem::take(&mut question.keys)))))
+            }
+            _ => Err(Breach),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_whole_with_its_last_frame_and_has_to_be_one_to_the_question() {
+        let mut questions = Questions::default();
+        questions.ask(1, 2, None);
+        let keys = |more| Inspection::Keys { keys: vec!["k".into()], more };
+        assert_eq!(questions.hear(1, keys(true)), Ok(None));
+        let all = Holding::Keys(vec!["k".into(), "k".into()]);
+        assert_eq!(questions.hear(1, keys(false)), Ok(Some(Ok(all))));
+        let versions = Inspection::Versions { versions: Vec::new(), more: false };
+        assert_eq!(questions.hear(1, versions), Err(Breach), "keys were asked for");
+        assert_eq!(questions.hear(9, keys(false)), Err(Breach), "nothing was");
+        assert_eq!((questions.end(1), questions.end(1)), (Some(2), None));
+    }
+}
