@@ -43,7 +43,7 @@ const FORMAT: Format = bincode::config::standard().with_limit::<MAX_FRAME>();
 pub enum DecodeError {
     /// The format says no.
     #[error("not a valid message: {0}")]
-    Format(#[from] bincode::error::DecodeError),
+    Format(String),
     /// There is more in the frame than the message.
     #[error("{0} bytes left over after the message")]
     LeftOver(usize),
@@ -63,7 +63,7 @@ pub enum DecodeError {
 pub enum EncodeError {
     /// The format says no.
     #[error("cannot encode: {0}")]
-    Format(#[from] bincode::error::EncodeError),
+    Format(String),
     /// The message is longer than a frame.
     #[error("message of {0} bytes is over the frame limit of {MAX_FRAME}")]
     TooLong(usize),
@@ -211,8 +211,8 @@ pub fn encode_answer(answer: &Answer, buffer: &mut Vec<u8>) -> Result<(), Encode
 }
 
 fn put<T: Serialize>(value: &T, buffer: &mut Vec<u8>) -> Result<(), EncodeError> {
-    bincode::serde::encode_into_std_write(value, buffer, FORMAT)?;
-    Ok(())
+    let written = bincode::serde::encode_into_std_write(value, buffer, FORMAT);
+    written.map(|_| ()).map_err(|error| EncodeError::Format(error.to_string()))
 }
 
 /// What a frame of so many bytes begins with.
@@ -280,7 +280,8 @@ pub fn decode_answer(frame: &[u8]) -> Result<Answer, DecodeError> {
 }
 
 fn whole<T: DeserializeOwned>(frame: &[u8]) -> Result<T, DecodeError> {
-    let (value, consumed) = bincode::serde::decode_from_slice(frame, FORMAT)?;
+    let (value, consumed) = bincode::serde::decode_from_slice(frame, FORMAT)
+        .map_err(|error| DecodeError::Format(error.to_string()))?;
     match frame.len() - consumed {
         0 => Ok(value),
         left => Err(DecodeError::LeftOver(left)),
