@@ -213,6 +213,52 @@ fn no_files_import_each_other_in_a_circle() {
     assert!(!of_machines("proto::kv", "proto::peer"), "and what is replicated none");
 }
 
+/// Of each machine: the files that hand what one part says to the next, and what any part may know.
+const MACHINES: [(&str, &[&str], &[&str]); 2] = [
+    (
+        "proto::seed",
+        &["voting", "council", "desk", "disk"],
+        &["ballot", "frames", "message", "tree"],
+    ),
+    (
+        "proto::peer",
+        &[
+            "ask",
+            "lines",
+            "liveness",
+            "membership",
+            "open",
+            "overlay",
+            "probe",
+            "report",
+            "seeds",
+            "sync",
+        ],
+        &["message"],
+    ),
+];
+
+#[test]
+fn no_part_of_a_machine_knows_another_part() {
+    let mut parts = 0;
+    for (module, imports) in imports() {
+        for (machine, routing, shared) in MACHINES {
+            let name = |module: &str| {
+                module.strip_prefix(machine).map(|rest| rest.trim_start_matches("::").to_owned())
+            };
+            let Some(part) = name(&module).filter(|part| !part.is_empty()) else { continue };
+            if routing.contains(&part.as_str()) || shared.contains(&part.as_str()) {
+                continue;
+            }
+            parts += 1;
+            for other in imports.iter().filter_map(|other| name(other)) {
+                assert!(shared.contains(&other.as_str()), "{module} knows {machine}::{other}");
+            }
+        }
+    }
+    assert!(parts > 20, "parts were found: {parts}");
+}
+
 #[test]
 fn what_the_code_names_as_its_documentation_is_in_the_tree() {
     let mut found = Vec::new();
