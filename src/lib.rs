@@ -40,10 +40,10 @@
 //! | [`proto`] | the state machines: all decisions, no I/O |
 //! | [`net`] | bytes in, messages out |
 //! | [`node`] | the tokio hosts that run a machine: [`node::Peer`], [`node::Seed`] |
-//! | [`http`] | the API: members, topology, gossip, the store, events, metrics |
-//! | [`console`] | the commands of a peer, and their answers |
-//! | [`maelstrom`] | the same machine as a Maelstrom node on stdin and stdout |
-//! | [`config`], [`logging`], [`cli`] | what the programs add: arguments, the shared log, exit codes |
+//! | `http` (feature `http`) | the API: members, topology, gossip, the store, events, metrics |
+//! | `console` (feature `programs`) | the commands of a peer, and their answers |
+//! | `maelstrom` (feature `programs`) | the same machine as a Maelstrom node on stdin and stdout |
+//! | `logging`, and with the feature `programs` `config` and `cli` | where nodes log to; arguments and exit codes of the programs |
 
 #![forbid(unsafe_code)]
 
