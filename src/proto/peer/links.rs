@@ -283,6 +283,7 @@ mod tests {
             ("who has enough picked wants none", 10, 9, &[(1, true), (2, true), (3, true)], 0, 0),
             ("those that picked it do not count as picks", 10, 5, &[(6, false), (7, false)], 0, 3),
             ("the oldest keeps the degree", 10, 0, &[(6, false)], 0, 2),
+            ("without an older one one more", 10, 5, &[(6, true), (7, true), (8, true)], 0, 1),
         ];
         for (what, count, me, neighbours, under_way, expected) in table {
             let wanted = links(*me, neighbours).wanted(&members(*count), *under_way);

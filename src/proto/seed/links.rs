@@ -110,6 +110,7 @@ mod tests {
         for (incarnation, number, kept) in table {
             let report = report(incarnation, number);
             assert_eq!(links.keep(&registry, report), kept, "{incarnation}, {number}");
+            assert_eq!(links.all().is_empty(), incarnation < 7, "{incarnation}, {number}");
         }
         assert_eq!(links.all()[0][0].neighbours.len(), MAX_NEIGHBOURS);
         assert!(links.take_news().is_empty(), "nobody has reported here");
