@@ -2,9 +2,9 @@
 //! append to, and on the console.
 //!
 //! What must stay true: a record is one line and in one `write`, however many processes write, and
-//! neither a full disk nor a stuck reader of the console stops the node. Everything goes through
-//! the `log` crate under [`TARGET`]; a program that embeds a node and installs its own logger gets
-//! the same records, and with no logger at all a record costs one comparison.
+//! neither a full disk nor a stuck reader of the console stops the node. A node hands its lines to a
+//! [`Sink`]: to that of its program, or else, under [`TARGET`], to whatever logger a program that
+//! embeds it has installed for the `log` crate. Where nobody wants a record nothing is formatted.
 
 use std::fmt;
 

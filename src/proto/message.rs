@@ -88,6 +88,14 @@ pub struct Welcome {
     pub clock: u64,
 }
 
+impl Welcome {
+    /// Whether it was a process of that kind at that address that answered, and nothing else that
+    /// listens there now.
+    pub fn is_of(&self, role: Role, address: Addr) -> bool {
+        self.role == role && self.from == address
+    }
+}
+
 /// Why a connection was refused, and whom to ask instead.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Refusal {

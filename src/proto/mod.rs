@@ -28,3 +28,4 @@ pub mod time;
 pub mod timers;
 pub mod topology;
 mod turn;
+mod uncompared;

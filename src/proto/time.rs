@@ -59,6 +59,12 @@ impl fmt::Display for Time {
     }
 }
 
+/// How long to pause after so many failures in a row before: from the first pause it doubles, eight
+/// times at most, up to the last one.
+pub(crate) fn backoff((first, last): (Duration, Duration), failures: u32) -> Duration {
+    first.saturating_mul(1 << failures.min(8)).min(last)
+}
+
 /// How far one clock is ahead of another one, milliseconds, in words.
 pub fn offset_words(ahead: i64) -> String {
     let seconds = ahead.unsigned_abs() / 1_000;

@@ -52,6 +52,15 @@ impl<R, K> Turn<'_, R, K> {
         self.effects.push(Effect::Close { conn });
     }
 
+    /// Closes a connection over which something came that is not for it; who is at the other end, if
+    /// that was said.
+    pub fn close_for_breach(&mut self, conn: Conn, from: Option<Addr>) {
+        let from = from.map(|from| ("from", from.to_string()));
+        let reason = ("reason", "message not allowed on this link".to_owned());
+        self.note(Severity::Warn, "link closed", from.into_iter().chain([reason]).collect());
+        self.close(conn);
+    }
+
     /// Welcomes whoever has called; the welcome tells the time.
     pub fn welcome(&mut self, conn: Conn, mut welcome: Welcome) {
         welcome.clock = self.now.millis();

@@ -40,12 +40,8 @@ impl Later {
             Later::Say(conn, message) => turn.send(conn, message),
             Later::SayAll(conns, message) => turn.send_many(conns, message),
             Later::Close(conn) => turn.close(conn),
-            Later::Answer(token, reply) => {
-                turn.stored(token, reply);
-            }
-            Later::Operated(token, outcome) => {
-                turn.operated(token, outcome);
-            }
+            Later::Answer(token, reply) => turn.stored(token, reply),
+            Later::Operated(token, outcome) => turn.operated(token, outcome),
         }
     }
 }

@@ -18,10 +18,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Connections for questions that others have opened, at the same time.
 const MAX_INQUIRERS: usize = 16;
 
-fn operated(turn: &mut PeerTurn<'_>, token: u64, outcome: Outcome) {
-    turn.operated(token, outcome);
-}
-
 impl PeerMachine {
     /// Does what an operator orders.
     pub(super) fn operate(&mut self, turn: &mut PeerTurn<'_>, token: u64, order: Order) {
@@ -44,7 +40,7 @@ impl PeerMachine {
             Order::Admit(peer) => self.admit(turn, peer),
             Order::Remove(peer) => self.remove(turn, peer),
         };
-        operated(turn, token, outcome);
+        turn.operated(token, outcome);
     }
 
     /// A peer that is to be asked something answers the call, or does not.
@@ -91,7 +87,7 @@ impl PeerMachine {
             self.sessions.remove(conn);
             self.sessions.end_dial(conn);
             turn.close(conn);
-            operated(turn, token, Outcome::Asked(answer));
+            turn.operated(token, Outcome::Asked(answer));
         }
     }
 

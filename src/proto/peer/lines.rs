@@ -89,7 +89,7 @@ impl PeerMachine {
         let (to, role) = dial.to();
         // Whoever answers under that address must be the one that is meant.
         let result = match result {
-            Ok(welcome) if welcome.role == role && welcome.from == to => {
+            Ok(welcome) if welcome.is_of(role, to) => {
                 self.told.clocks.met(turn, to, welcome.clock);
                 Ok(welcome)
             }
@@ -144,12 +144,7 @@ impl PeerMachine {
             _ => Err(Breach),
         };
         if heard.is_err() {
-            let mut keys = vec![("reason", "message not allowed on this link".to_owned())];
-            if let Some(from) = line.with() {
-                keys.insert(0, ("from", from.to_string()));
-            }
-            turn.note(Severity::Warn, "link closed", keys);
-            turn.close(conn);
+            turn.close_for_breach(conn, line.with());
             self.line_down(turn, conn, false);
         }
     }

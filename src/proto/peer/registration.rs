@@ -11,7 +11,7 @@ use crate::proto::event::{Event, Severity};
 use crate::proto::machine::Conn;
 use crate::proto::message::{Addr, Breach, Incarnation, Message, Records};
 use crate::proto::registry::{Record, Status};
-use crate::proto::time::Time;
+use crate::proto::time::{Time, backoff};
 use crate::proto::turn::PeerTurn;
 
 /// First and last pause between two attempts to register.
@@ -174,14 +174,14 @@ impl Registration {
 
     /// An attempt has failed: how many have in a row, and how long to pause before the next one.
     pub fn attempt_failed(&mut self) -> (u32, Duration) {
-        let pause = BACKOFF.0.saturating_mul(1 << self.failed_attempts.min(8)).min(BACKOFF.1);
+        let pause = backoff(BACKOFF, self.failed_attempts);
         self.failed_attempts += 1;
         (self.failed_attempts, pause)
     }
 
     /// A refresh has failed; how long to pause, beginning with that.
     pub fn refresh_failed(&mut self, first: Duration) -> Duration {
-        let pause = first.saturating_mul(1 << self.failed_refreshes.min(8));
+        let pause = backoff((first, Duration::MAX), self.failed_refreshes);
         self.failed_refreshes += 1;
         pause
     }

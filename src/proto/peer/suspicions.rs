@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::proto::message::{Addr, Incarnation};
 use crate::proto::registry::Registry;
-use crate::proto::time::Time;
+use crate::proto::time::{Time, backoff};
 
 /// Suspicions held at the same time; more than this many members cannot be looked after at once.
 const MAX_SUSPICIONS: usize = 4_096;
@@ -39,7 +39,7 @@ impl Suspicion {
     /// It is pressed once more; after how long again.
     pub fn press(&mut self) -> Duration {
         self.presses += 1;
-        PRESS.0.saturating_mul(1 << self.presses.min(8)).min(PRESS.1)
+        backoff(PRESS, self.presses)
     }
 }
 

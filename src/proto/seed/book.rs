@@ -4,7 +4,6 @@
 //! What must stay true: what is derived is that of the registry as it is.
 
 use std::collections::BTreeSet;
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use super::ballot::Evidence;
@@ -14,47 +13,22 @@ use crate::proto::message::{Addr, Breach, Change, ChangeKind, Fingerprint, Incar
 use crate::proto::planted::Flaw;
 use crate::proto::registry::{MAX_AHEAD_MILLIS, Merge, Record, Registry, Status};
 use crate::proto::time::{Time, offset_words};
+use crate::proto::uncompared::Uncompared;
 
 /// Fingerprints by leaf.
 pub(super) type Leaves = Vec<(u16, Vec<Fingerprint>)>;
 
-/// The list as it was last sent, until a record changes: of peers that register together many are
-/// answered with the same one. Kept only if it is one frame; a longer one would be a second registry
-/// in memory. It says nothing that the registry does not, so seeds that differ in it are equal.
-#[derive(Clone, Debug, Default)]
-struct SentList(Option<Records>);
-
-impl PartialEq for SentList {
-    fn eq(&self, _: &Self) -> bool {
-        true
-    }
-}
-
-impl Eq for SentList {}
-
-impl Hash for SentList {
-    fn hash<H: Hasher>(&self, _: &mut H) {}
-}
-
 /// The registry, and what follows from it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Book {
     registry: Registry,
     tree: Tree,
     /// Digest over all statuses, until a record changes.
     status_digest: Option<[u8; 32]>,
-    list: SentList,
-}
-
-impl Default for Book {
-    fn default() -> Self {
-        Self {
-            registry: Registry::new(),
-            tree: Tree::default(),
-            status_digest: None,
-            list: SentList::default(),
-        }
-    }
+    /// The list as it was last sent, until a record changes: of peers that register together many
+    /// are answered with the same one. Kept only if it is one frame; a longer one would be a second
+    /// registry in memory. It says nothing that the registry does not.
+    sent_list: Uncompared<Option<Records>>,
 }
 
 /// What came of a record that was taken in.
@@ -87,8 +61,12 @@ impl Book {
 
     fn changed(&mut self, peer: &Addr) {
         self.status_digest = None;
-        self.list = SentList::default();
-        self.tree.touch(peer);
+        *self.sent_list = None;
+        if self.registry.get(peer).is_some() {
+            self.tree.touch(peer);
+        } else {
+            self.tree.drop(peer);
+        }
     }
 
     /// Takes a durable record in.
@@ -115,9 +93,7 @@ impl Book {
         });
         if gone {
             self.registry.remove(&peer);
-            self.tree.drop(&peer);
-            self.status_digest = None;
-            self.list = SentList::default();
+            self.changed(&peer);
         }
         gone
     }
@@ -182,12 +158,12 @@ impl Book {
 
     /// The list in frames, each with whether more follow.
     pub fn list(&mut self) -> Vec<(Records, bool)> {
-        if let Some(records) = &self.list.0 {
+        if let Some(records) = &*self.sent_list {
             return vec![(Arc::clone(records), false)];
         }
         let list: Vec<(Records, bool)> = frames(self.all(), MEMBERS_A_FRAME).collect();
         if let [(whole, false)] = list.as_slice() {
-            self.list.0 = Some(Arc::clone(whole));
+            *self.sent_list = Some(Arc::clone(whole));
         }
         list
     }

@@ -8,7 +8,6 @@
 //! still cannot cast a vote.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
 use rand::rngs::SmallRng;
@@ -19,9 +18,10 @@ use crate::proto::event::Severity;
 use crate::proto::machine::{Conn, OpenError};
 use crate::proto::message::{Addr, Council, Hello, Role, Standing, Welcome};
 use crate::proto::repeats::Repeats;
-use crate::proto::time::Time;
+use crate::proto::time::{Time, backoff};
 use crate::proto::timers::Timers;
 use crate::proto::turn::SeedTurn;
+use crate::proto::uncompared::Uncompared;
 
 /// Seeds compare their registries this often; it is also their heartbeat.
 const COMPARE_INTERVAL: Duration = Duration::from_secs(2);
@@ -78,28 +78,12 @@ impl Colleague {
     }
 }
 
-/// What is left to chance: when a seed is dialled again. Two seeds that differ in nothing else
-/// are equal, so that a model checker sees one state where there is one.
-#[derive(Clone, Debug)]
-struct Chance(SmallRng);
-
-impl PartialEq for Chance {
-    fn eq(&self, _: &Self) -> bool {
-        true
-    }
-}
-
-impl Eq for Chance {}
-
-impl Hash for Chance {
-    fn hash<H: Hasher>(&self, _: &mut H) {}
-}
-
 /// The other seeds.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Colleagues {
     of: BTreeMap<Addr, Colleague>,
-    chance: Chance,
+    /// Decides when a seed is dialled again.
+    chance: Uncompared<SmallRng>,
     timers: Timers<Timer>,
 }
 
@@ -117,7 +101,7 @@ impl Colleagues {
     pub fn new(seeds: impl Iterator<Item = Addr>, rng_seed: u64) -> Self {
         Self {
             of: seeds.map(|seed| (seed, Colleague::default())).collect(),
-            chance: Chance(SmallRng::seed_from_u64(rng_seed)),
+            chance: Uncompared(SmallRng::seed_from_u64(rng_seed)),
             timers: Timers::default(),
         }
     }
@@ -218,7 +202,7 @@ impl Colleagues {
         let seed = *seed;
         colleague.dialling = None;
         match result {
-            Ok(welcome) if welcome.role == Role::Seed && welcome.from == seed => {
+            Ok(welcome) if welcome.is_of(Role::Seed, seed) => {
                 colleague.line = Some(conn);
                 colleague.standing = None;
                 colleague.walking = None;
@@ -247,9 +231,9 @@ impl Colleagues {
     }
 
     fn redial_later(&mut self, now: Time, seed: Addr) {
-        let jitter = self.chance.0.random_range(0.5..1.0);
+        let jitter = self.chance.random_range(0.5..1.0);
         let Some(colleague) = self.of.get_mut(&seed) else { return };
-        let pause = REDIAL.0.saturating_mul(1 << colleague.failures.min(8)).min(REDIAL.1);
+        let pause = backoff(REDIAL, colleague.failures);
         colleague.failures += 1;
         self.timers.set(Timer::Redial(seed), now + pause.mul_f64(jitter));
     }

@@ -185,7 +185,7 @@ impl Judge {
         let change = &judgement.change;
         let answered = result.as_ref().ok().filter(|welcome| {
             // Whatever else listens there now, it is not the peer.
-            welcome.role == Role::Peer && welcome.from == change.peer
+            welcome.is_of(Role::Peer, change.peer)
         });
         let outcome = match objection {
             Some(objection) => Err(objection),

@@ -70,6 +70,7 @@ use super::roles::{Keep, SeedCommand};
 use super::time::Time;
 use super::topology::Topology;
 use super::turn::SeedTurn;
+use super::uncompared::Uncompared;
 
 /// What a seed does for members that nobody speaks of: those that it recovered, and those that are
 /// long gone.
@@ -84,8 +85,8 @@ struct Upkeep {
 struct Shown {
     history: History,
     links: Links,
-    clocks: Clocks,
-    repeats: Repeats,
+    clocks: Uncompared<Clocks>,
+    repeats: Uncompared<Repeats>,
 }
 
 /// A seed.
@@ -281,12 +282,7 @@ impl SeedMachine {
                 Line::ToSeed(addr) | Line::FromSeed(addr) => addr,
                 Line::FromPeer { peer, .. } => peer,
             };
-            let keys = vec![
-                ("from", who.to_string()),
-                ("reason", "message not allowed on this link".to_owned()),
-            ];
-            turn.note(Severity::Warn, "link closed", keys);
-            turn.close(conn);
+            turn.close_for_breach(conn, Some(who));
             self.line_down(turn, conn);
         }
     }
@@ -344,9 +340,8 @@ impl SeedMachine {
 
     /// A look at a recovered member has ended.
     fn looked(&mut self, turn: &mut SeedTurn<'_>, conn: Conn, result: &Result<Welcome, OpenError>) {
-        let is_itself =
-            |peer: &Addr, answer: &Welcome| answer.role == Role::Peer && answer.from == *peer;
-        let answered = |peer: &Addr| result.as_ref().is_ok_and(|answer| is_itself(peer, answer));
+        let answered =
+            |peer: &Addr| result.as_ref().is_ok_and(|answer| answer.is_of(Role::Peer, *peer));
         let registry = self.book.registry();
         let silent = self.upkeep.recovery.looked(turn.now, conn, answered, registry);
         if let Some((peer, incarnation)) = silent {

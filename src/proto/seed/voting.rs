@@ -64,17 +64,15 @@ impl SeedMachine {
 
     fn log_proposal(&mut self, turn: &mut SeedTurn<'_>, change: &Change) {
         let (peer, incarnation) = (change.peer, change.incarnation);
-        let event = match change.kind {
-            ChangeKind::Join => Event::RegistrationProposed { peer, incarnation },
+        let (what, event) = match change.kind {
+            ChangeKind::Join => {
+                ("registration proposed", Event::RegistrationProposed { peer, incarnation })
+            }
             ChangeKind::Dead => {
                 let reporters = change.reporters.clone();
-                Event::DeadNodeProposed { peer, reporters, incarnation }
+                ("dead-node proposed", Event::DeadNodeProposed { peer, reporters, incarnation })
             }
             ChangeKind::Leave => return,
-        };
-        let what = match change.kind {
-            ChangeKind::Dead => "dead-node proposed",
-            ChangeKind::Join | ChangeKind::Leave => "registration proposed",
         };
         let life = incarnation.to_string();
         let news = self.shown.repeats.is_news(turn.now, what, peer, &life);
