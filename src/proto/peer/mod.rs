@@ -511,7 +511,10 @@ impl Machine for PeerMachine {
             Input::Relieved { conn } => {
                 self.broadcast.rumors.set_congested(conn, false);
                 self.broadcast.rumors.begin_sync(turn, conn, true);
-                self.replica.begin_sync(turn, conn);
+                // A guest is here for messages alone.
+                if self.is_neighbour(conn) {
+                    self.replica.begin_sync(turn, conn);
+                }
             }
             Input::Tick => {}
             Input::Persisted { batch } => {

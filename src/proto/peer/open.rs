@@ -123,7 +123,9 @@ impl PeerMachine {
             Members::Peers { records, context, caught_up } => {
                 self.learn_told(turn, conn, from, records);
                 self.membership.open.untried.remove(&from);
-                if !self.membership.open.caught_up && caught_up && context.is_sane() {
+                // What was told may have ended the link: then there is nothing to be had over it.
+                let is_to_be_had = self.is_neighbour(conn) && caught_up && context.is_sane();
+                if !self.membership.open.caught_up && is_to_be_had {
                     self.membership.open.ahead.insert(conn, context);
                     self.replica.begin_sync(turn, conn);
                 }
@@ -572,7 +574,7 @@ impl PeerMachine {
     }
 
     /// Whether the link is still there: what was heard over it may have ended it.
-    fn is_neighbour(&self, conn: Conn) -> bool {
+    pub(super) fn is_neighbour(&self, conn: Conn) -> bool {
         matches!(self.sessions.get(conn), Some(Line::Neighbour(_)))
     }
 

@@ -401,6 +401,25 @@ fn a_comparison_that_makes_no_sense_closes_the_link_and_costs_nothing_else() {
 }
 
 #[test]
+fn over_a_connection_for_one_comparison_nothing_is_said_of_the_store() {
+    let mut stage = Stage::new(4, 1);
+    stage.give(Input::Persisted { batch: 1 });
+    let of_store = |message: &Message| matches!(message, Message::StoreSync(_));
+    let from = addr(3);
+    let hello = Network::new("test", [seed_addr()]).hello(Role::Peer, from, 1, Purpose::Sync);
+    stage.give(Input::Incoming { conn: 101, hello });
+    stage.give(Input::Congested { conn: 101 });
+    stage.give(Input::Relieved { conn: 101 });
+    assert_eq!(stage.sent(of_store), 0, "whoever is at the other end would close it for that");
+    // A neighbour is told after a jam what it may have missed.
+    let conn = stage.link(1);
+    stage.effects.clear();
+    stage.give(Input::Congested { conn });
+    stage.give(Input::Relieved { conn });
+    assert_eq!(stage.sent(of_store), 1);
+}
+
+#[test]
 fn an_answer_to_a_question_that_was_not_asked_is_not_looked_at() {
     let mut stage = Stage::new(5, 3);
     let (conn, asked) = compared(&mut stage);
