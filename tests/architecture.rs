@@ -213,7 +213,8 @@ fn no_files_import_each_other_in_a_circle() {
     assert!(!of_machines("proto::kv", "proto::peer"), "and what is replicated none");
 }
 
-/// Of each machine: the files that hand what one part says to the next, and what any part may know.
+/// Of each machine: the files that hand what one part says to the next, each of which calls only those
+/// before it, and what any part may know.
 const MACHINES: [(&str, &[&str], &[&str]); 2] = [
     (
         "proto::seed",
@@ -223,16 +224,8 @@ const MACHINES: [(&str, &[&str], &[&str]); 2] = [
     (
         "proto::peer",
         &[
-            "ask",
-            "lines",
-            "liveness",
-            "membership",
-            "open",
-            "overlay",
-            "probe",
-            "report",
-            "seeds",
-            "sync",
+            "common", "probe", "requests", "catch_up", "overlay", "liveness", "members", "voted",
+            "notices", "open", "answers", "sync", "ask", "seeds", "lines",
         ],
         &["message"],
     ),
@@ -257,6 +250,70 @@ fn no_part_of_a_machine_knows_another_part() {
         }
     }
     assert!(parts > 20, "parts were found: {parts}");
+}
+
+/// The functions in the `impl` blocks of a machine: their names, and those of the functions of the
+/// machine that they call.
+fn methods(text: &str) -> (BTreeSet<String>, BTreeSet<String>) {
+    let name = |rest: &str| {
+        rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>()
+    };
+    let (mut defined, mut called) = (BTreeSet::new(), BTreeSet::new());
+    let mut within = false;
+    for line in text.lines() {
+        match line {
+            _ if line.starts_with("impl ") => within = line.contains("Machine {"),
+            "}" => within = false,
+            _ => {}
+        }
+        let signature = line.trim_start_matches("    pub(super) ").trim_start_matches("    ");
+        if within && let Some(rest) = signature.strip_prefix("fn ") {
+            defined.insert(name(rest));
+        }
+    }
+    // A long chain of calls begins a new line after its first word.
+    for rest in text.split("self").skip(1) {
+        let method = rest.trim_start().strip_prefix('.').map(name).unwrap_or_default();
+        if rest.trim_start().starts_with(&format!(".{method}(")) {
+            called.insert(method);
+        }
+    }
+    (defined, called)
+}
+
+#[test]
+fn the_files_that_route_within_a_machine_call_each_other_one_way() {
+    for (machine, routing, _) in MACHINES {
+        let dir = root().join("src").join(machine.replace("::", "/"));
+        let text = |name: &str| fs::read_to_string(dir.join(format!("{name}.rs"))).unwrap();
+        let files: Vec<_> =
+            routing.iter().chain(&["mod"]).map(|name| (*name, methods(&text(name)))).collect();
+        let mut calls = 0;
+        for (place, (caller, (_, called))) in files.iter().enumerate() {
+            for (later, (callee, (defined, _))) in files.iter().enumerate() {
+                let over: Vec<_> = called.intersection(defined).collect();
+                calls += usize::from(later < place) * over.len();
+                let one_way = later <= place || over.is_empty();
+                assert!(
+                    one_way,
+                    "{machine}: {caller} calls {over:?} of {callee}, which is above it"
+                );
+            }
+        }
+        assert!(calls > 30, "{machine}: calls were found: {calls}");
+        for file in fs::read_dir(&dir).unwrap() {
+            let name = file.unwrap().file_name().into_string().unwrap();
+            let Some(name) = name.strip_suffix(".rs").filter(|name| *name != "tests") else {
+                continue;
+            };
+            let routes = !methods(&text(name)).0.is_empty();
+            let is_part = !routing.contains(&name) && name != "mod";
+            assert!(
+                !(routes && is_part),
+                "{machine}: {name} routes, and is not among the files that do"
+            );
+        }
+    }
 }
 
 #[test]

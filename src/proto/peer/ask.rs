@@ -6,8 +6,9 @@
 
 use std::time::Duration;
 
-use super::seeds::open_error_words;
-use super::{Dial, Line, PeerMachine, Timer};
+use super::requests::open_error_words;
+use super::sessions::{Dial, Line};
+use super::{PeerMachine, Timer};
 use crate::proto::machine::{Conn, OpenError};
 use crate::proto::message::{Addr, Breach, Inspection, Purpose, Refused, Welcome};
 use crate::proto::order::{Holding, Order, Outcome};
@@ -76,7 +77,7 @@ impl PeerMachine {
     }
 
     /// A question has its answer, or gets none.
-    pub(super) fn end_question(
+    fn end_question(
         &mut self,
         turn: &mut PeerTurn<'_>,
         token: u64,

@@ -3,7 +3,7 @@
 //! What must stay true: whoever answers under an address must be the one that was meant; what is said
 //! over a connection that is not for that ends the connection, and costs nothing else.
 
-use super::sessions::{CALL, Dial, Line};
+use super::sessions::{Dial, Line};
 use super::{PeerMachine, Timer};
 use crate::proto::event::Severity;
 use crate::proto::machine::{Conn, OpenError};
@@ -54,11 +54,6 @@ impl PeerMachine {
             }
             _ => turn.close(conn),
         }
-    }
-
-    /// Somebody called for one thing only: the connection is not to outlast [`CALL`].
-    pub(super) fn expect_end(&mut self, turn: &PeerTurn<'_>) {
-        self.timers.set_if_unset(Timer::Dismiss, turn.now + CALL);
     }
 
     /// Closes the connections of those who called for one question, notice or comparison, and have

@@ -5,19 +5,21 @@
 //! a suspicion needs a second, first-hand witness before it is reported, and
 //! the report decides nothing: the seeds look for themselves.
 //!
-//! What must stay true: nobody joins a suspicion on hearsay; whoever is told of
-//! one probes first (`probe`).
+//! What must stay true: a peer suspects only what it has found itself, and reports only what a second one
+//! has found as well, or what nobody else is left to find.
 
 use std::time::Duration;
 
+use super::common::sample;
 use super::prober::{Found, Why};
-use super::suspicions::{PRESS, Suspicion};
-use super::{Dial, Line, PeerMachine, Timer, sample};
+use super::sessions::{Dial, Line};
+use super::suspicions::{Decided, PRESS, Suspicion};
+use super::{PeerMachine, Timer};
 use crate::proto::config::Overlay;
 use crate::proto::event::{Event, Severity};
 use crate::proto::machine::{Conn, OpenError};
 use crate::proto::message::{Addr, Detection, Incarnation, Message, Purpose, ToSeed, Welcome};
-use crate::proto::registry::{Record, Status};
+use crate::proto::registry::Record;
 use crate::proto::roles::MemberEvent;
 use crate::proto::time::Time;
 use crate::proto::turn::PeerTurn;
@@ -76,7 +78,7 @@ impl PeerMachine {
         self.ping(turn, links);
     }
 
-    fn ping(&mut self, turn: &mut PeerTurn<'_>, links: Vec<Conn>) {
+    pub(super) fn ping(&mut self, turn: &mut PeerTurn<'_>, links: Vec<Conn>) {
         turn.send_many(links, Message::Ping(turn.now.micros()));
     }
 
@@ -158,6 +160,9 @@ impl PeerMachine {
             return;
         }
         let Some(suspicion) = self.suspicion.get(&peer) else { return };
+        if self.suspicion.is_decided(&peer) {
+            return;
+        }
         let (incarnation, hard) = (suspicion.incarnation, suspicion.hard);
         let heard = suspicion.witnesses.clone();
         let notice = Detection::SuspectNotice { peer, incarnation };
@@ -240,137 +245,6 @@ impl PeerMachine {
                     self.look_at(turn, to, incarnation, Why::NotLinked);
                 }
             }
-        }
-    }
-
-    /// Somebody says something of a suspect.
-    pub(super) fn hear_of_suspect(
-        &mut self,
-        turn: &mut PeerTurn<'_>,
-        conn: Conn,
-        from: Addr,
-        message: Detection,
-    ) {
-        match message {
-            Detection::SuspectNotice { peer, incarnation } => {
-                self.noticed(turn, conn, from, peer, incarnation);
-                return;
-            }
-            Detection::Witness { peer, incarnation } => {
-                if self.is_peer(&from)
-                    && let Some(suspicion) = self.suspicion.get_mut(&peer)
-                    && suspicion.incarnation == incarnation
-                    && from != peer
-                {
-                    suspicion.witnesses.insert(from);
-                    self.check_consensus(turn, peer);
-                }
-            }
-            Detection::Refute { peer, incarnation } => {
-                // Only over a connection that was opened to the suspect's own address is it the
-                // suspect who speaks.
-                let itself = matches!(
-                    self.sessions.get(conn),
-                    Some(Line::Errand { to, suspect }) if to == peer && suspect == peer
-                );
-                if itself && self.suspicion.contains(&peer) {
-                    self.refuted(turn, peer, from, incarnation);
-                } else if let Some(suspicion) = self.suspicion.get(&peer) {
-                    // Hearsay: look again. A liar can neither accuse nor protect.
-                    let incarnation = suspicion.incarnation;
-                    self.look_at(turn, peer, incarnation, Why::Again);
-                }
-            }
-        }
-        if matches!(self.sessions.get(conn), Some(Line::Errand { .. })) {
-            self.sessions.remove(conn);
-            turn.close(conn);
-        }
-    }
-
-    pub(super) fn noticed(
-        &mut self,
-        turn: &mut PeerTurn<'_>,
-        conn: Conn,
-        from: Addr,
-        peer: Addr,
-        incarnation: Incarnation,
-    ) {
-        let near = peer == self.life.config.me || !self.is_large();
-        turn.log(Event::SuspectNotice { peer, from }.told_if(near));
-        if peer == self.life.config.me {
-            self.refute(turn, conn, incarnation);
-            return;
-        }
-        let known = self.membership.members.get(&peer);
-        if self.is_open()
-            && known.is_some_and(|r| r.status == Status::Dead && r.incarnation >= incarnation)
-        {
-            // This peer has looked, found nothing, and forgotten the suspicion since.
-            turn.send(conn, Detection::Witness { peer, incarnation });
-            return;
-        }
-        let of_use =
-            from != peer && self.is_peer(&from) && self.membership.members.alive(&peer).is_some();
-        if !of_use || self.life.leaving {
-            return;
-        }
-        let present = known.map_or(0, |record| record.incarnation);
-        if incarnation < present {
-            // The word is of an earlier life: it says nothing of this one.
-            turn.send(conn, Detection::Refute { peer, incarnation: present });
-            return;
-        }
-        match self.suspicion.get_mut(&peer) {
-            Some(suspicion) if suspicion.incarnation == incarnation => {
-                suspicion.witnesses.insert(from);
-                turn.send(conn, Detection::Witness { peer, incarnation });
-                self.check_consensus(turn, peer);
-            }
-            // In a later life than the one suspected here it may live.
-            _ => self.look_at(turn, peer, incarnation, Why::Notice { conn, from, incarnation }),
-        }
-    }
-
-    /// This peer is suspected and alive: it says so, and takes a higher incarnation, so that
-    /// whatever is under way against the present one comes to nothing.
-    fn refute(&mut self, turn: &mut PeerTurn<'_>, conn: Conn, incarnation: Incarnation) {
-        if incarnation == self.life.incarnation && self.rise_again(turn) {
-            let links: Vec<Conn> = self.overlay.conns();
-            let (peer, incarnation) = (self.life.config.me, self.life.incarnation);
-            turn.send_many(links, Detection::Refute { peer, incarnation });
-        }
-        let (peer, incarnation) = (self.life.config.me, self.life.incarnation);
-        turn.send(conn, Detection::Refute { peer, incarnation });
-    }
-
-    /// Takes a higher incarnation, because somebody takes the present one for dead. False if that
-    /// was done a moment ago: once in a suspect timeout is enough, and a liar must not keep this
-    /// peer busy registering.
-    pub(super) fn rise_again(&mut self, turn: &mut PeerTurn<'_>) -> bool {
-        let window = self.life.config.detection.suspect_timeout;
-        let may = self.registration.is_registered() && !self.life.leaving;
-        if self.suspicion.refuted_lately(turn.now, window, may) || !may {
-            return false;
-        }
-        let incarnation = self.life.incarnation;
-        let keys = vec![("incarnation", incarnation.saturating_add(1).to_string())];
-        turn.note(Severity::Warn, "refuting suspicion", keys);
-        self.rise_above(turn, incarnation);
-        true
-    }
-
-    /// The registry says something of this peer itself: if it is dead or gone there, or known in a
-    /// later life, it comes back above that.
-    pub(super) fn learn_of_myself(&mut self, turn: &mut PeerTurn<'_>, record: &Record) {
-        let over = match record.status {
-            Status::Alive => record.incarnation > self.life.incarnation,
-            Status::Left | Status::Dead => record.incarnation >= self.life.incarnation,
-        };
-        if over && !self.life.leaving && super::is_believable(record.incarnation, turn.now) {
-            let status = format!("{:?}", record.status).to_lowercase();
-            turn.note(Severity::Warn, "rejoining", vec![("registry", status)]);
-            self.rise_above(turn, record.incarnation);
         }
     }
 
@@ -461,15 +335,10 @@ impl PeerMachine {
             suspicion.reported = Some(text);
         }
         if self.is_open() {
-            self.commit_dead(turn, peer, incarnation, seen_by);
+            self.suspicion.decide(Decided { peer, incarnation, witnesses: seen_by });
         } else {
             self.report(turn, peer);
         }
-    }
-
-    /// A member, or a neighbour: the news of its registration may still be on its way.
-    pub(super) fn is_peer(&self, other: &Addr) -> bool {
-        self.membership.members.alive(other).is_some() || self.overlay.contains(other)
     }
 
     fn report(&mut self, turn: &mut PeerTurn<'_>, peer: Addr) {

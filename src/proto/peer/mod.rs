@@ -1,18 +1,24 @@
 //! The peer: registers with the seeds, links up, gossips, watches its
 //! neighbours (DESIGN.md, section 4).
 //!
-//! `lines` says who may say what over which connection, `seeds` talks to the seeds,
-//! `open` does without them, `overlay` keeps the links, `probe` and `liveness` find
-//! out who is dead, `sync` compares, `ask` serves the operator, `gossip` (beside
-//! this module) spreads messages; this file holds them together.
+//! It is made of parts, which know nothing of each other: `sessions`, `registration`, `links`,
+//! `suspicions`, `prober`, `testimony`, `openness`, `questions` and, beside this module, `gossip`
+//! and `kv`. Between them route `common`, `probe`, `requests`, `catch_up`, `overlay`, `liveness`,
+//! `members`, `voted`, `notices`, `open`, `answers`, `sync`, `ask`, `seeds` and `lines`, each of
+//! which calls only those named before it (DESIGN.md, section 8). This file hands each input and
+//! each timer to one of them.
 
+mod answers;
 mod ask;
 mod calm;
+mod catch_up;
+mod common;
 mod lines;
 mod links;
 mod liveness;
-mod membership;
+mod members;
 pub mod message;
+mod notices;
 mod open;
 mod openness;
 mod overlay;
@@ -20,26 +26,25 @@ mod probe;
 mod prober;
 mod questions;
 mod registration;
-mod report;
+mod requests;
 mod seeds;
 mod sessions;
 mod suspicions;
 mod sync;
 mod testimony;
+mod voted;
 
-use std::net::IpAddr;
 use std::time::Duration;
 
-use bytes::Bytes;
+use rand::SeedableRng;
 use rand::rngs::SmallRng;
-use rand::{RngExt, SeedableRng};
 
 use self::links::Links;
 use self::openness::Openness;
 use self::prober::Prober;
 use self::questions::Questions;
 use self::registration::Registration;
-use self::sessions::{Dial, Line, Sessions};
+use self::sessions::Sessions;
 use self::suspicions::Suspicions;
 
 use self::calm::Calm;
@@ -53,8 +58,8 @@ use super::kv::replica::Replication;
 use super::kv::request::StoreChange;
 use super::kv::store::Store;
 use super::machine::{Conn, EffectOf, Input, Machine};
-use super::message::{Addr, Hello, Incarnation, Parting, Purpose, Role};
-use super::registry::{MAX_AHEAD_MILLIS, Registry};
+use super::message::{Addr, Incarnation, Parting};
+use super::registry::Registry;
 use super::repeats::Repeats;
 use super::roles::{PeerCommand, PeerReply, PublishError};
 use super::time::Time;
@@ -280,11 +285,6 @@ impl PeerMachine {
         &self.replica
     }
 
-    /// Its neighbours.
-    pub fn neighbours(&self) -> Vec<Addr> {
-        self.overlay.peers().copied().collect()
-    }
-
     /// Whether it suspects a member right now.
     pub fn suspects(&self, peer: &Addr) -> bool {
         self.suspicion.contains(peer)
@@ -310,26 +310,6 @@ impl PeerMachine {
         &self.broadcast.rumors
     }
 
-    fn hello(&self, purpose: Purpose) -> Hello {
-        self.life.config.network.hello(
-            Role::Peer,
-            self.life.config.me,
-            self.life.incarnation,
-            purpose,
-        )
-    }
-
-    fn dial(&mut self, turn: &mut PeerTurn<'_>, to: Addr, purpose: Purpose, dial: Dial) -> Conn {
-        let conn = self.sessions.dial(dial);
-        let hello = self.hello(purpose);
-        turn.open(conn, to, hello, self.life.config.detection.probe_timeout);
-        conn
-    }
-
-    fn jitter(&mut self, around: Duration) -> Duration {
-        around.mul_f64(self.life.rng.random_range(0.75..1.25))
-    }
-
     fn start(&mut self, turn: &mut PeerTurn<'_>) {
         self.life.incarnation = turn.now.millis();
         self.broadcast.rumors.start(turn.now, self.life.incarnation);
@@ -347,31 +327,6 @@ impl PeerMachine {
             self.begin_registration(turn);
         } else {
             self.begin_without_seeds(turn);
-        }
-    }
-
-    fn generate(&mut self, turn: &mut PeerTurn<'_>) {
-        if self.life.leaving || self.broadcast.generated >= self.life.config.broadcast.gossip_count
-        {
-            return;
-        }
-        self.broadcast.generated += 1;
-        // Two peers on one host may speak in the same millisecond, and the text has no port: the
-        // last three digits of the time are the port's, so that no two say the same.
-        let micros = turn.now.micros();
-        let at = Time::from_micros(
-            micros - micros % 1_000 + u64::from(self.life.config.me.port() % 1_000),
-        );
-        let ip = match self.life.config.me.ip() {
-            IpAddr::V4(ip) => ip.to_string(),
-            // In brackets, so that the message still splits at its colons.
-            IpAddr::V6(ip) => format!("[{ip}]"),
-        };
-        let text = format!("{at}:{ip}:{}", self.broadcast.generated);
-        // Far below any limit: it cannot be refused.
-        let _ = self.broadcast.rumors.publish(turn, Bytes::from(text));
-        if self.broadcast.generated < self.life.config.broadcast.gossip_count {
-            self.timers.set(Timer::Gossip, turn.now + self.life.config.broadcast.gossip_interval);
         }
     }
 
@@ -395,13 +350,6 @@ impl PeerMachine {
         self.ask_to_leave(turn);
     }
 
-    fn stop(&mut self, turn: &mut PeerTurn<'_>) {
-        for conn in self.sessions.take_all() {
-            turn.close(conn);
-        }
-        turn.stopped();
-    }
-
     /// The embedding program or the operator wants something.
     fn command(&mut self, turn: &mut PeerTurn<'_>, command: PeerCommand) {
         match command {
@@ -422,8 +370,11 @@ impl PeerMachine {
         }
     }
 
-    fn is_departing(&self, now: Time, peer: &Addr) -> bool {
-        self.suspicion.is_departing(now, &self.membership.members, peer)
+    /// What was decided of suspects is done once whatever decided it is through.
+    fn act_upon_decided(&mut self, turn: &mut PeerTurn<'_>) {
+        while let Some(decided) = self.suspicion.take_decided() {
+            self.commit_dead(turn, decided);
+        }
     }
 
     fn fire(&mut self, turn: &mut PeerTurn<'_>, timer: Timer) {
@@ -461,24 +412,6 @@ impl PeerMachine {
             Timer::Dismiss => self.dismiss_callers(turn),
         }
     }
-}
-
-/// Whether an incarnation that somebody names can be true. Far in the future it can only be a lie,
-/// which must not make this peer's own incarnation useless for good.
-fn is_believable(incarnation: Incarnation, now: Time) -> bool {
-    incarnation < now.millis().saturating_add(MAX_AHEAD_MILLIS)
-}
-
-/// Up to `many` distinct places below `len`, in random order.
-fn sample(rng: &mut SmallRng, len: usize, many: usize) -> Vec<usize> {
-    let mut places: Vec<usize> = (0..len).collect();
-    let many = many.min(len);
-    for place in 0..many {
-        let other = rng.random_range(place..len);
-        places.swap(place, other);
-    }
-    places.truncate(many);
-    places
 }
 
 impl Machine for PeerMachine {
@@ -522,8 +455,10 @@ impl Machine for PeerMachine {
             }
             Input::Command(command) => self.command(turn, command),
         }
+        self.act_upon_decided(turn);
         while let Some((_, timer)) = self.timers.due(now) {
             self.fire(turn, timer);
+            self.act_upon_decided(turn);
         }
         self.broadcast.rumors.tick(turn, &mut self.life.rng);
         if self.replica.wake_at().is_some_and(|at| at <= now) {

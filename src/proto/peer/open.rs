@@ -17,13 +17,15 @@
 
 use rand::RngExt;
 
+use super::PeerMachine;
+use super::common::is_believable;
 use super::openness::Openness;
 use super::prober::Why;
-use super::{Dial, Line, PeerMachine, Timer};
+use super::suspicions::Decided;
 use crate::proto::config::Membership;
 use crate::proto::event::{Event, Severity};
-use crate::proto::machine::{Conn, OpenError};
-use crate::proto::message::{Addr, Breach, Incarnation, Members, Purpose, Refused};
+use crate::proto::machine::Conn;
+use crate::proto::message::{Addr, Breach, Incarnation, Members};
 use crate::proto::order::Outcome;
 use crate::proto::registry::{Merge, RETENTION, Record, Status};
 use crate::proto::roles::MemberEvent;
@@ -37,23 +39,8 @@ const MAX_RECORDS: usize = 4_096;
 const MAX_LINES: usize = 16;
 
 impl PeerMachine {
-    /// Whether peers tell each other who belongs to the network.
-    pub(super) fn is_open(&self) -> bool {
-        matches!(self.life.config.membership, Membership::Open(_))
-    }
-
-    /// Whether this replica has all that an existing one had.
-    pub(super) fn has_caught_up(&self) -> bool {
-        self.membership.open.caught_up && !self.membership.open.removed
-    }
-
-    /// Whether an operator has removed it from a network without seeds.
-    pub fn is_removed(&self) -> bool {
-        self.membership.open.removed
-    }
-
     /// Begins with those that were named.
-    pub(super) fn begin_open(&mut self, turn: &mut PeerTurn<'_>, contacts: Vec<Addr>) {
+    fn begin_open(&mut self, turn: &mut PeerTurn<'_>, contacts: Vec<Addr>) {
         let me = self.life.config.me;
         let record = |incarnation| Record {
             incarnation,
@@ -73,32 +60,6 @@ impl PeerMachine {
             self.membership.open.untried.insert(peer);
         }
         self.check_caught_up(turn);
-    }
-
-    /// What is said when a link is up.
-    pub(super) fn greet(&mut self, turn: &mut PeerTurn<'_>, conn: Conn, picked: bool) {
-        if self.is_open() && (picked || !self.membership.open.caught_up) {
-            turn.send(conn, Members::Handshake(self.all_records()));
-            if !picked {
-                self.replica.begin_sync(turn, conn);
-            }
-        }
-    }
-
-    fn peers_message(&self, records: Vec<(Addr, Record)>) -> Members {
-        let context = self.replica.store().context().clone();
-        Members::Peers { records, context, caught_up: self.membership.open.caught_up }
-    }
-
-    fn all_records(&self) -> Vec<(Addr, Record)> {
-        self.membership.members.iter().map(|(peer, record)| (*peer, record.clone())).collect()
-    }
-
-    /// Whether a neighbour knows the same.
-    pub(super) fn compare_members(&self, turn: &mut PeerTurn<'_>, conns: Vec<Conn>) {
-        if self.is_open() {
-            turn.send_many(conns, Members::Digest(self.membership.members.status_digest()));
-        }
     }
 
     /// A neighbour speaks of the membership. A breach if it may not.
@@ -200,7 +161,7 @@ impl PeerMachine {
 
     /// Whether a record that somebody tells can be true, and has room.
     fn is_acceptable(&self, now: Time, peer: &Addr, record: &Record) -> bool {
-        super::is_believable(record.incarnation, now)
+        is_believable(record.incarnation, now)
             && !peer.ip().is_unspecified()
             && peer.port() != 0
             && (self.membership.members.get(peer).is_some()
@@ -224,19 +185,6 @@ impl PeerMachine {
             self.membership.members.iter().filter(|(_, record)| record.status != Status::Alive);
         let oldest = gone.min_by_key(|(_, record)| record.at).map(|(peer, _)| *peer);
         is_itself && oldest.is_some_and(|oldest| self.membership.members.remove(&oldest).is_some())
-    }
-
-    fn tell_others(
-        &self,
-        turn: &mut PeerTurn<'_>,
-        records: Vec<(Addr, Record)>,
-        except: Option<Conn>,
-    ) {
-        if !records.is_empty() {
-            let links = self.overlay.iter().map(|(_, neighbour)| neighbour.conn);
-            let links = links.filter(|conn| Some(*conn) != except).collect();
-            turn.send_many(links, Members::Changed(records));
-        }
     }
 
     /// Acts on records that are new here, and passes them on.
@@ -280,23 +228,12 @@ impl PeerMachine {
             self.withdraw(turn, record.clone());
         } else if !self.membership.open.removed || record.status == Status::Alive {
             let let_in = self.membership.open.removed && record.incarnation > self.life.incarnation;
-            if let_in && super::is_believable(record.incarnation, turn.now) {
+            if let_in && is_believable(record.incarnation, turn.now) {
                 self.membership.open.removed = false;
                 self.registration.set_registered(true);
             }
             self.learn_of_myself(turn, record);
         }
-    }
-
-    /// This peer's incarnation has risen: everybody is told.
-    pub(super) fn tell_of_myself(&mut self, turn: &mut PeerTurn<'_>) {
-        let me = self.life.config.me;
-        let at = self.membership.members.get(&me).map_or(turn.now.millis(), |record| record.at);
-        let incarnation = self.life.incarnation;
-        let record = Record { incarnation, status: Status::Alive, at, voters: Vec::new() };
-        self.membership.members.merge(me, record.clone());
-        self.tell_others(turn, vec![(me, record)], None);
-        self.members_changed(turn);
     }
 
     /// An operator has removed this peer: it gives up its links, and waits to be let in again.
@@ -320,13 +257,8 @@ impl PeerMachine {
     }
 
     /// Peer-level consensus: this peer has found it dead, and so have others.
-    pub(super) fn commit_dead(
-        &mut self,
-        turn: &mut PeerTurn<'_>,
-        peer: Addr,
-        incarnation: Incarnation,
-        witnesses: usize,
-    ) {
+    pub(super) fn commit_dead(&mut self, turn: &mut PeerTurn<'_>, decided: Decided) {
+        let Decided { peer, incarnation, witnesses } = decided;
         let at = turn.now.millis();
         let record = Record { incarnation, status: Status::Dead, at, voters: Vec::new() };
         let of = self.membership.members.size().saturating_sub(1);
@@ -345,16 +277,6 @@ impl PeerMachine {
             let record = Record { incarnation, status: Status::Left, at, voters: Vec::new() };
             turn.send_many(links, Members::Changed(vec![(self.life.config.me, record)]));
         }
-    }
-
-    /// Until when one that was named and has never been seen has time to start, whoever finds it
-    /// absent; none if it has had its time.
-    pub(super) fn awaited_until(&self, now: Time, peer: &Addr, record: &Record) -> Option<Time> {
-        if !self.is_open() || record.incarnation > 0 {
-            return None;
-        }
-        let since = self.membership.open.awaited.get(peer)?;
-        Some(*since + self.life.config.detection.suspect_timeout).filter(|until| now < *until)
     }
 
     /// Drops the records of those that have been gone for so long that nobody needs them, counted
@@ -423,108 +345,6 @@ impl PeerMachine {
         }
     }
 
-    fn call(&mut self, turn: &mut PeerTurn<'_>, peer: Addr) {
-        let dial = Dial::Link(peer);
-        if !self.overlay.contains(&peer) && !self.sessions.is_dialling(dial) {
-            self.dial(turn, peer, Purpose::Link, dial);
-        }
-    }
-
-    /// Somebody takes this peer for gone, and does not say more than that.
-    pub(super) fn is_taken_for_gone(&mut self, turn: &mut PeerTurn<'_>, by: Addr) {
-        if self.is_open() {
-            // Dead or removed: a handshake says which, unless this peer knows already.
-            if !self.membership.open.removed {
-                self.call(turn, by);
-            }
-        } else {
-            self.rise_again(turn);
-        }
-    }
-
-    /// A contact could not be linked. One that is not there has nothing; one that is slow, or has no
-    /// free link, may.
-    pub(super) fn contact_failed(
-        &mut self,
-        turn: &mut PeerTurn<'_>,
-        peer: Addr,
-        error: &OpenError,
-    ) {
-        let is_there = match error {
-            OpenError::Unreachable | OpenError::Garbage => false,
-            OpenError::TimedOut | OpenError::Local => true,
-            OpenError::Refused(refusal) => {
-                matches!(refusal.reason, Refused::AlreadyLinked | Refused::Full)
-            }
-        };
-        if !is_there && self.membership.open.untried.remove(&peer) {
-            self.check_caught_up(turn);
-        }
-    }
-
-    /// A link is gone, and with it what was to be had over it.
-    pub(super) fn lost_sight_of(&mut self, turn: &mut PeerTurn<'_>, conn: Conn) {
-        if self.membership.open.ahead.remove(&conn).is_some() {
-            self.check_caught_up(turn);
-        }
-    }
-
-    /// Whether this replica has had what an existing one had, or is the first of a network in which
-    /// all are new.
-    pub(super) fn check_caught_up(&mut self, turn: &mut PeerTurn<'_>) {
-        if self.membership.open.caught_up || !self.is_open() {
-            return;
-        }
-        // Who has been dropped meanwhile is not waited for.
-        let Openness { untried, ahead, .. } = &mut self.membership.open;
-        untried.retain(|peer| self.membership.members.alive(peer).is_some());
-        let waits_for_none = ahead.is_empty() && self.is_first();
-        let is_first = waits_for_none && self.membership.open.untried.is_empty();
-        if waits_for_none && !is_first {
-            // The others wait for this one, and those of them that it has no link with and has not
-            // asked yet would not ask by themselves.
-            let runs = |peer: &&Addr| {
-                self.membership.members.alive(peer).is_some_and(|r| r.incarnation > 0)
-            };
-            let silent: Vec<Addr> =
-                self.membership.open.untried.iter().filter(runs).copied().collect();
-            silent.into_iter().for_each(|peer| self.call(turn, peer));
-        }
-        let store = self.replica.store();
-        let has_nothing = store.context().is_empty();
-        if is_first
-            && has_nothing
-            && self.overlay.is_empty()
-            && turn.now < self.membership.open.look_until
-        {
-            self.timers.set(Timer::Alone, self.membership.open.look_until);
-            return;
-        }
-        if !is_first && !self.membership.open.ahead.values().any(|theirs| store.covers(theirs)) {
-            return;
-        }
-        let keys = vec![("keys", self.replica.store().keys().count().to_string())];
-        turn.note(Severity::Info, "caught up", keys);
-        turn.member(MemberEvent::Registered);
-        self.membership.open.caught_up = true;
-        self.membership.open.ahead.clear();
-        self.membership.open.untried.clear();
-        // Others may be waiting for somebody who has.
-        let me = self.life.config.me;
-        let mine = self.membership.members.get(&me).map(|record| (me, record.clone()));
-        let links = self.overlay.conns();
-        turn.send_many(links, self.peers_message(mine.into_iter().collect()));
-    }
-
-    /// Whether this peer is the oldest of those that are known to run. Where all are new, it is the one
-    /// that the others wait for, so that they do not wait for each other.
-    fn is_first(&self) -> bool {
-        let running =
-            self.membership.members.members().filter(|(_, record)| record.incarnation > 0);
-        let oldest = running.map(|(peer, record)| (record.at, *peer)).min();
-        oldest.is_none_or(|(_, peer)| peer == self.life.config.me)
-    }
-
     /// An operator lets a peer in.
     pub(super) fn admit(&mut self, turn: &mut PeerTurn<'_>, peer: Addr) -> Outcome {
         if !self.is_open() {
@@ -573,13 +393,28 @@ impl PeerMachine {
         Outcome::Removed
     }
 
-    /// Whether the link is still there: what was heard over it may have ended it.
-    pub(super) fn is_neighbour(&self, conn: Conn) -> bool {
-        matches!(self.sessions.get(conn), Some(Line::Neighbour(_)))
+    /// Whether an operator has removed it from a network without seeds.
+    pub fn is_removed(&self) -> bool {
+        self.membership.open.removed
     }
 
-    /// One that is awaited is looked at again when its time is over.
-    pub(super) fn look_when_due(&mut self, peer: Addr, due: Time) {
-        self.timers.set_if_unset(Timer::Doubt(peer), due);
+    /// No seed is asked who belongs to the network.
+    pub(super) fn begin_without_seeds(&mut self, turn: &mut PeerTurn<'_>) {
+        match self.life.config.membership.clone() {
+            Membership::Voted => {}
+            Membership::Fixed(members) => {
+                for (at, peer) in (0..).zip(members) {
+                    let (incarnation, status, voters) = (0, Status::Alive, Vec::new());
+                    self.membership.members.merge(peer, Record { incarnation, status, at, voters });
+                }
+            }
+            Membership::Open(contacts) => self.begin_open(turn, contacts),
+        }
+        self.registration.set_registered(true);
+        if !self.is_open() {
+            turn.member(MemberEvent::Registered);
+        }
+        self.arrange(turn);
+        self.fill(turn);
     }
 }

@@ -6,19 +6,16 @@
 
 use std::time::Duration;
 
-use rand::RngExt;
-
-use super::links::{Links, Neighbour, age};
+use super::common::sample;
+use super::links::{Links, Neighbour};
 use super::sessions::{Dial, Line, Sessions};
 use super::suspicions::Suspicions;
-use super::{PeerMachine, Timer, sample};
-use crate::proto::config::{Membership, Overlay};
+use super::{PeerMachine, Timer};
+use crate::proto::config::Overlay;
 use crate::proto::event::{Event, Severity};
-use crate::proto::machine::{Conn, OpenError};
-use crate::proto::message::{
-    Addr, Hello, Incarnation, Message, Parting, Purpose, Refused, Welcome,
-};
-use crate::proto::registry::{Record, Registry, Status};
+use crate::proto::machine::Conn;
+use crate::proto::message::{Addr, Hello, Incarnation, Message, Parting, Purpose, Refused};
+use crate::proto::registry::{Registry, Status};
 use crate::proto::roles::MemberEvent;
 use crate::proto::time::Time;
 use crate::proto::turn::PeerTurn;
@@ -28,7 +25,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// Missing links are looked for again after this long.
 const FILL_AGAIN: Duration = Duration::from_secs(1);
 /// Others named to a peer that is refused because this one is full.
-const OTHERS: usize = 8;
+pub(super) const OTHERS: usize = 8;
 
 /// What decides whether a member may be linked with.
 struct Choice<'a> {
@@ -52,26 +49,6 @@ impl Choice<'_> {
 }
 
 impl PeerMachine {
-    /// No seed is asked who belongs to the network.
-    pub(super) fn begin_without_seeds(&mut self, turn: &mut PeerTurn<'_>) {
-        match self.life.config.membership.clone() {
-            Membership::Voted => {}
-            Membership::Fixed(members) => {
-                for (at, peer) in (0..).zip(members) {
-                    let (incarnation, status, voters) = (0, Status::Alive, Vec::new());
-                    self.membership.members.merge(peer, Record { incarnation, status, at, voters });
-                }
-            }
-            Membership::Open(contacts) => self.begin_open(turn, contacts),
-        }
-        self.registration.set_registered(true);
-        if !self.is_open() {
-            turn.member(MemberEvent::Registered);
-        }
-        self.arrange(turn);
-        self.fill(turn);
-    }
-
     /// Why a link that somebody asks for is refused, and whom to ask instead.
     pub(super) fn objection_to_link(
         &mut self,
@@ -190,11 +167,6 @@ impl PeerMachine {
         self.fill(turn);
     }
 
-    /// A member's place in the order of joining.
-    pub(super) fn age(&self, peer: &Addr) -> (u64, Addr) {
-        age(&self.membership.members, peer)
-    }
-
     /// Tells the gossip half where the tree runs: to the oldest neighbour. By age alone the links
     /// to older peers can make no circle, and they end at the oldest member of all.
     pub(super) fn arrange(&mut self, turn: &mut PeerTurn<'_>) {
@@ -244,91 +216,19 @@ impl PeerMachine {
         if let Some(conn) = self.overlay.get(&peer).map(|neighbour| neighbour.conn) {
             turn.send(conn, Parting::Unlink);
             turn.close(conn);
-            self.line_down(turn, conn, false);
+            self.sessions.remove(conn);
+            self.link_down(turn, conn, peer, false);
         }
     }
 
-    /// An attempt to link has ended.
-    pub(super) fn link_answers(
-        &mut self,
-        turn: &mut PeerTurn<'_>,
-        conn: Conn,
-        peer: Addr,
-        result: Result<Welcome, OpenError>,
-    ) {
-        match result {
-            Ok(welcome) if self.life.leaving || welcome.leaving => {
-                if welcome.leaving {
-                    self.departs(turn.now, peer);
-                }
-                turn.send(conn, Parting::Unlink);
-                turn.close(conn);
-            }
-            // Others were faster, and took the place that was meant for it.
-            Ok(_) if self.overlay.is_full() => {
-                turn.send(conn, Parting::Unlink);
-                turn.close(conn);
-            }
-            Ok(welcome) => self.link_up(turn, conn, peer, welcome.incarnation, true),
-            Err(error) => {
-                if !self.overlay.contains(&peer) {
-                    self.overlay.avoid(turn.now, peer);
-                }
-                self.contact_failed(turn, peer, &error);
-                self.not_linked(turn, peer, error);
-            }
-        }
-        self.fill(turn);
-    }
-
-    /// A member could not be linked: what follows from why.
-    fn not_linked(&mut self, turn: &mut PeerTurn<'_>, peer: Addr, error: OpenError) {
-        match error {
-            OpenError::Refused(refusal) => {
-                match refusal.reason {
-                    Refused::Leaving => self.departs(turn.now, peer),
-                    // It has heard of this incarnation's death, from a seed that then lost
-                    // its memory: only a later one is above that for everybody.
-                    Refused::NotMember => self.is_taken_for_gone(turn, peer),
-                    _ => {}
-                }
-                let named: Vec<Addr> = refusal
-                    .others
-                    .into_iter()
-                    .take(OTHERS)
-                    .filter(|other| self.may_link(turn.now, other))
-                    .collect();
-                let place = self.life.rng.random_range(0..named.len().max(1));
-                if let Some(other) = named.get(place)
-                    && self.links_wanted() > 0
-                {
-                    self.dial(turn, *other, Purpose::Link, Dial::Link(*other));
-                }
-            }
-            OpenError::Local => {}
-            OpenError::Unreachable | OpenError::TimedOut | OpenError::Garbage => {
-                let known = self.membership.members.alive(&peer).map(|record| record.incarnation);
-                if let Some(incarnation) = known {
-                    self.look_at(turn, peer, incarnation, super::prober::Why::NotLinked);
-                }
-            }
-        }
-    }
-
-    /// A member answers that it is leaving.
-    pub(super) fn departs(&mut self, now: Time, peer: Addr) {
-        let incarnation = self.membership.members.get(&peer).map_or(0, |record| record.incarnation);
-        self.suspicion.departs(now, peer, incarnation);
-    }
-
-    fn may_link(&self, now: Time, peer: &Addr) -> bool {
+    pub(super) fn may_link(&self, now: Time, peer: &Addr) -> bool {
         let Self { overlay, membership, sessions, suspicion, life, .. } = self;
         let (me, members) = (life.config.me, &membership.members);
         Choice { now, me, members, suspicion, sessions }.may_link(overlay, peer)
     }
 
     /// How many links are missing and not under way.
-    fn links_wanted(&mut self) -> usize {
+    pub(super) fn links_wanted(&mut self) -> usize {
         let under_way = self.sessions.links_under_way();
         self.overlay.wanted(&self.membership.members, under_way)
     }
@@ -402,30 +302,12 @@ impl PeerMachine {
     }
 
     /// Draws a member to link with.
-    fn draw(&mut self, now: Time, uniform: bool) -> Option<Addr> {
+    pub(super) fn draw(&mut self, now: Time, uniform: bool) -> Option<Addr> {
         let Self { overlay, membership, sessions, suspicion, life, .. } = self;
         let me = life.config.me;
         let choice = Choice { now, me, members: &membership.members, suspicion, sessions };
         let may_link = |links: &Links, peer: &Addr| choice.may_link(links, peer);
         overlay.draw(&mut life.rng, &membership.members, uniform, may_link)
-    }
-
-    /// A member is dead, and whatever link is still there goes; or it has left. If that is known before
-    /// its link has ended, its last words are still on their way, and a write that it answered for may be
-    /// among them.
-    pub(super) fn member_gone(&mut self, turn: &mut PeerTurn<'_>, peer: Addr, record: &Record) {
-        self.suspicion.forget_departure(&peer);
-        self.prober.settle(&peer);
-        self.suspicion.take_ghost(&peer);
-        if self.suspicion.get(&peer).is_some_and(|s| s.incarnation <= record.incarnation) {
-            self.drop_suspicion(peer);
-        }
-        if self.overlay.is_linked_up_to(&peer, record.incarnation) {
-            match record.status {
-                Status::Left => self.expect_farewell(turn, peer),
-                Status::Alive | Status::Dead => self.unlink(turn, peer),
-            }
-        }
     }
 
     /// The link to one that has left ends by itself; if it does not, it is ended.
@@ -439,26 +321,6 @@ impl PeerMachine {
             self.membership.members.get(&peer).filter(|record| record.status == Status::Left);
         if record.is_some_and(|record| self.overlay.is_linked_up_to(&peer, record.incarnation)) {
             self.unlink(turn, peer);
-        }
-    }
-
-    /// A member is there in a new incarnation.
-    pub(super) fn member_renewed(
-        &mut self,
-        turn: &mut PeerTurn<'_>,
-        peer: Addr,
-        incarnation: Incarnation,
-    ) {
-        self.overlay.forgive(&peer);
-        if self.suspicion.take_ghost(&peer) {
-            self.look_at(turn, peer, incarnation, super::prober::Why::LinkLost);
-        }
-        self.suspicion.is_back(&peer, incarnation);
-        if let Some(suspicion) = self.suspicion.get(&peer)
-            && suspicion.incarnation < incarnation
-        {
-            // A quorum of seeds has reached it in a life later than the one suspected.
-            self.refuted(turn, peer, peer, incarnation);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Probes: looking at a member, for whatever reason.
+//! Probes: looking at a member, for whatever reason (`answers` says what follows from what is seen).
 //!
 //! A probe is a handshake with the peer's process, because the kernel answers a
 //! TCP connect for a hung process, and the host answers a ping for a dead one.
@@ -10,17 +10,13 @@ use std::time::Duration;
 
 use rand::RngExt;
 
-use super::prober::{Failed, Probe, Why};
+use super::prober::{Probe, Why};
 use super::sessions::Dial;
 use super::{PeerMachine, Timer};
-use crate::proto::machine::{Conn, OpenError};
-use crate::proto::message::{Addr, Detection, Incarnation, Purpose, Welcome};
+use crate::proto::message::{Addr, Incarnation, Purpose};
 use crate::proto::registry::Status;
+use crate::proto::time::Time;
 use crate::proto::turn::PeerTurn;
-
-/// Members among whom each may tell of a death what it has seen of it. In a larger network those who
-/// are nearest tell, and the others leave it to them: else one death would be told by hundreds.
-pub(super) const SMALL: usize = 16;
 
 /// In a larger network the neighbours of a dead peer look one after another, within so long for each
 /// member, so that most hear of the death from the seeds before they have to report it.
@@ -62,11 +58,6 @@ impl PeerMachine {
         if let Some((peer, incarnation)) = suspects.get(place) {
             self.look_at(turn, *peer, *incarnation, Why::Again);
         }
-    }
-
-    /// Whether the network is so large that not everybody is to tell of a death.
-    pub(super) fn is_large(&self) -> bool {
-        self.membership.members.size() > SMALL
     }
 
     /// The link to a member was lost: this peer looks, when it is its turn.
@@ -119,7 +110,7 @@ impl PeerMachine {
         self.probe(turn, peer, incarnation, BTreeSet::from([why]), false);
     }
 
-    fn probe(
+    pub(super) fn probe(
         &mut self,
         turn: &mut PeerTurn<'_>,
         peer: Addr,
@@ -132,39 +123,6 @@ impl PeerMachine {
         self.prober.insert(conn, Probe { peer, incarnation, why, began, second });
     }
 
-    pub(super) fn probe_answers(
-        &mut self,
-        turn: &mut PeerTurn<'_>,
-        conn: Conn,
-        peer: Addr,
-        result: Result<Welcome, OpenError>,
-    ) {
-        let Some(probe) = self.prober.remove(conn) else { return };
-        if self.life.leaving {
-            return;
-        }
-        match result {
-            Ok(welcome) => {
-                if welcome.leaving {
-                    self.departs(turn.now, peer);
-                }
-                self.found_alive(turn, &probe, welcome.incarnation);
-            }
-            // Not even tried: as if it had not been asked for.
-            Err(OpenError::Local) => {}
-            Err(error) => {
-                let detection = &self.life.config.detection;
-                let times = (detection.ping_interval, detection.suspect_timeout);
-                match self.prober.failed(turn.now, &probe, &error, times) {
-                    Failed::Again => self.probe(turn, peer, probe.incarnation, probe.why, true),
-                    Failed::Doubt(next) => self.timers.set(Timer::Doubt(peer), next),
-                    Failed::Nothing => {}
-                    Failed::NotFound { hard } => self.not_found(turn, &probe, hard),
-                }
-            }
-        }
-    }
-
     /// A member that did not answer is looked at again.
     pub(super) fn look_again(&mut self, turn: &mut PeerTurn<'_>, peer: Addr) {
         match self.membership.members.alive(&peer).map(|record| record.incarnation) {
@@ -175,44 +133,8 @@ impl PeerMachine {
         }
     }
 
-    fn found_alive(&mut self, turn: &mut PeerTurn<'_>, probe: &Probe, incarnation: Incarnation) {
-        let peer = probe.peer;
-        self.overlay.forgive(&peer);
-        self.prober.settle(&peer);
-        self.link_if_back(turn, peer, incarnation);
-        if self.suspicion.contains(&peer) {
-            self.refuted(turn, peer, peer, incarnation);
-        }
-        for why in &probe.why {
-            if let Why::Notice { conn, .. } = why {
-                if self.sessions.get(*conn).is_some() {
-                    turn.send(*conn, Detection::Refute { peer, incarnation });
-                }
-                // Told that it is suspected, it refutes by itself, for everybody.
-                self.tell_suspect(turn, peer, incarnation);
-            }
-        }
-        self.fill(turn);
-    }
-
-    fn not_found(&mut self, turn: &mut PeerTurn<'_>, probe: &Probe, hard: bool) {
-        let peer = probe.peer;
-        let found = probe.found(hard);
-        if self.suspect(turn, peer, probe.incarnation, found) && !found.asked {
-            self.spread_notice(turn, peer);
-        }
-        for why in &probe.why {
-            let Why::Notice { conn, from, incarnation } = why else { continue };
-            // Who speaks of another life of it is no witness of the end of this one.
-            if let Some(suspicion) = self.suspicion.get_mut(&peer)
-                && suspicion.incarnation == *incarnation
-            {
-                suspicion.witnesses.insert(*from);
-                if self.sessions.get(*conn).is_some() {
-                    turn.send(*conn, Detection::Witness { peer, incarnation: *incarnation });
-                }
-            }
-        }
-        self.check_consensus(turn, peer);
+    /// One that is awaited is looked at again when its time is over.
+    pub(super) fn look_when_due(&mut self, peer: Addr, due: Time) {
+        self.timers.set_if_unset(Timer::Doubt(peer), due);
     }
 }

@@ -1,191 +1,23 @@
-//! How a peer talks to its seeds: registration, refresh, leave, reports.
+//! What the seeds answer a peer.
 //!
 //! What must stay true: the peer counts as registered once a quorum of distinct
-//! seeds has answered that it holds this incarnation; a seed that is down or
-//! hung costs no more than the time after which another one is asked as well.
+//! seeds has answered that it holds this incarnation.
 
 use std::time::Duration;
 
-use rand::RngExt;
-
+use super::common::is_believable;
 use super::registration::{Framed, Wish};
-use super::sessions::{Dial, Line};
-use super::{PeerMachine, Timer, sample};
+use super::{LAST_WORDS, PeerMachine, Timer};
 use crate::proto::event::{Event, Severity};
-use crate::proto::machine::{Conn, OpenError};
-use crate::proto::message::{
-    Addr, Breach, Incarnation, Message, Purpose, Records, ToPeer, ToSeed, Welcome,
-};
-use crate::proto::registry::Status;
+use crate::proto::message::{Addr, Breach, Incarnation, Records, ToPeer};
 use crate::proto::roles::MemberEvent;
 use crate::proto::turn::PeerTurn;
 
-/// A seed that has not answered after this long gets company: another one is asked as well. Some
-/// round trips over an ocean; far less than the deadline of the request.
-const HEDGE: Duration = Duration::from_millis(300);
-/// What a seed may take beyond the probe and the vote that a request needs.
-const REQUEST_MARGIN: Duration = Duration::from_millis(900);
-/// A peer asks each seed what is new this often; seeds also tell by themselves.
-const REFRESH: Duration = Duration::from_secs(10);
 /// A peer that is registered hears from a quorum alone; soon it is to hear from all, so that one that
 /// is lost leaves no gap.
 const FIRST_REFRESH: Duration = Duration::from_secs(2);
-/// After the connection to a seed is lost the seeds are asked soon: it may have brought news. While
-/// fewer than a quorum can be asked, the pause doubles up to the usual one.
-const REFRESH_SOON: Duration = Duration::from_millis(500);
 
 impl PeerMachine {
-    fn quorum(&self) -> usize {
-        self.life.config.network.quorum()
-    }
-
-    /// Begins an attempt: all seeds that have not accepted yet, in random order.
-    pub(super) fn begin_registration(&mut self, turn: &mut PeerTurn<'_>) {
-        if self.life.leaving || self.registration.is_registered() {
-            return;
-        }
-        self.timers.cancel(&Timer::Register);
-        let seeds = self.registration.missing(self.life.config.network.seeds());
-        let order = sample(&mut self.life.rng, seeds.len(), seeds.len());
-        let order = order.into_iter().filter_map(|place| seeds.get(place).copied());
-        self.registration.ask(order.collect());
-        self.ask_next_seed(turn);
-    }
-
-    pub(super) fn ask_next_seed(&mut self, turn: &mut PeerTurn<'_>) {
-        self.timers.cancel(&Timer::Hedge);
-        if self.life.leaving {
-            self.ask_next_to_leave(turn);
-            return;
-        }
-        if self.registration.is_registered() {
-            return;
-        }
-        let wish = Wish::Register(self.life.incarnation);
-        if let Some(seed) = self.registration.next_to_ask() {
-            self.request(turn, seed, wish);
-            self.timers.set(Timer::Hedge, turn.now + HEDGE);
-        } else if !self.registration.is_asking(wish) {
-            let jitter = self.life.rng.random_range(0.5..1.0);
-            let (failed, pause) = self.registration.attempt_failed();
-            if failed == 3 {
-                let accepted = format!("{}/{}", self.registration.accepted(), self.quorum());
-                let advice = "are enough seeds running and reachable?".to_owned();
-                let keys = vec![("accepted", accepted), ("advice", advice)];
-                turn.note(Severity::Warn, "not registered yet", keys);
-            }
-            self.timers.set(Timer::Register, turn.now + pause.mul_f64(jitter));
-        }
-    }
-
-    fn request(&mut self, turn: &mut PeerTurn<'_>, seed: Addr, wish: Wish) {
-        let version = self.membership.members_version;
-        let request = self.registration.begin(turn.now, seed, wish, version);
-        let incarnation = self.life.incarnation;
-        let message = match wish {
-            Wish::Register(incarnation) => ToSeed::Register { request, incarnation },
-            Wish::Leave => ToSeed::Leave { request, incarnation },
-            Wish::Refresh => ToSeed::Refresh { request, digest: self.members_digest() },
-        };
-        let patience = self.life.config.detection.probe_timeout * 2 + REQUEST_MARGIN;
-        self.timers.set(Timer::Request(request), turn.now + patience);
-        self.say(turn, seed, message);
-    }
-
-    /// Digest of the list, computed once for each state of it.
-    fn members_digest(&mut self) -> [u8; 32] {
-        match self.membership.digest_of {
-            Some((version, digest)) if version == self.membership.members_version => digest,
-            _ => {
-                let digest = self.membership.members.status_digest();
-                self.membership.digest_of = Some((self.membership.members_version, digest));
-                digest
-            }
-        }
-    }
-
-    /// Says something to a seed, over a connection that is opened if there is none.
-    pub(super) fn say(&mut self, turn: &mut PeerTurn<'_>, seed: Addr, message: impl Into<Message>) {
-        if self.registration.say(turn, seed, message.into()) {
-            let conn = self.dial(turn, seed, Purpose::Membership, Dial::Seed(seed));
-            self.registration.dialling(seed, conn);
-        }
-    }
-
-    pub(super) fn seed_answers(
-        &mut self,
-        turn: &mut PeerTurn<'_>,
-        conn: Conn,
-        seed: Addr,
-        result: Result<Welcome, OpenError>,
-    ) {
-        let Err(error) = result else {
-            self.sessions.insert(conn, Line::Seed(seed));
-            self.registration.connect(turn, &seed, conn);
-            return;
-        };
-        let refused = match &error {
-            OpenError::Refused(refusal) => Some(refusal.reason.words().to_owned()),
-            _ => None,
-        };
-        let (what, severity) = match &refused {
-            Some(reason) => {
-                let what = "seed refused the link";
-                let news = self.told.repeats.is_news(turn.now, what, seed, reason);
-                (what, if news { Severity::Warn } else { Severity::Debug })
-            }
-            None => ("seed not reached", Severity::Debug),
-        };
-        let keys = vec![("seed", seed.to_string()), ("reason", open_error_words(&error))];
-        turn.note(severity, what, keys);
-        self.registration.not_connected(&seed, refused);
-        self.fail_requests_to(turn, seed);
-    }
-
-    pub(super) fn seed_lost(&mut self, turn: &mut PeerTurn<'_>, conn: Conn, seed: Addr) {
-        if self.registration.disconnect(&seed, conn) {
-            self.fail_requests_to(turn, seed);
-            if self.registration.is_registered() && !self.life.leaving {
-                let soon = self.jitter(REFRESH_SOON);
-                self.timers.set_earlier(Timer::Refresh, turn.now + soon);
-            }
-        }
-    }
-
-    fn fail_requests_to(&mut self, turn: &mut PeerTurn<'_>, seed: Addr) {
-        for request in self.registration.requests_of(&seed) {
-            self.request_failed(turn, request);
-        }
-    }
-
-    /// The seed is hung: its connection is given up, so that the next request opens a new one.
-    pub(super) fn request_timed_out(&mut self, turn: &mut PeerTurn<'_>, request: u64) {
-        if let Some(line) = self.registration.give_up(request) {
-            self.sessions.remove(line);
-            turn.close(line);
-        }
-        self.request_failed(turn, request);
-    }
-
-    fn request_failed(&mut self, turn: &mut PeerTurn<'_>, request: u64) {
-        self.timers.cancel(&Timer::Request(request));
-        let Some(request) = self.registration.end(request) else { return };
-        match request.wish {
-            Wish::Register(incarnation) if incarnation == self.life.incarnation => {
-                self.ask_next_seed(turn);
-            }
-            Wish::Register(_) => {}
-            Wish::Leave => self.ask_next_to_leave(turn),
-            Wish::Refresh => {
-                if self.registration.connected() < self.quorum() && !self.life.leaving {
-                    let pause = self.registration.refresh_failed(REFRESH_SOON);
-                    let soon = self.jitter(pause.min(REFRESH));
-                    self.timers.set_earlier(Timer::Refresh, turn.now + soon);
-                }
-            }
-        }
-    }
-
     /// What a seed says. A breach if it makes no sense.
     pub(super) fn hear_seed(
         &mut self,
@@ -241,13 +73,13 @@ impl PeerMachine {
                 }
             }
             Wish::Leave if leaving => {
-                self.timers.set(Timer::Leave, turn.now + super::LAST_WORDS);
+                self.timers.set(Timer::Leave, turn.now + LAST_WORDS);
             }
             _ => {}
         }
     }
 
-    fn denied(
+    pub(super) fn denied(
         &mut self,
         turn: &mut PeerTurn<'_>,
         seed: Addr,
@@ -269,7 +101,7 @@ impl PeerMachine {
         }
         turn.note(severity, what, vec![("seed", seed.to_string()), ("reason", reason)]);
         // Somebody knows a later life of this address: come back above it.
-        let later = known >= self.life.incarnation && super::is_believable(known, turn.now);
+        let later = known >= self.life.incarnation && is_believable(known, turn.now);
         if wish == Wish::Register(self.life.incarnation) && later {
             self.registration.end(id);
             self.timers.cancel(&Timer::Request(id));
@@ -308,75 +140,5 @@ impl PeerMachine {
             self.fill(turn);
         }
         Ok(())
-    }
-
-    /// Asks each seed for what is new.
-    pub(super) fn refresh(&mut self, turn: &mut PeerTurn<'_>) {
-        let pause = self.jitter(REFRESH);
-        self.timers.set(Timer::Refresh, turn.now + pause);
-        if self.life.leaving {
-            return;
-        }
-        for seed in self.life.config.network.seeds().to_vec() {
-            if !self.registration.is_refreshing(&seed) {
-                self.request(turn, seed, Wish::Refresh);
-            }
-        }
-        self.report_links(turn);
-    }
-
-    /// Seeds to which there is a connection.
-    pub fn seeds_reachable(&self) -> usize {
-        self.registration.connected()
-    }
-
-    /// Why a quorum of seeds would not have this peer as a member, if that is how it stands: they
-    /// refuse it, or their lists have it as dead or gone.
-    pub(super) fn rejection(&self) -> Option<String> {
-        let me = self.life.config.me;
-        let mut reasons: Vec<String> = Vec::new();
-        for seed in self.life.config.network.seeds() {
-            let refused = self.registration.refusal(seed);
-            let told = self.membership.testimony.word(&self.membership.members, seed, &me);
-            let gone = || match told? {
-                Some(record) if record.incarnation < self.life.incarnation => None,
-                Some(record) => match record.status {
-                    Status::Alive => None,
-                    Status::Left => Some("it has this peer as left".to_owned()),
-                    Status::Dead => Some("it has this peer as dead".to_owned()),
-                },
-                None => None,
-            };
-            reasons.extend(refused.or_else(gone).map(|reason| format!("{seed}: {reason}")));
-        }
-        (reasons.len() >= self.quorum()).then(|| reasons.join("; "))
-    }
-
-    /// Asks the seeds to commit the leave: first those that are connected.
-    pub(super) fn ask_to_leave(&mut self, turn: &mut PeerTurn<'_>) {
-        let mut seeds: Vec<Addr> = self.life.config.network.seeds().to_vec();
-        seeds.sort_by_key(|seed| self.registration.is_connected(seed));
-        self.registration.ask(seeds);
-        self.ask_next_to_leave(turn);
-    }
-
-    fn ask_next_to_leave(&mut self, turn: &mut PeerTurn<'_>) {
-        if let Some(seed) = self.registration.next_to_ask() {
-            self.request(turn, seed, Wish::Leave);
-            self.timers.set(Timer::Hedge, turn.now + HEDGE);
-        } else if !self.registration.is_asking(Wish::Leave) {
-            self.stop(turn);
-        }
-    }
-}
-
-/// Why a connection did not come to be, in words.
-pub(super) fn open_error_words(error: &OpenError) -> String {
-    match error {
-        OpenError::Unreachable => "connection refused".to_owned(),
-        OpenError::TimedOut => "no answer in time".to_owned(),
-        OpenError::Refused(refusal) => refusal.reason.words().to_owned(),
-        OpenError::Garbage => "something else listens there".to_owned(),
-        OpenError::Local => "this process is out of descriptors or memory".to_owned(),
     }
 }

@@ -1,6 +1,6 @@
 //! Whom a peer suspects, who witnessed it, and who is not to be suspected because it is leaving.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::proto::message::{Addr, Incarnation};
@@ -43,6 +43,14 @@ impl Suspicion {
     }
 }
 
+/// A death that was decided: of whom, in which life, and how many others had found it as well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Decided {
+    pub peer: Addr,
+    pub incarnation: Incarnation,
+    pub witnesses: usize,
+}
+
 /// The suspicions of a peer.
 #[derive(Debug, Default)]
 pub(super) struct Suspicions {
@@ -52,6 +60,8 @@ pub(super) struct Suspicions {
     /// Peers that were found dead before they were known to be members.
     ghosts: BTreeSet<Addr>,
     last_refutation: Option<Time>,
+    /// Deaths that this peer and its witnesses have decided, and that nobody has acted upon yet.
+    decided: VecDeque<Decided>,
 }
 
 impl Suspicions {
@@ -96,6 +106,27 @@ impl Suspicions {
     /// Forgets a suspicion; whether there was one.
     pub fn remove(&mut self, peer: &Addr) -> bool {
         self.of.remove(peer).is_some()
+    }
+
+    /// A suspect is dead, this peer and its witnesses say: whoever keeps the members acts upon it.
+    pub fn decide(&mut self, decided: Decided) {
+        self.decided.push_back(decided);
+    }
+
+    /// Whether that was decided, and is still to be acted upon.
+    pub fn is_decided(&self, peer: &Addr) -> bool {
+        self.decided.iter().any(|decided| decided.peer == *peer)
+    }
+
+    /// Takes the next death to act upon. One whose suspicion was refuted meanwhile is none.
+    pub fn take_decided(&mut self) -> Option<Decided> {
+        loop {
+            let decided = self.decided.pop_front()?;
+            let is_suspected = |suspicion: &Suspicion| suspicion.incarnation == decided.incarnation;
+            if self.of.get(&decided.peer).is_some_and(is_suspected) {
+                return Some(decided);
+            }
+        }
     }
 
     /// A peer was found dead before it was known to be a member.

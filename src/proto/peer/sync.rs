@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use rand::RngExt;
 
-use super::{Dial, Line, PeerMachine, Timer, sample};
+use super::common::sample;
+use super::sessions::{Dial, Line};
+use super::{PeerMachine, Timer};
 use crate::proto::config::Overlay;
 use crate::proto::machine::{Conn, OpenError};
 use crate::proto::message::{Addr, AntiEntropy, Breach, Gossip, Hello, Purpose, Refused, Welcome};
@@ -196,7 +198,8 @@ impl PeerMachine {
         let guests = self.sessions.such(|line| matches!(line, Line::Guest { mine: true, .. }));
         for conn in guests {
             turn.close(conn);
-            self.line_down(turn, conn, false);
+            self.sessions.remove(conn);
+            self.broadcast.rumors.link_down(conn);
         }
     }
 }

@@ -1,10 +1,14 @@
 //! The peer machine, input by input.
 
+use bytes::Bytes;
+
+use super::sessions::{Dial, Line};
 use super::*;
 use crate::proto::config::Network;
 use crate::proto::machine::OpenError;
 use crate::proto::message::{
-    AntiEntropy, Broadcast, Detection, Gossip, Message, Refusal, Refused, ToPeer, ToSeed, Welcome,
+    AntiEntropy, Broadcast, Detection, Gossip, Message, Purpose, Refusal, Refused, Role, ToPeer,
+    ToSeed, Welcome,
 };
 use crate::proto::registry::{Record, Status};
 

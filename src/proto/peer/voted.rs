@@ -1,15 +1,14 @@
-//! What the seeds tell a peer of its network, and of itself (DESIGN.md, section 4, registration).
+//! What the seeds tell a peer of its network (DESIGN.md, section 4, registration).
 //!
 //! What must stay true: nothing is believed of a member before a quorum of the seeds has told it
-//! (`testimony`), and what no quorum can know any more is dropped; a peer that finds itself dead, gone
-//! or known in a later life comes back above that, and never below.
+//! (`testimony`), and what no quorum can know any more is dropped.
 
 use std::cmp::Ordering;
 
 use super::PeerMachine;
 use super::testimony::Verdict;
 use crate::proto::event::Severity;
-use crate::proto::message::{Addr, Incarnation, Records};
+use crate::proto::message::{Addr, Records};
 use crate::proto::registry::{Record, Status};
 use crate::proto::roles::MemberEvent;
 use crate::proto::turn::PeerTurn;
@@ -67,7 +66,7 @@ impl PeerMachine {
     }
 
     /// Acts on what a quorum says now of members of whom a seed has spoken.
-    fn settle(
+    pub(super) fn settle(
         &mut self,
         turn: &mut PeerTurn<'_>,
         seed: Addr,
@@ -154,26 +153,6 @@ impl PeerMachine {
             ];
             turn.note(Severity::Info, "member forgotten", keys);
             turn.member(MemberEvent::Forgotten(peer));
-        }
-    }
-
-    /// What follows from a list that has changed.
-    pub(super) fn members_changed(&mut self, turn: &mut PeerTurn<'_>) {
-        self.overlay.forget_ranking();
-        self.arrange(turn);
-        self.check_all(turn);
-        self.fill(turn);
-        self.check_caught_up(turn);
-    }
-
-    /// Takes an incarnation above `known` and registers it.
-    pub(super) fn rise_above(&mut self, turn: &mut PeerTurn<'_>, known: Incarnation) {
-        self.life.incarnation = self.life.incarnation.max(known.saturating_add(1));
-        if self.life.config.network.has_seeds() {
-            self.registration.begin_anew();
-            self.begin_registration(turn);
-        } else if self.is_open() {
-            self.tell_of_myself(turn);
         }
     }
 }

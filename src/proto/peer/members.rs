@@ -1,0 +1,126 @@
+//! What follows when a member has come, gone, or come back in a later life; and how this peer itself comes
+//! back above a life that others take for over.
+//!
+//! What must stay true: whoever follows the list of members hears of each change; a peer that finds itself
+//! dead, gone or known in a later life comes back above that, and never below.
+
+use super::PeerMachine;
+use super::common::is_believable;
+use super::prober::Why;
+use crate::proto::event::Severity;
+use crate::proto::message::{Addr, Incarnation};
+use crate::proto::registry::{Record, Status};
+use crate::proto::turn::PeerTurn;
+
+impl PeerMachine {
+    /// What follows from a list that has changed.
+    pub(super) fn members_changed(&mut self, turn: &mut PeerTurn<'_>) {
+        self.overlay.forget_ranking();
+        self.arrange(turn);
+        self.check_all(turn);
+        self.fill(turn);
+        self.check_caught_up(turn);
+    }
+
+    /// A member is dead, and whatever link is still there goes; or it has left. If that is known before
+    /// its link has ended, its last words are still on their way, and a write that it answered for may be
+    /// among them.
+    pub(super) fn member_gone(&mut self, turn: &mut PeerTurn<'_>, peer: Addr, record: &Record) {
+        self.suspicion.forget_departure(&peer);
+        self.prober.settle(&peer);
+        self.suspicion.take_ghost(&peer);
+        if self.suspicion.get(&peer).is_some_and(|s| s.incarnation <= record.incarnation) {
+            self.drop_suspicion(peer);
+        }
+        if self.overlay.is_linked_up_to(&peer, record.incarnation) {
+            match record.status {
+                Status::Left => self.expect_farewell(turn, peer),
+                Status::Alive | Status::Dead => self.unlink(turn, peer),
+            }
+        }
+    }
+
+    /// A member is there in a new incarnation.
+    pub(super) fn member_renewed(
+        &mut self,
+        turn: &mut PeerTurn<'_>,
+        peer: Addr,
+        incarnation: Incarnation,
+    ) {
+        self.overlay.forgive(&peer);
+        if self.suspicion.take_ghost(&peer) {
+            self.look_at(turn, peer, incarnation, Why::LinkLost);
+        }
+        self.suspicion.is_back(&peer, incarnation);
+        if let Some(suspicion) = self.suspicion.get(&peer)
+            && suspicion.incarnation < incarnation
+        {
+            // A quorum of seeds has reached it in a life later than the one suspected.
+            self.refuted(turn, peer, peer, incarnation);
+        }
+    }
+
+    /// Takes an incarnation above `known` and registers it.
+    pub(super) fn rise_above(&mut self, turn: &mut PeerTurn<'_>, known: Incarnation) {
+        self.life.incarnation = self.life.incarnation.max(known.saturating_add(1));
+        if self.life.config.network.has_seeds() {
+            self.registration.begin_anew();
+            self.begin_registration(turn);
+        } else if self.is_open() {
+            self.tell_of_myself(turn);
+        }
+    }
+
+    /// Takes a higher incarnation, because somebody takes the present one for dead. False if that
+    /// was done a moment ago: once in a suspect timeout is enough, and a liar must not keep this
+    /// peer busy registering.
+    pub(super) fn rise_again(&mut self, turn: &mut PeerTurn<'_>) -> bool {
+        let window = self.life.config.detection.suspect_timeout;
+        let may = self.registration.is_registered() && !self.life.leaving;
+        if self.suspicion.refuted_lately(turn.now, window, may) || !may {
+            return false;
+        }
+        let incarnation = self.life.incarnation;
+        let keys = vec![("incarnation", incarnation.saturating_add(1).to_string())];
+        turn.note(Severity::Warn, "refuting suspicion", keys);
+        self.rise_above(turn, incarnation);
+        true
+    }
+
+    /// The registry says something of this peer itself: if it is dead or gone there, or known in a
+    /// later life, it comes back above that.
+    pub(super) fn learn_of_myself(&mut self, turn: &mut PeerTurn<'_>, record: &Record) {
+        let over = match record.status {
+            Status::Alive => record.incarnation > self.life.incarnation,
+            Status::Left | Status::Dead => record.incarnation >= self.life.incarnation,
+        };
+        if over && !self.life.leaving && is_believable(record.incarnation, turn.now) {
+            let status = format!("{:?}", record.status).to_lowercase();
+            turn.note(Severity::Warn, "rejoining", vec![("registry", status)]);
+            self.rise_above(turn, record.incarnation);
+        }
+    }
+
+    /// This peer's incarnation has risen: everybody is told.
+    fn tell_of_myself(&mut self, turn: &mut PeerTurn<'_>) {
+        let me = self.life.config.me;
+        let at = self.membership.members.get(&me).map_or(turn.now.millis(), |record| record.at);
+        let incarnation = self.life.incarnation;
+        let record = Record { incarnation, status: Status::Alive, at, voters: Vec::new() };
+        self.membership.members.merge(me, record.clone());
+        self.tell_others(turn, vec![(me, record)], None);
+        self.members_changed(turn);
+    }
+
+    /// Somebody takes this peer for gone, and does not say more than that.
+    pub(super) fn is_taken_for_gone(&mut self, turn: &mut PeerTurn<'_>, by: Addr) {
+        if self.is_open() {
+            // Dead or removed: a handshake says which, unless this peer knows already.
+            if !self.membership.open.removed {
+                self.call(turn, by);
+            }
+        } else {
+            self.rise_again(turn);
+        }
+    }
+}
