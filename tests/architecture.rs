@@ -38,11 +38,12 @@ fn module_of(file: &Path) -> String {
     parts.join("::")
 }
 
-/// The code of a file, without comments and without its tests.
+/// The code of a file, without comments, without its tests, and without who may see what, which imports
+/// nothing.
 fn code(text: &str) -> String {
     let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
     let uncommented = text.lines().map(|line| line.split("//").next().unwrap());
-    uncommented.collect::<Vec<_>>().join("\n")
+    uncommented.collect::<Vec<_>>().join("\n").replace("pub(in super::super) ", "pub ")
 }
 
 /// `a::{b, c::{d, e}}` as `a::b`, `a::c::d`, `a::c::e`.
@@ -224,8 +225,8 @@ const MACHINES: [(&str, &[&str], &[&str]); 2] = [
     (
         "proto::peer",
         &[
-            "common", "probe", "requests", "catch_up", "overlay", "liveness", "members", "voted",
-            "notices", "open", "answers", "sync", "ask", "seeds", "lines",
+            "common", "probe", "requests", "catch_up", "overlay", "liveness", "members", "notices",
+            "open", "answers", "sync", "ask", "seeds", "lines",
         ],
         &["message"],
     ),
@@ -236,15 +237,17 @@ fn no_part_of_a_machine_knows_another_part() {
     let mut parts = 0;
     for (module, imports) in imports() {
         for (machine, routing, shared) in MACHINES {
+            // A part may have files of its own below it.
             let name = |module: &str| {
-                module.strip_prefix(machine).map(|rest| rest.trim_start_matches("::").to_owned())
+                let rest = module.strip_prefix(machine)?.trim_start_matches("::");
+                rest.split("::").next().map(str::to_owned)
             };
             let Some(part) = name(&module).filter(|part| !part.is_empty()) else { continue };
             if routing.contains(&part.as_str()) || shared.contains(&part.as_str()) {
                 continue;
             }
             parts += 1;
-            for other in imports.iter().filter_map(|other| name(other)) {
+            for other in imports.iter().filter_map(|other| name(other)).filter(|o| *o != part) {
                 assert!(shared.contains(&other.as_str()), "{module} knows {machine}::{other}");
             }
         }

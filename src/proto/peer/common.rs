@@ -13,7 +13,6 @@ use rand::rngs::SmallRng;
 use super::links::age;
 use super::sessions::{CALL, Dial, Line};
 use super::{PeerMachine, Timer};
-use crate::proto::config::Membership;
 use crate::proto::machine::Conn;
 use crate::proto::message::{Addr, Hello, Incarnation, Members, Message, Purpose, Role};
 use crate::proto::registry::{MAX_AHEAD_MILLIS, Record};
@@ -56,11 +55,6 @@ impl PeerMachine {
 
     pub(super) fn is_departing(&self, now: Time, peer: &Addr) -> bool {
         self.suspicion.is_departing(now, &self.membership.members, peer)
-    }
-
-    /// Whether peers tell each other who belongs to the network.
-    pub(super) fn is_open(&self) -> bool {
-        matches!(self.life.config.membership, Membership::Open(_))
     }
 
     /// Whether the network is so large that not everybody is to tell of a death.
@@ -121,16 +115,6 @@ impl PeerMachine {
         if !self.overlay.contains(&peer) && !self.sessions.is_dialling(dial) {
             self.dial(turn, peer, Purpose::Link, dial);
         }
-    }
-
-    /// Until when one that was named and has never been seen has time to start, whoever finds it
-    /// absent; none if it has had its time.
-    pub(super) fn awaited_until(&self, now: Time, peer: &Addr, record: &Record) -> Option<Time> {
-        if !self.is_open() || record.incarnation > 0 {
-            return None;
-        }
-        let since = self.membership.open.awaited.get(peer)?;
-        Some(*since + self.life.config.detection.suspect_timeout).filter(|until| now < *until)
     }
 
     /// Its neighbours.

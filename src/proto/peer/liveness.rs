@@ -11,6 +11,7 @@
 use std::time::Duration;
 
 use super::common::sample;
+use super::membership::BuriedBy;
 use super::prober::{Found, Why};
 use super::sessions::{Dial, Line};
 use super::suspicions::{Decided, PRESS, Suspicion};
@@ -121,7 +122,9 @@ impl PeerMachine {
         if self.is_departing(turn.now, &peer) {
             return false;
         }
-        if let Some(until) = self.awaited_until(turn.now, &peer, record) {
+        let patience = self.life.config.detection.suspect_timeout;
+        let open = self.membership.kind.open();
+        if let Some(until) = open.and_then(|o| o.awaited_until(turn.now, &peer, record, patience)) {
             self.look_when_due(peer, until);
             return false;
         }
@@ -306,7 +309,8 @@ impl PeerMachine {
         if suspicion.reported.is_some() {
             return;
         }
-        if suspicion.asked && suspicion.presses == 0 && self.is_large() && !self.is_open() {
+        let by = self.membership.kind.buried_by();
+        if suspicion.asked && suspicion.presses == 0 && self.is_large() && by != BuriedBy::Peers {
             // Whoever asked has this peer's word, and reports; in vain it has not been if the seeds
             // have not decided by the next look.
             return;
@@ -334,10 +338,12 @@ impl PeerMachine {
         if let Some(suspicion) = self.suspicion.get_mut(&peer) {
             suspicion.reported = Some(text);
         }
-        if self.is_open() {
-            self.suspicion.decide(Decided { peer, incarnation, witnesses: seen_by });
-        } else {
-            self.report(turn, peer);
+        match by {
+            BuriedBy::Seeds => self.report(turn, peer),
+            BuriedBy::Peers => {
+                self.suspicion.decide(Decided { peer, incarnation, witnesses: seen_by });
+            }
+            BuriedBy::Nobody => {}
         }
     }
 

@@ -6,6 +6,7 @@
 
 use super::PeerMachine;
 use super::common::is_believable;
+use super::membership::Kind;
 use super::prober::Why;
 use crate::proto::event::Severity;
 use crate::proto::message::{Addr, Incarnation};
@@ -60,14 +61,16 @@ impl PeerMachine {
         }
     }
 
-    /// Takes an incarnation above `known` and registers it.
+    /// Takes an incarnation above `known`, and says so to whoever decides who belongs to the network.
     pub(super) fn rise_above(&mut self, turn: &mut PeerTurn<'_>, known: Incarnation) {
         self.life.incarnation = self.life.incarnation.max(known.saturating_add(1));
-        if self.life.config.network.has_seeds() {
-            self.registration.begin_anew();
-            self.begin_registration(turn);
-        } else if self.is_open() {
-            self.tell_of_myself(turn);
+        match self.membership.kind {
+            Kind::Voted(_) => {
+                self.registration.begin_anew();
+                self.begin_registration(turn);
+            }
+            Kind::Fixed => {}
+            Kind::Open(_) => self.tell_of_myself(turn),
         }
     }
 
@@ -114,13 +117,13 @@ impl PeerMachine {
 
     /// Somebody takes this peer for gone, and does not say more than that.
     pub(super) fn is_taken_for_gone(&mut self, turn: &mut PeerTurn<'_>, by: Addr) {
-        if self.is_open() {
-            // Dead or removed: a handshake says which, unless this peer knows already.
-            if !self.membership.open.removed {
-                self.call(turn, by);
+        match &self.membership.kind {
+            Kind::Voted(_) | Kind::Fixed => {
+                self.rise_again(turn);
             }
-        } else {
-            self.rise_again(turn);
+            // Dead or removed: a handshake says which, unless this peer knows already.
+            Kind::Open(open) if open.is_removed() => {}
+            Kind::Open(_) => self.call(turn, by),
         }
     }
 }

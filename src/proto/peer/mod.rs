@@ -2,9 +2,8 @@
 //! neighbours (DESIGN.md, section 4).
 //!
 //! It is made of parts, which know nothing of each other: `sessions`, `registration`, `links`,
-//! `suspicions`, `prober`, `testimony`, `openness`, `questions` and, beside this module, `gossip`
-//! and `kv`. Between them route `common`, `probe`, `requests`, `catch_up`, `overlay`, `liveness`,
-//! `members`, `voted`, `notices`, `open`, `answers`, `sync`, `ask`, `seeds` and `lines`, each of
+//! `suspicions`, `prober`, `membership`, `questions` and, beside this module, `gossip` and `kv`. Between them route `common`, `probe`, `requests`, `catch_up`, `overlay`, `liveness`,
+//! `members`, `notices`, `open`, `answers`, `sync`, `ask`, `seeds` and `lines`, each of
 //! which calls only those named before it (DESIGN.md, section 8). This file hands each input and
 //! each timer to one of them.
 
@@ -17,10 +16,10 @@ mod lines;
 mod links;
 mod liveness;
 mod members;
+mod membership;
 pub mod message;
 mod notices;
 mod open;
-mod openness;
 mod overlay;
 mod probe;
 mod prober;
@@ -31,8 +30,6 @@ mod seeds;
 mod sessions;
 mod suspicions;
 mod sync;
-mod testimony;
-mod voted;
 
 use std::time::Duration;
 
@@ -40,7 +37,7 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
 use self::links::Links;
-use self::openness::Openness;
+use self::membership::Kind;
 use self::prober::Prober;
 use self::questions::Questions;
 use self::registration::Registration;
@@ -48,7 +45,6 @@ use self::sessions::Sessions;
 use self::suspicions::Suspicions;
 
 use self::calm::Calm;
-use self::testimony::Testimony;
 use super::clocks::Clocks;
 use super::config::{Overlay, PeerConfig, StoreConfig};
 use super::event::Event;
@@ -141,13 +137,7 @@ struct Life {
 #[derive(Debug)]
 struct Membership {
     members: Registry,
-    /// What each seed says of the members, where that differs from `members`.
-    testimony: Testimony,
-    /// Changes of `members` that seeds have brought about, counted.
-    members_version: u64,
-    /// Digest of `members`, and of which version.
-    digest_of: Option<(u64, [u8; 32])>,
-    open: Openness,
+    kind: Kind,
 }
 
 /// What it says, and what others say.
@@ -193,13 +183,7 @@ impl PeerMachine {
             overlay: Links::new(config.me, config.topology.clone()),
             suspicion: Suspicions::default(),
             prober: Prober::default(),
-            membership: Membership {
-                members: Registry::new(),
-                testimony: Testimony::new(config.network.seeds().len(), config.network.quorum()),
-                members_version: 0,
-                digest_of: None,
-                open: Openness::default(),
-            },
+            membership: Membership { members: Registry::new(), kind: Kind::new(&config) },
             broadcast: Broadcast {
                 rumors: Rumors::new(&config),
                 generated: 0,
@@ -238,8 +222,8 @@ impl PeerMachine {
     pub fn readiness(&self) -> Readiness {
         let (seeds_reachable, of) =
             (self.seeds_reachable(), self.life.config.network.seeds().len());
-        let (ready, reason) = if self.is_open() {
-            match (self.is_removed(), self.has_caught_up()) {
+        let (ready, reason) = if let Some(open) = self.membership.kind.open() {
+            match (open.is_removed(), open.has_caught_up()) {
                 (true, _) => (false, "removed from the network; PUT /view lets it in again".into()),
                 (_, true) => (true, "caught up with the other replicas".into()),
                 _ => (false, "no existing replica has told all that it has yet".into()),

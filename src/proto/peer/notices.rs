@@ -4,6 +4,7 @@
 //! (`probe`). Only the suspect itself, over a connection to its own address, ends a suspicion.
 
 use super::PeerMachine;
+use super::membership::BuriedBy;
 use super::prober::Why;
 use super::sessions::Line;
 use crate::proto::event::Event;
@@ -73,7 +74,7 @@ impl PeerMachine {
             return;
         }
         let known = self.membership.members.get(&peer);
-        if self.is_open()
+        if self.membership.kind.buried_by() == BuriedBy::Peers
             && known.is_some_and(|r| r.status == Status::Dead && r.incarnation >= incarnation)
         {
             // This peer has looked, found nothing, and forgotten the suspicion since.

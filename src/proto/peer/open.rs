@@ -17,17 +17,17 @@
 
 use rand::RngExt;
 
-use super::PeerMachine;
 use super::common::is_believable;
-use super::openness::Openness;
+use super::membership::Kind;
 use super::prober::Why;
 use super::suspicions::Decided;
-use crate::proto::config::Membership;
+use super::{Membership, PeerMachine};
+use crate::proto::config;
 use crate::proto::event::{Event, Severity};
 use crate::proto::machine::Conn;
 use crate::proto::message::{Addr, Breach, Incarnation, Members};
 use crate::proto::order::Outcome;
-use crate::proto::registry::{Merge, RETENTION, Record, Status};
+use crate::proto::registry::{Merge, Record, Status};
 use crate::proto::roles::MemberEvent;
 use crate::proto::time::Time;
 use crate::proto::turn::PeerTurn;
@@ -49,15 +49,15 @@ impl PeerMachine {
             voters: Vec::new(),
         };
         self.membership.members.merge(me, record(self.life.incarnation));
-        self.membership.open.look_until = turn.now
-            + self.life.config.detection.ping_interval
-            + self.life.config.detection.probe_timeout;
-        for peer in contacts.into_iter().filter(|peer| *peer != me) {
+        let look_for =
+            self.life.config.detection.ping_interval + self.life.config.detection.probe_timeout;
+        let contacts: Vec<Addr> = contacts.into_iter().filter(|peer| *peer != me).collect();
+        for peer in &contacts {
             // Its first own words are of a later life than 0.
-            self.membership.members.merge(peer, record(0));
-            self.membership.open.awaited.insert(peer, turn.now);
-            self.membership.open.contacts.insert(peer);
-            self.membership.open.untried.insert(peer);
+            self.membership.members.merge(*peer, record(0));
+        }
+        if let Some(open) = self.membership.kind.open_mut() {
+            open.begin(turn.now, look_for, &contacts);
         }
         self.check_caught_up(turn);
     }
@@ -70,7 +70,7 @@ impl PeerMachine {
         from: Addr,
         message: Members,
     ) -> Result<(), Breach> {
-        if !self.is_open() {
+        if self.membership.kind.open().is_none() {
             return Err(Breach);
         }
         match message {
@@ -83,12 +83,13 @@ impl PeerMachine {
             }
             Members::Peers { records, context, caught_up } => {
                 self.learn_told(turn, conn, from, records);
-                self.membership.open.untried.remove(&from);
                 // What was told may have ended the link: then there is nothing to be had over it.
                 let is_to_be_had = self.is_neighbour(conn) && caught_up && context.is_sane();
-                if !self.membership.open.caught_up && is_to_be_had {
-                    self.membership.open.ahead.insert(conn, context);
-                    self.replica.begin_sync(turn, conn);
+                if let Some(open) = self.membership.kind.open_mut() {
+                    open.tried(&from);
+                    if is_to_be_had && open.follow(conn, context) {
+                        self.replica.begin_sync(turn, conn);
+                    }
                 }
                 self.check_caught_up(turn);
             }
@@ -100,7 +101,7 @@ impl PeerMachine {
             }
         }
         let is_out = |record: &Record| record.status == Status::Left;
-        if self.membership.open.removed {
+        if self.is_removed() {
             // It has been told who is out, which is all that this link is good for.
             self.unlink(turn, from);
         } else if self.membership.members.get(&from).is_some_and(is_out) {
@@ -120,13 +121,15 @@ impl PeerMachine {
         let (mut news, mut history, mut deaths) = (Vec::new(), Vec::new(), Vec::new());
         for (peer, mut record) in records {
             record.voters.clear();
-            if record.incarnation == 0 {
-                self.membership.open.awaited.entry(peer).or_insert(turn.now);
-            }
             if !self.is_acceptable(turn.now, &peer, &record)
                 || !self.make_room_for(&peer, peer == from)
             {
                 continue;
+            }
+            if record.incarnation == 0
+                && let Some(open) = self.membership.kind.open_mut()
+            {
+                open.await_word(turn.now, peer);
             }
             if peer == self.life.config.me {
                 self.told_of_myself(turn, &record);
@@ -161,17 +164,13 @@ impl PeerMachine {
 
     /// Whether a record that somebody tells can be true, and has room.
     fn is_acceptable(&self, now: Time, peer: &Addr, record: &Record) -> bool {
+        let open = self.membership.kind.open();
         is_believable(record.incarnation, now)
             && !peer.ip().is_unspecified()
             && peer.port() != 0
             && (self.membership.members.get(peer).is_some()
                 || record.status == Status::Alive
-                || self
-                    .membership
-                    .open
-                    .dropped
-                    .get(peer)
-                    .is_none_or(|(last, _)| *last < record.incarnation))
+                || !open.is_some_and(|open| open.was_dropped(peer, record.incarnation)))
     }
 
     /// Whether there is room for a record. Who speaks for itself gets that of one that is gone.
@@ -226,11 +225,10 @@ impl PeerMachine {
     fn told_of_myself(&mut self, turn: &mut PeerTurn<'_>, record: &Record) {
         if record.status == Status::Left && record.incarnation >= self.life.incarnation {
             self.withdraw(turn, record.clone());
-        } else if !self.membership.open.removed || record.status == Status::Alive {
-            let let_in = self.membership.open.removed && record.incarnation > self.life.incarnation;
+        } else if !self.is_removed() || record.status == Status::Alive {
+            let let_in = self.is_removed() && record.incarnation > self.life.incarnation;
             if let_in && is_believable(record.incarnation, turn.now) {
-                self.membership.open.removed = false;
-                self.registration.set_registered(true);
+                self.set_removed(false);
             }
             self.learn_of_myself(turn, record);
         }
@@ -238,15 +236,14 @@ impl PeerMachine {
 
     /// An operator has removed this peer: it gives up its links, and waits to be let in again.
     fn withdraw(&mut self, turn: &mut PeerTurn<'_>, record: Record) {
-        if self.membership.open.removed || self.life.leaving {
+        if self.is_removed() || self.life.leaving {
             return;
         }
         let advice = "PUT /view with this address, at any replica, lets it in again".to_owned();
         turn.note(Severity::Warn, "removed from the network", vec![("advice", advice)]);
         self.life.incarnation = self.life.incarnation.max(record.incarnation);
         self.membership.members.merge(self.life.config.me, record);
-        self.membership.open.removed = true;
-        self.registration.set_registered(false);
+        self.set_removed(true);
         self.suspicion.suspects().into_iter().for_each(|suspect| {
             self.drop_suspicion(suspect);
         });
@@ -272,57 +269,26 @@ impl PeerMachine {
     /// This peer leaves by its own will. It says in which life: the word may arrive late, when a
     /// later life is known already.
     pub(super) fn tell_that_i_leave(&self, turn: &mut PeerTurn<'_>, links: Vec<Conn>) {
-        if self.is_open() {
+        if self.membership.kind.open().is_some() {
             let (incarnation, at) = (self.life.incarnation, turn.now.millis());
             let record = Record { incarnation, status: Status::Left, at, voters: Vec::new() };
             turn.send_many(links, Members::Changed(vec![(self.life.config.me, record)]));
         }
     }
 
-    /// Drops the records of those that have been gone for so long that nobody needs them, counted
-    /// here: how long ago a record says that it was is by somebody else's clock.
-    fn drop_long_gone(&mut self, now: Time) {
-        let Openness { gone, dropped, awaited, .. } = &mut self.membership.open;
-        let is_gone = |peer: &Addr| {
-            self.membership.members.get(peer).is_some_and(|record| record.status != Status::Alive)
-        };
-        gone.retain(|peer, _| is_gone(peer));
-        dropped.retain(|_, (_, at)| now.since(*at) < RETENTION);
-        awaited.retain(|peer, _| {
-            self.membership.members.alive(peer).is_some_and(|r| r.incarnation == 0)
-        });
-        for (peer, _) in self.membership.members.iter().filter(|(peer, _)| is_gone(peer)) {
-            gone.entry(*peer).or_insert(now);
-        }
-        let over = |(_, since): &(&Addr, &Time)| now.since(**since) > RETENTION;
-        let over: Vec<Addr> = gone.iter().filter(over).map(|(peer, _)| *peer).collect();
-        for peer in over {
-            self.membership.open.gone.remove(&peer);
-            if let Some(record) = self.membership.members.remove(&peer) {
-                self.membership.open.dropped.insert(peer, (record.incarnation, now));
-            }
-        }
-    }
-
     /// Calls one of those that were dropped, or named and never seen; and forgets the long gone.
     pub(super) fn call_the_lost(&mut self, turn: &mut PeerTurn<'_>) {
-        if !self.is_open() || self.membership.open.removed || self.life.leaving {
+        if self.is_removed() || self.life.leaving {
             return;
         }
         self.check_caught_up(turn);
-        self.drop_long_gone(turn.now);
+        let Membership { members, kind: Kind::Open(open) } = &mut self.membership else { return };
+        open.drop_long_gone(turn.now, members);
         let is_dead = |record: &Record| record.status == Status::Dead;
-        let dead = self
-            .membership
-            .members
-            .iter()
-            .filter(|(_, record)| is_dead(record))
-            .map(|(peer, _)| *peer);
-        let absent = |peer: &&Addr| {
-            let record = self.membership.members.get(peer);
-            record.is_none_or(|record| record.status == Status::Left)
-        };
-        let named = self.membership.open.contacts.iter().filter(absent).copied();
+        let dead = members.iter().filter(|(_, record)| is_dead(record)).map(|(peer, _)| *peer);
+        let absent =
+            |peer: &&Addr| members.get(peer).is_none_or(|record| record.status == Status::Left);
+        let named = open.contacts().filter(absent).copied();
         let lost: Vec<Addr> =
             dead.chain(named).filter(|peer| !self.overlay.contains(peer)).collect();
         let place = self.life.rng.random_range(0..lost.len().max(1));
@@ -340,19 +306,19 @@ impl PeerMachine {
     /// Somebody answers a probe: one that went may be back in a later life.
     pub(super) fn link_if_back(&mut self, turn: &mut PeerTurn<'_>, peer: Addr, life: Incarnation) {
         let went = |record: &Record| record.status == Status::Left && record.incarnation < life;
-        if self.is_open() && self.membership.members.get(&peer).is_some_and(went) {
+        let is_back = self.membership.members.get(&peer).is_some_and(went);
+        if is_back && self.membership.kind.open().is_some() {
             self.call(turn, peer);
         }
     }
 
     /// An operator lets a peer in.
     pub(super) fn admit(&mut self, turn: &mut PeerTurn<'_>, peer: Addr) -> Outcome {
-        if !self.is_open() {
+        if self.membership.kind.open().is_none() {
             return Outcome::NotOurs;
         }
-        if peer == self.life.config.me && self.membership.open.removed {
-            self.membership.open.removed = false;
-            self.registration.set_registered(true);
+        if peer == self.life.config.me && self.is_removed() {
+            self.set_removed(false);
             let incarnation = self.life.incarnation;
             self.rise_above(turn, incarnation);
             return Outcome::Admitted;
@@ -365,9 +331,11 @@ impl PeerMachine {
         let at = turn.now.millis();
         let record = Record { incarnation, status: Status::Alive, at, voters: Vec::new() };
         self.membership.members.merge(peer, record.clone());
-        self.membership.open.contacts.insert(peer);
-        if incarnation == 0 {
-            self.membership.open.awaited.insert(peer, turn.now);
+        if let Some(open) = self.membership.kind.open_mut() {
+            open.invite(peer);
+            if incarnation == 0 {
+                open.await_word(turn.now, peer);
+            }
         }
         self.spread(turn, vec![(peer, record)], None);
         self.call(turn, peer);
@@ -376,13 +344,15 @@ impl PeerMachine {
 
     /// An operator removes a peer.
     pub(super) fn remove(&mut self, turn: &mut PeerTurn<'_>, peer: Addr) -> Outcome {
-        if !self.is_open() {
+        if self.membership.kind.open().is_none() {
             return Outcome::NotOurs;
         }
         let Some(known) = self.membership.members.alive(&peer) else { return Outcome::NoMember };
         let (incarnation, at) = (known.incarnation, turn.now.millis());
         let record = Record { incarnation, status: Status::Left, at, voters: Vec::new() };
-        self.membership.open.contacts.remove(&peer);
+        if let Some(open) = self.membership.kind.open_mut() {
+            open.disinvite(&peer);
+        }
         self.membership.members.merge(peer, record.clone());
         if peer == self.life.config.me {
             self.tell_others(turn, vec![(peer, record.clone())], None);
@@ -395,24 +365,31 @@ impl PeerMachine {
 
     /// Whether an operator has removed it from a network without seeds.
     pub fn is_removed(&self) -> bool {
-        self.membership.open.removed
+        self.membership.kind.is_removed()
+    }
+
+    /// An operator has removed this peer, or let it in again.
+    fn set_removed(&mut self, removed: bool) {
+        if let Some(open) = self.membership.kind.open_mut() {
+            open.set_removed(removed);
+        }
+        self.registration.set_registered(!removed);
     }
 
     /// No seed is asked who belongs to the network.
     pub(super) fn begin_without_seeds(&mut self, turn: &mut PeerTurn<'_>) {
+        self.registration.set_registered(true);
         match self.life.config.membership.clone() {
-            Membership::Voted => {}
-            Membership::Fixed(members) => {
+            config::Membership::Open(contacts) => self.begin_open(turn, contacts),
+            config::Membership::Fixed(members) => {
                 for (at, peer) in (0..).zip(members) {
                     let (incarnation, status, voters) = (0, Status::Alive, Vec::new());
                     self.membership.members.merge(peer, Record { incarnation, status, at, voters });
                 }
+                turn.member(MemberEvent::Registered);
             }
-            Membership::Open(contacts) => self.begin_open(turn, contacts),
-        }
-        self.registration.set_registered(true);
-        if !self.is_open() {
-            turn.member(MemberEvent::Registered);
+            // There is nobody to ask: such settings are refused before a peer starts.
+            config::Membership::Voted => {}
         }
         self.arrange(turn);
         self.fill(turn);

@@ -62,8 +62,7 @@ impl PeerMachine {
         let is_gone = self.membership.members.get(&hello.from).is_some_and(|record| {
             record.status != Status::Alive && record.incarnation >= hello.incarnation
         });
-        // Without seeds it hears so over the link, and rises above that.
-        if is_gone && !self.is_open() {
+        if is_gone && !self.membership.kind.links_the_gone() {
             return plain(Refused::NotMember);
         }
         // Both dial at once: the link that the smaller address opened is the one that stays.

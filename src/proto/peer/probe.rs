@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use rand::RngExt;
 
+use super::membership::BuriedBy;
 use super::prober::{Probe, Why};
 use super::sessions::Dial;
 use super::{PeerMachine, Timer};
@@ -67,7 +68,7 @@ impl PeerMachine {
         peer: Addr,
         incarnation: Incarnation,
     ) {
-        if self.is_open() || !self.is_large() {
+        if self.membership.kind.buried_by() == BuriedBy::Peers || !self.is_large() {
             self.look_at(turn, peer, incarnation, Why::LinkLost);
             return;
         }

@@ -9,9 +9,10 @@ use std::time::Duration;
 use rand::RngExt;
 
 use super::common::sample;
+use super::membership::Kind;
 use super::registration::Wish;
 use super::sessions::Line;
-use super::{PeerMachine, Timer};
+use super::{Membership, PeerMachine, Timer};
 use crate::proto::event::Severity;
 use crate::proto::machine::{Conn, OpenError};
 use crate::proto::message::{Addr, ToSeed, Welcome};
@@ -74,29 +75,19 @@ impl PeerMachine {
     }
 
     pub(super) fn request(&mut self, turn: &mut PeerTurn<'_>, seed: Addr, wish: Wish) {
-        let version = self.membership.members_version;
+        // Only where seeds decide are there seeds to ask.
+        let Membership { members, kind: Kind::Voted(voted) } = &mut self.membership else { return };
+        let (version, digest) = voted.digest(members);
         let request = self.registration.begin(turn.now, seed, wish, version);
         let incarnation = self.life.incarnation;
         let message = match wish {
             Wish::Register(incarnation) => ToSeed::Register { request, incarnation },
             Wish::Leave => ToSeed::Leave { request, incarnation },
-            Wish::Refresh => ToSeed::Refresh { request, digest: self.members_digest() },
+            Wish::Refresh => ToSeed::Refresh { request, digest },
         };
         let patience = self.life.config.detection.probe_timeout * 2 + REQUEST_MARGIN;
         self.timers.set(Timer::Request(request), turn.now + patience);
         self.say(turn, seed, message);
-    }
-
-    /// Digest of the list, computed once for each state of it.
-    fn members_digest(&mut self) -> [u8; 32] {
-        match self.membership.digest_of {
-            Some((version, digest)) if version == self.membership.members_version => digest,
-            _ => {
-                let digest = self.membership.members.status_digest();
-                self.membership.digest_of = Some((self.membership.members_version, digest));
-                digest
-            }
-        }
     }
 
     fn fail_requests_to(&mut self, turn: &mut PeerTurn<'_>, seed: Addr) {
@@ -234,7 +225,7 @@ impl PeerMachine {
         let mut reasons: Vec<String> = Vec::new();
         for seed in self.life.config.network.seeds() {
             let refused = self.registration.refusal(seed);
-            let told = self.membership.testimony.word(&self.membership.members, seed, &me);
+            let told = self.membership.kind.word(&self.membership.members, seed, &me);
             let gone = || match told? {
                 Some(record) if record.incarnation < self.life.incarnation => None,
                 Some(record) => match record.status {

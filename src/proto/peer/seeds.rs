@@ -1,15 +1,19 @@
-//! What the seeds answer a peer.
+//! What the seeds answer a peer, and what they tell it of its network.
 //!
 //! What must stay true: the peer counts as registered once a quorum of distinct
-//! seeds has answered that it holds this incarnation.
+//! seeds has answered that it holds this incarnation; it acts on what a quorum
+//! says of a member (`membership`), and never on what one seed says.
 
 use std::time::Duration;
 
 use super::common::is_believable;
+use super::membership::Kind;
+use super::membership::voted::{Belief, Heard, Said};
 use super::registration::{Framed, Wish};
-use super::{LAST_WORDS, PeerMachine, Timer};
+use super::{LAST_WORDS, Membership, PeerMachine, Timer};
 use crate::proto::event::{Event, Severity};
 use crate::proto::message::{Addr, Breach, Incarnation, Records, ToPeer};
+use crate::proto::registry::{Record, Status};
 use crate::proto::roles::MemberEvent;
 use crate::proto::turn::PeerTurn;
 
@@ -34,8 +38,8 @@ impl PeerMachine {
                 return self.list_received(turn, seed, request, records, more);
             }
             ToPeer::Unchanged { request } => self.unchanged(turn, seed, request),
-            ToPeer::NoMember { peer } => self.learn_absence(turn, seed, peer),
-            ToPeer::Update(records) => self.learn(turn, seed, records),
+            ToPeer::NoMember { peer } => self.learn(turn, seed, Said::Absence(peer)),
+            ToPeer::Update(records) => self.learn(turn, seed, Said::Records(records)),
         }
         Ok(())
     }
@@ -51,8 +55,8 @@ impl PeerMachine {
         self.timers.cancel(&Timer::Request(id));
         self.registration.refresh_answered();
         // It spoke of the list as it was then. If that has changed since, the next refresh tells.
-        if version == self.membership.members_version {
-            self.learn_agreement(turn, seed);
+        if matches!(&self.membership.kind, Kind::Voted(voted) if voted.is_still(version)) {
+            self.learn(turn, seed, Said::Agreement);
         }
     }
 
@@ -128,7 +132,7 @@ impl PeerMachine {
         }
         let missing = !request.names(&self.life.config.me);
         self.registration.refresh_answered();
-        self.learn_list(turn, seed, request.frames());
+        self.learn(turn, seed, Said::List(request.frames()));
         if missing && self.registration.is_registered() && request.wish == Wish::Refresh {
             // The seed, and perhaps all of them, lost what it knew.
             let incarnation = self.life.incarnation;
@@ -140,5 +144,70 @@ impl PeerMachine {
             self.fill(turn);
         }
         Ok(())
+    }
+
+    /// A seed has said something of the members: acts on what a quorum of them says now.
+    fn learn(&mut self, turn: &mut PeerTurn<'_>, seed: Addr, said: Said<'_>) {
+        let Membership { members, kind: Kind::Voted(voted) } = &mut self.membership else { return };
+        let Heard { beliefs, changed } = voted.hear(members, seed, said);
+        for belief in beliefs {
+            match belief {
+                Belief::Believed(peer, record) => self.now_believed(turn, seed, peer, &record),
+                Belief::Forgotten(peer, record) => self.no_longer_known(turn, peer, &record),
+            }
+        }
+        if changed {
+            self.members_changed(turn);
+        }
+    }
+
+    fn now_believed(&mut self, turn: &mut PeerTurn<'_>, seed: Addr, peer: Addr, record: &Record) {
+        if peer == self.life.config.me {
+            self.learn_of_myself(turn, record);
+            return;
+        }
+        match record.status {
+            Status::Alive => {
+                self.member_renewed(turn, peer, record.incarnation);
+                let event = MemberEvent::Joined(peer, record.incarnation);
+                turn.member(event);
+            }
+            Status::Left => {
+                self.member_gone(turn, peer, record);
+                turn.member(MemberEvent::Left(peer));
+            }
+            Status::Dead => {
+                self.confirm_dead(turn, seed, peer, record);
+                self.member_gone(turn, peer, record);
+                turn.member(MemberEvent::Dead(peer));
+            }
+        }
+    }
+
+    /// The seeds have lost a record, or dropped it as long over.
+    fn no_longer_known(&mut self, turn: &mut PeerTurn<'_>, peer: Addr, record: &Record) {
+        if peer == self.life.config.me {
+            if !self.life.leaving {
+                turn.note(Severity::Warn, "rejoining", vec![("registry", "absent".to_owned())]);
+                self.registration.begin_anew();
+                self.begin_registration(turn);
+            }
+            return;
+        }
+        self.drop_suspicion(peer);
+        self.prober.settle(&peer);
+        self.suspicion.forget_departure(&peer);
+        if let Some(neighbour) = self.overlay.get_mut(&peer) {
+            // It may be registering again at this moment: it has the time that a newcomer has.
+            neighbour.stranger_since = turn.now;
+        }
+        if record.status == Status::Alive {
+            let keys = vec![
+                ("peer", peer.to_string()),
+                ("reason", "no quorum of seeds knows it".to_owned()),
+            ];
+            turn.note(Severity::Info, "member forgotten", keys);
+            turn.member(MemberEvent::Forgotten(peer));
+        }
     }
 }

@@ -207,6 +207,21 @@ mod tests {
     }
 
     #[test]
+    fn a_death_that_was_decided_is_taken_once_unless_its_suspicion_was_refuted_meanwhile() {
+        let mut suspicions = Suspicions::default();
+        let decided = |port| Decided { peer: addr(port), incarnation: 7, witnesses: 1 };
+        for port in [1, 2, 3] {
+            suspicions.insert(addr(port), Suspicion::new(7, true, false));
+            suspicions.decide(decided(port));
+        }
+        suspicions.remove(&addr(1));
+        suspicions.insert(addr(2), Suspicion::new(8, true, false));
+        assert!(suspicions.is_decided(&addr(3)));
+        assert_eq!(suspicions.take_decided(), Some(decided(3)));
+        assert_eq!((suspicions.take_decided(), suspicions.is_decided(&addr(3))), (None, false));
+    }
+
+    #[test]
     fn a_suspicion_is_pressed_ever_more_rarely() {
         let mut suspicion = Suspicion::new(1, true, false);
         let pauses: Vec<u64> = (0..6).map(|_| suspicion.press().as_secs()).collect();
