@@ -257,26 +257,7 @@ impl Story {
 
     fn take(&mut self, step: Step) {
         match step {
-            Step::Put { at, key, client, reads } => {
-                let key = MANY_KEYS[key];
-                let Some(mut seen) = self.caught_up(at, client) else { return };
-                if reads {
-                    seen = Some(self.stores[at].seen_with(key, seen.as_ref()));
-                    self.show(at, key, client);
-                }
-                if seen.is_none() {
-                    self.show_all(at, client);
-                }
-                let json = value(json!(self.writes.len()));
-                let stood = self.stores[at].get(key).to_vec();
-                let (write, seen) = self.stores[at].put(NOW, key, json, seen.as_ref());
-                let replaced = stood.iter().map(|version| &version.dot);
-                let replaced: Vec<&Dot> =
-                    replaced.filter(|dot| self.had_seen(&write, dot)).collect();
-                assert_eq!(write.replaces.iter().collect::<Vec<_>>(), replaced);
-                self.clients[client] = Some(seen);
-                self.wrote(client, write);
-            }
+            Step::Put { at, key, client, reads } => self.put(at, key, client, reads),
             Step::Delete { at, key, client } => {
                 let Some(seen) = self.caught_up(at, client) else { return };
                 if seen.is_none() {
@@ -295,33 +276,8 @@ impl Story {
                 }
             }
             Step::Sync { from, to, whole } => self.sync(from, to, whole),
-            Step::Crash { at } => {
-                let store = &self.stores[at];
-                let (name, context) = (store.name().clone(), store.context().clone());
-                let kept = store.versions.clone();
-                self.stores[at] = Store::recovered(
-                    name,
-                    context,
-                    store.lamport(),
-                    store.seals.writes(&store.seals.beyond(&Clock::new())),
-                    kept,
-                );
-            }
-            Step::Restart { at } => {
-                // Only what others know survives: it must not be the only one that knows something.
-                let (before, others): (Vec<_>, Vec<_>) =
-                    (0..REPLICAS).partition(|other| *other == at);
-                let known =
-                    |write: &&Arc<Write>| others.iter().any(|o| self.stores[*o].has(&write.dot));
-                if before.iter().any(|b| {
-                    let here = |w: &&Arc<Write>| self.stores[*b].has(&w.dot);
-                    !self.writes.iter().filter(here).all(|write| known(&write))
-                }) {
-                    return;
-                }
-                self.lives += 1;
-                self.stores[at] = Store::new(format!("127.0.0.1:{at}@{}", 7 + self.lives).into());
-            }
+            Step::Crash { at } => self.crash(at),
+            Step::Restart { at } => self.restart(at),
             Step::Seal { at, which } => {
                 let names = self.stores[at].context().iter().zip(0..);
                 let chosen = names.filter(|((name, _), place)| {
@@ -331,6 +287,55 @@ impl Story {
                 self.writes.extend(self.stores[at].seal(NOW, &chosen));
             }
         }
+    }
+
+    fn put(&mut self, at: usize, key: usize, client: usize, reads: bool) {
+        let key = MANY_KEYS[key];
+        let Some(mut seen) = self.caught_up(at, client) else { return };
+        if reads {
+            seen = Some(self.stores[at].seen_with(key, seen.as_ref()));
+            self.show(at, key, client);
+        }
+        if seen.is_none() {
+            self.show_all(at, client);
+        }
+        let json = value(json!(self.writes.len()));
+        let stood = self.stores[at].get(key).to_vec();
+        let (write, seen) = self.stores[at].put(NOW, key, json, seen.as_ref());
+        let replaced = stood.iter().map(|version| &version.dot);
+        let replaced: Vec<&Dot> = replaced.filter(|dot| self.had_seen(&write, dot)).collect();
+        assert_eq!(write.replaces.iter().collect::<Vec<_>>(), replaced);
+        self.clients[client] = Some(seen);
+        self.wrote(client, write);
+    }
+
+    /// The replica starts again with what it had on disk.
+    fn crash(&mut self, at: usize) {
+        let store = &self.stores[at];
+        let (name, context) = (store.name().clone(), store.context().clone());
+        let kept = store.versions.clone();
+        self.stores[at] = Store::recovered(
+            name,
+            context,
+            store.lamport(),
+            store.seals.writes(&store.seals.beyond(&Clock::new())),
+            kept,
+        );
+    }
+
+    /// The replica starts again with nothing.
+    fn restart(&mut self, at: usize) {
+        // Only what others know survives: it must not be the only one that knows something.
+        let (before, others): (Vec<_>, Vec<_>) = (0..REPLICAS).partition(|other| *other == at);
+        let known = |write: &&Arc<Write>| others.iter().any(|o| self.stores[*o].has(&write.dot));
+        if before.iter().any(|b| {
+            let here = |w: &&Arc<Write>| self.stores[*b].has(&w.dot);
+            !self.writes.iter().filter(here).all(|write| known(&write))
+        }) {
+            return;
+        }
+        self.lives += 1;
+        self.stores[at] = Store::new(format!("127.0.0.1:{at}@{}", 7 + self.lives).into());
     }
 
     /// A clock with all that the seals in it stand for, said by the seals alone.

@@ -103,29 +103,7 @@ impl Council {
 
     fn perform(&mut self, id: usize, effect: Effect) {
         match effect {
-            Effect::Open { conn, to, hello, .. } => {
-                let other = usize::from(to.port()) - 5000;
-                let up = self.seeds.get(other).is_some_and(Option::is_some);
-                if to.port() < 6000 && up {
-                    self.used += 2;
-                    self.wires.insert((id, conn), (other, self.used));
-                    self.wires.insert((other, self.used), (id, conn));
-                    self.inbox.push_back((other, Input::Incoming { conn: self.used, hello }));
-                } else if to.port() < 6000 {
-                    let error = OpenError::Unreachable;
-                    self.inbox.push_back((id, Input::OpenFailed { conn, error }));
-                } else {
-                    // All members are well.
-                    let welcome = Welcome {
-                        role: Role::Peer,
-                        from: to,
-                        incarnation: 1,
-                        leaving: false,
-                        clock: 0,
-                    };
-                    self.inbox.push_back((id, Input::Opened { conn, welcome }));
-                }
-            }
+            Effect::Open { conn, to, hello, .. } => self.open(id, conn, to, hello),
             Effect::Answer { conn, answer } => {
                 if let Some((other, conn)) = self.wires.get(&(id, conn)).copied()
                     && let crate::proto::message::Answer::Welcome(welcome) = answer
@@ -137,27 +115,48 @@ impl Council {
             Effect::SendMany { conns, message } => {
                 conns.into_iter().for_each(|conn| self.send(id, conn, &message));
             }
-            Effect::Persist { batch, changes } => {
-                let (standing, registry) = &mut self.disks[id];
-                for change in changes {
-                    match change {
-                        Keep::Record(peer, record) => {
-                            registry.merge(peer, record);
-                        }
-                        Keep::Forget(peer, _) => {
-                            registry.remove(&peer);
-                        }
-                        Keep::Standing(new) => *standing = new,
-                        Keep::Founders(marks) => self.founders[id].extend(marks),
-                        Keep::SetAside(_) => self.aside.push((id, registry.len())),
-                    }
-                }
-                self.inbox.push_back((id, Input::Persisted { batch }));
-            }
+            Effect::Persist { batch, changes } => self.persist(id, batch, changes),
             Effect::Log(event) => self.events.push((id, event)),
             Effect::Reply(never) => match never {},
             Effect::Close { .. } | Effect::Stopped => {}
         }
+    }
+
+    fn open(&mut self, id: usize, conn: Conn, to: Addr, hello: Hello) {
+        let other = usize::from(to.port()) - 5000;
+        let up = self.seeds.get(other).is_some_and(Option::is_some);
+        if to.port() < 6000 && up {
+            self.used += 2;
+            self.wires.insert((id, conn), (other, self.used));
+            self.wires.insert((other, self.used), (id, conn));
+            self.inbox.push_back((other, Input::Incoming { conn: self.used, hello }));
+        } else if to.port() < 6000 {
+            let error = OpenError::Unreachable;
+            self.inbox.push_back((id, Input::OpenFailed { conn, error }));
+        } else {
+            // All members are well.
+            let welcome =
+                Welcome { role: Role::Peer, from: to, incarnation: 1, leaving: false, clock: 0 };
+            self.inbox.push_back((id, Input::Opened { conn, welcome }));
+        }
+    }
+
+    fn persist(&mut self, id: usize, batch: u64, changes: Vec<Keep>) {
+        let (standing, registry) = &mut self.disks[id];
+        for change in changes {
+            match change {
+                Keep::Record(peer, record) => {
+                    registry.merge(peer, record);
+                }
+                Keep::Forget(peer, _) => {
+                    registry.remove(&peer);
+                }
+                Keep::Standing(new) => *standing = new,
+                Keep::Founders(marks) => self.founders[id].extend(marks),
+                Keep::SetAside(_) => self.aside.push((id, registry.len())),
+            }
+        }
+        self.inbox.push_back((id, Input::Persisted { batch }));
     }
 
     fn send(&mut self, id: usize, conn: Conn, message: &Message) {
