@@ -162,10 +162,10 @@ fn serve(commands: Commands, runtime: &Handle, peer: &PeerHandle) -> io::Result<
             has_waited = true;
         }
         match runtime.block_on(execute(peer, line)) {
-            Answer::Quit => return Ok(false),
-            Answer::Nothing => {}
-            Answer::Text(text) => writeln!(stdout, "{text}")?,
-            Answer::Data(data) => writeln!(stdout, "{}", shown(&data, is_seen))?,
+            Output::Quit => return Ok(false),
+            Output::Nothing => {}
+            Output::Text(text) => writeln!(stdout, "{text}")?,
+            Output::Data(data) => writeln!(stdout, "{}", shown(&data, is_seen))?,
         }
         stdout.flush()?;
         Ok(true)
@@ -214,7 +214,7 @@ fn lines(mut answer: impl FnMut(&str, bool) -> io::Result<bool>) -> io::Result<(
 }
 
 /// What a command comes to.
-enum Answer {
+enum Output {
     /// An empty line asks for nothing.
     Nothing,
     /// Words.
@@ -225,10 +225,10 @@ enum Answer {
     Quit,
 }
 
-impl Answer {
+impl Output {
     /// Why nothing was done, in words that may quote anything.
     fn error(what: impl AsRef<str>) -> Self {
-        Answer::Text(json::printable(&format!("error: {}", what.as_ref())))
+        Output::Text(json::printable(&format!("error: {}", what.as_ref())))
     }
 }
 
@@ -273,17 +273,17 @@ fn only_key(text: &str) -> Result<Arc<str>, String> {
     if rest.is_empty() { Ok(key) } else { Err(format!("what is {rest:?} after the key?")) }
 }
 
-async fn execute(peer: &PeerHandle, line: &str) -> Answer {
+async fn execute(peer: &PeerHandle, line: &str) -> Output {
     let line = line.trim();
     let (command, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
     let rest = rest.trim();
     let done = match command {
-        "" => return Answer::Nothing,
+        "" => return Output::Nothing,
         "quit" | "help" | "keys" | "peers" | "members" | "sync" if !rest.is_empty() => {
             Err(format!("{command} takes nothing after it"))
         }
-        "quit" => return Answer::Quit,
-        "help" => return Answer::Text(HELP.to_owned()),
+        "quit" => return Output::Quit,
+        "help" => return Output::Text(HELP.to_owned()),
         "put" => put(peer, rest).await,
         "get" => get(peer, rest).await,
         "delete" => delete(peer, rest).await,
@@ -291,17 +291,17 @@ async fn execute(peer: &PeerHandle, line: &str) -> Answer {
         "publish" => publish(peer, rest).await,
         "keys" => {
             let keys = peer.store().keys().await;
-            keys.map(|keys| Answer::Data(json!(keys))).map_err(stopped)
+            keys.map(|keys| Output::Data(json!(keys))).map_err(stopped)
         }
         "peers" | "members" => members(peer).await,
         "messages" => messages(peer, rest).await,
         "sync" => operate(peer, Order::Sync).await,
         other => Err(format!("there is no command {other:?}; try help")),
     };
-    done.unwrap_or_else(Answer::error)
+    done.unwrap_or_else(Output::error)
 }
 
-type Done = Result<Answer, String>;
+type Done = Result<Output, String>;
 
 fn stopped(stopped: Stopped) -> String {
     stopped.to_string()
@@ -314,7 +314,7 @@ async fn members(peer: &PeerHandle) -> Done {
         member["neighbour"] = view.neighbour.into();
         member
     });
-    Ok(Answer::Data(shown.collect()))
+    Ok(Output::Data(shown.collect()))
 }
 
 async fn put(peer: &PeerHandle, rest: &str) -> Done {
@@ -335,7 +335,7 @@ async fn put(peer: &PeerHandle, rest: &str) -> Done {
     let value = value::Value::new(&json).map_err(|error| error.to_string())?;
     let written = peer.store().put(key, value, None).await.map_err(|error| error.to_string())?;
     let what = if written.created { "created" } else { "replaced" };
-    Ok(Answer::Text(what.to_owned()))
+    Ok(Output::Text(what.to_owned()))
 }
 
 async fn get(peer: &PeerHandle, rest: &str) -> Done {
@@ -344,8 +344,8 @@ async fn get(peer: &PeerHandle, rest: &str) -> Done {
 }
 
 /// Versions of a key, in the store's order: the winner first.
-fn shown_versions(versions: &[Version]) -> Answer {
-    Answer::Data(versions.iter().map(json::version).collect())
+fn shown_versions(versions: &[Version]) -> Output {
+    Output::Data(versions.iter().map(json::version).collect())
 }
 
 async fn messages(peer: &PeerHandle, rest: &str) -> Done {
@@ -354,12 +354,12 @@ async fn messages(peer: &PeerHandle, rest: &str) -> Done {
         number => number.parse().map_err(|_| format!("{number:?} is no number of messages"))?,
     };
     let last = peer.look(move |machine| views::messages(machine, most)).await.map_err(stopped)?;
-    Ok(Answer::Data(last.iter().map(json::message).collect()))
+    Ok(Output::Data(last.iter().map(json::message).collect()))
 }
 
 async fn delete(peer: &PeerHandle, rest: &str) -> Done {
     let deleted = peer.store().delete(only_key(rest)?, None).await;
-    deleted.map(|_| Answer::Text("deleted".to_owned())).map_err(|error| error.to_string())
+    deleted.map(|_| Output::Text("deleted".to_owned())).map_err(|error| error.to_string())
 }
 
 async fn get_peer(peer: &PeerHandle, rest: &str) -> Done {
@@ -376,7 +376,7 @@ async fn publish(peer: &PeerHandle, text: &str) -> Done {
         return Err("a TEXT is missing: publish TEXT".to_owned());
     }
     let id = peer.publisher().publish(text.to_owned()).await.map_err(|error| error.to_string())?;
-    Ok(Answer::Text(format!("published id={id}")))
+    Ok(Output::Text(format!("published id={id}")))
 }
 
 async fn operate(peer: &PeerHandle, order: Order) -> Done {
@@ -385,9 +385,9 @@ async fn operate(peer: &PeerHandle, order: Order) -> Done {
             Err("Key does not exist".to_owned())
         }
         Outcome::Asked(Ok(Holding::Versions(versions))) => Ok(shown_versions(&versions)),
-        Outcome::Asked(Ok(Holding::Keys(keys))) => Ok(Answer::Data(json!(keys))),
+        Outcome::Asked(Ok(Holding::Keys(keys))) => Ok(Output::Data(json!(keys))),
         Outcome::Asked(Err(why)) => Err(format!("it was not answered: {why}")),
-        Outcome::Synced(peers) => Ok(Answer::Text(format!("synced peers={peers}"))),
+        Outcome::Synced(peers) => Ok(Output::Text(format!("synced peers={peers}"))),
         other => Err(format!("that was not asked for: {other:?}")),
     }
 }

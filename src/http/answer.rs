@@ -93,8 +93,8 @@ impl IntoResponse for Failure {
     }
 }
 
-/// What a handler answers.
-pub type Answer = Result<Response, Failure>;
+/// What a handler comes to.
+pub type Served = Result<Response, Failure>;
 
 /// Nothing is there.
 pub async fn no_such_path() -> Failure {

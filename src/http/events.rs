@@ -16,7 +16,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::answer::{Answer, Failure, as_documented};
+use super::answer::{Failure, Served, as_documented};
 use crate::json::rfc3339;
 use crate::node::{EventLog, Logged};
 use crate::proto::message::Role;
@@ -42,7 +42,7 @@ pub fn routes(log: EventLog) -> Router {
 async fn events(
     State((log, places)): State<(EventLog, Arc<Semaphore>)>,
     headers: HeaderMap,
-) -> Answer {
+) -> Served {
     let Ok(place) = places.try_acquire_owned() else {
         return Err(Failure::new(
             StatusCode::SERVICE_UNAVAILABLE,

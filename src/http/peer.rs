@@ -8,7 +8,7 @@ use axum::middleware::from_fn;
 use axum::routing::get;
 use serde_json::{Value, json};
 
-use super::answer::{Answer, Failure, as_documented, body_of, json_of, ok, readiness};
+use super::answer::{Failure, Served, as_documented, body_of, json_of, ok, readiness};
 use super::{events, metrics, store};
 use crate::json;
 use crate::node::{EventLog, PeerHandle};
@@ -33,16 +33,16 @@ pub fn routes(peer: PeerHandle, log: EventLog) -> Router {
         .merge(events::routes(log))
 }
 
-async fn ready(State(peer): State<PeerHandle>) -> Answer {
+async fn ready(State(peer): State<PeerHandle>) -> Served {
     let state = peer.look(PeerMachine::readiness).await?;
     Ok(readiness(state.ready, &state.reason, state.seeds_reachable, state.of))
 }
 
-async fn measure(State(peer): State<PeerHandle>) -> Answer {
+async fn measure(State(peer): State<PeerHandle>) -> Served {
     Ok(metrics::answer(&peer.look(metrics::of_peer).await?))
 }
 
-async fn members(State(peer): State<PeerHandle>) -> Answer {
+async fn members(State(peer): State<PeerHandle>) -> Served {
     let members = peer.look(views::members).await?;
     let neighbours = members.iter().filter(|member| member.neighbour).map(|member| member.address);
     let neighbours: Vec<Addr> = neighbours.collect();
@@ -50,13 +50,13 @@ async fn members(State(peer): State<PeerHandle>) -> Answer {
     Ok(ok(&json!({ "members": members, "neighbours": neighbours })))
 }
 
-async fn messages(State(peer): State<PeerHandle>) -> Answer {
+async fn messages(State(peer): State<PeerHandle>) -> Served {
     let messages = peer.look(|machine| views::messages(machine, usize::MAX)).await?;
     let messages: Vec<Value> = messages.iter().map(json::message).collect();
     Ok(ok(&json!({ "messages": messages })))
 }
 
-async fn publish(State(peer): State<PeerHandle>, body: Bytes) -> Answer {
+async fn publish(State(peer): State<PeerHandle>, body: Bytes) -> Served {
     let body = body_of(&body, &["payload"])?;
     let Some(payload) = body.get("payload").and_then(Value::as_str) else {
         return Err(Failure::new(StatusCode::BAD_REQUEST, "payload has to be a text"));
@@ -67,7 +67,7 @@ async fn publish(State(peer): State<PeerHandle>, body: Bytes) -> Answer {
     }
 }
 
-async fn view(State(peer): State<PeerHandle>) -> Answer {
+async fn view(State(peer): State<PeerHandle>) -> Served {
     let view: Vec<Addr> = peer
         .look(|machine| machine.members().members().map(|(address, _)| *address).collect())
         .await?;
@@ -85,7 +85,7 @@ fn replica_of(body: Bytes) -> Result<Addr, Failure> {
         .ok_or_else(|| Failure::new(StatusCode::BAD_REQUEST, "socket-address has to be an IP:PORT"))
 }
 
-async fn order(peer: &PeerHandle, order: Order) -> Answer {
+async fn order(peer: &PeerHandle, order: Order) -> Served {
     let done = |status, what: &str| Ok(json_of(status, &json!({ "result": what })));
     match peer.operate(order).await? {
         Outcome::Admitted => done(StatusCode::CREATED, "added"),
@@ -96,12 +96,12 @@ async fn order(peer: &PeerHandle, order: Order) -> Answer {
     }
 }
 
-async fn admit(State(peer): State<PeerHandle>, body: Bytes) -> Answer {
+async fn admit(State(peer): State<PeerHandle>, body: Bytes) -> Served {
     refuse_where_seeds_decide(&peer).await?;
     order(&peer, Order::Admit(replica_of(body)?)).await
 }
 
-async fn remove(State(peer): State<PeerHandle>, body: Bytes) -> Answer {
+async fn remove(State(peer): State<PeerHandle>, body: Bytes) -> Served {
     refuse_where_seeds_decide(&peer).await?;
     order(&peer, Order::Remove(replica_of(body)?)).await
 }

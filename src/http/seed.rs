@@ -11,7 +11,7 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use serde_json::{Value, json};
 
-use super::answer::{Answer, Failure, as_documented, ok, path_of, readiness};
+use super::answer::{Failure, Served, as_documented, ok, path_of, readiness};
 use super::{events, metrics};
 use crate::json;
 use crate::node::{EventLog, SeedHandle};
@@ -33,7 +33,7 @@ pub fn routes(seed: SeedHandle, log: EventLog) -> Router {
         .merge(events::routes(log))
 }
 
-async fn ready(State(seed): State<SeedHandle>) -> Answer {
+async fn ready(State(seed): State<SeedHandle>) -> Served {
     let (reachable, of, ready) = seed.look(views::seed_readiness).await?;
     let reason = match ready {
         true => "connected to a quorum of seeds",
@@ -42,11 +42,11 @@ async fn ready(State(seed): State<SeedHandle>) -> Answer {
     Ok(readiness(ready, reason, reachable, of))
 }
 
-async fn measure(State(seed): State<SeedHandle>) -> Answer {
+async fn measure(State(seed): State<SeedHandle>) -> Served {
     Ok(metrics::answer(&seed.look(metrics::of_seed).await?))
 }
 
-async fn members(State(seed): State<SeedHandle>) -> Answer {
+async fn members(State(seed): State<SeedHandle>) -> Served {
     let members = seed.look(views::registry).await?;
     let members: Vec<Value> = members.iter().map(json::member).collect();
     Ok(ok(&json!({ "members": members })))
@@ -55,7 +55,7 @@ async fn members(State(seed): State<SeedHandle>) -> Answer {
 async fn member(
     State(seed): State<SeedHandle>,
     address: Result<Path<String>, PathRejection>,
-) -> Answer {
+) -> Served {
     let Ok(address) = path_of(address)?.parse::<Addr>() else {
         return Err(Failure::new(StatusCode::BAD_REQUEST, "that is no IP:PORT"));
     };
@@ -89,7 +89,7 @@ fn decision_json(decision: &Decision) -> Value {
 async fn topology(
     State(seed): State<SeedHandle>,
     options: Result<Query<HashMap<String, String>>, QueryRejection>,
-) -> Answer {
+) -> Served {
     let Ok(Query(options)) = options else {
         return Err(Failure::new(StatusCode::BAD_REQUEST, "that is no query"));
     };

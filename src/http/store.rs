@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, put};
 use serde_json::{Map, Value, json};
 
-use super::answer::{Answer, Failure, as_documented, body_of, json_of, ok, path_of, split_body};
+use super::answer::{Failure, Served, as_documented, body_of, json_of, ok, path_of, split_body};
 use super::dump;
 use crate::node::PeerHandle;
 use crate::proto::event::Severity;
@@ -140,7 +140,7 @@ fn value_of(body: &Value) -> Result<value::Value, Failure> {
     }
 }
 
-async fn write(State(peer): State<PeerHandle>, key: KeyPath, body: Bytes) -> Answer {
+async fn write(State(peer): State<PeerHandle>, key: KeyPath, body: Bytes) -> Served {
     let body = body_of(&body, &["value", METADATA])?;
     let value = value_of(&body)?;
     let key = key_of(key)?;
@@ -153,7 +153,7 @@ async fn write(State(peer): State<PeerHandle>, key: KeyPath, body: Bytes) -> Ans
     Ok(json_of(status, &json!({ "result": result, METADATA: written.seen.to_json() })))
 }
 
-async fn read(State(peer): State<PeerHandle>, key: KeyPath, body: Bytes) -> Answer {
+async fn read(State(peer): State<PeerHandle>, key: KeyPath, body: Bytes) -> Served {
     let seen = seen_of(&peer, &body_of(&body, &[METADATA])?).await?;
     let found = peer.store().get(path_of(key)?, seen).await?;
     let mut answer = shown(&found.versions, &found.seen);
@@ -161,7 +161,7 @@ async fn read(State(peer): State<PeerHandle>, key: KeyPath, body: Bytes) -> Answ
     Ok(ok(&Value::Object(answer)))
 }
 
-async fn delete(State(peer): State<PeerHandle>, key: KeyPath, body: Bytes) -> Answer {
+async fn delete(State(peer): State<PeerHandle>, key: KeyPath, body: Bytes) -> Served {
     let seen = seen_of(&peer, &body_of(&body, &[METADATA])?).await?;
     let seen = peer.store().delete(path_of(key)?, seen).await?;
     Ok(ok(&json!({ "result": "deleted", METADATA: seen.to_json() })))
@@ -204,7 +204,7 @@ fn check_cid(
     Err(bad(reason))
 }
 
-async fn relayed_write(State(peer): State<PeerHandle>, key: KeyPath, body: Bytes) -> Answer {
+async fn relayed_write(State(peer): State<PeerHandle>, key: KeyPath, body: Bytes) -> Served {
     let body = body_of(&body, &["value", "cid", METADATA])?;
     let (value, key, clock) = (value_of(&body)?, key_of(key)?, clock_of(&body)?);
     check_cid(&peer, &key, &value, &body)?;
@@ -212,19 +212,19 @@ async fn relayed_write(State(peer): State<PeerHandle>, key: KeyPath, body: Bytes
     Ok(ok(&json!({ "result": "updated" })))
 }
 
-async fn relayed_delete(State(peer): State<PeerHandle>, key: KeyPath, body: Bytes) -> Answer {
+async fn relayed_delete(State(peer): State<PeerHandle>, key: KeyPath, body: Bytes) -> Served {
     let body = body_of(&body, &[METADATA])?;
     let (key, clock) = (key_of(key)?, clock_of(&body)?);
     peer.store().relay(key, None, clock).await?;
     Ok(ok(&json!({ "result": "deleted" })))
 }
 
-async fn keys(State(peer): State<PeerHandle>) -> Answer {
+async fn keys(State(peer): State<PeerHandle>) -> Served {
     let keys = peer.store().keys().await?;
     Ok(ok(&json!({ "keys": keys })))
 }
 
-async fn whole(State(peer): State<PeerHandle>) -> Answer {
+async fn whole(State(peer): State<PeerHandle>) -> Served {
     let snapshot = peer
         .look(|machine| machine.replica().store().snapshot_without_seals(&Clock::new()))
         .await?;

@@ -32,7 +32,7 @@ const SHOWN: usize = 200;
 
 /// What a body asks for.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Request {
+pub(super) enum Call {
     Init {
         name: String,
         all: Vec<String>,
@@ -100,7 +100,7 @@ pub(super) fn envelope(line: &str) -> Result<(String, Body), String> {
     }
 }
 
-impl Request {
+impl Call {
     /// Reads a body; which field an `add` has to have follows from the workload, if that is known.
     pub fn read(body: &Body, workload: Option<Kind>) -> Result<Self, Mistake> {
         let Some(kind) = body.get("type") else {
@@ -111,7 +111,7 @@ impl Request {
         };
         if body.contains_key("in_reply_to") {
             // An answer is never answered, or two nodes might never stop.
-            return Ok(Request::Answer);
+            return Ok(Call::Answer);
         }
         // Before anything else is looked at: what is not served has no form that it could lack.
         if !SERVED.contains(&kind) {
@@ -153,35 +153,35 @@ impl Fields<'_> {
         }
     }
 
-    fn read(&self, workload: Option<Kind>) -> Result<Request, Mistake> {
+    fn read(&self, workload: Option<Kind>) -> Result<Call, Mistake> {
         Ok(match self.kind {
             "init" => self.init()?,
             "topology" => match self.any("topology")? {
-                Value::Object(_) => Request::Topology,
+                Value::Object(_) => Call::Topology,
                 _ => return Err(self.wrong("topology", "is not an object")),
             },
-            "echo" => Request::Echo(self.any("echo")?),
-            "broadcast" => Request::Say(Kind::Message, self.any("message")?),
+            "echo" => Call::Echo(self.any("echo")?),
+            "broadcast" => Call::Say(Kind::Message, self.any("message")?),
             "add" => self.add(workload)?,
-            "generate" => Request::Generate,
-            "read" => Request::Read,
-            "gossip_round" => Request::Round,
-            "gossip_sync" => Request::Sync(self.list("messages")?),
-            "digest" => Request::Digest,
+            "generate" => Call::Generate,
+            "read" => Call::Read,
+            "gossip_round" => Call::Round,
+            "gossip_sync" => Call::Sync(self.list("messages")?),
+            "digest" => Call::Digest,
             "digest_sync" => {
                 let messages = match self.body.get("remote_messages") {
                     None | Some(Value::Null) => None,
                     Some(_) => Some(self.list("remote_messages")?),
                 };
-                Request::DigestSync { digest: self.text("remote_digest")?, messages }
+                Call::DigestSync { digest: self.text("remote_digest")?, messages }
             }
-            "stats" => Request::Stats,
-            "frames" => Request::Frames(self.list("frames")?),
+            "stats" => Call::Stats,
+            "frames" => Call::Frames(self.list("frames")?),
             other => return Err(Mistake::unknown(other)),
         })
     }
 
-    fn init(&self) -> Result<Request, Mistake> {
+    fn init(&self) -> Result<Call, Mistake> {
         let name = self.text("node_id")?;
         let all = self.list("node_ids")?.into_iter().map(|name| match name {
             Value::String(name) => Ok(name),
@@ -191,10 +191,10 @@ impl Fields<'_> {
         if name.is_empty() {
             return Err(self.wrong("node_id", "is empty"));
         }
-        Ok(Request::Init { name, all })
+        Ok(Call::Init { name, all })
     }
 
-    fn add(&self, workload: Option<Kind>) -> Result<Request, Mistake> {
+    fn add(&self, workload: Option<Kind>) -> Result<Call, Mistake> {
         let counts = match workload {
             Some(Kind::Element) => false,
             Some(Kind::Counter { .. }) => true,
@@ -202,13 +202,13 @@ impl Fields<'_> {
             _ => !self.body.contains_key("element") && self.body.contains_key("delta"),
         };
         if !counts {
-            return Ok(Request::Say(Kind::Element, self.any("element")?));
+            return Ok(Call::Say(Kind::Element, self.any("element")?));
         }
         let delta = self.any("delta")?.as_i64();
         let delta = delta.ok_or_else(|| self.wrong("delta", "is not a whole number of 64 bits"))?;
         if delta < 0 && workload == Some(Kind::Counter { grows_only: true }) {
             return Err(Mistake::malformed("add: a g-counter only grows"));
         }
-        Ok(Request::Count(delta))
+        Ok(Call::Count(delta))
     }
 }

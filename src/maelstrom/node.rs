@@ -9,7 +9,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Map, Value, json};
 
-use super::body::{Mistake, Request, envelope};
+use super::body::{Call, Mistake, envelope};
 use super::counter::Counter;
 use super::elements::{self, Elements};
 use super::links::Links;
@@ -174,9 +174,9 @@ impl Node {
         }
         let in_reply_to = body.get("msg_id").and_then(Value::as_u64);
         let workload = self.started.as_ref().and_then(|node| node.elements.kind());
-        let reply = match Request::read(body, workload) {
-            Ok(Request::Answer) => return,
-            Ok(Request::Init { name, all }) => self.init(now, name, all),
+        let reply = match Call::read(body, workload) {
+            Ok(Call::Answer) => return,
+            Ok(Call::Init { name, all }) => self.init(now, name, all),
             Ok(request) => self.serve(now, src, request),
             Err(mistake) => Err(mistake),
         };
@@ -259,45 +259,45 @@ impl Node {
             .max_links(max_links)
     }
 
-    fn serve(&mut self, now: Time, src: &str, request: Request) -> Result<Option<Value>, Mistake> {
+    fn serve(&mut self, now: Time, src: &str, request: Call) -> Result<Option<Value>, Mistake> {
         let Some(node) = &mut self.started else {
             return Err(Mistake::crash("not started"));
         };
         let reply = match request {
-            Request::Topology => {
+            Call::Topology => {
                 node.elements.hint(Kind::Message);
                 json!({"type": "topology_ok"})
             }
-            Request::Echo(echo) => json!({"type": "echo_ok", "echo": echo}),
-            Request::Say(kind, element) => {
+            Call::Echo(echo) => json!({"type": "echo_ok", "echo": echo}),
+            Call::Say(kind, element) => {
                 node.add(Some(kind), element);
                 let ok = if kind == Kind::Message { "broadcast_ok" } else { "add_ok" };
                 json!({"type": ok})
             }
-            Request::Read => node.read()?,
-            Request::Count(delta) => {
+            Call::Read => node.read()?,
+            Call::Count(delta) => {
                 node.count(delta)?;
                 json!({"type": "add_ok"})
             }
-            Request::Generate => node.generate(),
-            Request::Round => self.round(),
-            Request::Sync(messages) => {
+            Call::Generate => node.generate(),
+            Call::Round => self.round(),
+            Call::Sync(messages) => {
                 json!({"type": "gossip_sync_ok", "new_count": node.add_all(messages)})
             }
-            Request::Digest => {
+            Call::Digest => {
                 let (digest, count) = (node.elements.digest(), node.elements.len());
                 json!({"type": "digest_ok", "digest": digest, "count": count})
             }
-            Request::DigestSync { digest, messages } => node.digest_sync(&digest, messages),
-            Request::Stats => node.stats(),
-            Request::Frames(frames) => {
+            Call::DigestSync { digest, messages } => node.digest_sync(&digest, messages),
+            Call::Stats => node.stats(),
+            Call::Frames(frames) => {
                 let (inputs, complaint) = node.links.frames(src, &frames);
                 node.inputs.extend(inputs);
                 self.out.extend(complaint.map(Out::Complaint));
                 self.run_machine(now);
                 return Ok(None);
             }
-            Request::Init { .. } | Request::Answer => return Ok(None),
+            Call::Init { .. } | Call::Answer => return Ok(None),
         };
         self.run_machine(now);
         Ok(Some(reply))

@@ -27,12 +27,12 @@ pub struct Logged {
 }
 
 /// A line's number, and the line.
-type Line = (u64, Arc<Logged>);
+type Numbered = (u64, Arc<Logged>);
 
 /// The newest lines, numbered; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct EventLog {
-    lines: Arc<Mutex<VecDeque<Line>>>,
+    lines: Arc<Mutex<VecDeque<Numbered>>>,
     newest: watch::Sender<u64>,
     least: Severity,
 }
@@ -53,7 +53,7 @@ impl EventLog {
         Self { lines: Arc::default(), newest, least }
     }
 
-    fn lines(&self) -> MutexGuard<'_, VecDeque<Line>> {
+    fn lines(&self) -> MutexGuard<'_, VecDeque<Numbered>> {
         // Nothing that holds it can panic half way through a change.
         self.lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }

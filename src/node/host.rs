@@ -1,8 +1,8 @@
 //! Runs one machine on tokio: inputs in, effects out, nothing decided.
 //!
-//! One task owns the machine and the queues of all its links. It takes all
+//! One task owns the machine and the queues of all its connections. It takes all
 //! inputs that wait, lets the machine handle them, and only then writes each
-//! link's queue in one go: under load that is what a delivery costs.
+//! connection's queue in one go: under load that is what a delivery costs.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -11,12 +11,12 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::{sleep_until, timeout};
 
+use super::connection::Flushed;
 use super::disk::Disk;
 #[cfg(feature = "durable")]
 use super::disk::Keeper;
 use super::hosted::Hosted;
 use super::inbox::Inbound;
-use super::link::Flushed;
 use super::listener::{self, Port};
 use super::log::{HostLog, NodeLog};
 use crate::clock::Clock;
@@ -265,7 +265,7 @@ impl<M: Hosted> Host<M> {
         }
     }
 
-    /// Ends a turn: hands over what is to be kept, and writes the queues of all links that have
+    /// Ends a turn: hands over what is to be kept, and writes the queues of all connections that have
     /// something new.
     fn flush(&mut self, now: Time) {
         self.disk.flush();
@@ -277,7 +277,7 @@ impl<M: Hosted> Host<M> {
                 Flushed::Relieved => self.handle(now, Input::Relieved { conn }),
                 Flushed::Broken(reason) => self.lose(now, conn, reason),
             }
-            // What came of it, before the next link can tell of it.
+            // What came of it, before the next connection can tell of it.
             self.log.catch_up();
         }
         self.disk.flush();

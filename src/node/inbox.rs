@@ -1,4 +1,4 @@
-//! What reaches a host: from its links, from its disk, and from those who hold it.
+//! What reaches a host: from its connections, from its disk, and from those who hold it.
 
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::OwnedSemaphorePermit;
@@ -15,11 +15,11 @@ pub enum Inbound<M: Hosted> {
     Incoming { opened: Opened, hello: Hello, place: Option<Place> },
     /// An attempt to open a connection is over.
     Dialled { conn: Conn, result: Result<(Opened, Welcome), OpenError> },
-    /// Messages came over a link; the reader goes on once `turn` is dropped.
+    /// Messages came over a connection; the reader goes on once `turn` is dropped.
     Messages { conn: Conn, messages: Vec<Message>, turn: OwnedSemaphorePermit },
-    /// A link has ended.
+    /// A connection has ended.
     Closed { conn: Conn, reason: Option<String> },
-    /// A link that was blocked takes bytes again.
+    /// A connection that was blocked takes bytes again.
     Writable { conn: Conn, write: OwnedWriteHalf },
     /// Somebody in this process wants something.
     Ask(M::Ask),

@@ -31,7 +31,7 @@ use crate::proto::message::{Addr, Hello, Purpose};
 const MAX_HALF_OPEN: usize = 512;
 /// Open connections from one address, probes not counted. A thousand peers on one machine are a
 /// test, and must still fit.
-const MAX_LINKS_PER_ADDRESS: usize = 4_096;
+const MAX_CONNECTIONS_PER_ADDRESS: usize = 4_096;
 /// Want of descriptors is told this often: it lasts, and each further line is as much use as the first.
 const OUT_OF_FILES_TOLD: Duration = Duration::from_secs(60);
 /// Pause when the system has no more file descriptors.
@@ -256,7 +256,7 @@ impl<M: Hosted> Door<M> {
                 }
             }
             Said::Hello(Ok((opened, hello))) => {
-                let place = self.open.enter(from.ip(), MAX_LINKS_PER_ADDRESS);
+                let place = self.open.enter(from.ip(), MAX_CONNECTIONS_PER_ADDRESS);
                 if place.is_none() && hello.purpose != Purpose::Probe {
                     closed(Severity::Warn, "too many connections from that address".to_owned());
                     return;

@@ -1,9 +1,10 @@
 //! The tokio hosts that run a machine over TCP. They hold no decisions.
 //!
-//! `host` runs either machine, `link` is one connection, `listener` takes
+//! `host` runs either machine, `connection` is one of its connections, `listener` takes
 //! connections in; [`Peer`] and [`Seed`] are what programs hold.
 
 mod asks;
+mod connection;
 mod crowd;
 mod disk;
 mod events;
@@ -11,7 +12,6 @@ mod handle;
 mod host;
 mod hosted;
 mod inbox;
-mod link;
 mod listener;
 mod log;
 mod peer;

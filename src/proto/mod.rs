@@ -8,6 +8,7 @@ pub mod change;
 pub mod clocks;
 pub mod config;
 pub mod event;
+mod frames;
 pub mod gossip;
 pub mod hex;
 pub mod kv;

@@ -9,21 +9,21 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use crate::net::codec::{EncodeError, Encoder};
 use crate::net::handshake::{self, Opened};
+use crate::node::connection::{Connection, Flushed};
 use crate::node::crowd::Place;
 use crate::node::hosted::Hosted;
 use crate::node::inbox::Inbound;
-use crate::node::link::{Flushed, Link};
 use crate::node::log::HostLog;
 use crate::proto::machine::{Conn, Input, OpenError};
 use crate::proto::message::{Addr, Answer, Hello, Message, Purpose, Welcome};
 
 /// Open connections in all; more are refused.
-const MAX_LINKS: usize = 16_384;
+const MAX_CONNECTIONS: usize = 16_384;
 
 /// Connections, by number.
 pub(super) struct Conns<M: Hosted> {
     inbox: mpsc::Sender<Inbound<M>>,
-    links: HashMap<Conn, Link<M>>,
+    open: HashMap<Conn, Connection<M>>,
     /// Incoming connections that the machine has not answered yet.
     arriving: HashMap<Conn, (Opened, Addr, Option<Place>)>,
     dialling: HashMap<Conn, AbortHandle>,
@@ -40,7 +40,7 @@ impl<M: Hosted> Conns<M> {
     pub fn new(inbox: mpsc::Sender<Inbound<M>>) -> Self {
         Self {
             inbox,
-            links: HashMap::new(),
+            open: HashMap::new(),
             arriving: HashMap::new(),
             dialling: HashMap::new(),
             // Odd numbers are the host's.
@@ -53,18 +53,18 @@ impl<M: Hosted> Conns<M> {
 
     /// Whether a connection is open.
     pub fn is_open(&self, conn: Conn) -> bool {
-        self.links.contains_key(&conn)
+        self.open.contains_key(&conn)
     }
 
     /// Who is at the other end, if that is known.
     pub fn peer(&self, conn: Conn) -> Option<Addr> {
-        self.links.get(&conn).and_then(|link| link.peer)
+        self.open.get(&conn).and_then(|connection| connection.peer)
     }
 
     /// Takes in somebody who has called; none if there is no more room.
     pub fn arrive(&mut self, opened: Opened, hello: &Hello, place: Option<Place>) -> Option<Conn> {
         // A probe asks whether this process lives, and is gone with the answer.
-        if self.links.len() >= MAX_LINKS && hello.purpose != Purpose::Probe {
+        if self.open.len() >= MAX_CONNECTIONS && hello.purpose != Purpose::Probe {
             return None;
         }
         self.incoming_used += 2;
@@ -82,9 +82,9 @@ impl<M: Hosted> Conns<M> {
         self.dialling.remove(&conn)?;
         Some(match result {
             Ok((Opened { stream, rest }, welcome)) => {
-                let mut link = Link::new(conn, stream, rest, self.inbox.clone(), None);
-                link.peer = Some(welcome.from);
-                self.links.insert(conn, link);
+                let mut connection = Connection::new(conn, stream, rest, self.inbox.clone(), None);
+                connection.peer = Some(welcome.from);
+                self.open.insert(conn, connection);
                 Input::Opened { conn, welcome }
             }
             Err(error) => Input::OpenFailed { conn, error },
@@ -94,8 +94,8 @@ impl<M: Hosted> Conns<M> {
     /// Listens to a connection that the machine has kept: most, opened as a probe, it has closed by
     /// now, and a reader would cost more than the probe.
     pub fn listen(&mut self, conn: Conn) {
-        if let Some(link) = self.links.get_mut(&conn) {
-            link.listen();
+        if let Some(connection) = self.open.get_mut(&conn) {
+            connection.listen();
         }
     }
 
@@ -114,19 +114,19 @@ impl<M: Hosted> Conns<M> {
         let Some((opened, peer, place)) = self.arriving.remove(&conn) else { return };
         let Opened { stream, rest } = opened;
         let Ok(bytes) = handshake::answer_bytes(answer) else { return };
-        let mut link = Link::new(conn, stream, rest, self.inbox.clone(), place);
-        link.peer = Some(peer);
-        link.queue_answer(&bytes, matches!(answer, Answer::Welcome(_)));
+        let mut connection = Connection::new(conn, stream, rest, self.inbox.clone(), place);
+        connection.peer = Some(peer);
+        connection.queue_answer(&bytes, matches!(answer, Answer::Welcome(_)));
         match answer {
             Answer::Welcome(_) => {
-                self.links.insert(conn, link);
+                self.open.insert(conn, connection);
                 self.mark(conn);
             }
-            Answer::Refused(_) => self.part_from(log, link),
+            Answer::Refused(_) => self.part_from(log, connection),
         }
     }
 
-    /// Queues a message, encoded once, for however many links.
+    /// Queues a message, encoded once, for however many connections.
     ///
     /// # Errors
     ///
@@ -139,41 +139,41 @@ impl<M: Hosted> Conns<M> {
     ) -> Result<(), EncodeError> {
         let frame = self.encoder.encode(message)?;
         for conn in conns {
-            let Some(link) = self.links.get_mut(conn) else { continue };
-            if link.is_full_for(&frame) {
+            let Some(connection) = self.open.get_mut(conn) else { continue };
+            if connection.is_full_for(&frame) {
                 // It may be written now.
                 log.catch_up();
             }
-            link.queue(&frame);
-            if link.mark() {
+            connection.queue(&frame);
+            if connection.mark() {
                 self.dirty.push(*conn);
             }
         }
         Ok(())
     }
 
-    /// Has a link flushed at the end of the turn.
+    /// Has a connection flushed at the end of the turn.
     pub fn mark(&mut self, conn: Conn) {
-        if let Some(link) = self.links.get_mut(&conn)
-            && link.mark()
+        if let Some(connection) = self.open.get_mut(&conn)
+            && connection.mark()
         {
             self.dirty.push(conn);
         }
     }
 
-    /// A link that was blocked takes bytes again.
+    /// A connection that was blocked takes bytes again.
     pub fn writable(&mut self, conn: Conn, write: tokio::net::tcp::OwnedWriteHalf) {
-        if let Some(link) = self.links.get_mut(&conn) {
-            link.writable(write);
+        if let Some(connection) = self.open.get_mut(&conn) {
+            connection.writable(write);
             self.mark(conn);
         }
     }
 
-    /// Flushes a link that has something new; none is left.
+    /// Flushes a connection that has something new; none is left.
     pub fn flush_next(&mut self) -> Option<(Conn, Flushed)> {
         while let Some(conn) = self.dirty.pop() {
-            if let Some(link) = self.links.get_mut(&conn) {
-                return Some((conn, link.flush()));
+            if let Some(connection) = self.open.get_mut(&conn) {
+                return Some((conn, connection.flush()));
             }
         }
         None
@@ -184,26 +184,26 @@ impl<M: Hosted> Conns<M> {
         if let Some(task) = self.dialling.remove(&conn) {
             task.abort();
         }
-        if let Some(link) = self.links.remove(&conn) {
-            self.part_from(log, link);
+        if let Some(connection) = self.open.remove(&conn) {
+            self.part_from(log, connection);
         }
     }
 
     /// Drops a connection that has ended; false if there is none.
     pub fn lose(&mut self, log: &mut HostLog, conn: Conn) -> bool {
-        let Some(link) = self.links.remove(&conn) else { return false };
+        let Some(connection) = self.open.remove(&conn) else { return false };
         // The other side may look for the reason.
         log.catch_up();
-        drop(link);
+        drop(connection);
         true
     }
 
-    fn part_from(&mut self, log: &mut HostLog, link: Link<M>) {
+    fn part_from(&mut self, log: &mut HostLog, connection: Connection<M>) {
         // Who is told that it is over may look for the reason. To have been probed says nothing.
-        if !link.is_silent() {
+        if !connection.is_silent() {
             log.catch_up();
         }
-        if let Some(farewell) = link.close() {
+        if let Some(farewell) = connection.close() {
             self.farewells.spawn(farewell);
         }
     }
@@ -216,8 +216,8 @@ impl<M: Hosted> Conns<M> {
     /// Closes all, and gives up those that are being opened.
     pub fn close_all(&mut self, log: &mut HostLog) {
         self.abort_dials();
-        for link in std::mem::take(&mut self.links).into_values() {
-            self.part_from(log, link);
+        for connection in std::mem::take(&mut self.open).into_values() {
+            self.part_from(log, connection);
         }
     }
 

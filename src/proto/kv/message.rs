@@ -8,6 +8,9 @@ use super::clock::{Clock, Replica};
 use super::store::{Version, Write};
 use crate::proto::gossip::message::Runs;
 
+/// Bytes of writes or versions in one frame, roughly: frames of others get their turn in between.
+pub(super) const FRAME: usize = 256 << 10;
+
 /// How replicas of the store keep each other up to date.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum StoreSync {

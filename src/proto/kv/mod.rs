@@ -14,7 +14,6 @@
 pub mod clock;
 mod durable;
 mod ended;
-mod frames;
 mod live;
 pub mod message;
 mod name;

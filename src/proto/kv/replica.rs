@@ -15,7 +15,7 @@ use std::time::Duration;
 use super::clock::{Clock, Dot, Replica, Seen};
 pub use super::durable::Paths;
 use super::durable::{Durability, Later};
-use super::frames::{frames, last_is_last};
+use super::message::FRAME;
 pub use super::request::{
     Done, KeyError, Reply, Request, StoreChange, StoreCounters, StoreError, check_key, seen_of,
 };
@@ -26,6 +26,7 @@ use super::talk::{Announced, Talks};
 use super::transfer::Transfers;
 use super::value::Value;
 use crate::proto::event::Severity;
+use crate::proto::frames::{frames, with_more};
 use crate::proto::machine::Conn;
 use crate::proto::message::{Breach, Inspection, StoreSync};
 use crate::proto::order::{Holding, Outcome};
@@ -302,10 +303,10 @@ impl Replication {
     /// Tells somebody who asked what is held.
     pub(crate) fn tell_holding(&mut self, turn: &mut PeerTurn<'_>, conn: Conn, key: Option<&str>) {
         let messages: Vec<Inspection> = match self.holding(key) {
-            Holding::Versions(versions) => last_is_last(frames(versions, Version::size))
+            Holding::Versions(versions) => with_more(frames(versions, FRAME, Version::size))
                 .map(|(versions, more)| Inspection::Versions { versions, more })
                 .collect(),
-            Holding::Keys(keys) => last_is_last(frames(keys, |key| key.len()))
+            Holding::Keys(keys) => with_more(frames(keys, FRAME, |key: &Arc<str>| key.len()))
                 .map(|(keys, more)| Inspection::Keys { keys, more })
                 .collect(),
         };
@@ -331,7 +332,7 @@ impl Replication {
     pub(crate) fn hand_over(&mut self, turn: &mut PeerTurn<'_>, paths: &Paths) {
         let settled = self.announced.settled(turn.now);
         let latest = self.store.latest_beyond(settled, HANDED_OVER);
-        for frame in frames(latest, |write| write.size()) {
+        for frame in frames(latest, FRAME, |write| write.size()) {
             let later = Later::SayAll(paths.all.clone(), StoreSync::Writes(frame));
             self.durability.when_durable(turn, later, paths);
         }
@@ -464,7 +465,7 @@ impl Replication {
         if let [write] = applied.as_slice() {
             turn.send_many(onward, StoreSync::Write(write.clone()));
         } else {
-            for frame in frames(applied, |write| write.size()) {
+            for frame in frames(applied, FRAME, |write| write.size()) {
                 turn.send_many(onward.clone(), StoreSync::Writes(frame));
             }
         }
@@ -515,7 +516,7 @@ impl Replication {
                     writes.retain(|write| self.store.is_known_with(had, &write.dot));
                 }
                 self.counters.repaired += writes.len() as u64;
-                for frame in frames(writes, |write| write.size()) {
+                for frame in frames(writes, FRAME, |write| write.size()) {
                     let message = StoreSync::Writes(frame);
                     self.durability.say(turn, conn, message);
                 }

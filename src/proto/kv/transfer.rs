@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::clock::{Clock, Replica};
-use super::frames::FRAME;
+use super::message::FRAME;
 use super::snapshot::Snapshot;
 use super::store::{Store, Version};
 use crate::proto::machine::Conn;

@@ -7,8 +7,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::ballot::Evidence;
-use super::frames::{MEMBERS_A_FRAME, frames};
+use super::message::MEMBERS_A_FRAME;
 use super::tree::{FAN, Tree};
+use crate::proto::frames::{frames, with_more};
 use crate::proto::message::{Addr, Breach, Change, ChangeKind, Fingerprint, Incarnation, Records};
 use crate::proto::planted::Flaw;
 use crate::proto::registry::{MAX_AHEAD_MILLIS, Merge, Record, Registry, Status};
@@ -161,7 +162,8 @@ impl Book {
         if let Some(records) = &*self.sent_list {
             return vec![(Arc::clone(records), false)];
         }
-        let list: Vec<(Records, bool)> = frames(self.all(), MEMBERS_A_FRAME).collect();
+        let list = frames(self.all(), MEMBERS_A_FRAME, |_| 1);
+        let list: Vec<(Records, bool)> = with_more(list).collect();
         if let [(whole, false)] = list.as_slice() {
             *self.sent_list = Some(Arc::clone(whole));
         }
@@ -195,34 +197,31 @@ impl Book {
         Ok(differing.into_iter().map(leaves).collect())
     }
 
-    /// What is held in the leaves that differ from these, in frames of so many fingerprints; there is
-    /// always a last one.
+    /// What is held in the leaves that differ from these, in frames of so many fingerprints, each with
+    /// whether more follow.
     ///
     /// # Errors
     ///
     /// If there cannot be such leaves.
-    pub fn held_below(&mut self, theirs: &Leaves, a_frame: usize) -> Result<Vec<Leaves>, Breach> {
+    pub fn held_below(
+        &mut self,
+        theirs: &Leaves,
+        a_frame: usize,
+    ) -> Result<Vec<(Leaves, bool)>, Breach> {
         let sane = |(branch, leaves): &(u16, Vec<Fingerprint>)| {
             *branch < FAN && leaves.len() == usize::from(FAN)
         };
         if theirs.len() > usize::from(FAN) || !theirs.iter().all(sane) {
             return Err(Breach);
         }
-        let (mut frames, mut frame, mut size) = (Vec::new(), Vec::new(), 0);
+        let mut held: Leaves = Vec::new();
         for (branch, theirs) in theirs {
             for place in self.tree.differing(&self.registry, *branch, theirs) {
-                let held: Vec<Fingerprint> =
-                    self.tree.records(&self.registry, place).map(|(print, ..)| print).collect();
-                size += 1 + held.len();
-                frame.push((place, held));
-                if size > a_frame {
-                    size = 0;
-                    frames.push(std::mem::take(&mut frame));
-                }
+                let records = self.tree.records(&self.registry, place);
+                held.push((place, records.map(|(print, ..)| print).collect()));
             }
         }
-        frames.push(frame);
-        Ok(frames)
+        Ok(with_more(frames(held, a_frame, |(_, prints)| 1 + prints.len())).collect())
     }
 
     /// What another seed lacks that holds these in some leaves, and what of it is lacking here.
@@ -318,7 +317,9 @@ mod tests {
         assert_ne!(one.root(), other.root());
         let leaves = other.leaves_below(&one.branches()).unwrap();
         let mut frames = one.held_below(&leaves, 1_000).unwrap();
-        let (lacking, wanted) = other.difference(frames.pop().unwrap());
+        let (held, more) = frames.pop().unwrap();
+        assert!(!more);
+        let (lacking, wanted) = other.difference(held);
         assert_eq!(lacking, [(addr(7), record(1, Status::Alive))]);
         assert_eq!(one.by_fingerprint(&wanted), [(addr(8), record(1, Status::Alive))]);
         assert!(other.leaves_below(&[]).is_err());

@@ -16,10 +16,10 @@ use super::ballot::Waiter;
 use super::book::Leaves;
 use super::colleagues::Answered;
 use super::durability::Pending;
-use super::frames::frames;
 use super::sessions::Line;
 use super::standing::{MAX_FOUNDERS, Step};
 use crate::proto::event::Severity;
+use crate::proto::frames::{frames, with_more};
 use crate::proto::machine::{Conn, OpenError};
 use crate::proto::message::{
     Addr, Breach, Council, Decision, Incarnation, Purpose, Standing, Welcome,
@@ -238,9 +238,7 @@ impl SeedMachine {
         seed: &Addr,
         branches: &Leaves,
     ) -> Result<(), Breach> {
-        let mut frames = self.book.held_below(branches, FINGERPRINTS_A_FRAME)?.into_iter();
-        while let Some(leaves) = frames.next() {
-            let more = frames.len() > 0;
+        for (leaves, more) in self.book.held_below(branches, FINGERPRINTS_A_FRAME)? {
             self.colleagues.tell(turn, seed, Council::Holdings { leaves, more });
         }
         Ok(())
@@ -263,7 +261,8 @@ impl SeedMachine {
         mut wanted: Leaves,
         done: Option<Standing>,
     ) {
-        for (records, more) in frames::<_, Vec<_>>(records, RECORDS_A_FRAME) {
+        let frames = frames::<_, Vec<_>>(records, RECORDS_A_FRAME, |_| 1);
+        for (records, more) in with_more(frames) {
             let last = !more;
             let wanted = if last { std::mem::take(&mut wanted) } else { Vec::new() };
             let done = done.filter(|_| last);

@@ -3,7 +3,7 @@
 use super::SeedMachine;
 use super::ballot::Asker;
 use super::cases::Report;
-use super::frames::update;
+use super::voting::tell_of;
 use crate::proto::machine::Conn;
 use crate::proto::message::{Addr, Change, ChangeKind, Incarnation, Standing, ToPeer, ToSeed};
 use crate::proto::registry::{Record, Status};
@@ -133,6 +133,6 @@ impl SeedMachine {
         let waiting = self.polls.waiting_to_join(!records.is_empty());
         let peers: Vec<Conn> =
             self.sessions.peers().filter(|conn| !waiting.contains(conn)).collect();
-        update(turn, &peers, records);
+        tell_of(turn, &peers, records);
     }
 }

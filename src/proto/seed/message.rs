@@ -11,6 +11,9 @@ use crate::proto::registry::Record;
 /// Records by address, shared by all who are sent the same ones.
 pub type Records = Arc<[(Addr, Record)]>;
 
+/// Members in one frame of a list.
+pub(super) const MEMBERS_A_FRAME: usize = 4_096;
+
 /// What a peer says to a seed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ToSeed {

@@ -25,7 +25,6 @@ mod desk;
 mod disk;
 mod durability;
 mod expiry;
-mod frames;
 mod history;
 mod judge;
 mod links;

@@ -12,9 +12,10 @@ use super::SeedMachine;
 use super::ballot::{Asker, Ballot, ChangeKey, Count, Evidence, SeedNumber, Stage, Waiter, key};
 use super::cases::Cases;
 use super::durability::Pending;
-use super::frames::update;
 use super::judge::{Begun, Probed, Verdict, WAVE_PAUSE};
+use super::message::MEMBERS_A_FRAME;
 use crate::proto::event::Event;
+use crate::proto::frames::frames;
 use crate::proto::machine::{Conn, OpenError};
 use crate::proto::message::{
     Addr, Change, ChangeKind, Council, Incarnation, Purpose, ToPeer, Welcome,
@@ -29,6 +30,17 @@ const VOTE_MARGIN: Duration = Duration::from_millis(400);
 /// How long a ballot waits when a quorum of the seeds is not even connected: long enough for seeds
 /// that start together, short enough to be told within a second.
 const NO_QUORUM_PATIENCE: Duration = Duration::from_millis(600);
+
+/// Tells peers of records.
+pub(super) fn tell_of(
+    turn: &mut SeedTurn<'_>,
+    peers: &[Conn],
+    records: impl IntoIterator<Item = (Addr, Record)>,
+) {
+    for records in frames(records, MEMBERS_A_FRAME, |_| 1) {
+        turn.send_many(peers.to_vec(), ToPeer::Update(records));
+    }
+}
 
 impl SeedMachine {
     /// The quorum: of all configured seeds, reachable or not.
@@ -286,7 +298,7 @@ impl SeedMachine {
         }
         if ballot.untold {
             let askers: Vec<Conn> = ballot.askers.iter().map(|asker| asker.conn).collect();
-            update(turn, &askers, self.book.all());
+            tell_of(turn, &askers, self.book.all());
         }
     }
 

@@ -23,18 +23,18 @@ use crate::net::codec::{self, Frame};
 use crate::proto::machine::Conn;
 use crate::proto::message::{Addr, Message};
 
-/// Beyond this many queued bytes eager traffic passes the link by.
+/// Beyond this many queued bytes eager traffic passes the connection by.
 const HIGH_WATER: usize = 256 << 10;
 /// Below this many it comes back.
 const LOW_WATER: usize = 32 << 10;
-/// Beyond this many the link is closed: the other side does not read.
+/// Beyond this many the connection is closed: the other side does not read.
 const MAX_QUEUE: usize = 16 << 20;
 /// Bytes asked for in one read.
 const READ: usize = 32 << 10;
 /// Messages handed over at once.
 const BATCH: usize = 256;
-/// Batches of one link that may wait for the machine: the next ones wait in its own socket, so that a
-/// link that brings much, or what is slow to handle, cannot make the others wait behind it.
+/// Batches of one connection that may wait for the machine: the next ones wait in its own socket, so that a
+/// connection that brings much, or what is slow to handle, cannot make the others wait behind it.
 const BATCHES: usize = 2;
 /// A closed connection may take this long to hear that the other side has closed as well. Closing
 /// with bytes unread would reset it, and the last words could be lost.
@@ -53,7 +53,7 @@ pub(super) enum Flushed {
     Broken(Option<&'static str>),
 }
 
-/// What has been said over a link since it was opened.
+/// What has been said over a connection since it was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Said {
     Nothing,
@@ -64,7 +64,7 @@ enum Said {
 
 /// The sending side of a connection.
 #[derive(Debug)]
-pub(super) struct Link<M: Hosted> {
+pub(super) struct Connection<M: Hosted> {
     conn: Conn,
     write: Option<OwnedWriteHalf>,
     queue: Queue,
@@ -87,8 +87,8 @@ pub(super) struct Link<M: Hosted> {
     pub peer: Option<Addr>,
 }
 
-impl<M: Hosted> Link<M> {
-    /// Takes an open connection over. Nothing is read from it before [`Link::listen`].
+impl<M: Hosted> Connection<M> {
+    /// Takes an open connection over. Nothing is read from it before [`Connection::listen`].
     pub fn new(
         conn: Conn,
         stream: TcpStream,
@@ -132,7 +132,7 @@ impl<M: Hosted> Link<M> {
         !self.overfull && self.queue.len() + frame.len() > MAX_QUEUE
     }
 
-    /// Queues a frame, if there is room. Else it is lost, and the link with it: the next flush says
+    /// Queues a frame, if there is room. Else it is lost, and the connection with it: the next flush says
     /// so.
     pub fn queue(&mut self, frame: &Frame<'_>) {
         self.said = Said::More;
@@ -199,7 +199,7 @@ impl<M: Hosted> Link<M> {
                 _ = write.writable() => {
                     let _ = inbox.send(Inbound::Writable { conn, write }).await;
                 }
-                // Without last words the link is lost; either way the connection ends here.
+                // Without last words the connection is lost; either way the connection ends here.
                 last = closed => if let Ok(mut last) = last {
                     let _ = timeout(LINGER, write_all(&write, &mut last)).await;
                 }
@@ -364,13 +364,13 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
-    /// A link, and the other side of it.
-    async fn pair() -> (Link<PeerMachine>, TcpStream, mpsc::Receiver<Inbound<PeerMachine>>) {
+    /// A connection, and the other side of it.
+    async fn pair() -> (Connection<PeerMachine>, TcpStream, mpsc::Receiver<Inbound<PeerMachine>>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (other, _) = listener.accept().await.unwrap();
         let (inbox, inbound) = mpsc::channel(8);
-        (Link::new(1, stream, BytesMut::new(), inbox, None), other, inbound)
+        (Connection::new(1, stream, BytesMut::new(), inbox, None), other, inbound)
     }
 
     /// All that comes until the connection ends in order.
@@ -383,15 +383,15 @@ mod tests {
     #[tokio::test]
     async fn last_words_are_heard_by_one_that_goes_on_talking() {
         for listens in [false, true] {
-            let (mut link, mut other, _inbound) = pair().await;
+            let (mut connection, mut other, _inbound) = pair().await;
             let frame = [0, 0, 0, 1, 1];
-            link.queue(&Frame { before: &frame, shared: Bytes::new(), after: &[] });
+            connection.queue(&Frame { before: &frame, shared: Bytes::new(), after: &[] });
             if listens {
-                link.listen();
+                connection.listen();
             }
-            // Unread when the link closes.
+            // Unread when the connection closes.
             other.write_all(&[0; 5]).await.unwrap();
-            let farewell = link.close();
+            let farewell = connection.close();
             if let Some(farewell) = farewell {
                 tokio::spawn(farewell);
             }
@@ -403,13 +403,13 @@ mod tests {
     #[tokio::test]
     async fn last_words_wait_for_one_that_is_slow_and_not_for_one_that_reads_nothing() {
         for reads in [true, false] {
-            let (mut link, other, mut inbound) = pair().await;
+            let (mut connection, other, mut inbound) = pair().await;
             let frame = vec![7; 8 << 20];
-            link.queue(&Frame { before: &frame, shared: Bytes::new(), after: &[] });
+            connection.queue(&Frame { before: &frame, shared: Bytes::new(), after: &[] });
             // It takes a part.
-            link.flush();
-            assert!(link.blocked.is_some(), "8 MB fit into a socket");
-            assert!(link.close().is_none(), "the task that waits has the rest");
+            connection.flush();
+            assert!(connection.blocked.is_some(), "8 MB fit into a socket");
+            assert!(connection.close().is_none(), "the task that waits has the rest");
             if reads {
                 assert_eq!(read_all(other).await.unwrap(), frame.len());
                 continue;
@@ -422,12 +422,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_link_that_is_lost_while_it_waits_is_closed() {
-        let (mut link, other, _inbound) = pair().await;
+    async fn a_connection_that_is_lost_while_it_waits_is_closed() {
+        let (mut connection, other, _inbound) = pair().await;
         let frame = vec![7; 8 << 20];
-        link.queue(&Frame { before: &frame, shared: Bytes::new(), after: &[] });
-        link.flush();
-        drop(link);
+        connection.queue(&Frame { before: &frame, shared: Bytes::new(), after: &[] });
+        connection.flush();
+        drop(connection);
         // The end comes behind what the system had taken already, or as a reset.
         assert!(read_all(other).await.is_ok_and(|heard| heard < frame.len()));
     }
@@ -435,17 +435,17 @@ mod tests {
     #[tokio::test]
     async fn a_queue_has_a_bound_within_a_turn_too() {
         // It never reads.
-        let (mut link, _other, _inbound) = pair().await;
+        let (mut connection, _other, _inbound) = pair().await;
         let frame = vec![7; 1 << 20];
         let frame = Frame { before: &frame, shared: Bytes::new(), after: &[] };
         for _ in 0..15 {
-            link.queue(&frame);
+            connection.queue(&frame);
         }
-        assert_eq!(link.queue.len(), 15 << 20, "what fits waits for the end of the turn");
+        assert_eq!(connection.queue.len(), 15 << 20, "what fits waits for the end of the turn");
         for _ in 0..100 {
-            link.queue(&frame);
-            assert!(link.queue.len() <= MAX_QUEUE);
+            connection.queue(&frame);
+            assert!(connection.queue.len() <= MAX_QUEUE);
         }
-        assert!(matches!(link.flush(), Flushed::Broken(Some(_))));
+        assert!(matches!(connection.flush(), Flushed::Broken(Some(_))));
     }
 }
