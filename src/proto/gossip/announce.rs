@@ -1,8 +1,8 @@
-//! What is announced instead of pushed, and asking for what did not come.
+//! Announcing messages instead of pushing them, and asking for messages that did not come.
 //!
-//! Announcements name messages by origin and number, in runs, and are gathered,
-//! so that they stay far smaller than what they stand for. What must stay true:
-//! nothing is sent over a link that was sent over it before.
+//! An announcement names messages by origin and number, in runs, and many are gathered into one
+//! frame, so that announcements stay far smaller than the messages that they stand for. What must
+//! stay true: nothing is sent over a link that was sent over it before.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,33 +14,35 @@ use crate::proto::message::{Breach, Broadcast, Runs, Tag};
 use crate::proto::time::Time;
 use crate::proto::turn::PeerTurn;
 
-/// A missing message is asked for this many round trips after it was announced, because the push
-/// may be on its way; bounded below by a scheduler's time slice and above by patience.
+/// A missing message is asked for this many round trips after it was announced: its push may be on
+/// the way. No sooner than a scheduler's time slice, and no later than patience allows.
 const GRAFT_ROUND_TRIPS: u32 = 3;
 const GRAFT_BOUNDS: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
-/// Round trip assumed until one was measured.
+/// Round trip assumed until one is measured.
 const FIRST_ROUND_TRIP: Duration = Duration::from_millis(50);
-/// Missing messages remembered at most; anti-entropy finds the rest.
+/// Most missing messages remembered; anti-entropy finds the rest.
 const MAX_MISSING: usize = 16_384;
-/// Messages asked for in one go, so that the request fits a frame; the rest a moment later.
+/// Most messages asked for at once, so that the request fits a frame; the rest is asked for a
+/// moment later.
 const ASK_BATCH: usize = 4_096;
-/// Announced messages that are noted as known to the other side, for one frame. The work that a
-/// frame makes must follow its bytes, and a run of a thousand numbers has twenty.
+/// Most messages that one frame may mark as known to the other side, and most gaps looked at for a
+/// run. The work for a frame must follow its bytes, and twenty bytes name a run of a thousand
+/// numbers.
 const NOTED: usize = 256;
-/// Announcers remembered for one missing message.
+/// Most announcers remembered for one missing message.
 const MAX_ANNOUNCERS: usize = 8;
-/// Messages, and payload bytes, sent for one request; the rest is asked for again.
+/// Most messages sent in one answer; the other side has to ask again for the rest.
 const ANSWER_MESSAGES: usize = 2_048;
-/// See [`ANSWER_MESSAGES`].
+/// Payload bytes after which one answer ends.
 const ANSWER_BYTES: usize = 2 << 20;
-/// Messages looked at for one request, sent or not.
+/// Most messages looked at for one request, sent or not.
 const LOOKED_AT: usize = 4_096;
-/// Numbers that one frame may announce or ask for.
+/// Most numbers that one frame may announce or ask for.
 const MAX_NUMBERS: u64 = 1 << 16;
-/// A parent that has pushed nothing for so long, while others announce what is missing, is helped
-/// out by an announcer: some times the wait for an announcement.
+/// If the parent has pushed nothing for this long while others announce missing messages, an
+/// announcer is asked to help out. A few times the wait for an announcement.
 const PARENT_SILENT: Duration = Duration::from_millis(400);
-/// An announcer that was grafted stays eager this long.
+/// A grafted announcer stays eager this long.
 const GRAFTED_FOR: Duration = Duration::from_secs(10);
 
 impl Rumors {
@@ -93,8 +95,8 @@ impl Rumors {
         delay.clamp(GRAFT_BOUNDS.0, GRAFT_BOUNDS.1)
     }
 
-    /// Asks for what has been announced and did not come. All that is due with the same announcer
-    /// goes in one frame.
+    /// Asks for messages that were announced and did not come. All that are due from the same
+    /// announcer go in one frame.
     pub(super) fn ask(&mut self, turn: &mut PeerTurn<'_>, first: (Tag, u64)) {
         let mut wants: BTreeMap<Conn, BTreeMap<Tag, Vec<u64>>> = BTreeMap::new();
         let delay = self.graft_delay();
@@ -138,7 +140,8 @@ impl Rumors {
         self.tell_wishes(turn);
     }
 
-    /// Whom to ask for a message that has not come; none if it has, or nobody is left.
+    /// The announcer to ask for a missing message; none if the message has come or no announcer is
+    /// left.
     fn next_announcer(&mut self, now: Time, name: (Tag, u64), delay: Duration) -> Option<Conn> {
         let missing = self.missing.get_mut(&name)?;
         let links = &self.links;
@@ -146,11 +149,11 @@ impl Rumors {
         let conn = missing.announcers.get(missing.asked).copied();
         if conn.is_some() {
             missing.asked += 1;
-            // Longer each time: an announcer may be slow because it is loaded.
+            // Wait longer each time: an announcer may be slow because it is loaded.
             let wait = delay.saturating_mul(1 << missing.asked.min(6));
             self.timers.set(Timer::Want(name.0, name.1), now + wait);
         } else {
-            // Whoever announces it anew, or anti-entropy, is next.
+            // Nobody is left to ask. Another announcement, or anti-entropy, brings the message.
             self.missing.remove(&name);
         }
         conn
@@ -179,9 +182,9 @@ impl Rumors {
         Ok(())
     }
 
-    /// Sends messages that the other side says it does not have, within the bounds of one answer;
-    /// returns how many. What was sent before is left out, unless `lost` says that it is known not
-    /// to have arrived.
+    /// Sends messages that the other side says it lacks, within the bounds of one answer; returns
+    /// how many. Skips messages sent before, unless `lost`: then the caller knows that they did not
+    /// arrive.
     pub(super) fn send_places(
         &mut self,
         turn: &mut PeerTurn<'_>,
@@ -210,7 +213,7 @@ impl Rumors {
         sent
     }
 
-    /// Sends the announcements that have gathered.
+    /// Sends the announcements gathered for each link.
     pub(super) fn announce(&mut self, turn: &mut PeerTurn<'_>) {
         for (conn, link) in &mut self.links {
             let mut announce = std::mem::take(&mut link.announce);

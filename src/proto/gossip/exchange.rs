@@ -1,25 +1,28 @@
-//! How it stands with the comparison over one link: which questions are open, and what was sent since.
+//! The state of the comparison over one link: which questions are open, and which messages were
+//! sent since they were asked. What must stay true: a message is taken for lost only if it was sent
+//! before the question whose answer lacks it.
 
 use std::time::Duration;
 
 use super::window::Window;
 use crate::proto::time::Time;
 
-/// A question that is not answered for so long is not waited for any more.
+/// A question that is not answered for so long is given up when the next one is asked.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// Questions open at the same time at most: each side asks one, and answers to it ask again.
+/// Most questions open at once: each side asks one, and answers ask again.
 const MAX_OPEN: usize = 8;
 
-/// How it stands with the comparison over one link.
+/// The state of the comparison over one link.
 #[derive(Debug)]
 pub(super) struct Exchange {
     /// Number of the last question asked.
     round: u64,
-    /// Questions that nothing has answered yet, and when they were asked.
+    /// Questions without an answer so far, and when they were asked.
     open: Vec<(u64, Time)>,
-    /// Messages sent since the first of them, of which an answer cannot tell.
+    /// Messages sent since the first open question, or since earlier: its answer may not count
+    /// them.
     pub unsettled: Window,
-    /// Digests that followed the last round.
+    /// Digests sent after the last round, to confirm it.
     pub confirmed: u8,
     pub compared: u64,
     pub sent: u64,
@@ -27,15 +30,15 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
-    /// Of a link on which nothing before that place matters.
+    /// For a link on which no place before `start` matters.
     pub fn starting(start: u64) -> Self {
         let unsettled = Window::starting(start);
         let (round, open, confirmed) = (0, Vec::new(), 0);
         Self { round, open, unsettled, confirmed, compared: 0, sent: 0, bytes: 0 }
     }
 
-    /// Begins to remember what is sent after a question to the other side; returns its number.
-    /// Questions that are open stay so: both sides may ask at the same time.
+    /// Opens a question to the other side and begins to remember what is sent after it; returns its
+    /// number. Open questions stay open: both sides may ask at the same time.
     pub fn ask(&mut self, now: Time, start: u64) -> u64 {
         self.round += 1;
         self.open.retain(|(_, at)| now.since(*at) <= PATIENCE);
@@ -53,7 +56,7 @@ impl Exchange {
         !self.open.is_empty()
     }
 
-    /// Closes a question that is answered, and says when it was asked; none if it is not open.
+    /// Closes question `to`, now answered, and says when it was asked; none if it was not open.
     pub fn answered(&mut self, to: u64) -> Option<Time> {
         let place = self.open.iter().position(|(round, _)| *round == to)?;
         Some(self.open.remove(place).1)

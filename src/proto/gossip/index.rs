@@ -1,23 +1,24 @@
-//! The index behind anti-entropy: identities in order, with a hash of every
-//! range that begins with the same nibbles.
+//! The index behind anti-entropy: identities in order, with a hash of every range of identities
+//! that begin with the same nibbles.
 //!
-//! A 16-ary Merkle trie over SHA-256 identities. What must stay true: its shape
-//! and so every hash follows from the set alone, not from the order in which it
-//! came about, because two peers compare hashes of sets that they gathered
-//! differently. Hashes are kept and computed anew only along the paths that
-//! have changed, so a digest of a million identities costs what changed since
-//! the last one (range-based set reconciliation: Meyer, "Range-Based Set
-//! Reconciliation", SRDS 2023; DESIGN.md, section 4).
+//! A 16-ary Merkle trie over SHA-256 identities. What must stay true: its shape, and so every hash,
+//! follows from the set alone and not from the order of changes, because two peers compare hashes
+//! of sets that they gathered differently. Hashes are kept, and computed anew only along the paths
+//! that have changed, so a digest of a million identities costs only what has changed since the
+//! last one (range-based set reconciliation: Meyer, "Range-Based Set Reconciliation", SRDS 2023;
+//! DESIGN.md, section 4).
 
 use sha2::{Digest, Sha256};
 
 use super::MessageId;
 use crate::proto::message::{FANOUT, Prefix, Print, Salt};
 
-/// Identities in one leaf at most. Less makes more nodes, more makes more to hash for a change;
-/// this is 30 % over the ids themselves at a million, and a leaf is hashed in a microsecond or two.
+/// Most identities in one leaf. A smaller leaf makes more nodes, a larger one more to hash for a
+/// change. With this one a million identities take 30 % more than their own bytes, and a leaf is
+/// hashed in a microsecond or two.
 const LEAF: usize = 64;
-/// Room taken at a time by a leaf that grows: doubling would leave a third of the memory empty.
+/// A leaf that is full grows by room for this many: doubling would leave a third of the memory
+/// empty.
 const GROWTH: usize = 4;
 
 /// Hash of a range that holds nothing.
@@ -33,16 +34,16 @@ pub struct IdIndex {
 
 #[derive(Clone, Debug, Default)]
 struct Node {
-    /// Of the range below; none since something changed.
+    /// Hash of the range below; none if something has changed since it was computed.
     hash: Option<[u8; 32]>,
     body: Body,
 }
 
 #[derive(Clone, Debug)]
 enum Body {
-    /// In order.
+    /// The identities, in order.
     Leaf(Vec<Item>),
-    /// How many there are below, and the sixteen parts.
+    /// Number of identities below, and the sixteen parts.
     Inner(usize, Box<[Node; FANOUT]>),
 }
 
@@ -52,14 +53,14 @@ impl Default for Body {
     }
 }
 
-/// What lies under a prefix: a node, or part of a leaf.
+/// What lies under a prefix: the parts of a node, or items of a leaf.
 enum Found<'a> {
     Inner(&'a mut [Node; FANOUT]),
     Part(&'a [Item]),
 }
 
 impl IdIndex {
-    /// Puts an identity in; false if it is there.
+    /// Puts an identity in; false if it is there already.
     pub fn insert(&mut self, id: MessageId, number: u64) -> bool {
         self.root.insert(0, id, number)
     }
@@ -69,23 +70,24 @@ impl IdIndex {
         self.root.remove(0, id)
     }
 
-    /// How many identities there are.
+    /// Number of identities.
     pub fn len(&self) -> usize {
         self.root.len()
     }
 
-    /// Whether there is none.
+    /// Whether there is no identity.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// SHA-256 over the sorted identities, as a tree: of up to 64 of them just that, of more over
-    /// the sixteen digests of those that begin alike. All zeros for none.
+    /// Digest of the set. Up to 64 identities: SHA-256 over the sorted identities. More: SHA-256
+    /// over a byte 1 and the digests of the sixteen parts, each of identities that begin alike.
+    /// None: all zeros.
     pub fn digest(&mut self) -> [u8; 32] {
         self.root.hash()
     }
 
-    /// How many identities begin with that.
+    /// Number of identities that begin with `prefix`.
     pub fn count(&self, prefix: Prefix) -> usize {
         let mut node = &self.root;
         for depth in 0..prefix.depth() {
@@ -122,7 +124,7 @@ impl IdIndex {
         prints
     }
 
-    /// Visits what begins with that, in order, until `visit` says false.
+    /// Visits the identities that begin with `prefix`, in order, until `visit` says false.
     pub fn visit(&self, prefix: Prefix, mut visit: impl FnMut(&MessageId, u64) -> bool) {
         let mut node = &self.root;
         for depth in 0..prefix.depth() {
@@ -221,7 +223,8 @@ impl Node {
             self.hash = None;
         }
         if shrunk {
-            // As if it had never been more: the shape follows from the set alone.
+            // Become a leaf again, as if there had never been more: the shape must follow from the
+            // set alone.
             let mut items = Vec::with_capacity(self.len());
             self.visit(&mut |id, number| {
                 items.push((*id, number));
@@ -240,7 +243,8 @@ impl Node {
             Body::Leaf(items) => leaf_hash(items),
             Body::Inner(_, parts) => {
                 let mut hash = Sha256::new();
-                // No list of identities hashes to this: their bytes come in 32s.
+                // This byte keeps the hash apart from that of any leaf: a leaf hashes a multiple of
+                // 32 bytes.
                 hash.update([1]);
                 for part in parts.iter_mut() {
                     hash.update(part.hash());
@@ -268,7 +272,7 @@ fn part(items: &[Item], prefix: Prefix) -> &[Item] {
     items.get(..end).unwrap_or(&[])
 }
 
-/// As many nibbles of an identity as the prefix has, as a number.
+/// The first nibbles of an identity, as many as the prefix has, as a number.
 fn beginning(id: &MessageId, prefix: Prefix) -> u64 {
     let [a, b, c, d, e, f, g, h, ..] = id.0;
     let first = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
@@ -291,14 +295,14 @@ fn leaf_hash(items: &[Item]) -> [u8; 32] {
     hash.finalize().into()
 }
 
-/// Of a range that holds nothing: all zeros, which is told without a salt.
+/// Fingerprint of a range with this hash. An empty range has all zeros, whatever the salt.
 fn range_print(salt: Salt, hash: [u8; 32]) -> Print {
     if hash == EMPTY { Print::default() } else { print(salt, &hash) }
 }
 
 /// The short name of an identity, or the fingerprint of a range, in one exchange: some bytes of a
-/// salted hash. Nobody knows the salt beforehand, so nobody can make two that look alike; those
-/// that do by chance look different in the next round.
+/// salted hash. Nobody knows the salt beforehand, so nobody can make two that look alike. Two that
+/// look alike by chance look different in the next round.
 pub fn print(salt: Salt, of: &[u8; 32]) -> Print {
     let mut hash = Sha256::new();
     hash.update(salt);
@@ -315,7 +319,8 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
-    /// An identity: spread over everything, or crowded under one beginning, as a forger would.
+    /// An identity: spread over all ranges, or, if crowded, under one beginning, as a forger would
+    /// do.
     fn id(number: u16, crowded: bool) -> MessageId {
         let mut id: [u8; 32] = Sha256::digest(number.to_le_bytes()).into();
         if crowded {

@@ -1,17 +1,14 @@
-//! The message list (ML): each gossip message seen, by SHA-256, bounded by
-//! age, count and bytes.
+//! The message list (ML): each gossip message seen, by SHA-256, bounded by age, count and bytes.
 //!
-//! What must stay true: a message is held once, and what has been dropped is
-//! not accepted again, whatever anybody's wall clock says: a message's age is
-//! what its holders have counted, and the clock of each origin is known by how
-//! far it is ahead of ours. The list keeps messages in order of arrival; a message's
-//! *place* in that order is what links remember (which ones crossed), so that
-//! a bit does where a hash set would.
+//! What must stay true: a message is held once, and a message that was dropped is not accepted
+//! again, whatever anybody's wall clock says. So the age of a message is what its holders have
+//! counted, and for each origin the list knows by how much its clock is ahead of ours. The list
+//! keeps messages in order of arrival. Links remember which messages crossed by their *place* in
+//! that order, so that one bit does where a hash set would be needed.
 //!
-//! What anti-entropy compares is an index over the messages held, those left
-//! out that are too fresh or too old for it ([`MessageList::settle`]). It is
-//! brought up to date when it is asked for, so that a delivery does not pay for
-//! it.
+//! Anti-entropy compares an index over the messages held, without those that are too fresh or too
+//! old for it ([`MessageList::settle`]). The index is brought up to date only when it is asked for,
+//! so that a delivery does not pay for it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -23,19 +20,19 @@ use super::{AGE_ERROR, MAX_AGE, MAX_PAYLOAD, MessageId, message_id, published};
 use crate::proto::message::{Addr, Gossip, Incarnation, Tag};
 use crate::proto::time::Time;
 
-/// Messages held at most.
+/// Most messages held.
 pub const MAX_MESSAGES: usize = 65_536;
-/// Payload bytes held at most.
+/// Most payload bytes held.
 const MAX_BYTES: usize = 64 << 20;
-/// What was published so recently is still on its way by gossip: to compare it would find a
-/// difference in every busy network. All peers take the same step of the clock for the limit, so
+/// A message published so recently is still on its way by gossip; comparing it would find a
+/// difference in every busy network. All peers round the limit to the same step of the clock, so
 /// that two that compare at the same time mostly compare the same messages.
 const FRESH: Duration = Duration::from_secs(1);
-/// What came so long ago is compared even if its origin's clock says that it is fresh.
+/// A message that came so long ago is compared even if its origin's clock says that it is fresh.
 const FRESH_AT_MOST: Duration = Duration::from_secs(2);
-/// What is so old is not compared any more: another peer may find that it is over.
+/// A message so old is not compared any more: another peer may find that it is too old to hold.
 const COMPARED_UNTIL: Duration = MAX_AGE.saturating_sub(AGE_ERROR);
-/// The step of the clock at which it falls out of all peers' comparisons at once.
+/// The step of the clock at which old messages leave the comparisons of all peers at once.
 const OLD_STEP: Duration = Duration::from_secs(60);
 /// A message held.
 #[derive(Clone, Debug)]
@@ -57,7 +54,7 @@ pub enum Refusal {
     Old,
     /// Longer than [`MAX_PAYLOAD`].
     Long,
-    /// A number that no message has.
+    /// It has a number that no message can have: 0 or the greatest.
     Nonsense,
     /// It was here before and has been dropped.
     Dropped,
@@ -65,7 +62,7 @@ pub enum Refusal {
     Crowded,
 }
 
-/// What became of a message offered to the list.
+/// What the list did with a message offered to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Offer {
     /// New; now held at that place.
@@ -76,7 +73,7 @@ pub enum Offer {
     Refused(Refusal),
 }
 
-/// The messages held, and what has ever been accepted.
+/// The messages held, and the numbers of all that were ever accepted.
 #[derive(Clone, Debug, Default)]
 pub struct MessageList {
     entries: VecDeque<Option<Entry>>,
@@ -84,19 +81,19 @@ pub struct MessageList {
     base: u64,
     held: usize,
     bytes: usize,
-    /// What anti-entropy compares: messages before the place `indexed` that are neither `fresh` nor
-    /// published before their origin's `compared_from`.
+    /// The messages that anti-entropy compares: those before the place `indexed` that are neither
+    /// `fresh` nor published before their origin's `compared_from`.
     index: IdIndex,
     indexed: u64,
     fresh: Vec<u64>,
-    /// The newest time of publication, by our clock, among those dropped for want of room.
+    /// The newest time of publication, by our clock, among messages dropped for want of room.
     floor: Option<Time>,
     origins: Origins,
 }
 
 impl MessageList {
-    /// Offers a message that came at `now`. `is_member` tells whether a peer was ever registered in
-    /// that life or a later one; it is asked only for an origin that is new.
+    /// Offers a message that came at `now`. `is_member` tells whether a peer is known as a member
+    /// in that life or a later one; it is called only when an origin is new.
     pub fn offer(
         &mut self,
         now: Time,
@@ -145,8 +142,8 @@ impl MessageList {
         Offer::New(place)
     }
 
-    /// What becomes of a message whose number has come before from this origin, or for whose number
-    /// there is no room.
+    /// The result for a message whose number has come before from this origin, or for whose number
+    /// there is no room; none if the message may be new.
     fn offered_before(&self, index: usize, gossip: &Gossip) -> Option<Offer> {
         let origin = self.origin(index)?;
         match origin.held.get(&gossip.number) {
@@ -168,7 +165,7 @@ impl MessageList {
         }
     }
 
-    /// Why a message is not taken, whoever it is from.
+    /// Why a message is refused for its length, number or age; none if it is not.
     fn objection(&self, now: Time, origin: Option<usize>, gossip: &Gossip) -> Option<Refusal> {
         let age = origin
             .and_then(|index| self.origin(index))
@@ -214,14 +211,14 @@ impl MessageList {
         }
     }
 
-    /// When, by our clock, a message held was published.
+    /// When a held message was published, by our clock.
     pub fn published_here(&self, entry: &Entry) -> Time {
         self.origin(entry.origin)
             .map_or(entry.received, |origin| origin.published_here(&entry.gossip))
     }
 
-    /// Drops what is too old, and forgets origins all of whose messages are so old that they are
-    /// refused for their age; returns how many.
+    /// Drops messages that are too old. Then forgets the origins all of whose messages are so old
+    /// that they are refused for their age; returns the number of these origins.
     pub fn expire(&mut self, now: Time) -> usize {
         for offset in 0..self.entries.len() {
             let entry = self.entries.get(offset).and_then(Option::as_ref);
@@ -242,12 +239,12 @@ impl MessageList {
         entry_at(&self.entries, self.base, place)
     }
 
-    /// Messages in order of arrival, with their places.
+    /// The messages held, in order of arrival, with their places.
     pub fn iter(&self) -> impl Iterator<Item = (u64, &Entry)> {
         (self.base..).zip(&self.entries).filter_map(|(place, e)| Some((place, e.as_ref()?)))
     }
 
-    /// The first place that may still be held.
+    /// The first place whose message may still be held.
     pub fn first_place(&self) -> u64 {
         self.base
     }
@@ -262,8 +259,8 @@ impl MessageList {
         self.origins.get(index)
     }
 
-    /// By how much the clock of an origin is ahead of ours, microseconds; 0 if it is not known to be
-    /// off.
+    /// By how much the clock of an origin is ahead of ours, microseconds; 0 if it is not known to
+    /// be off.
     pub fn ahead(&self, origin: &Addr, life: Incarnation) -> i64 {
         let index = self.origins.by_name((*origin, life));
         index.and_then(|index| self.origin(index)).map_or(0, Origin::ahead)
@@ -279,13 +276,13 @@ impl MessageList {
         self.held
     }
 
-    /// Whether none is held.
+    /// Whether no message is held.
     pub fn is_empty(&self) -> bool {
         self.held == 0
     }
 
-    /// Brings the index up to date with what is held at `now`; with `all`, including what is so
-    /// fresh that gossip is still at work on it.
+    /// Brings the index up to date with the messages held at `now`; with `all`, it includes those
+    /// so fresh that gossip is still spreading them.
     pub fn settle(&mut self, now: Time, all: bool) {
         self.leave_out_the_old(now);
         let end = self.base + self.entries.len() as u64;
@@ -297,7 +294,8 @@ impl MessageList {
                 continue;
             };
             let published = published(&entry.gossip);
-            // A clock that seems to be behind may be a message that was late, and that is not fresh.
+            // An origin's clock may only seem to be behind because its message was late, and a late
+            // message is not fresh. So never take an earlier time than our own.
             let clock = origin.clock(now).max(now);
             let step = before(clock, FRESH, FRESH);
             let is_fresh = published >= step && now.since(entry.received) < FRESH_AT_MOST;
@@ -311,7 +309,7 @@ impl MessageList {
         self.indexed = end;
     }
 
-    /// Takes out of the comparison what has become too old for it.
+    /// Takes messages out of the index that have become too old to be compared.
     fn leave_out_the_old(&mut self, now: Time) {
         let mut advanced = false;
         for origin in self.origins.iter_mut() {
@@ -332,25 +330,25 @@ impl MessageList {
         }
     }
 
-    /// What anti-entropy compares, as of the last [`MessageList::settle`].
+    /// The index that anti-entropy compares, as of the last [`MessageList::settle`].
     pub fn index(&mut self) -> &mut IdIndex {
         &mut self.index
     }
 
-    /// The newest time of publication among those dropped for want of room, by our clock: what is not
-    /// newer is not taken in by anti-entropy. None if none was dropped.
+    /// The newest time of publication among messages dropped for want of room, by our clock.
+    /// Anti-entropy is not to bring back a message that is not newer. None if none was dropped.
     pub fn floor(&self) -> Option<Time> {
         self.floor
     }
 
-    /// A message as it is sent on: with the time for which it was held here.
+    /// A message as it is sent on: its age includes the time for which it was held here.
     pub fn outgoing(&self, now: Time, entry: &Entry) -> Gossip {
         let held = u64::try_from(now.since(entry.received).as_millis()).unwrap_or(u64::MAX);
         Gossip { age: entry.gossip.age.saturating_add(held), ..entry.gossip.clone() }
     }
 }
 
-/// The last step of the clock that is at least `by` before `now`.
+/// The last whole `step` of the clock that is at least `by` before `now`.
 fn before(now: Time, by: Duration, step: Duration) -> Time {
     let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let at = now.millis().saturating_sub(millis(by));
@@ -358,12 +356,12 @@ fn before(now: Time, by: Duration, step: Duration) -> Time {
 }
 
 impl Origin {
-    /// Places of the held messages with that number.
+    /// Places of the held messages with this number.
     pub fn places(&self, number: u64) -> impl Iterator<Item = u64> + '_ {
         self.held.get(&number).into_iter().flat_map(Held::places)
     }
 
-    /// Places of the held messages with numbers of a run from the wire.
+    /// Places of the held messages whose numbers are in a run from the wire.
     pub fn places_in(&self, first: u64, many: u64) -> impl Iterator<Item = u64> + '_ {
         let end = first.saturating_add(many);
         self.held.range(first..end).flat_map(|(_, held)| held.places())
@@ -414,7 +412,7 @@ mod tests {
         assert_eq!(list.offer(START, &gossip(1, "honest"), anybody), Offer::New(1));
         assert_eq!(list.offer(START, &gossip(1, "honest"), anybody), Offer::Known(1));
         assert!(list.iter().any(|(_, entry)| entry.id == message_id(&gossip(1, "honest"))));
-        // Nor by sending many under the number that comes next.
+        // Nor can the forger by sending many messages under the next number.
         for text in 0..1_000 {
             list.offer(START, &gossip(2, &text.to_string()), anybody);
         }
@@ -448,7 +446,7 @@ mod tests {
         assert_eq!(list.offer(later, &gossip(1, "a"), anybody), Offer::Refused(Refusal::Dropped));
         let much_later = later + MAX_AGE + AGE_ERROR * 2;
         assert_eq!(list.expire(much_later), 1, "the origin is forgotten in the end");
-        // Whoever still holds it has counted.
+        // A peer that still holds the message has counted its age.
         let age = u64::try_from(much_later.since(START).as_millis()).unwrap();
         let late = Gossip { age, ..gossip(1, "a") };
         assert_eq!(list.offer(much_later, &late, anybody), Offer::Refused(Refusal::Old));
@@ -477,7 +475,7 @@ mod tests {
         list.offer(START, &gossip(1, "a"), anybody);
         assert_eq!(compared(&mut list, START, false), 0, "it is on its way by gossip");
         assert_eq!(compared(&mut list, START, true), 1, "unless all is asked for");
-        // Of another origin, whose clock is ahead.
+        // A message of another origin, whose clock is ahead.
         let ahead = Gossip { origin: ([127, 0, 0, 1], 6001).into(), ..gossip(2, "clock ahead") };
         list.offer(START, &Gossip { offset: 60_000, ..ahead }, anybody);
         assert_eq!(compared(&mut list, START + Duration::from_millis(1_900), false), 1);
@@ -527,11 +525,12 @@ mod tests {
             assert_eq!(ahead, offset * 1_000, "so far off is its clock");
             let old = list.offer(START, &at(2, HOUR + 1_000), anybody);
             assert_eq!(old, Offer::Refused(Refusal::Old), "{offset}");
-            // One that lay in a queue for so long that its age is wrong.
+            // A message that lay in a queue for so long that its age is wrong.
             let queued = Gossip { age: 0, ..at(3, HOUR + 1_000) };
             let queued = list.offer(START, &queued, anybody);
             assert_eq!(queued, Offer::Refused(Refusal::Old), "{offset}");
-            // Compared like any other: not while fresh, then for an hour, and then no more.
+            // It is compared like any other: not while it is fresh, then for nearly an hour, then
+            // no more.
             let after = |seconds| START + Duration::from_secs(seconds);
             let fresh = usize::from(offset < 0);
             assert_eq!(compared(&mut list, START, false), fresh, "{offset}: or it was late");
@@ -547,7 +546,7 @@ mod tests {
     fn the_slowest_message_does_not_decide_what_an_origins_clock_says() {
         let mut list = MessageList::default();
         let later = START + Duration::from_secs(100);
-        // Published at the start, and 100 s on the way.
+        // This message was published at the start and was on its way for 100 s.
         list.offer(later, &gossip(1, "a"), anybody);
         let origin = gossip(1, "a").origin;
         assert_eq!(list.ahead(&origin, START.millis()), -100_000_000);

@@ -1,4 +1,6 @@
-//! What peers say to each other so that everybody has every message.
+//! What peers say to each other so that every peer has every message: `Broadcast` spreads messages
+//! over the links of the overlay, `AntiEntropy` compares those that two peers hold. The layout of
+//! these types is part of the protocol (PROTOCOL.md).
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -10,23 +12,24 @@ use crate::proto::address::{Addr, Incarnation};
 pub struct Gossip {
     /// The peer that published it.
     pub origin: Addr,
-    /// The origin's life in which it did (its incarnation at the start of that life).
+    /// The origin's life in which it did so: its incarnation at the start of that life.
     pub life: Incarnation,
     /// 1 for the first message of that life, then 2, and so on.
     pub number: u64,
-    /// When it was published: milliseconds after `life`, which is itself in Unix milliseconds.
+    /// Time of publication: milliseconds after `life`, which is itself in Unix milliseconds.
     pub offset: i64,
-    /// How long ago that was when the sender sent it, milliseconds: the time for which it and those
+    /// Age when the sender sent it, milliseconds: the time for which the sender and the peers
     /// before it held the message, each by its own stopwatch, so that no two wall clocks have to
-    /// agree. No part of what the message is.
+    /// agree. Not part of the message's identity.
     pub age: u64,
-    /// What it says.
+    /// What the message says.
     pub payload: Bytes,
 }
 
 /// The short name of an origin in one life: the first 8 bytes of SHA-256 over both.
 ///
-/// Announcements name messages by this and a number: some bytes where a SHA-256 each would cost 32.
+/// Announcements name a message by this and its number, which takes some bytes; a SHA-256 for each
+/// message would take 32.
 pub type Tag = [u8; 8];
 
 /// Runs of consecutive message numbers of one origin: `(first, how many)`, ascending.
@@ -39,7 +42,7 @@ pub const FANOUT: usize = 16;
 /// SHA-256. Two that look alike by chance, one pair in 10^14, look different in the next round.
 pub type Print = [u8; 6];
 
-/// What the prints of one exchange are salted with.
+/// The salt of all prints of one exchange.
 pub type Salt = [u8; 8];
 
 /// A range of identities: those that begin with the same nibbles.
@@ -52,41 +55,42 @@ pub struct Prefix {
 impl Prefix {
     /// All identities.
     pub const ALL: Self = Self { depth: 0, nibbles: 0 };
-    /// Nibbles in a prefix at most: 60 bits, in which no two of a billion identities agree by chance.
+    /// Most nibbles in a prefix: 60 bits, so even of a billion identities hardly two share a prefix
+    /// by chance.
     pub const DEEPEST: u8 = 15;
 
-    /// Identities that begin with that many nibbles, which are given as a number; none if there is
-    /// no such range.
+    /// The range of identities that begin with `depth` nibbles, given as the number `nibbles`. None
+    /// if `depth` is greater than [`Self::DEEPEST`] or the number has more nibbles than `depth`.
     pub fn new(depth: u8, nibbles: u64) -> Option<Self> {
         let prefix = Self { depth, nibbles };
         prefix.range().map(|_| prefix)
     }
 
-    /// How many nibbles it has.
+    /// Number of nibbles in the prefix.
     pub fn depth(self) -> u8 {
         self.depth
     }
 
-    /// Its nibbles as a number.
+    /// The nibbles as one number.
     pub fn nibbles(self) -> u64 {
         self.nibbles
     }
 
-    /// Its nibble at a place below `depth`, the first at 0.
+    /// The nibble at `place`, counted from 0 for the first; `place` is below `depth`.
     pub fn nibble(self, place: u8) -> usize {
         let after = u32::from(self.depth.saturating_sub(place).saturating_sub(1));
         let nibble = self.nibbles.checked_shr(4 * after).unwrap_or(0) & 15;
         usize::try_from(nibble).unwrap_or(0)
     }
 
-    /// The part of it whose next nibble is that; none at the deepest.
+    /// The part of this range in which the next nibble is `nibble`; none at the greatest depth.
     pub fn below(self, nibble: usize) -> Option<Self> {
         let nibble = u64::try_from(nibble).ok().filter(|nibble| *nibble < 16)?;
         Self::new(self.depth.checked_add(1)?, self.nibbles << 4 | nibble)
     }
 
-    /// Where it starts and ends among all ranges of the greatest depth; none if it came from the
-    /// wire and is no range.
+    /// Start and end (excluded) of this range, counted in ranges of the greatest depth. None if
+    /// this is no range, which only a prefix from the wire can be.
     pub fn range(self) -> Option<(u64, u64)> {
         let below = Self::DEEPEST.checked_sub(self.depth)?;
         let width = 1_u64 << (4 * u32::from(below));
@@ -95,24 +99,24 @@ impl Prefix {
     }
 }
 
-/// What one step of a comparison says of ranges, each list in order of the ranges.
+/// What one step of a comparison says of ranges. Each list is in order of the ranges.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Parts {
     /// Fingerprints of the sixteen parts of a range.
     pub splits: Vec<(Prefix, [Print; FANOUT])>,
-    /// All that the sender holds in a range.
+    /// Everything that the sender holds in a range.
     pub lists: Vec<(Prefix, Vec<Print>)>,
-    /// What the receiver listed of a range and the sender does not have: send me these.
+    /// Messages of a range that the receiver listed and the sender lacks: send me these.
     pub wants: Vec<(Prefix, Vec<Print>)>,
 }
 
 impl Parts {
-    /// Whether nothing is said.
+    /// Whether the step says nothing.
     pub fn is_empty(&self) -> bool {
         self.splits.is_empty() && self.lists.is_empty() && self.wants.is_empty()
     }
 
-    /// Whether an answer is expected, besides messages.
+    /// Whether the sender expects a step in answer. Messages may come in answer to any step.
     pub fn is_question(&self) -> bool {
         !(self.splits.is_empty() && self.lists.is_empty())
     }
@@ -121,50 +125,51 @@ impl Parts {
 /// A step of a comparison.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Ranges {
-    /// The other side's question that this answers.
+    /// Number of the receiver's question that this answers.
     pub to: u64,
-    /// The sender's number for this question, brought back by what answers it.
+    /// The sender's number for this question; the answer repeats it.
     pub round: u64,
-    /// Drawn by the side that was asked first; the same in all steps of the exchange.
+    /// Salt of the prints, drawn by the side that was asked first; the same in all steps of an
+    /// exchange.
     pub salt: Salt,
-    /// The sender has dropped messages for want of room, and takes only those that are younger than
-    /// this, milliseconds; 0 if it has not.
+    /// Age in milliseconds of the youngest message that the sender dropped for want of room: send
+    /// it only younger ones. 0 if it dropped none.
     pub floor: u64,
-    /// What is said.
+    /// Fingerprints, lists and requests.
     pub parts: Parts,
 }
 
-/// How messages spread over a link of the overlay.
+/// What goes over a link of the overlay so that messages spread.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Broadcast {
-    /// A gossip message, pushed or asked for.
+    /// A message, pushed or asked for.
     Gossip(Gossip),
     /// Messages that the sender has and did not push over this link.
     Have(Vec<(Tag, Runs)>),
-    /// Do not push messages over this link, only announce them: they come another way.
+    /// Do not push messages over this link, only announce them: they come to me another way.
     Prune,
     /// Push messages over this link.
     Graft,
-    /// Send me these.
+    /// Send me these messages.
     Want(Vec<(Tag, Runs)>),
 }
 
-/// Two peers compare the messages that they hold.
+/// What two peers say to compare the messages that they hold.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum AntiEntropy {
-    /// An anti-entropy round: a digest of the messages that the sender holds.
+    /// Begins an anti-entropy round with a digest of the messages that the sender holds.
     Digest {
-        /// The sender's number for this question, brought back by what answers it.
+        /// The sender's number for this question; the answer repeats it.
         round: u64,
         /// Number of messages compared.
         count: u64,
-        /// Digest of their SHA-256.
+        /// Digest of their identities.
         digest: [u8; 32],
-        /// The newest messages are compared as well, which else are left to gossip.
+        /// Compare the newest messages as well, which are usually left to gossip.
         fresh: bool,
     },
-    /// A step of the comparison that follows if the digests differ.
+    /// A step of the comparison, which follows if the digests differ.
     Ranges(Box<Ranges>),
-    /// Peer to peer: the digests match, in answer to that question of the other side.
+    /// The digests match. Answers the receiver's question of this number.
     Matched(u64),
 }

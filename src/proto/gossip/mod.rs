@@ -1,9 +1,10 @@
-//! Gossip: what a message is, which ones are known, and how they spread.
+//! Gossip: what a message is, which messages a peer knows, and how they spread.
 //!
-//! `list` keeps the messages, `runs` the numbers seen, and `rumors` what was said
-//! over each link; `spread` decides over which links a message goes, `announce`
-//! asks for what did not come, and `sync` finds what was lost all the same, by
-//! `reconcile`, which walks `index` (DESIGN.md, section 4).
+//! `list` keeps the messages, `runs` the numbers seen, and `rumors` what crossed each link.
+//! `spread` decides over which links a message goes, and `announce` asks for messages that did not
+//! come. `sync` finds the messages that were lost all the same: it compares two sets with
+//! `reconcile`, which walks `index` (DESIGN.md, section 4). What must stay true: a message crosses
+//! a link at most once in each direction, and is delivered once.
 
 mod announce;
 mod exchange;
@@ -29,18 +30,18 @@ use super::message::{Addr, Gossip, Incarnation, Tag};
 use super::registry::hash_addr;
 use super::time::Time;
 
-/// Longest payload of a message, bytes: what the HTTP API takes as one body.
+/// Longest payload of a message, bytes: as long as one body that the HTTP API takes.
 pub const MAX_PAYLOAD: usize = 1 << 20;
-/// Messages older than this are dropped and not accepted: long enough for a peer that was cut off
-/// for a coffee, short enough to bound memory. Age is what those who held the message have counted,
-/// each by its own stopwatch.
+/// Messages older than this are dropped and not accepted. Long enough for a peer that was cut off
+/// for a coffee, short enough to bound memory. The age of a message is the time that its holders
+/// have counted, each by its own stopwatch.
 pub const MAX_AGE: Duration = Duration::from_secs(3_600);
-/// By how much two peers may disagree on the age of a message: what it spent on the way between them
-/// is not counted, and a link over which nothing comes for so long is long given up.
+/// By how much two peers may disagree on the age of a message. Ages leave out the time on the way,
+/// but a link over which nothing comes for so long has been given up long before.
 pub const AGE_ERROR: Duration = Duration::from_secs(300);
 
 /// The identity of a message: SHA-256 over its origin's address and life, its number, its time and
-/// its text. The text alone carries no port, and two peers on one host would collide.
+/// its text. The text alone names no port, so messages of two peers on one host would collide.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct MessageId(pub [u8; 32]);
 
@@ -56,7 +57,7 @@ impl fmt::Debug for MessageId {
     }
 }
 
-/// The identity of a message.
+/// Computes the identity of a message.
 pub fn message_id(gossip: &Gossip) -> MessageId {
     let mut hash = Sha256::new();
     hash_addr(&mut hash, &gossip.origin);
@@ -89,12 +90,12 @@ pub fn published(gossip: &Gossip) -> Time {
     Time::from_millis(millis)
 }
 
-/// What happened in the spreading of messages, counted since the start of this life.
+/// Counts of how messages spread, since the start of this life.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Messages accepted from others.
     pub received: u64,
-    /// Payloads that came again.
+    /// Payloads received again.
     pub duplicates: u64,
     /// Payloads pushed or sent on request.
     pub payloads_sent: u64,
@@ -106,16 +107,16 @@ pub struct Counters {
     pub wants: u64,
     /// Messages announced.
     pub announced: u64,
-    /// Messages refused: too old, too long, dropped from the list before, or one origin or one hole in
-    /// its numbers more than is kept count of.
+    /// Messages refused: too old, too long, dropped from the list before, or with an origin or a
+    /// hole in an origin's numbers for which there was no room.
     pub refused: u64,
     /// Messages sent again because anti-entropy found that they had been lost.
     pub resent: u64,
-    /// What anti-entropy did.
+    /// Counts of anti-entropy.
     pub sync: SyncCounters,
 }
 
-/// What anti-entropy did, counted since the start of this life.
+/// Counts of anti-entropy, since the start of this life.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SyncCounters {
     /// Rounds begun.
@@ -128,12 +129,13 @@ pub struct SyncCounters {
     pub sent: u64,
     /// Bytes of digests, fingerprints and lists sent and received, without the frames around them.
     pub bytes: u64,
-    /// Bytes that lists of all SHA-256 held would have taken beyond that, in comparisons that ended.
+    /// Bytes that comparisons saved: listing the SHA-256 of every message held would have taken so
+    /// many more. Counted when a comparison ends.
     pub saved: u64,
 }
 
 impl Counters {
-    /// What anti-entropy did, by the names under which the metrics show it.
+    /// The counts of anti-entropy, by the names under which the metrics show them.
     pub fn anti_entropy(&self) -> [(&'static str, u64); 6] {
         [
             ("rumormill_sync_rounds", self.sync.rounds),

@@ -1,7 +1,8 @@
-//! The peers, each in one life, that messages of the list are from: by name and by short name, with
-//! what is known of their clocks.
+//! The origins of the messages in the list: peers, each in one life, found by name or by short
+//! name, with an estimate of their clocks.
 //!
-//! What must stay true: their number is bounded, and invented ones cannot keep members out.
+//! What must stay true: the number of origins is bounded, and invented ones cannot keep members
+//! out.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -10,15 +11,16 @@ use super::{AGE_ERROR, MAX_AGE, MessageId, published, tag};
 use crate::proto::message::{Addr, Gossip, Incarnation, Tag};
 use crate::proto::time::Time;
 
-/// Origins (peers in one life) known at most; messages of further ones are refused.
+/// Most origins (peers in one life) known; messages of further ones are refused.
 const MAX_ORIGINS: usize = 16_384;
-/// Origins that are no members as far as is known: room for messages that are faster than the news
-/// of their origin's registration, and none for invented ones.
+/// Most origins known that are not members as far as this peer knows. A message may be faster than
+/// the news that its origin registered; this leaves room for those and little for invented origins.
 pub(super) const MAX_STRANGERS: usize = 256;
 
-/// A clock that is off by less is taken to be right: as far as age can tell, it is.
+/// A clock that seems off by less, in microseconds, counts as right: ages show no smaller
+/// difference.
 const SAME_CLOCK: i64 = 1_000_000;
-/// Two stopwatches drift apart by less than one part in so many: 200 parts in a million.
+/// Two stopwatches drift apart by less than one part in this many: 200 parts in a million.
 const DRIFT: i64 = 5_000;
 
 /// A peer in one life, as the source of messages.
@@ -26,39 +28,40 @@ const DRIFT: i64 = 5_000;
 pub struct Origin {
     /// The peer.
     pub addr: Addr,
-    /// Which life.
+    /// The life.
     pub life: Incarnation,
     /// Its short name.
     pub tag: Tag,
-    /// Numbers ever accepted.
+    /// All message numbers ever accepted.
     pub seen: RunSet,
     pub(super) held: BTreeMap<u64, Held>,
     newest: Time,
-    /// By how much its clock is ahead of ours as far as its messages tell, microseconds.
+    /// By how much its clock is ahead of ours, microseconds, as estimated from its messages.
     ahead: i64,
-    /// Messages of it that were published before, by its clock, are compared no more.
+    /// Its messages published before this time, by its clock, are not compared any more.
     pub(super) compared_from: Time,
 }
 
 impl Origin {
-    /// By how much its clock is ahead of ours, microseconds; 0 if they agree as far as can be told.
+    /// By how much its clock is ahead of ours, microseconds; 0 if the two seem to agree.
     pub fn ahead(&self) -> i64 {
         if self.ahead.abs() < SAME_CLOCK { 0 } else { self.ahead }
     }
 
-    /// What its clock says at a time of ours.
+    /// What its clock says at `now` by ours.
     pub(super) fn clock(&self, now: Time) -> Time {
         Time::from_micros(now.micros().saturating_add_signed(self.ahead()))
     }
 
-    /// When, by our clock, a message of it was published.
+    /// When a message of this origin was published, by our clock.
     pub(super) fn published_here(&self, gossip: &Gossip) -> Time {
         let ahead = self.ahead().saturating_neg();
         Time::from_micros(published(gossip).micros().saturating_add_signed(ahead))
     }
 
-    /// One more message of it has come. What it spent on the way is not counted in its age, so the
-    /// one that makes its clock look fastest is nearest to the truth.
+    /// Corrects the estimate of its clock by a message that came at `now`. An age leaves out the
+    /// time on the way, which makes the clock look slow; so the message that makes it look fastest
+    /// is nearest to the truth.
     pub(super) fn heard(&mut self, now: Time, gossip: &Gossip) {
         let ahead = ahead_of(now, gossip);
         let drifted = i64::try_from(now.since(self.newest).as_micros()).unwrap_or(0) / DRIFT;
@@ -67,16 +70,16 @@ impl Origin {
     }
 }
 
-/// By how much its origin's clock is ahead of ours as far as one message tells, microseconds.
+/// By how much the origin's clock is ahead of ours, microseconds, judged by one message alone.
 pub(super) fn ahead_of(now: Time, gossip: &Gossip) -> i64 {
     let theirs = published(gossip).micros().saturating_add(gossip.age.saturating_mul(1_000));
     let whole = |micros| i64::try_from(micros).unwrap_or(i64::MAX);
     whole(theirs).saturating_sub(whole(now.micros()))
 }
 
-/// Places of the messages held under one number. An honest origin has one; but a forger must not be
-/// able to keep the honest one out by being first, nor by being many, so all are held, and found by
-/// what they are.
+/// Places of the messages held under one number. An honest origin has one message under a number.
+/// But a forger must not keep the honest message out by coming first or by sending many; so all are
+/// held, and found by their identity.
 #[derive(Clone, Debug)]
 pub(super) enum Held {
     One(u64),
@@ -101,7 +104,7 @@ pub(super) struct Origins {
     free: Vec<usize>,
     by_name: HashMap<(Addr, Incarnation), usize>,
     by_tag: BTreeMap<Tag, usize>,
-    /// Origins that were no members when they were first heard of.
+    /// Origins that were not members when they were first heard of.
     strangers: BTreeSet<usize>,
 }
 
@@ -111,17 +114,17 @@ impl Origins {
         self.slots.get(index)?.as_ref()
     }
 
-    /// The same, to be changed.
+    /// The origin with an index, for changes.
     pub fn get_mut(&mut self, index: usize) -> Option<&mut Origin> {
         self.slots.get_mut(index)?.as_mut()
     }
 
-    /// All of them, by index.
+    /// All origins, by index.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Origin> {
         self.slots.iter_mut().flatten()
     }
 
-    /// The index of a peer in one life.
+    /// The index of the origin with a name: a peer in one life.
     pub fn by_name(&self, name: (Addr, Incarnation)) -> Option<usize> {
         self.by_name.get(&name).copied()
     }
@@ -131,8 +134,8 @@ impl Origins {
         self.by_tag.get(tag).copied()
     }
 
-    /// Forgets origins that hold no message and whose messages are all so old that they are refused
-    /// for their age; returns how many.
+    /// Forgets origins of which no message is held and all messages are so old that they are
+    /// refused for their age; returns the number of these origins.
     pub fn retire(&mut self, now: Time) -> usize {
         let mut retired = 0;
         for (index, slot) in self.slots.iter_mut().enumerate() {
@@ -150,7 +153,7 @@ impl Origins {
         retired
     }
 
-    /// Makes an origin, if there is room.
+    /// Adds an origin and returns its index; none if there is no room.
     pub fn add(
         &mut self,
         name: (Addr, Incarnation),

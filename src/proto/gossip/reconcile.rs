@@ -1,46 +1,47 @@
 //! Finding the difference between two sets of identities, step by step.
 //!
-//! Each step answers fingerprints of ranges with fingerprints of the parts that
-//! differ, until a part is small enough to list; so the cost follows the
-//! difference and not the set. What must stay true: a step looks at nothing but
-//! the index, the work follows the bytes of the frame that asked for it, and no
-//! frame holds more than the limits below (Meyer, "Range-Based Set
-//! Reconciliation", SRDS 2023). `benches/reconciliation.rs` measures it beside
-//! the `negentropy` crate, which cannot keep sums of ranges: its storage trait
-//! has a fingerprint of a type that no other crate can name.
+//! Each step answers fingerprints of ranges with fingerprints of the parts that differ, until a
+//! part is small enough to list; so the cost follows the difference and not the set. What must stay
+//! true: a step looks only at the index, its work follows the bytes of the frame that asked for it,
+//! and no frame holds more than the limits below (Meyer, "Range-Based Set Reconciliation", SRDS
+//! 2023). `benches/reconciliation.rs` measures this beside the `negentropy` crate. That crate
+//! cannot keep sums of ranges: its storage trait has a fingerprint of a type that no other crate
+//! can name.
 
 use super::index::{IdIndex, print};
 use crate::proto::message::{FANOUT, Parts, Prefix, Print, Salt};
 
-/// A range of which this peer holds so few is listed, not split: sixteen fingerprints cost as much.
+/// A range of which this peer holds at most this many identities is listed, not split: sixteen
+/// fingerprints cost as much.
 const LIST: usize = 16;
-/// Listed of a range that cannot be split any further; nobody makes so many collide by chance.
+/// Most identities listed of a range that cannot be split any further. So many never share such a
+/// range by chance.
 const LONGEST_LIST: usize = 1_024;
-/// Ranges split in one frame: 200 kB of fingerprints.
+/// Most ranges split in one frame: 200 kB of fingerprints.
 const MAX_SPLITS: usize = 2_048;
-/// Ranges listed, or asked from, in one frame.
+/// Most ranges listed, or asked from, in one frame.
 const MAX_LISTS: usize = 4_096;
-/// Identities listed, or asked for, in one frame: 200 kB of them.
+/// Most identities listed, or asked for, in one frame: 200 kB of them.
 const MAX_LISTED: usize = 32_768;
-/// Messages found in one step that the other side lacks; the rest is found in the next round.
+/// Most messages found in one step that the other side lacks; the next round finds the rest.
 const MAX_FOUND: usize = 4_096;
 
 /// What a step found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Findings {
-    /// Numbers of what the other side does not have.
+    /// Numbers of the identities that the other side does not have.
     pub lacking: Vec<u64>,
-    /// Numbers of what both have, as far as this step saw.
+    /// Numbers of the identities that both have, as far as this step saw.
     pub common: Vec<u64>,
-    /// Identities that the other side listed or asked for.
+    /// Number of identities that the other side listed or asked for.
     pub compared: usize,
-    /// What to say in turn; empty when all is said.
+    /// The next step; empty when nothing is left to say.
     pub reply: Parts,
-    /// Something was left out for want of room.
+    /// Whether something was left out for want of room.
     pub cut: bool,
 }
 
-/// The first step, when the digests differ.
+/// The first step, taken when the digests differ.
 pub fn open(index: &mut IdIndex, salt: Salt) -> Parts {
     let mut findings = Findings::default();
     findings.expand(index, salt, Prefix::ALL);
@@ -55,7 +56,8 @@ pub fn answer(index: &mut IdIndex, salt: Salt, parts: &Parts) -> Findings {
         for (nibble, (ours, theirs)) in ours.iter().zip(theirs).enumerate() {
             let Some(below) = prefix.below(nibble).filter(|_| ours != theirs) else { continue };
             if *theirs == Print::default() {
-                // They hold nothing there: no need to talk of it any more.
+                // The other side holds nothing there, so it lacks all that is here: no further step
+                // is needed.
                 findings.compare(index, salt, below, &[]);
             } else {
                 findings.expand(index, salt, below);
@@ -68,7 +70,8 @@ pub fn answer(index: &mut IdIndex, salt: Salt, parts: &Parts) -> Findings {
     }
     for (prefix, wanted) in &parts.wants {
         findings.compared += wanted.len();
-        // Asked for is what was listed, and few were; of a wide range not all is looked through.
+        // The other side asks for identities that we listed, and a list is short. So of a range
+        // that could have been split only the first identities are looked at.
         let mut left = if prefix.depth() < Prefix::DEEPEST { LIST * 8 } else { LONGEST_LIST };
         index.visit(*prefix, |id, number| {
             if wanted.contains(&print(salt, &id.0)) {
@@ -82,7 +85,7 @@ pub fn answer(index: &mut IdIndex, salt: Salt, parts: &Parts) -> Findings {
 }
 
 impl Findings {
-    /// Says more of a range that differs.
+    /// Adds a range that differs to the reply: split if it is large, listed if it is small.
     fn expand(&mut self, index: &mut IdIndex, salt: Salt, prefix: Prefix) {
         if index.count(prefix) > LIST && prefix.depth() < Prefix::DEEPEST {
             if self.reply.splits.len() >= MAX_SPLITS {
@@ -100,7 +103,7 @@ impl Findings {
         self.say(list, prefix, |reply| &mut reply.lists);
     }
 
-    /// Compares what the other side lists of a range with what is here.
+    /// Compares the identities that the other side lists in a range with those that are here.
     fn compare(&mut self, index: &IdIndex, salt: Salt, prefix: Prefix, theirs: &[Print]) {
         let mut unknown = theirs.to_vec();
         let (lacking, common, cut) = (&mut self.lacking, &mut self.common, &mut self.cut);
@@ -136,8 +139,8 @@ impl Findings {
     }
 }
 
-/// Whether what came from the wire is what a peer could say: ranges in order that do not overlap,
-/// and no more of anything than this peer itself would send.
+/// Whether a peer could have sent these parts: ranges in order that do not overlap, and no more of
+/// anything than this peer itself would send.
 pub fn is_sane(parts: &Parts) -> bool {
     let split = |(prefix, _): &(Prefix, [Print; FANOUT])| prefix.depth() < Prefix::DEEPEST;
     parts.splits.len() <= MAX_SPLITS
@@ -183,7 +186,7 @@ mod tests {
         MessageId(Sha256::digest(number.to_le_bytes()).into())
     }
 
-    /// One of the two sides: what it has, by number.
+    /// One of the two sides: its index, and the numbers of what it has.
     struct Side {
         index: IdIndex,
         has: BTreeSet<u32>,
@@ -202,14 +205,13 @@ mod tests {
         }
     }
 
-    /// Bytes of parts on the wire, near enough.
+    /// Approximate bytes of parts on the wire.
     fn bytes(parts: &Parts) -> usize {
         let lists = parts.lists.iter().chain(&parts.wants);
         parts.splits.len() * 100 + lists.map(|(_, names)| 5 + names.len() * 6).sum::<usize>()
     }
 
-    /// One round; messages named by `lose` are lost, steps and payloads alike. Returns bytes and
-    /// steps.
+    /// One round. Each time `lose` says so, a step or a payload is lost. Returns bytes and steps.
     fn round(
         one: &mut Side,
         other: &mut Side,
@@ -231,7 +233,7 @@ mod tests {
                 break;
             }
             let findings = answer(&mut answers.index, salt, &parts);
-            // Messages come after the step that was said before them.
+            // Messages arrive after the step that was sent before them.
             std::mem::take(&mut under_way).into_iter().for_each(|number| answers.take(number));
             for number in findings.lacking {
                 let number = u32::try_from(number).unwrap();
@@ -269,7 +271,7 @@ mod tests {
             prop_assert_eq!(&one.has, &union);
             prop_assert_eq!(&other.has, &union);
             prop_assert_eq!(one.index.digest(), other.index.digest());
-            // A path of three levels, a list and a request for each that differs, at most.
+            // At most a path of three levels, a list and a request for each identity that differs.
             prop_assert!(bytes <= 250 + differ * 420, "{bytes} bytes for {differ}");
             prop_assert!(steps <= 6, "{steps} steps");
         }

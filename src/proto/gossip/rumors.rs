@@ -1,5 +1,6 @@
-//! What a peer knows of the messages, and of its links for them: the message list, and over which link
-//! what was sent, is wanted, or is to be announced (`spread`, `announce` and `sync` act on it).
+//! What a peer knows of gossip: the message list, and for each link which messages crossed it, wait
+//! to be pushed or wait to be announced. `spread`, `announce` and `sync` act on this; nothing here
+//! decides where a message goes.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use crate::proto::time::Time;
 use crate::proto::timers::Timers;
 use crate::proto::turn::PeerTurn;
 
-/// How often what is too old is dropped.
+/// How often messages that are too old are dropped.
 pub(super) const EXPIRE_INTERVAL: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,17 +27,17 @@ pub(super) enum Timer {
     Have,
     /// Ask for a missing message.
     Want(Tag, u64),
-    /// Links that helped out for the parent may be lazy again.
+    /// Let links be lazy again that helped out for the parent.
     Regraft,
-    /// Push what has been gathered.
+    /// Push the messages gathered.
     Push,
-    /// Drop what is too old.
+    /// Drop messages that are too old.
     Expire,
-    /// Ask whether a comparison has ended well.
+    /// Ask once more whether both sides hold the same after a comparison.
     Confirm(Conn),
 }
 
-/// What is remembered of one link.
+/// What a peer remembers of one link.
 #[derive(Debug)]
 pub(super) struct Link {
     pub peer: Addr,
@@ -44,15 +45,15 @@ pub(super) struct Link {
     pub sent: Window,
     /// Messages that the other side is known to have.
     pub known: Window,
-    /// When it came up.
+    /// When the link came up.
     pub since: Time,
-    /// It is open for one comparison only: nothing is pushed or announced over it.
+    /// The link is open for one comparison only: nothing is pushed or announced over it.
     pub guest: bool,
-    /// The comparison that is under way.
+    /// The comparison under way.
     pub exchange: Exchange,
-    /// Whether messages are pushed over it.
+    /// Whether messages are pushed over the link.
     pub edge: Edge,
-    /// Messages gathered for it, by place.
+    /// Messages gathered to be pushed over the link, by place.
     pub gathered: Vec<u64>,
     /// Messages to announce.
     pub announce: Vec<Announcement>,
@@ -65,24 +66,24 @@ pub(super) struct Link {
 pub(super) struct Edge {
     /// The other side wants messages pushed.
     pub eager: bool,
-    /// What we have last told it that we want; eager unless told otherwise.
+    /// Whether we want messages pushed, as last told to the other side; it assumes yes until told.
     pub wish: bool,
-    /// It helps out for the parent until then.
+    /// The other side helps out for the parent until then.
     pub grafted: Option<Time>,
-    /// When it last pushed something.
+    /// When the other side last sent a message.
     pub pushed: Time,
 }
 
-/// Where the tree runs along which messages are pushed.
+/// This peer's place in the tree along which messages are pushed.
 #[derive(Debug, Default)]
 pub(super) struct Tree {
-    /// The link towards its root.
+    /// The link towards the root of the tree.
     pub parent: Option<Conn>,
     /// This peer is the root.
     pub root: bool,
 }
 
-/// A message to announce, if the other side has not told of it by then.
+/// A message to announce, unless the other side turns out to have it before that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Announcement {
     pub origin: usize,
@@ -104,9 +105,9 @@ pub struct Rumors {
     pub(super) life: Incarnation,
     pub(super) numbers_used: u64,
     pub(super) flaw: Flaw,
-    /// How long messages are gathered before they are pushed to others than the parent.
+    /// How long messages are gathered before they are pushed over links other than the parent's.
     pub(super) gather: Duration,
-    /// Everybody says what it has to say to everybody itself.
+    /// Every peer is linked to every other and sends its own messages to all; nobody forwards.
     pub(super) direct: bool,
     pub(super) list: MessageList,
     pub(super) links: BTreeMap<Conn, Link>,
@@ -117,7 +118,7 @@ pub struct Rumors {
 }
 
 impl Rumors {
-    /// Of a peer with these settings; not started.
+    /// Makes the gossip half of a peer with these settings; it is not started.
     pub fn new(config: &PeerConfig) -> Self {
         Self {
             me: config.me,
@@ -135,13 +136,13 @@ impl Rumors {
         }
     }
 
-    /// Begins a life.
+    /// Begins a life of this peer.
     pub fn start(&mut self, now: Time, life: Incarnation) {
         self.life = life;
         self.timers.set(Timer::Expire, now + EXPIRE_INTERVAL);
     }
 
-    /// What happened so far.
+    /// The counts so far.
     pub fn counters(&self) -> &Counters {
         &self.counters
     }
@@ -151,12 +152,13 @@ impl Rumors {
         &self.list
     }
 
-    /// When a timer is due.
+    /// When the next timer is due.
     pub fn wake_at(&self) -> Option<Time> {
         self.timers.next()
     }
 
-    /// A link is up. It starts eager, unless it is open for one comparison only.
+    /// A link is up. It starts eager; but a guest link is open for one comparison only, and nothing
+    /// is pushed over it.
     pub(crate) fn link_up(&mut self, now: Time, conn: Conn, peer: Addr, guest: bool) {
         let start = self.list.first_place();
         self.links.insert(
@@ -186,8 +188,8 @@ impl Rumors {
         }
     }
 
-    /// Takes a link as the parent, or none; `root` if this peer is the oldest member. The other
-    /// sides are told what changes for them.
+    /// Makes a link the parent, or none; `root` if this peer is the oldest member. Tells the other
+    /// sides of links what changes for them.
     pub(crate) fn set_parent(&mut self, turn: &mut PeerTurn<'_>, parent: Option<Conn>, root: bool) {
         self.tree.parent = parent;
         self.tree.root = root;
@@ -213,7 +215,7 @@ impl Rumors {
         }
     }
 
-    /// The other side of a link wants messages pushed, or only announced.
+    /// The other side of a link wants messages pushed (`eager`), or only announced.
     pub(crate) fn set_eager(&mut self, conn: Conn, eager: bool) {
         if let Some(link) = self.links.get_mut(&conn) {
             link.edge.eager = eager;
@@ -238,7 +240,7 @@ impl Rumors {
         }
     }
 
-    /// The links over which messages are pushed, and all links between neighbours.
+    /// The links over which messages are pushed, and all links, both without guest links.
     pub(crate) fn paths(&self) -> Paths {
         let links = self.links.iter().filter(|(_, link)| !link.guest);
         let eager = |(conn, link): &(&Conn, &Link)| {

@@ -1,9 +1,10 @@
-//! A set of message numbers as runs: consecutive numbers cost nothing more
-//! than their two ends.
+//! A set of message numbers, kept as runs: however many consecutive numbers take no more room than
+//! their two ends. What must stay true: the number of runs is bounded, and numbers that follow each
+//! other always find room.
 
 use crate::proto::message::Runs;
 
-/// Runs kept at most: nobody can make the set grow by numbering with holes.
+/// Most runs kept, so that nobody can make the set grow by leaving holes between numbers.
 const MAX_RUNS: usize = 1_024;
 
 /// A set of numbers.
@@ -25,8 +26,8 @@ impl RunSet {
         after > 0 && number <= self.runs[after - 1].1
     }
 
-    /// Whether a number may be put in: a new run needs room, one that grows does not, so that a
-    /// forger's holes keep no honest number out.
+    /// Whether a number may be put in. A new run needs room, but a run that grows needs none, so
+    /// that a forger's holes keep no honest number out.
     pub fn has_room_for(&self, number: u64) -> bool {
         let touches = |other: Option<u64>| other.is_some_and(|other| self.contains(other));
         self.runs.len() < MAX_RUNS
@@ -68,7 +69,7 @@ impl RunSet {
         })
     }
 
-    /// Puts a number in.
+    /// Puts a number in; [`Self::has_room_for`] tells before whether it may be.
     pub fn insert(&mut self, number: u64) {
         let after = self.runs.partition_point(|(first, _)| *first <= number);
         if after > 0 && number <= self.runs[after - 1].1 {
@@ -88,7 +89,7 @@ impl RunSet {
         }
     }
 
-    /// The runs as they travel: `(first, how many)`.
+    /// The runs as they are sent: `(first, how many)`.
     pub fn to_wire(&self) -> Runs {
         self.runs.iter().map(|(first, last)| (*first, (last - first).saturating_add(1))).collect()
     }
@@ -105,7 +106,7 @@ pub fn is_sane(runs: &Runs) -> bool {
     })
 }
 
-/// Gathers ascending numbers into runs; one that comes twice counts once.
+/// Gathers ascending numbers into runs; a number that comes twice counts once.
 pub fn gather(numbers: impl IntoIterator<Item = u64>) -> Runs {
     let mut runs: Runs = Vec::new();
     for number in numbers {

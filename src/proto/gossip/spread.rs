@@ -1,23 +1,21 @@
-//! Over which links a message goes: along a tree, and announced beside it.
+//! Over which links a message goes: pushed along a tree, and announced beside it.
 //!
-//! As in Plumtree (Leitão, Pereira, Rodrigues, "Epidemic Broadcast Trees",
-//! SRDS 2007) a message is pushed along eager links and only announced along
-//! lazy ones, and what is missing is asked for from an announcer. What differs
-//! is which links are eager. There the first copies decide, so that messages of
-//! many senders prune each other's tree to pieces. Here the tree follows from
-//! the membership alone: each peer's parent is its oldest neighbour. Links to
-//! older peers make no circle and end at the oldest member, so the tree is
-//! there without a message and stands still however many send; it runs over the
-//! best linked peers, which are the oldest, so it is flat; and because all
-//! senders share it, messages that go the same way share a write.
+//! As in Plumtree (Leitão, Pereira, Rodrigues, "Epidemic Broadcast Trees", SRDS 2007) a message is
+//! pushed along eager links and only announced along lazy ones, and a peer asks an announcer for
+//! what it lacks. The difference is which links are eager. In Plumtree the first copies of each
+//! message decide, so that messages of many senders prune each other's tree to pieces. Here the
+//! tree follows from the membership alone: each peer's parent is its oldest neighbour. Links to
+//! older peers make no circle and end at the oldest member. So the tree exists before any message,
+//! and stays the same however many peers send. It runs over the oldest peers, which are the best
+//! linked, so it is flat. And because all senders share it, messages that go the same way share a
+//! write.
 //!
-//! A peer whose parent is lost takes the next oldest neighbour at once, or, if
-//! it has no older one, has everything pushed to it until it has found one. All
-//! links start eager: a small or new network floods. A parent that is silent
-//! while others announce is helped out by grafting an announcer for a while.
+//! A peer whose parent is lost takes the next oldest neighbour at once. If it has no older one, it
+//! has everything pushed to it until it finds one. All links start eager, so a small or new network
+//! floods. If a parent is silent while others announce, the peer grafts an announcer for a while.
 //!
-//! What must stay true: a message crosses a link at most once in each
-//! direction, and is handed to the application once.
+//! What must stay true: a message crosses a link at most once in each direction, and is handed to
+//! the application once.
 
 use std::time::Duration;
 
@@ -35,14 +33,14 @@ use crate::proto::planted::Flaw;
 use crate::proto::roles::{Delivery, PublishError};
 use crate::proto::time::Time;
 use crate::proto::turn::PeerTurn;
-/// Announcements gather this long. A lost push waits for one announcement; lost links, the usual
-/// cause, are answered by grafts at once, so bytes decide: at 100 messages a second this makes one
-/// frame of ten announcements.
+/// Announcements are gathered this long. After a lost push a peer waits for one announcement. The
+/// usual cause is a lost link, which grafts repair at once, so saving bytes matters more than this
+/// wait: at 100 messages a second ten announcements share one frame.
 const HAVE_INTERVAL: Duration = Duration::from_millis(100);
-/// Announcements that wait for one link before they are sent early.
+/// Announcements gathered for one link after which all are sent early.
 const HAVE_BATCH: usize = 4_096;
 impl Rumors {
-    /// Publishes a payload of this peer's own.
+    /// Publishes a message of this peer's own.
     pub(crate) fn publish(
         &mut self,
         turn: &mut PeerTurn<'_>,
@@ -64,13 +62,13 @@ impl Rumors {
         };
         match self.list.offer(turn.now, &gossip, |_, _| true) {
             Offer::New(place) => Ok(self.accepted(turn, None, gossip, place)),
-            // A number of our own is used once, so it can be neither known nor dropped, and it is
-            // young: what is left is a list of origins that is full.
+            // Our own message has a new number and is young, so it is neither known, dropped nor
+            // old. Only one cause is left: the list of origins is full.
             Offer::Known(_) | Offer::Refused(_) => Err(PublishError::Busy),
         }
     }
 
-    /// A new message is in the list: hand it over, push it, announce it.
+    /// A new message is in the list: deliver it, push it, announce it.
     fn accepted(
         &mut self,
         turn: &mut PeerTurn<'_>,
@@ -98,7 +96,8 @@ impl Rumors {
         id
     }
 
-    /// Decides over which links a new message goes at once, and which hear of it later.
+    /// Decides over which links a new message is pushed at once, which it returns, and over which
+    /// links it is gathered or announced later.
     fn assign(&mut self, now: Time, from: Option<Conn>, announcement: Announcement) -> Vec<Conn> {
         let place = announcement.place;
         let mut push = Vec::with_capacity(self.links.len());
@@ -131,7 +130,7 @@ impl Rumors {
         push
     }
 
-    /// A payload came over a link.
+    /// A message came over a link.
     pub(crate) fn on_gossip(
         &mut self,
         turn: &mut PeerTurn<'_>,
@@ -142,7 +141,8 @@ impl Rumors {
         let Some(link) = self.links.get_mut(&conn) else { return };
         link.edge.pushed = turn.now;
         if gossip.origin == self.me && gossip.life == self.life {
-            // What this peer has not said itself it cannot hear of itself.
+            // This peer published all messages of its life itself, so this one is no news, or is
+            // forged.
             self.counters.duplicates += 1;
             return;
         }
@@ -182,7 +182,8 @@ impl Rumors {
     fn push_gathered(&mut self, turn: &mut PeerTurn<'_>) {
         for (conn, link) in &mut self.links {
             for place in std::mem::take(&mut link.gathered) {
-                // What was told or sent meanwhile is left out.
+                // Skip messages dropped meanwhile, and those that the other side is now known to
+                // have.
                 let Some(entry) = self.list.entry(place).filter(|_| !link.known.get(place)) else {
                     continue;
                 };
@@ -206,14 +207,15 @@ impl Rumors {
         self.timers.set(Timer::Expire, turn.now + EXPIRE_INTERVAL);
     }
 
-    /// Fires what is due.
+    /// Acts on all timers that are due.
     pub(crate) fn tick(&mut self, turn: &mut PeerTurn<'_>, rng: &mut SmallRng) {
         while let Some((_, timer)) = self.timers.due(turn.now) {
             match timer {
                 Timer::Have => {
                     self.announce(turn);
-                    // Neighbours that announce in step tell each other the same at the same time;
-                    // out of step, one of the two finds that the other knows.
+                    // Neighbours that announce at the same moment tell each other the same. After a
+                    // random pause one of them comes first, and the other sees that it need not
+                    // announce.
                     if self.links.values().any(|link| !link.announce.is_empty()) {
                         let pause = HAVE_INTERVAL.mul_f64(rng.random_range(0.5..1.0));
                         self.timers.set_if_unset(Timer::Have, turn.now + pause);

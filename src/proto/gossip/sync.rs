@@ -1,15 +1,14 @@
-//! Anti-entropy over a link: what gossip lost is found by comparing what is held.
+//! Anti-entropy over a link: two peers compare the messages that they hold and so find what gossip
+//! lost.
 //!
-//! A round starts with a digest; equal digests end it. Otherwise the two take
-//! the steps of `reconcile` in turn, and each sends what it finds that the other
-//! lacks. What is compared is what is stored, so that nothing can count as seen
-//! without being held.
+//! A round starts with a digest; equal digests end it. Otherwise the two take the steps of
+//! `reconcile` in turn, and each sends the messages that it finds the other to lack. They compare
+//! the messages stored, so that nothing can count as seen without being held.
 //!
-//! What must stay true: a message crosses a link once. A link delivers in
-//! order, so a step that answers our question tells of everything that we had
-//! sent before that: what is then still missing was lost, and may be sent
-//! again. What was sent since then is left alone, and a step that answers
-//! anything but an open question is not looked at.
+//! What must stay true: a message crosses a link once. A link delivers in order, so a step that
+//! answers our question takes account of everything that we sent before the question. A message
+//! that is still missing then was lost, and may be sent again. A message sent since then is left
+//! alone, and a step that answers no open question is ignored.
 
 use std::time::Duration;
 
@@ -25,20 +24,20 @@ use crate::proto::message::{AntiEntropy, Breach, Parts, Print, Ranges};
 use crate::proto::time::Time;
 use crate::proto::turn::PeerTurn;
 
-/// A message that came so recently is still on its way by gossip: sending it again would only
-/// double it. Longer than any peer leaves out of its comparisons what is fresh.
+/// A message that came so recently is still on its way by gossip; sending it would only double it.
+/// Longer than any peer leaves fresh messages out of its comparisons.
 const SETTLE: Duration = Duration::from_secs(3);
-/// After this long a question that is not answered, or messages that were sent, are followed by
-/// another digest, so that a round ends only when the digests match or nothing is to be done about
-/// it. Some round trips, and longer than a busy peer takes.
+/// After this long another digest follows a question without an answer, or messages sent. So a
+/// round ends only when the digests match or another digest would not help. Some round trips, and
+/// longer than a busy peer takes to answer.
 const CONFIRM: Duration = Duration::from_secs(1);
-/// Digests that follow one round at most: a peer that does not take what it lacks is left alone.
+/// Most digests that follow one round: a peer that does not take what it lacks is left alone.
 const MAX_CONFIRMED: u8 = 6;
 /// Bytes of a digest as sent, and of the answer if it matches.
 const DIGEST_BYTES: u64 = 40;
-/// Bytes of a step around what it says: numbers, salt, floor, three lengths.
+/// Bytes of a step besides its parts: numbers, salt, floor, three lengths.
 const STEP_BYTES: u64 = 16;
-/// Bytes of an identity in a list of all.
+/// Bytes of one identity in a list of all.
 const ID_BYTES: u64 = 32;
 
 impl Rumors {
@@ -47,8 +46,8 @@ impl Rumors {
         self.links.get(&conn).is_some_and(|link| link.exchange.is_asking())
     }
 
-    /// Begins a round with the peer at the other end; with `all`, over what is so fresh, too, that
-    /// gossip is at work on it.
+    /// Begins a round with the peer at the other end. With `all`, it also compares messages so
+    /// fresh that gossip is still spreading them.
     pub(crate) fn begin_sync(&mut self, turn: &mut PeerTurn<'_>, conn: Conn, all: bool) {
         if let Some(link) = self.links.get_mut(&conn) {
             link.exchange.confirmed = 0;
@@ -57,7 +56,7 @@ impl Rumors {
         self.ask_digest(turn, conn, all);
     }
 
-    /// A round may not have moved all that it found: asks once more.
+    /// Asks once more, because a round may not have moved all that it found.
     pub(super) fn confirm_sync(&mut self, turn: &mut PeerTurn<'_>, conn: Conn) {
         let Some(link) = self.links.get_mut(&conn) else { return };
         if link.exchange.confirmed < MAX_CONFIRMED && !link.congested {
@@ -79,7 +78,7 @@ impl Rumors {
         self.timers.set(Timer::Confirm(conn), turn.now + CONFIRM);
     }
 
-    /// The other side holds the same.
+    /// The other side holds the same messages, so the round is over.
     pub(crate) fn on_sync_matched(&mut self, turn: &mut PeerTurn<'_>, conn: Conn, to: u64) {
         let Some(link) = self.links.get_mut(&conn) else { return };
         if link.exchange.answered(to).is_some() {
@@ -88,7 +87,7 @@ impl Rumors {
         }
     }
 
-    /// The other side begins a round. A breach if that makes no sense.
+    /// The other side begins a round. A breach if the digest makes no sense.
     pub(crate) fn on_sync_digest(
         &mut self,
         turn: &mut PeerTurn<'_>,
@@ -117,7 +116,7 @@ impl Rumors {
         Ok(())
     }
 
-    /// Says a step, and asks for the next if there is one to come.
+    /// Sends a step, and counts it as a question if the other side has to answer with a step.
     fn step(&mut self, turn: &mut PeerTurn<'_>, conn: Conn, mut ranges: Ranges) {
         let start = self.list.first_place();
         let Some(link) = self.links.get_mut(&conn) else { return };
@@ -133,7 +132,7 @@ impl Rumors {
         turn.send(conn, AntiEntropy::Ranges(Box::new(ranges)));
     }
 
-    /// The other side takes a step. A breach if that makes no sense.
+    /// The other side takes a step. A breach if the step makes no sense.
     pub(crate) fn on_sync_ranges(
         &mut self,
         turn: &mut PeerTurn<'_>,
@@ -149,7 +148,8 @@ impl Rumors {
         let bytes = bytes(&ranges.parts);
         link.exchange.bytes += bytes;
         self.counters.sync.bytes += bytes;
-        // What has come since the last step counts: else it would be taken for lost.
+        // Index the messages that came since the last step, or we would take them for lost and ask
+        // for them.
         self.list.settle(turn.now, false);
         let Findings { lacking, common, compared, reply, cut } =
             reconcile::answer(self.list.index(), ranges.salt, &ranges.parts);
@@ -158,7 +158,8 @@ impl Rumors {
         for place in common {
             link.known.set(place);
         }
-        // Before what follows is said: it is no part of what the next answer tells of.
+        // Decide this before the reply goes out: a new question resets `unsettled`, which this
+        // reads.
         let oldest = (ranges.floor > 0).then(|| Duration::from_millis(ranges.floor));
         let lacking = self.sendable(turn.now, conn, lacking, (asked, oldest));
         let is_over = !reply.is_question();
@@ -175,7 +176,7 @@ impl Rumors {
             self.close_books(turn, conn);
         }
         if sent > 0 && (cut || sent < lacking.len()) {
-            // More than one answer may carry: the next round goes on where this one ended.
+            // There is more than one answer may carry: go on at once with another round.
             self.begin_sync(turn, conn, true);
         } else if sent > 0 {
             self.timers.set(Timer::Confirm(conn), turn.now + CONFIRM);
@@ -183,8 +184,9 @@ impl Rumors {
         Ok(())
     }
 
-    /// Of the messages that the other side lacks those that may be sent to it, in order of arrival
-    /// here. It said so after `asked`, and takes only what is younger than `oldest`.
+    /// The messages, of those that the other side lacks, that may be sent to it, in order of
+    /// arrival here. We asked at `asked`, and the other side takes only messages younger than
+    /// `oldest`.
     fn sendable(
         &mut self,
         now: Time,
@@ -201,12 +203,14 @@ impl Rumors {
             if oldest.is_some_and(|oldest| now.since(published) >= oldest) {
                 false
             } else if link.sent.get(*place) {
-                // Not only now, but when the other side spoke: its answer may have lain here long.
+                // It must have settled by the time of our question: the answer may have waited here
+                // for long.
                 let lost = settled(asked) && !link.exchange.unsettled.get(*place);
                 resent += u64::from(lost);
                 lost
             } else {
-                // What came while this link was up has been announced over it.
+                // A message that came while this link was up was pushed or announced over it: leave
+                // it to gossip at first.
                 let settled = now.since(entry.received) > SETTLE;
                 settled || link.guest || entry.received <= link.since
             }
@@ -217,7 +221,7 @@ impl Rumors {
         lacking
     }
 
-    /// A comparison is over: says what it took.
+    /// A comparison is over: logs what it took.
     fn close_books(&mut self, turn: &mut PeerTurn<'_>, conn: Conn) {
         let all = self.list.index().len() as u64 * ID_BYTES;
         let Some(link) = self.links.get_mut(&conn) else { return };

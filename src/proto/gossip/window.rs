@@ -1,8 +1,8 @@
-//! A bit for each message in order of arrival, of which the oldest fall off.
+//! One bit for each message, in order of arrival. The oldest bits are dropped as messages are.
 
 use std::collections::VecDeque;
 
-/// Bits from some place on; those before it are gone and read as unset.
+/// Bits from some place on. Bits before it are gone and read as unset.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Window {
     /// Place of the first bit of the first word; a multiple of 64.
@@ -11,7 +11,7 @@ pub(super) struct Window {
 }
 
 impl Window {
-    /// A window whose bits before `start` are never asked for.
+    /// A window in which nobody asks for bits before `start`.
     pub fn starting(start: u64) -> Self {
         Self { base: start & !63, words: VecDeque::new() }
     }

@@ -1,8 +1,8 @@
-//! Dots and clocks: which writes there are, and which of them somebody has seen.
+//! Dots and clocks: which writes there are, and which of them a replica or a client has seen.
 //!
-//! A replica numbers its writes 1, 2, 3; replica and number make a dot. A clock
-//! says for each replica how many of its writes were seen; writes of one replica
-//! are seen in order, so one number is enough.
+//! A replica numbers its writes 1, 2, 3; replica and number make a dot. A clock says for each
+//! replica how many of its writes were seen. A replica sees the writes of each replica in order, so
+//! one number is enough. A client may also have seen single writes beyond that ([`Seen`]).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,14 +17,14 @@ use super::name::{self, Name};
 /// One write.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Dot {
-    /// Who wrote.
+    /// The replica that wrote.
     #[serde(with = "name")]
     pub replica: Replica,
-    /// Its how many'th write, from 1.
+    /// The number of the write among those of this replica, from 1.
     pub count: u64,
 }
 
-/// How many writes of each replica were seen.
+/// The number of writes of each replica that were seen.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(into = "Vec<(Name, u64)>", from = "Vec<(Name, u64)>")]
 pub struct Clock(Vec<(Replica, u64)>);
@@ -47,7 +47,7 @@ impl Clock {
         Self::default()
     }
 
-    /// How many writes of a replica were seen.
+    /// Number of writes of a replica that were seen.
     pub fn get(&self, replica: &str) -> u64 {
         self.place(replica).map_or(0, |place| self.0[place].1)
     }
@@ -61,7 +61,7 @@ impl Clock {
         dot.count <= self.get(&dot.replica)
     }
 
-    /// Has seen so many writes of a replica.
+    /// Adds the first `count` writes of a replica.
     pub fn raise(&mut self, replica: &Replica, count: u64) {
         if count == 0 {
             return;
@@ -69,43 +69,44 @@ impl Clock {
         match self.place(replica) {
             Ok(place) => self.0[place].1 = self.0[place].1.max(count),
             Err(place) => {
-                // There is one with each version: a vector that grows by itself is half empty.
+                // Each version has a clock, so memory counts, and a vector that grows by itself is
+                // half empty.
                 self.0.reserve_exact(1);
                 self.0.insert(place, (replica.clone(), count));
             }
         }
     }
 
-    /// Keeps only some of it.
+    /// Keeps only the entries for which `is_kept` is true.
     pub(super) fn retain(&mut self, mut is_kept: impl FnMut(&str, u64) -> bool) {
         self.0.retain(|(replica, count)| is_kept(replica, *count));
     }
 
-    /// The same, but for one replica.
+    /// This clock without one replica.
     #[must_use]
     pub fn without(&self, replica: &str) -> Self {
         Self(self.0.iter().filter(|(name, _)| **name != *replica).cloned().collect())
     }
 
     /// Makes a name share the memory of the same name here, if there is one: names come with every
-    /// write, and would take more than its value.
+    /// write, and would take more memory than its value.
     pub(super) fn intern(&self, replica: &mut Replica) {
         if let Ok(place) = self.place(replica) {
             *replica = self.0[place].0.clone();
         }
     }
 
-    /// The same for all names of a clock.
+    /// Makes all names of a clock share memory in this way.
     pub(super) fn intern_all(&self, clock: &mut Clock) {
         clock.0.iter_mut().for_each(|(replica, _)| self.intern(replica));
     }
 
-    /// Has seen a write, and those of the same replica before it.
+    /// Adds a write, and those of the same replica before it.
     pub fn add(&mut self, dot: &Dot) {
         self.raise(&dot.replica, dot.count);
     }
 
-    /// Has seen what either has seen.
+    /// Adds all that the other clock has seen.
     pub fn merge(&mut self, other: &Clock) {
         let beyond = self.beside(other).filter(|(_, count, here)| count > here);
         let beyond: Vec<(Replica, u64)> =
@@ -113,19 +114,19 @@ impl Clock {
         beyond.iter().for_each(|(replica, count)| self.raise(replica, *count));
     }
 
-    /// With others besides, which it does not name.
+    /// This clock with further entries, whose replicas it does not name.
     pub(super) fn joined(&self, others: impl Iterator<Item = (Replica, u64)>) -> Self {
         let mut all: Vec<(Replica, u64)> = self.0.iter().cloned().chain(others).collect();
         all.sort();
         Self(all)
     }
 
-    /// What another clock counts, and how much of that is counted here.
+    /// The entries of another clock: replica, count there, and count here.
     pub(super) fn beside<'a>(
         &'a self,
         other: &'a Clock,
     ) -> impl Iterator<Item = (&'a Replica, u64, u64)> {
-        // Most clocks that are compared name the same, and share the names.
+        // Clocks that are compared mostly name the same replicas and share the names.
         let mut mine = self.0.iter().peekable();
         other.0.iter().map(move |(replica, count)| {
             let is_before =
@@ -136,7 +137,7 @@ impl Clock {
         })
     }
 
-    /// Whether this has seen all that the other has.
+    /// Whether this clock has seen all that the other has.
     pub fn covers(&self, other: &Clock) -> bool {
         self.beside(other).all(|(_, count, here)| here >= count)
     }
@@ -151,12 +152,12 @@ impl Clock {
         self.0.len()
     }
 
-    /// Whether nothing was seen.
+    /// Whether no write was seen.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether it can be one that a replica has: of one from the network, nothing is known.
+    /// Whether a replica can have this clock. A clock from the network may be anything.
     pub fn is_sane(&self) -> bool {
         self.0.windows(2).all(|pair| pair[0].0 < pair[1].0)
             && self
@@ -166,13 +167,13 @@ impl Clock {
             && self.size() <= MAX_CLOCK
     }
 
-    /// Bytes that it takes on the wire and in memory, at most.
+    /// Most bytes that the clock takes on the wire and in memory.
     pub fn size(&self) -> usize {
         self.0.iter().map(|(name, _)| name.len() + ENTRY).sum()
     }
 
-    /// Whether this replica can be kept count of: one that is counted already always can; beyond
-    /// [`MAX_CLOCK`] nothing that carries a clock would fit a frame.
+    /// Whether there is room for an entry of this replica. A replica that has one always has room;
+    /// beyond [`MAX_CLOCK`] nothing that carries a clock would fit a frame.
     pub fn has_room_for(&self, replica: &str) -> bool {
         is_sane_name(replica)
             && (self.get(replica) > 0 || self.size() + replica.len() + ENTRY <= MAX_CLOCK)
@@ -180,8 +181,8 @@ impl Clock {
 }
 
 impl Clock {
-    /// Whether a replica that has seen this may write: a write that others have no room for is refused
-    /// where it is made, and not acknowledged and then lost.
+    /// Whether the replica `me`, which has seen this, may write. A write for which others have no
+    /// room is refused where it is made, not acknowledged and then lost.
     pub(super) fn lets_write(&self, me: &str) -> bool {
         self.get(me) > 0 || self.size() + me.len() + ENTRY <= MAX_CLOCK_TO_BEGIN
     }
@@ -198,62 +199,63 @@ impl FromIterator<(Replica, u64)> for Clock {
 }
 
 /// What a client has seen: a clock, and single writes beyond it. A client that wrote beside another
-/// one's write at the same replica has seen its own and not the other's, which a count alone could
-/// not say.
+/// client's write at the same replica has seen its own write and not the other, which a count alone
+/// could not say.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Seen {
-    /// All that was seen in order.
+    /// The writes seen in order.
     pub clock: Clock,
     /// Single writes beyond that.
     pub extra: Vec<Dot>,
-    /// Beyond both, how far a replica must be to serve this client. Who is shown that something is gone
-    /// must not meet a replica at which it still stands, and so not one that lacks the deletes; but of
-    /// what was written beside those deletes the client was shown nothing, and replaces nothing.
+    /// How far, beyond both, a replica must be to serve this client. A client that was shown that a
+    /// value is gone must not meet a replica at which it still stands, so not one that lacks the
+    /// deletes. But the client was not shown what was written beside those deletes, and replaces
+    /// none of it.
     #[serde(default)]
     pub floor: Clock,
 }
 
-/// Greatest count in metadata: beyond, not every JSON reader keeps whole numbers apart (RFC 8259,
-/// section 6), so that a client could not hand it back; a million writes a second take 285 years.
+/// Greatest count in metadata. Not every JSON reader keeps greater whole numbers apart (RFC 8259,
+/// section 6), so a client could not hand them back; a million writes a second take 285 years.
 pub(super) const MAX_COUNT: u64 = (1 << 53) - 1;
-/// Single writes kept beyond a clock: they travel with each request and each write. What is done with
-/// more is up to the store, which knows what of them still stands.
+/// Most single writes kept beyond a clock: they travel with each request and each write. The store
+/// decides what happens to more, because it knows which of them still stand.
 pub const MAX_EXTRA: usize = 64;
 /// Longest name of a replica, bytes.
 const MAX_NAME: usize = 128;
-/// What a clock takes at most, bytes, by [`Clock::size`]: ten thousand lives of replicas that wrote.
-/// It has to fit a frame beside the greatest value.
+/// Most bytes that a clock takes, by [`Clock::size`]: room for ten thousand lives of replicas that
+/// wrote. A clock has to fit a frame beside the greatest value.
 pub const MAX_CLOCK: usize = 512 << 10;
-/// What a clock may take where a replica begins to write, bytes: one that never wrote is one entry more
-/// in every clock from then on. The rest is for those that began meanwhile where this one could not see
-/// them, as both sides of a cut have to fit one clock when it is over.
+/// Most bytes that a clock may take where a replica begins to write: its first write is one entry
+/// more in every clock from then on. The rest is for replicas that began meanwhile where this one
+/// could not see them: after a cut the entries of both sides have to fit one clock.
 const MAX_CLOCK_TO_BEGIN: usize = MAX_CLOCK - MAX_CLOCK / 4;
-/// What an entry of a clock takes beside its name.
+/// Bytes that an entry of a clock takes beside its name.
 const ENTRY: usize = 16;
-/// Between the name of a replica and the number of a single write.
+/// Stands between the name of a replica and the number of a single write.
 const SINGLE: char = '#';
-/// After the name of a replica in [`Seen::floor`].
+/// Stands after the name of a replica in [`Seen::floor`].
 const FLOOR: char = '^';
 
-/// Why metadata from a client is none.
+/// Why metadata from a client is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MetadataError {
-    /// It is no JSON object.
+    /// It is not a JSON object.
     #[error("causal-metadata has to be a JSON object or null")]
     NoObject,
-    /// A count is no positive whole number.
+    /// A count is not a whole number, is too great, or differs from the number in its name.
     #[error("causal-metadata of {0:?} is no count")]
     NoCount(String),
     /// More single writes than a client is given.
     #[error("causal-metadata has more than {MAX_EXTRA} single writes")]
     TooMany,
-    /// A name is none of a replica.
+    /// A name is not that of a replica.
     #[error("causal-metadata names an unknown replica {0:?}")]
     UnknownReplica(String),
 }
 
-/// Whether a replica can have that name of which nothing has come here: those of this make have an
-/// address and a life, and those of another make often an address alone.
+/// Whether a replica can have this name although nothing from it has come here. Replicas of this
+/// make are named by an address and a life, those of another make often by an address alone.
 pub fn is_name(name: &str) -> bool {
     name::is_usual(name) || name::is_sealer(name) || name.parse::<SocketAddr>().is_ok()
 }
@@ -263,14 +265,14 @@ fn is_sane_name(name: &str) -> bool {
 }
 
 impl Dot {
-    /// Whether it can be one of a write: of one from the network, nothing is known.
+    /// Whether this can be the dot of a write. A dot from the network may be anything.
     pub fn is_sane(&self) -> bool {
         is_sane_name(&self.replica) && (1..=MAX_COUNT).contains(&self.count)
     }
 }
 
 impl Seen {
-    /// All that a clock has.
+    /// A client that has seen what a clock has, and nothing else.
     pub fn of(clock: Clock) -> Self {
         Self { clock, ..Self::default() }
     }
@@ -280,7 +282,7 @@ impl Seen {
         self.clock.contains(dot) || self.extra.contains(dot)
     }
 
-    /// Whether it can be one that a client has: of one from the network, nothing is known.
+    /// Whether a client can have this. What comes from the network may be anything.
     pub fn is_sane(&self) -> bool {
         self.clock.is_sane()
             && self.floor.is_sane()
@@ -288,48 +290,48 @@ impl Seen {
             && self.extra.iter().all(Dot::is_sane)
     }
 
-    /// Whether a replica that has seen this much has all of it.
+    /// Whether a replica with this context has all that the client has seen.
     pub fn is_within(&self, context: &Clock) -> bool {
         context.covers(&self.clock)
             && context.covers(&self.floor)
             && self.extra.iter().all(|single| context.contains(single))
     }
 
-    /// Is from now on only served by replicas that are as far as that.
+    /// From now on only replicas that have seen all of `floor` may serve the client.
     pub(super) fn raise_floor(&mut self, floor: &Clock) {
         self.floor.merge(floor);
         self.settle();
     }
 
-    /// Has seen these, too.
+    /// Adds single writes.
     pub(super) fn add(&mut self, dots: impl IntoIterator<Item = Dot>) {
         self.extra.extend(dots);
         self.settle();
     }
 
-    /// Bytes that it takes, at most.
+    /// Most bytes that it takes.
     pub(super) fn size(&self) -> usize {
         let extra = self.extra.iter().map(|single| single.replica.len() + ENTRY);
         self.clock.size() + self.floor.size() + extra.sum::<usize>()
     }
 
-    /// Lets its names share the memory of those of a clock.
+    /// Makes its names share the memory of those of a clock.
     pub(super) fn intern(&mut self, names: &Clock) {
         names.intern_all(&mut self.clock);
         names.intern_all(&mut self.floor);
         self.extra.iter_mut().for_each(|single| names.intern(&mut single.replica));
     }
 
-    /// Single writes that follow on what the clock has go into it, and the floor is only what is above
-    /// it.
+    /// Moves single writes that follow on the clock into it, and keeps of the floor only what is
+    /// above the clock.
     fn settle(&mut self) {
         self.extra.sort();
         self.extra.dedup();
         self.absorb(|clock, single| clock.get(&single.replica) + 1 >= single.count);
     }
 
-    /// Single writes for which that holds go into the clock, and what came before them at their
-    /// replica counts as seen, too; the lowest come first.
+    /// Moves the single writes for which `goes_in` is true into the clock, the lowest first. All
+    /// earlier writes of their replica then count as seen, too.
     pub(super) fn absorb(&mut self, goes_in: impl Fn(&Clock, &Dot) -> bool) {
         let Self { clock, extra, floor } = self;
         extra.retain(|single| {
@@ -351,7 +353,7 @@ impl Seen {
         clock
     }
 
-    /// As a client is given it.
+    /// The metadata that a client is given.
     pub fn to_json(&self) -> serde_json::Value {
         let mut object = serde_json::Map::new();
         for (replica, count) in self.clock.iter() {
@@ -366,11 +368,11 @@ impl Seen {
         serde_json::Value::Object(object)
     }
 
-    /// What a client brought back; null is nothing.
+    /// Reads the metadata that a client brought back; none if it is null.
     ///
     /// # Errors
     ///
-    /// If it is no object from names that `is_replica` knows to counts.
+    /// If it is not an object from names that `is_replica` knows to counts.
     pub fn from_json(
         json: &serde_json::Value,
         is_replica: impl Fn(&str) -> bool,

@@ -1,7 +1,7 @@
-//! What waits until what it rests on is on disk.
+//! Actions that wait until the changes that they rest on are on disk.
 //!
-//! What must stay true: things are done in the order in which they were asked for, and none before all
-//! that had been said to be written by then is durable.
+//! What must stay true: actions are done in the order in which they were asked for, and none before
+//! all changes that had been given to the disk by then are durable.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,13 +16,13 @@ use crate::proto::turn::PeerTurn;
 /// The links that a replica may use at the moment.
 #[derive(Clone, Debug, Default)]
 pub struct Paths {
-    /// Where gossip is pushed.
+    /// Links over which gossip is pushed.
     pub eager: Vec<Conn>,
-    /// All neighbours.
+    /// Links to all neighbours.
     pub all: Vec<Conn>,
 }
 
-/// Done once what it rests on is durable.
+/// An action, done once the changes that it rests on are durable.
 #[derive(Debug)]
 pub(super) enum Later {
     Spread(Arc<Write>),
@@ -46,7 +46,7 @@ impl Later {
     }
 }
 
-/// How far the disk is, and what waits for it.
+/// How far the disk is, and the actions that wait for it.
 #[derive(Debug, Default)]
 pub(super) struct Durability {
     batches_used: u64,
@@ -55,7 +55,7 @@ pub(super) struct Durability {
 }
 
 impl Durability {
-    /// Has changes written.
+    /// Gives changes to the disk as one batch.
     pub fn persist(&mut self, turn: &mut PeerTurn<'_>, changes: Vec<StoreChange>) {
         self.batches_used += 1;
         turn.persist(self.batches_used, changes);
@@ -71,7 +71,7 @@ impl Durability {
         }
     }
 
-    /// Does something once all that was said to be written so far is durable.
+    /// Does an action once all batches given to the disk so far are durable.
     pub fn when_durable(&mut self, turn: &mut PeerTurn<'_>, later: Later, paths: &Paths) {
         if self.durable == self.batches_used {
             later.perform(turn, paths);
@@ -80,7 +80,7 @@ impl Durability {
         }
     }
 
-    /// Says something over a link by then.
+    /// Sends a message over a link once all batches given to the disk so far are durable.
     pub fn say(&mut self, turn: &mut PeerTurn<'_>, conn: Conn, message: impl Into<Message>) {
         self.when_durable(turn, Later::Say(conn, message.into()), &Paths::default());
     }

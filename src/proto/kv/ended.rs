@@ -1,5 +1,6 @@
-//! How a replica ends lives that are over, and what that makes of what it and its clients have seen
-//! ([`super::seal`]).
+//! How a replica ends lives that are over, and how it shortens by that what it and its clients have
+//! seen ([`super::seal`]). What must stay true: a client never counts as having seen a version that
+//! it was not shown, however much is left out.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -12,14 +13,15 @@ use super::store::Store;
 use super::write::{MAX_ENDED, Write};
 use crate::proto::time::Time;
 
-/// What a client is given of what it has seen, bytes, roughly: it brings that with each request, and
+/// Most bytes, roughly, of what a client is given as seen: it brings that with each request, and
 /// its writes carry it.
 pub(super) const MAX_SEEN: usize = 64 << 10;
 
 impl Store {
-    /// Keeps what a client has seen short. Of lives that are over it may have to forget what it was
-    /// shown of them: then it still meets no replica that is less far, and what it writes stands beside
-    /// their versions instead of replacing them.
+    /// Shortens what a client has seen, if it is long. It may have to forget what the client was
+    /// shown of lives that are over. The floor then still keeps the client from replicas that are
+    /// less far, and what it writes stands beside the versions of those lives instead of replacing
+    /// them.
     pub(super) fn keep_short(&self, seen: &mut Seen) {
         self.seals.shorten_seen(seen);
         if seen.size() <= MAX_SEEN || self.seals.is_empty() {
@@ -33,11 +35,11 @@ impl Store {
         self.seals.shorten_seen(seen);
     }
 
-    /// Keeps at most [`MAX_EXTRA`] single writes in what a client has seen. Whoever serves it from then
-    /// on is as far as this replica, so whether it has seen what is gone here makes no difference to
-    /// anybody. Of those that stand it may have to forget some: what it writes then stands beside them.
-    /// Never does it count as having seen a version that it was not shown, or its next write would
-    /// take that away.
+    /// Keeps at most [`MAX_EXTRA`] single writes in what a client has seen. From then on only
+    /// replicas as far as this one serve it, so it does not matter whether it has seen versions
+    /// that are gone here. Of those that stand it may have to forget some: what it writes then
+    /// stands beside them. It never counts as having seen a version that it was not shown, or its
+    /// next write would take that away.
     pub(super) fn keep_few(&self, seen: &mut Seen, was_just_shown: impl Fn(&Dot) -> bool) {
         if seen.extra.len() <= MAX_EXTRA {
             return;
@@ -55,15 +57,15 @@ impl Store {
         seen.extra.truncate(MAX_EXTRA);
     }
 
-    /// What a client has seen, kept short.
+    /// What a client has seen, shortened.
     pub(super) fn short(&self, seen: &Seen) -> Seen {
         let mut seen = seen.clone();
         self.keep_short(&mut seen);
         seen
     }
 
-    /// What this replica has seen, its own writes named: its disk may be an old copy, and others may name
-    /// it no more unless they are asked.
+    /// What this replica has seen, always naming its own writes. Its disk may be an old copy, and
+    /// others name an ended life only to a replica that names it.
     pub(super) fn context_with_own(&self) -> Clock {
         let own = [self.me.clone(), seal::sealer(&self.me)].into_iter();
         let own = own.filter(|name| self.context.get(name) == 0);
@@ -71,8 +73,8 @@ impl Store {
         self.context.joined(own.filter(|(_, count)| *count > 0))
     }
 
-    /// Lives that may be over, with their last writes: those whose address has begun another one, and
-    /// those whose address is nobody's any more.
+    /// Lives that may be over, with their last writes: lives whose address has begun another one,
+    /// and lives whose address is no member's any more.
     pub(super) fn over(&self, is_member: impl Fn(SocketAddr) -> bool) -> Clock {
         let usual = self.context.iter().filter_map(|(replica, count)| {
             name::parts(replica).map(|(addr, life)| (addr, life, replica, count))
@@ -89,7 +91,8 @@ impl Store {
         over.map(|(_, _, replica, count)| ((*replica).clone(), *count)).collect()
     }
 
-    /// Those that have written or sealed and live longer than this replica.
+    /// Replicas that are named in the context and have lived longer than this one. A replica that
+    /// has both written and sealed may come twice.
     pub(super) fn older(&self) -> impl Iterator<Item = &str> {
         let age = |name: &str| name::parts(name).map(|(addr, life)| (life, addr));
         let mine = age(&self.me);
@@ -98,7 +101,8 @@ impl Store {
         names.filter(move |name| age(name).is_some_and(|theirs| mine.is_none_or(|m| theirs < m)))
     }
 
-    /// Ends lives, of which these are the last writes. None if there is no room for a seal.
+    /// Ends lives whose last writes are given. None if there is no room for a seal, or nothing to
+    /// end.
     pub fn seal(&mut self, now: Time, last: &Clock) -> Option<Arc<Write>> {
         let replica = seal::sealer(&self.me);
         let room = self.context.has_room_for(&replica) && self.lamport < MAX_COUNT;
@@ -131,7 +135,7 @@ impl Store {
     pub(super) fn apply_seal(&mut self, write: &Write) {
         self.seals.keep(write);
         self.seals.shorten(&mut self.context);
-        // What it ends has deletes in it, so it covers those.
+        // A life that it ends may have made deletes: let the seal stand for them in `deletes`.
         if write.replaces.iter().any(|last| self.deletes.get(&last.replica) > 0) {
             self.deletes.add(&write.dot);
             self.seals.shorten(&mut self.deletes);

@@ -1,11 +1,11 @@
-//! Which writes of each replica still stand somewhere in the store: what tells a client that lacks a
-//! write from one that need not know of it.
+//! Which writes of each replica still stand somewhere in the store. This tells whether a client
+//! that has not seen a write could still be shown it; if not, it need not know of the write.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::clock::{Dot, Replica};
 
-/// The numbers of each replica's writes that stand.
+/// The numbers of the writes that stand, by replica.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Live(BTreeMap<Replica, BTreeSet<u64>>);
 
@@ -28,12 +28,13 @@ impl Live {
         }
     }
 
-    /// Whether it stands.
+    /// Whether a write stands.
     pub fn contains(&self, dot: &Dot) -> bool {
         self.0.get(&dot.replica).is_some_and(|counts| counts.contains(&dot.count))
     }
 
-    /// Whether any write stands that came after so many of its replica, and before that one.
+    /// Whether any write of the replica of `before` stands between number `after` and that one,
+    /// both excluded.
     pub fn any_between(&self, after: u64, before: &Dot) -> bool {
         after + 1 < before.count
             && self

@@ -1,31 +1,31 @@
-//! How the name of a replica is written: as text for people and on disk, and on the wire as the
-//! address and the time that it is made of, which is half as long and comes with every write.
+//! How the name of a replica is written. For people and on disk it is text. On the wire it is the
+//! address and the time that it is made of: half as long, and a name comes with every write.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// The name of a replica in one life of its disk: an address and when that disk was new, so that no
-/// name is ever used by two.
+/// The name of a replica in one life of its disk: an address and the time at which that disk was
+/// new, so that no name is ever used by two.
 pub type Replica = Arc<str>;
 
-/// Behind the name of a replica: its seals are counted apart from its other writes, as who was shown
-/// one of those has not seen what the seals before it stand for.
+/// Stands behind the name of a replica in the name of its seals. Seals are counted apart from other
+/// writes, because a client that was shown a write has not seen what the seals before it stand for.
 pub(super) const SEAL: char = '!';
 
 /// A name on the wire.
 #[derive(Serialize, Deserialize)]
 enum Wire {
-    /// `IP:PORT@MILLISECONDS`, which is what replicas of this make call themselves.
+    /// `IP:PORT@MILLISECONDS`, the form in which replicas of this make name themselves.
     Usual(SocketAddr, u64),
-    /// Any other.
+    /// Any other name.
     Text(Arc<str>),
-    /// A usual one with [`SEAL`] behind it, which is what the seals of such a replica are made under.
+    /// A usual name with [`SEAL`] behind it: the name under which such a replica makes seals.
     Sealer(SocketAddr, u64),
 }
 
-/// The parts of a name, if they make just that name again.
+/// The address and the life in a name; none unless they make exactly this name again.
 pub(super) fn parts(name: &str) -> Option<(SocketAddr, u64)> {
     let (addr, life) = name.rsplit_once('@')?;
     let (_, port) = addr.rsplit_once(':')?;
@@ -33,22 +33,23 @@ pub(super) fn parts(name: &str) -> Option<(SocketAddr, u64)> {
         return None;
     }
     let (addr, life) = (addr.parse().ok()?, life.parse().ok()?);
-    // Of IPv4 there is one way to write an address, and names are looked at with each write.
+    // An IPv4 address can be written in one way only. The check is left out for it, because names
+    // are looked at with each write.
     let is_same = || text(addr, life) == name;
     (matches!(addr, SocketAddr::V4(_)) || is_same()).then_some((addr, life))
 }
 
-/// Whether a number is written as this program writes it.
+/// Whether a number is written in the way in which this program writes it.
 fn is_plain(number: &str) -> bool {
     number.bytes().all(|byte| byte.is_ascii_digit()) && (number == "0" || !number.starts_with('0'))
 }
 
-/// Whether a replica of this make could have that name.
+/// Whether a replica of this make could have this name.
 pub fn is_usual(name: &str) -> bool {
     parts(name).is_some()
 }
 
-/// Whether the seals of a replica of this make could have that name.
+/// Whether a replica of this make could make seals under this name.
 pub fn is_sealer(name: &str) -> bool {
     name.strip_suffix(SEAL).is_some_and(is_usual)
 }

@@ -1,11 +1,10 @@
 //! How replicas keep each other up to date, and serve their clients.
 //!
-//! A write goes out along the links over which gossip is pushed, and from there
-//! on, as soon as it is durable; whoever misses something finds out by comparing
-//! contexts, and gets just the writes that it lacks, or the whole store. What
-//! must stay true: nothing leaves this replica that is not on its disk, neither
-//! a write of its own nor the answer to a read, so no dot is ever used twice; and
-//! no answer is older than what its client has seen.
+//! A write goes out, as soon as it is durable, along the links over which gossip is pushed, and is
+//! forwarded from there. A replica that misses something finds out by comparing contexts, and gets
+//! just the writes that it lacks, or the whole store. What must stay true: nothing leaves this
+//! replica before it is on its disk, neither a write of its own nor the answer to a read, so no dot
+//! is ever used twice; and no answer is older than what its client has seen.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -37,23 +36,23 @@ use crate::proto::turn::PeerTurn;
 mod ends;
 mod fetch;
 
-/// After a write all neighbours are told what has been seen, so late: a push that was lost, because
-/// the tree changed under it, is then asked for.
+/// So long after a write all neighbours are told what has been seen. A neighbour then asks for a
+/// push that was lost because the tree changed under it.
 const ANNOUNCE_AFTER: Duration = Duration::from_millis(100);
 /// Bytes of the latest writes that a replica hands over when it leaves.
 const HANDED_OVER: usize = 4 << 20;
-/// Requests that may wait for writes at the same time.
+/// Most requests that may wait for writes at the same time.
 const MAX_WAITING: usize = 1_024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Timer {
     /// A request has waited long enough.
     Waiting(u64),
-    /// A snapshot does not come on.
+    /// The snapshot being fetched does not go on.
     Fetch,
     /// Tell all neighbours what has been seen.
     Announce,
-    /// Send a neighbour what it lacks by what it said last.
+    /// Send a neighbour what it lacks by the context that it told last.
     Repair(Conn),
     /// Look for lives that are over.
     Seal,
@@ -73,9 +72,10 @@ pub struct Replication {
     durability: Durability,
     waiting: BTreeMap<u64, Waiting>,
     talks: Talks,
-    /// So many lives end together, from so many replicas on.
+    /// This replica looks for lives that are over once its context names so many, and ends at least
+    /// so many together.
     seal_from: usize,
-    /// Lives that were over at the last look, and their last writes.
+    /// Lives that were over at the last look, with their last writes.
     over: Clock,
     announced: Announced,
     pub(super) transfers: Transfers,
@@ -83,17 +83,17 @@ pub struct Replication {
     pub(super) timers: Timers<Timer>,
 }
 
-/// What came of the writes of one message.
+/// What came of receiving the writes of one message.
 struct Received {
     applied: Vec<Arc<Write>>,
-    /// Something is missing that they rest on.
+    /// Whether a write waits for others that have not come.
     gap: bool,
-    /// None of them made no sense.
+    /// Whether all writes made sense.
     sane: bool,
 }
 
 impl Replication {
-    /// Of a replica that begins with this store.
+    /// Makes a replica that begins with this store.
     pub fn new(store: Store, causal_wait: Duration, seal_from: usize) -> Self {
         Self {
             store,
@@ -115,21 +115,22 @@ impl Replication {
         &self.store
     }
 
-    /// What happened so far.
+    /// The counts so far.
     pub fn counters(&self) -> &StoreCounters {
         &self.counters
     }
 
-    /// When a timer is due.
+    /// When the next timer is due.
     pub fn wake_at(&self) -> Option<Time> {
         self.timers.next()
     }
 
-    /// Begins a life, under a name of its own unless there is one from the disk.
+    /// Begins a life, under a fresh name unless the disk holds one under which it has written or
+    /// sealed.
     pub(crate) fn start(&mut self, turn: &mut PeerTurn<'_>, fresh_name: Replica) {
         let name = self.store.name();
-        // One under which nothing was written is nobody's; but if its disk is an old copy, something was,
-        // and others may name it no more.
+        // A name without writes can be given up, and it has to be: if the disk is an old copy,
+        // there are writes under this name, and others may no longer name it.
         if self.store.count(name) == 0 && self.store.count(&seal::sealer(name)) == 0 {
             self.store.rename(fresh_name);
             let name = self.store.name().clone();
@@ -143,7 +144,7 @@ impl Replication {
         self.durability.persisted(turn, batch, paths);
     }
 
-    /// A client asks for something, having seen that.
+    /// A client that has seen `seen` asks for something.
     pub(crate) fn ask(
         &mut self,
         turn: &mut PeerTurn<'_>,
@@ -153,7 +154,7 @@ impl Replication {
         paths: &Paths,
     ) {
         let seen = match &request {
-            // All but the write itself has to be here.
+            // All that it names, except the write itself, has to be here.
             Request::Relayed(_, _, clock) => {
                 let past = self.store.past_of(clock).unwrap_or_else(|| clock.clone());
                 Some(Seen::of(past))
@@ -223,7 +224,7 @@ impl Replication {
         self.durability.when_durable(turn, Later::Answer(token, reply), paths);
     }
 
-    /// A write that a replica of another make relays.
+    /// Takes a write that a replica of another make relays.
     fn relay(
         &mut self,
         turn: &mut PeerTurn<'_>,
@@ -240,7 +241,7 @@ impl Replication {
         Ok(Done::default())
     }
 
-    /// What is to be kept of writes that were just applied.
+    /// The changes to keep on disk for writes that were just applied.
     fn changes(&self, applied: &[Arc<Write>]) -> Vec<StoreChange> {
         let keys = applied.iter().filter(|write| !write.is_seal()).map(|write| write.key.clone());
         let keys: BTreeSet<Arc<str>> = keys.collect();
@@ -259,7 +260,8 @@ impl Replication {
         keys.into_iter().map(versions)
     }
 
-    /// The versions of a key, and what a client has seen that is shown them, or that there are none.
+    /// The versions of a key, and what a client has seen once it is shown them, or that there are
+    /// none.
     fn shown(&self, key: &str, seen: Option<&Seen>) -> (Vec<Version>, Seen) {
         (self.store.get(key).to_vec(), self.store.seen_with(key, seen))
     }
@@ -282,7 +284,8 @@ impl Replication {
         self.tell_context(turn, conn, true);
     }
 
-    /// Only what is durable is told: the context may be ahead of that by writes of this replica.
+    /// Tells a neighbour the context once that is durable: it may name writes of this replica that
+    /// are not on disk yet.
     fn tell_context(&mut self, turn: &mut PeerTurn<'_>, conn: Conn, answer: bool) {
         if self.store.name().is_empty() {
             return; // this peer holds no replica
@@ -292,7 +295,7 @@ impl Replication {
         self.durability.say(turn, conn, message);
     }
 
-    /// What is held under a key, or the keys.
+    /// The versions held under a key or, without one, the keys.
     pub(crate) fn holding(&self, key: Option<&str>) -> Holding {
         match key {
             Some(key) => Holding::Versions(self.store.get(key).to_vec()),
@@ -300,7 +303,7 @@ impl Replication {
         }
     }
 
-    /// Tells somebody who asked what is held.
+    /// Sends somebody who asked what is held, and closes the connection.
     pub(crate) fn tell_holding(&mut self, turn: &mut PeerTurn<'_>, conn: Conn, key: Option<&str>) {
         let messages: Vec<Inspection> = match self.holding(key) {
             Holding::Versions(versions) => with_more(frames(versions, FRAME, Version::size))
@@ -321,14 +324,14 @@ impl Replication {
         self.durability.when_durable(turn, Later::Operated(token, outcome), &Paths::default());
     }
 
-    /// A round of comparison with a neighbour.
+    /// Begins a round of comparison with a neighbour.
     pub(crate) fn begin_sync(&mut self, turn: &mut PeerTurn<'_>, conn: Conn) {
         self.talks.asks(turn.now, conn);
         self.tell_context(turn, conn, true);
     }
 
-    /// This peer leaves: what has come to be here last goes to all neighbours. A push may have reached
-    /// none that wants it, and nobody can ask for it any more.
+    /// This peer leaves: its latest writes go to all neighbours. A push of these may not have
+    /// reached any neighbour that lacks them, and later nobody can ask for them.
     pub(crate) fn hand_over(&mut self, turn: &mut PeerTurn<'_>, paths: &Paths) {
         let settled = self.announced.settled(turn.now);
         let latest = self.store.latest_beyond(settled, HANDED_OVER);
@@ -347,7 +350,7 @@ impl Replication {
         }
     }
 
-    /// Something about the store came over a link. A breach if it makes no sense.
+    /// A message about the store came over a link. A breach if it makes no sense.
     pub(crate) fn hear(
         &mut self,
         turn: &mut PeerTurn<'_>,
@@ -407,7 +410,7 @@ impl Replication {
         if sane { Ok(()) } else { Err(Breach) }
     }
 
-    /// Takes in writes of another replica, up to one that makes no sense.
+    /// Takes in writes from another replica, up to the first that makes no sense.
     fn receive_all(&mut self, turn: &mut PeerTurn<'_>, writes: Vec<Arc<Write>>) -> Received {
         let mut received = Received { applied: Vec::new(), gap: false, sane: true };
         let mut crowded = false;
@@ -420,8 +423,8 @@ impl Replication {
                 Ok(Receipt::Applied(writes)) => received.applied.extend(writes),
                 Ok(Receipt::Known) => self.counters.duplicates += 1,
                 Ok(Receipt::Held | Receipt::Dropped) => received.gap = true,
-                // A replica that counts other names than this one is honest all the same, and what else
-                // it sends may fit. One line tells of them all.
+                // A replica that counts other names than this one is honest all the same, and its
+                // other writes may fit. One line in the log tells of all such writes.
                 Err(WriteError::Replica) if crowded => self.counters.refused += 1,
                 Err(error) => {
                     self.counters.refused += 1;
@@ -435,7 +438,8 @@ impl Replication {
                     ];
                     turn.note(Severity::Warn, "write refused", keys);
                     if !crowded {
-                        // What came before it is applied, and has to be kept like anything that is.
+                        // Stop here, but do not return: the writes before it were applied, and have
+                        // to be kept.
                         received.sane = false;
                         break;
                     }
@@ -445,7 +449,7 @@ impl Replication {
         received
     }
 
-    /// Keeps writes that came over a link and were applied, and sends them on.
+    /// Keeps writes that came over a link and were applied, and forwards them.
     fn pass_on(
         &mut self,
         turn: &mut PeerTurn<'_>,
@@ -458,8 +462,8 @@ impl Replication {
         let changes = self.changes(&applied);
         self.durability.persist(turn, changes);
         self.look_for_ended(turn);
-        // They are durable where they were written, so they may go on at once. What had been lost
-        // goes on, too: others behind us may lack it as well, and who does not stops it.
+        // Their writer has them on disk, so forward them at once. Forward repaired writes as well:
+        // neighbours further down the tree may lack them. A neighbour that has them drops them.
         let onward: Vec<Conn> =
             paths.eager.iter().copied().filter(|eager| *eager != conn).collect();
         if let [write] = applied.as_slice() {
@@ -486,8 +490,8 @@ impl Replication {
         }
     }
 
-    /// Sends a neighbour what it lacks; not more often than it may ask, or a few bytes from it would
-    /// fill this process with what waits for it.
+    /// Sends a neighbour what it lacks, but not more often than it may ask: else a few bytes from
+    /// it would fill this process with messages that wait for it.
     fn repair(&mut self, turn: &mut PeerTurn<'_>, conn: Conn, theirs: &Clock) {
         match self.talks.repair_later(turn.now, conn, theirs, self.store.context()) {
             Some(at) => self.timers.set(Timer::Repair(conn), at),
@@ -495,7 +499,8 @@ impl Replication {
         }
     }
 
-    /// Up to a context that was had here once, or all that it lacks.
+    /// Sends a neighbour what it lacks; with `had`, only writes that had been seen here at that
+    /// context.
     fn repair_now(
         &mut self,
         turn: &mut PeerTurn<'_>,
@@ -504,7 +509,7 @@ impl Replication {
         had: Option<&Clock>,
     ) {
         self.talks.repairs(turn.now, conn);
-        // It may name what has an end here, and be behind in just that.
+        // The neighbour may name lives that are ended here, and lack some of just their writes.
         let context = self.store.context_for(theirs);
         if context != *self.store.context() && self.talks.tells_of_ended(turn.now, conn) {
             let message = StoreSync::Context { context, answer: false };
@@ -525,16 +530,15 @@ impl Replication {
         }
     }
 
-    /// Others know of so many writes of this replica. If those are more than it knows of itself, its
-    /// disk is an old copy, and what it would write next was written before: so it writes under
-    /// another name from now on.
+    /// Renames this replica if others know of more writes of it than it does. Then its disk is an
+    /// old copy, and the dot of its next write would be one that it has used before.
     pub(super) fn rename_if_behind(&mut self, turn: &mut PeerTurn<'_>, theirs: &Clock) {
         let mine = self.store.name().clone();
         let sealer = seal::sealer(&mine);
         self.rename_if_known(turn, theirs.get(&mine), theirs.get(&sealer));
     }
 
-    /// Others know of so many writes and seals of this replica.
+    /// Renames this replica if others know of more writes or seals of it than it does.
     fn rename_if_known(&mut self, turn: &mut PeerTurn<'_>, known: u64, seals: u64) {
         let mine = self.store.name().clone();
         let sealer = seal::sealer(&mine);
@@ -550,7 +554,8 @@ impl Replication {
         self.durability.persist(turn, vec![StoreChange::Named(name)]);
     }
 
-    /// The same for what a write says of this replica: whose it is, or which life it ends.
+    /// Renames this replica if a write shows that others know more of it: by its dot, or by a life
+    /// that it ends.
     pub(super) fn rename_if_ended(&mut self, turn: &mut PeerTurn<'_>, write: &Write) {
         let ended = if write.is_seal() { &write.replaces[..] } else { &[] };
         let (mine, sealer) = (self.store.name(), seal::sealer(self.store.name()));
@@ -574,7 +579,7 @@ impl Replication {
         }
     }
 
-    /// Fires what is due.
+    /// Acts on all timers that are due.
     pub(crate) fn tick(
         &mut self,
         turn: &mut PeerTurn<'_>,
@@ -595,7 +600,7 @@ impl Replication {
                 }
                 Timer::Fetch => self.transfers.give_up(),
                 Timer::Repair(conn) => {
-                    // What was written since has been told since.
+                    // Leave out what was seen here since then: it was sent on when it came.
                     if let Some((theirs, had)) = self.talks.take_owed(conn)
                         && !self.store.is_as_far(&theirs, &had)
                     {

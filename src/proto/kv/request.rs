@@ -1,4 +1,4 @@
-//! What is asked of a replica, what it answers, keeps and counts.
+//! What clients ask of a replica and are answered, and what a replica keeps on disk and counts.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use super::clock::{Clock, Replica, Seen};
 use super::store::{MAX_KEY, RESERVED_KEY, Version, Write};
 use super::value::Value;
 
-/// What a client wants of the store.
+/// What a client asks of the store.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Request {
     /// Write a value.
@@ -15,7 +15,7 @@ pub enum Request {
     Get(Arc<str>),
     /// Delete a key.
     Delete(Arc<str>),
-    /// A write or delete that a replica of another make relays, with its own clock.
+    /// A write or delete relayed by a replica of another make, with that replica's clock.
     Relayed(Arc<str>, Option<Value>, Clock),
 }
 
@@ -25,25 +25,25 @@ pub type Reply = Result<Done, StoreError>;
 /// What has been done for a client.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Done {
-    /// A write made a key that was not there before.
+    /// Whether a write made a key that was not there before.
     pub created: bool,
-    /// Of a key that was read: its versions, the one to show first.
+    /// The versions of a key that was read; the one to show first comes first.
     pub versions: Vec<Version>,
-    /// What the client has seen now; nothing of a relayed write, which has no client here.
+    /// What the client has seen now; empty after a relayed write, which has no client here.
     pub seen: Seen,
 }
 
-/// Why nothing was done for a client. The words are those that HTTP and the console show.
+/// Why nothing was done for a client. HTTP and the console show these words.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// There is no such key; with what the client has seen now: that it is gone.
+    /// There is no such key. Carries what the client has seen now, including that the key is gone.
     #[error("Key does not exist")]
     NotFound(Seen),
-    /// Of what the client had seen there is nothing to delete, and these it has not seen.
+    /// The key has versions, but none that the client has seen, so there is nothing to delete.
     #[error("Key has values that this client has not seen")]
     Unseen {
-        /// At least one.
+        /// These versions, at least one.
         versions: Vec<Version>,
         /// What the client has seen now.
         seen: Seen,
@@ -53,12 +53,12 @@ pub enum StoreError {
         "too many values stand beside each other; read the key, and write with what that gives you"
     )]
     TooManySiblings,
-    /// It would be of one replica more than can be kept count of: nobody else would take it.
+    /// There is no room to count one more replica: nobody else would take its write.
     #[error(
         "as many replicas have written as can be kept count of, and this one is none of them; ask one that has"
     )]
     TooManyReplicas,
-    /// Writes that the client has seen have not come here in time.
+    /// Writes that the client has seen did not come here in time.
     #[error("Causal dependencies not satisfied; try again later")]
     Behind,
     /// Nothing can be written under such a key.
@@ -95,7 +95,7 @@ pub fn check_key(key: &str) -> Result<(), KeyError> {
     }
 }
 
-/// What a client has seen now, if it was shown or did anything.
+/// What a client has seen now, if the reply says so.
 pub fn seen_of(reply: &Reply) -> Option<&Seen> {
     match reply {
         Ok(Done { seen, .. })
@@ -109,22 +109,22 @@ pub fn seen_of(reply: &Reply) -> Option<&Seen> {
 pub enum StoreChange {
     /// This replica's name, for all writes from now on.
     Named(Replica),
-    /// A write was applied; the versions of its key come with it.
+    /// A write was applied; the versions of its key come as a change beside it.
     Write(Arc<Write>),
-    /// These are the versions of a key.
+    /// A key has these versions now.
     Versions(Arc<str>, Vec<Version>),
-    /// All of this was seen, at that Lamport time.
+    /// The replica has seen all of this clock, at this Lamport time.
     Seen(Clock, u64),
 }
 
-/// What happened, counted since the start of this life.
+/// Counts of what happened, since the start of this life.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StoreCounters {
     /// Writes of clients of this replica.
     pub written: u64,
     /// Writes taken from others.
     pub received: u64,
-    /// Writes that came again.
+    /// Writes received again.
     pub duplicates: u64,
     /// Writes sent because contexts differed.
     pub repaired: u64,
@@ -134,6 +134,7 @@ pub struct StoreCounters {
     pub snapshots: u64,
     /// Requests that were answered with [`StoreError::Behind`].
     pub behind: u64,
-    /// Writes refused because they made no sense or their value did not match its `cid`.
+    /// Writes refused because they made no sense, their value did not match its `cid`, or there was
+    /// no room for their replica.
     pub refused: u64,
 }

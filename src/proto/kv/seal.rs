@@ -1,18 +1,16 @@
 //! What keeps clocks short: seals, which end the lives of replicas that write no more.
 //!
-//! Each life of a replica that ever wrote is one entry of every clock from then
-//! on. A seal is a write without a key, under the name of a replica with `!`
-//! behind it, that names the last writes of lives that are over. It is applied
-//! once those are here, as any write after its causal past; so whoever has seen
-//! the seal has seen them, and a clock that names the seal need not name them. A
-//! seal that rests on other seals stands for what they do.
+//! Each life of a replica that ever wrote is one entry of every clock from then on. A seal is a
+//! write without a key, under the name of a replica with `!` behind it, that names the last writes
+//! of lives that are over. Like any write it is applied once its past is here, and so are the
+//! writes that it names. So whoever has seen the seal has seen them, and a clock that names the
+//! seal need not name them. A seal that rests on other seals stands for what they stand for.
 //!
-//! Nothing is ever taken for seen that was not: a life that was thought to be
-//! over and writes again is one entry more, and a replica that was away learns a
-//! seal like any write that it lacks. So what a seal names is a matter of cost
-//! alone, and needs nobody's consent. What must stay true: two replicas that have
-//! seen the same writes have the same clocks, and the seals that a replica keeps
-//! are those that it has seen, each after those that it rests on.
+//! No write is ever taken for seen that was not. A life that was thought to be over and writes
+//! again is one entry more, and a replica that was away learns a seal like any write that it lacks.
+//! So what a seal names is a matter of cost alone, and needs nobody's consent. What must stay true:
+//! two replicas that have seen the same writes have the same clocks, and the seals that a replica
+//! keeps are those that it has seen, each after those that it rests on.
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
@@ -24,7 +22,7 @@ use super::name::{self, SEAL};
 use super::write::Write;
 use crate::proto::time::Time;
 
-/// What the end of a life takes in a frame, roughly, bytes.
+/// Bytes that an ended life takes in a frame, roughly.
 const ENDED_BYTES: usize = 32;
 
 /// The name under which a replica makes seals.
@@ -32,16 +30,16 @@ pub(super) fn sealer(replica: &str) -> Replica {
     format!("{replica}{SEAL}").into()
 }
 
-/// A seal, without what it ends.
+/// A seal, without the lives that it ends.
 #[derive(Clone, Debug)]
 struct Kept {
     dot: Dot,
     past: Clock,
     lamport: u64,
     at: Time,
-    /// How many lives it ends.
+    /// Number of lives that it ends.
     ends: usize,
-    /// Seals kept before it that it does not stand for.
+    /// Seals kept before it for which it does not stand.
     beside: Vec<u32>,
 }
 
@@ -58,11 +56,12 @@ struct Ended {
 pub struct Seals {
     kept: Vec<Kept>,
     by_sealer: BTreeMap<Replica, Vec<u32>>,
-    /// By address, in order: what seals end. It is kept for ever, so the names are not.
+    /// What seals end, by address and in order. It is kept for ever, so it has numbers instead of
+    /// names.
     ended: BTreeMap<SocketAddr, Vec<Ended>>,
 }
 
-/// A clock, and what the seals in it stand for.
+/// A clock together with what the seals in it stand for.
 pub(super) struct View<'a> {
     seals: &'a Seals,
     clock: &'a Clock,
@@ -70,7 +69,7 @@ pub(super) struct View<'a> {
 }
 
 impl View<'_> {
-    /// Whether so many writes of a replica were seen.
+    /// Whether the first `count` writes of a replica were seen.
     pub fn has(&self, replica: &str, count: u64) -> bool {
         self.clock.get(replica) >= count || self.is_implied(replica, count)
     }
@@ -80,20 +79,20 @@ impl View<'_> {
         self.has(&dot.replica, dot.count)
     }
 
-    /// Whether all of that was seen.
+    /// Whether all that another clock names was seen.
     pub fn covers(&self, other: &Clock) -> bool {
         let mut counts = self.clock.beside(other);
         counts.all(|(replica, count, here)| here >= count || self.is_implied(replica, count))
     }
 
-    /// Whether all of that was seen.
+    /// Whether all that a client has seen was seen.
     pub fn includes(&self, seen: &Seen) -> bool {
         self.covers(&seen.clock)
             && self.covers(&seen.floor)
             && seen.extra.iter().all(|single| self.contains(single))
     }
 
-    /// How many writes of a replica were seen.
+    /// Number of writes of a replica that were seen.
     pub fn count(&self, replica: &str) -> u64 {
         let implied = self.seals.of(replica).filter(|(_, seal)| self.reaches(*seal, None));
         implied.map(|(count, _)| count).fold(self.clock.get(replica), u64::max)
@@ -104,7 +103,8 @@ impl View<'_> {
             && self.seals.of(replica).any(|(of, seal)| of >= count && self.reaches(seal, None))
     }
 
-    /// Whether the clock says of itself what another part of it stands for.
+    /// Whether the clock can do without this entry, because another part of it stands for the
+    /// entry.
     fn is_spare(&self, replica: &str, count: u64) -> bool {
         let itself = self.seals.by_sealer.get(replica).and_then(|of| of.get(place(count)?));
         self.seals.of(replica).any(|(of, seal)| of >= count && self.reaches(seal, itself.copied()))
@@ -125,22 +125,22 @@ impl Seals {
         View { seals: self, clock, tops: OnceCell::new() }
     }
 
-    /// How many seals there are.
+    /// Number of seals.
     pub fn len(&self) -> usize {
         self.kept.len()
     }
 
-    /// Whether there are none.
+    /// Whether there is no seal.
     pub fn is_empty(&self) -> bool {
         self.kept.is_empty()
     }
 
-    /// How many lives they end.
+    /// Number of lives that they end.
     pub fn lives(&self) -> usize {
         self.ended.values().map(Vec::len).sum()
     }
 
-    /// How many writes of a replica they stand for, all of them together.
+    /// Number of writes of a replica for which they stand, all together.
     pub(super) fn count(&self, replica: &str) -> u64 {
         if self.kept.is_empty() {
             return 0;
@@ -148,7 +148,7 @@ impl Seals {
         self.of(replica).map(|(count, _)| count).max().unwrap_or(0)
     }
 
-    /// What is said of a replica: so many writes, by that seal.
+    /// What each seal says of a replica: number of writes, and number of the seal.
     fn of(&self, replica: &str) -> impl Iterator<Item = (u64, u32)> + '_ {
         let seals = self.by_sealer.get(replica).into_iter().flatten();
         let itself = seals.zip(1_u64..).map(|(seal, count)| (count, *seal));
@@ -178,8 +178,9 @@ impl Seals {
         newest.collect()
     }
 
-    /// The seals that one rests on, those that stand for others; none if it cannot follow on those that
-    /// are kept. In order of Lamport time causes come first, on disk and on the wire.
+    /// The newest seals that a seal rests on, which stand for the others. None if it cannot follow
+    /// on those that are kept. Its Lamport time has to be greater than theirs, so that in order of
+    /// Lamport time causes come first, on disk and on the wire.
     fn tops_of(&self, write: &Write) -> Option<Vec<u32>> {
         let Write { dot, past, lamport, .. } = write;
         let of = self.by_sealer.get(&dot.replica).map_or(&[][..], Vec::as_slice);
@@ -206,7 +207,7 @@ impl Seals {
         })
     }
 
-    /// Keeps one more. False if it does not follow on those that are kept.
+    /// Keeps one more seal. False if it does not follow on those that are kept.
     pub(super) fn keep(&mut self, write: &Write) -> bool {
         let Write { dot, past, lamport, at, replaces, .. } = write;
         let Ok(number) = u32::try_from(self.kept.len()) else { return false };
@@ -233,8 +234,8 @@ impl Seals {
         true
     }
 
-    /// Those that a clock does not have, by number, each after those that it rests on: the same order at
-    /// all replicas.
+    /// The seals that a clock has not seen, by number, each after those that it rests on. The order
+    /// is the same at all replicas.
     pub(super) fn beyond(&self, clock: &Clock) -> Vec<u32> {
         let view = self.view(clock);
         let lacking = self.kept.iter().zip(0_u32..).filter(|(_, seal)| !view.reaches(*seal, None));
@@ -243,12 +244,12 @@ impl Seals {
         lacking.into_iter().map(|(_, seal)| seal).collect()
     }
 
-    /// What seals end, roughly, bytes.
+    /// Bytes that the lives ended by a seal take, roughly.
     pub(super) fn size(&self, seal: u32) -> usize {
         self.kept.get(seal as usize).map_or(0, |kept| kept.ends * ENDED_BYTES)
     }
 
-    /// Some of them as they were made, by number and in that order.
+    /// Some seals as they were made, given by number and returned in that order.
     pub(super) fn writes(&self, seals: &[u32]) -> Vec<Arc<Write>> {
         let mut ends: BTreeMap<u32, Vec<Dot>> = seals.iter().map(|seal| (*seal, vec![])).collect();
         if ends.is_empty() {
@@ -280,7 +281,7 @@ impl Seals {
         writes.collect()
     }
 
-    /// Takes out of a clock what the seals in it stand for.
+    /// Takes out of a clock the entries for which the seals in it stand.
     pub(super) fn shorten(&self, clock: &mut Clock) {
         if self.kept.is_empty() {
             return;
@@ -292,7 +293,7 @@ impl Seals {
         clock.retain(|_, _| !spare.next().unwrap_or(false));
     }
 
-    /// The same for what a client has seen.
+    /// Takes out of what a client has seen all for which the seals in it stand.
     pub(super) fn shorten_seen(&self, seen: &mut Seen) {
         if self.kept.is_empty() {
             return;

@@ -1,12 +1,11 @@
 //! What a replica lacks of the store, when it is more than the log holds.
 //!
-//! The two states are merged as optimised OR-sets: a version that one side does
-//! not hold stays only if that side has never seen it; if it has seen it, it was
-//! overwritten or deleted there. So whoever asks says what it has seen, and gets
-//! the versions beyond that, and of all others just which of them still stand,
-//! as runs of numbers: what moves is what differs. What must stay true: it is
-//! all of one moment, and is taken over as a whole, so that nothing is ever
-//! shown without its causal past.
+//! The two states are merged as optimised OR-sets: a version that one side does not hold stays only
+//! if that side has never seen it; if it has seen it, it was overwritten or deleted there. So a
+//! replica that asks says what it has seen. It gets the versions beyond that; and of all others
+//! only which of them still stand, as runs of numbers, so that only the difference moves. What must
+//! stay true: a snapshot is all of one moment, and is taken over as a whole, so that nothing is
+//! ever shown without its causal past.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -19,45 +18,45 @@ use super::write::sort;
 use crate::proto::gossip::runs;
 use crate::proto::message::Runs;
 
-/// The state of a replica at one moment, but for versions that the receiver holds.
+/// The state of a replica at one moment, without versions that the receiver holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
-    /// What it had seen.
+    /// The writes that it had seen.
     pub context: Clock,
     /// Its Lamport time.
     pub lamport: u64,
     /// Seals that the receiver has not seen, each after those that it rests on.
     pub seals: Vec<Arc<Write>>,
-    /// Of the writes that the receiver has seen: those whose versions stand, by replica.
+    /// Writes that the receiver has seen and whose versions stand, by replica.
     pub standing: Vec<(Replica, Runs)>,
-    /// Keys in order, and versions that the receiver has not seen.
+    /// Keys in order, each with its versions that the receiver has not seen.
     pub versions: Vec<(Arc<str>, Vec<Version>)>,
 }
 
 /// What taking over a snapshot changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Merged {
-    /// Keys whose versions are others now.
+    /// Keys whose versions have changed.
     pub changed: Vec<Arc<str>>,
     /// Seals that were not here before.
     pub seals: Vec<Arc<Write>>,
 }
 
 impl Snapshot {
-    /// A version by its place: that of its key, and its own among those of the key.
+    /// A version by its place: that of its key, then its own among the versions of the key.
     pub(super) fn version(&self, (key, place): (usize, usize)) -> Option<(&Arc<str>, &Version)> {
         let (key, of) = self.versions.get(key)?;
         Some((key, of.get(place)?))
     }
 
-    /// The place that follows.
+    /// The place that follows a place.
     pub(super) fn after(&self, (key, place): (usize, usize)) -> (usize, usize) {
         let is_last = self.versions.get(key).is_none_or(|(_, of)| place + 1 >= of.len());
         if is_last { (key + 1, 0) } else { (key, place + 1) }
     }
 
-    /// Whether it holds nothing that its replica had not seen, nor rests on anything beyond that; the
-    /// seals are those that the receiver lacks.
+    /// Whether all that it holds, and all that this rests on, had been seen by its replica. `seals`
+    /// are those that the receiver lacks.
     fn is_whole(&self, seen: &View<'_>, seals: &[Arc<Write>]) -> bool {
         let is_whole =
             |version: &Version| seen.contains(&version.dot) && seen.includes(&version.past);
@@ -66,7 +65,7 @@ impl Snapshot {
             && ends.chain(seals.iter().map(|seal| &seal.dot)).all(|dot| seen.contains(dot))
     }
 
-    /// Whether it can be one that a replica has: of one from the network, nothing is known.
+    /// Whether a replica can have this state. A snapshot from the network may be anything.
     pub fn is_sane(&self) -> bool {
         let Self { context, lamport, seals, standing, versions } = self;
         let is_sane = |version: &Version| {
@@ -94,13 +93,13 @@ fn stands(standing: &BTreeMap<&str, &Runs>, dot: &Dot) -> bool {
 }
 
 impl Store {
-    /// The state of this moment, for a replica that has seen this. Values are shared, not copied.
+    /// The state of this moment, for a replica that has seen `seen`. Values are shared, not copied.
     pub fn snapshot(&self, seen: &Clock) -> Snapshot {
         let seals = self.seals.writes(&self.seals.beyond(seen));
         Snapshot { seals, ..self.snapshot_without_seals(seen) }
     }
 
-    /// The same without the seals, which may be many.
+    /// The state of this moment without the seals, which may be many.
     pub fn snapshot_without_seals(&self, seen: &Clock) -> Snapshot {
         let mut standing: BTreeMap<&Replica, Vec<u64>> = BTreeMap::new();
         let mut versions = Vec::new();
@@ -131,8 +130,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// If no replica can have had that, as something is missing of what it rests on; or if what both
-    /// have begun to count is more than fits. Nothing is taken over then.
+    /// If no replica can have had that, because something that it rests on is missing; or if the
+    /// replicas that both sides count are more than fit. Nothing is taken over then.
     pub fn merge(&mut self, snapshot: Snapshot) -> Result<Merged, WriteError> {
         let mut merged = Merged::default();
         if self.covers(&snapshot.context) {
@@ -171,7 +170,8 @@ impl Store {
         self.not_told_apart();
         self.raise_lamport(lamport);
         self.forget_log();
-        // What had waited for a part of it changes keys, too, and has to be kept with the rest.
+        // Writes that had waited for something in it change keys, too, and have to be kept with the
+        // rest.
         let (released, keys): (Vec<_>, Vec<_>) =
             self.release().into_iter().partition(|write| write.is_seal());
         merged.seals.extend(released);
@@ -182,8 +182,8 @@ impl Store {
     }
 }
 
-/// Takes over versions that are news, and drops those that the other replica has seen and does not
-/// hold any more; returns the keys that have changed.
+/// Takes over versions not seen here, and drops those that the other replica has seen and does not
+/// hold any more. Returns the keys that have changed.
 fn merge_versions(
     held: &mut BTreeMap<Arc<str>, Vec<Version>>,
     news: Vec<(Arc<str>, Vec<Version>)>,

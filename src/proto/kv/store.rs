@@ -1,12 +1,12 @@
 //! One replica of the store.
 //!
-//! A write takes the next dot of its replica, carries its causal past, and
-//! names the versions that it replaces: those of its key that the writer had
-//! seen. It is applied once its past is here, and waits until then, within a
-//! bound; what was dropped from there, or lost on the way, is found by comparing
-//! contexts. The newest writes are kept in the order of their application, so
-//! that another replica gets just those that it lacks; one that lacks older ones
-//! gets the whole store ([`super::snapshot`]).
+//! A write takes the next dot of its replica, carries its causal past, and names the versions that
+//! it replaces: those of its key that the writer had seen. It is applied once its past is here.
+//! Until then it waits, within a bound; a write that found no room to wait, or was lost on the way,
+//! is found by comparing contexts. The newest writes are kept in the order in which they were
+//! applied, so that another replica gets just those that it lacks; one that lacks older ones gets
+//! the whole store ([`super::snapshot`]). What must stay true: a write is never applied before its
+//! past.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -22,18 +22,19 @@ use crate::proto::time::Time;
 
 /// Longest key, characters.
 pub const MAX_KEY: usize = 50;
-/// No key: over HTTP the whole store is read at its path.
+/// Not a key: over HTTP the whole store is read at its path.
 pub const RESERVED_KEY: &str = "sync";
-/// Versions that may stand beside what a client writes: all of a key are shown in one answer.
+/// Most versions that may stand beside what a client writes: one answer shows all versions of a
+/// key.
 const MAX_SIBLINGS: usize = 256;
-/// Writes that may wait for their causal past, and their bytes.
+/// Most writes that may wait for their causal past, and most bytes of these.
 const MAX_HELD: (usize, usize) = (4_096, 16 << 20);
-/// Writes kept for replicas that lack them, and their bytes.
+/// Most writes kept for replicas that lack them, and most bytes of these.
 const MAX_LOG: (usize, usize) = (16_384, 16 << 20);
-/// Writes that are sent one by one, however few of their versions stand.
+/// So many writes are sent one by one even if few of their versions stand.
 const MANY: usize = 512;
 
-/// What became of a write from another replica.
+/// What the store did with a write from another replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Receipt {
     /// These were applied, in this order: the write, and those that had waited for it.
@@ -49,16 +50,16 @@ pub enum Receipt {
 /// Why a write from another replica was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WriteError {
-    /// Its value is none.
+    /// Its value is not a value, or not that of its `cid`.
     #[error("{0}")]
     Value(#[from] ValueError),
     /// Its key is too long.
     #[error("the key is longer than {MAX_KEY} characters")]
     Key,
-    /// Its dot or its past is none that a replica makes.
+    /// Its metadata is such as no replica makes.
     #[error("its metadata makes no sense")]
     Metadata,
-    /// It is of one replica more than can be kept count of.
+    /// There is no room to count one more replica.
     #[error("there are too many replicas, or its name is too long")]
     Replica,
 }
@@ -68,7 +69,7 @@ pub enum WriteError {
 pub struct Store {
     pub(super) me: Replica,
     pub(super) lamport: u64,
-    /// What has been seen, but for what the seals in it stand for.
+    /// The writes seen, without those for which the seals in it stand.
     pub(super) context: Clock,
     pub(super) seals: Seals,
     pub(super) versions: BTreeMap<Arc<str>, Vec<Version>>,
@@ -78,20 +79,20 @@ pub struct Store {
     held_size: usize,
     log: VecDeque<Arc<Write>>,
     log_size: usize,
-    /// All writes that are in the context and not in this are in the log.
+    /// All writes that are in the context and not in this clock are in the log.
     logged_from: Clock,
-    /// Covers each delete that was seen. It may be more, and need not be kept: where single writes are
-    /// not told apart it is all that was seen.
+    /// Covers each delete that was seen. It may cover more, and is not kept on disk: where single
+    /// writes are not told apart, it is all that was seen.
     pub(super) deletes: Clock,
 }
 
 impl Store {
-    /// An empty replica of that name.
+    /// An empty replica named `me`.
     pub fn new(me: Replica) -> Self {
         Self::recovered(me, Clock::new(), 0, [], [])
     }
 
-    /// A replica that had this on disk; of seals, each after those that it rests on.
+    /// A replica that had this on disk. Each of the seals comes after those that it rests on.
     pub fn recovered(
         me: Replica,
         mut context: Clock,
@@ -128,23 +129,23 @@ impl Store {
         &self.me
     }
 
-    /// From now on writes are made under another name: the disk that this one came from is older than
-    /// what others know of it, so its next dots are taken.
+    /// From now on this replica writes under another name: others know of more writes than its disk
+    /// does, so the next dots of the old name are taken.
     pub fn rename(&mut self, me: Replica) {
         self.me = me;
     }
 
-    /// What this replica has seen, but for what its seals stand for.
+    /// The writes that this replica has seen, without those for which its seals stand.
     pub fn context(&self) -> &Clock {
         &self.context
     }
 
-    /// What of that need not be said.
+    /// The seals that this replica has seen. A context need not name what they stand for.
     pub fn seals(&self) -> &Seals {
         &self.seals
     }
 
-    /// How many writes of a replica have been seen.
+    /// Number of writes of a replica that have been seen.
     pub fn count(&self, replica: &str) -> u64 {
         match self.context.get(replica) {
             0 => self.seals.count(replica),
@@ -157,36 +158,36 @@ impl Store {
         dot.count <= self.count(&dot.replica)
     }
 
-    /// Whether all of that has been seen.
+    /// Whether all that a clock names has been seen.
     pub fn covers(&self, clock: &Clock) -> bool {
         let mut counts = self.context.beside(clock);
         counts.all(|(replica, count, here)| here >= count || self.seals.count(replica) >= count)
     }
 
-    /// Whether this is as far as a client has seen.
+    /// Whether this replica has seen all that a client has.
     pub fn is_as_far_as(&self, seen: &Seen) -> bool {
         self.covers(&seen.clock)
             && self.covers(&seen.floor)
             && seen.extra.iter().all(|single| self.has(single))
     }
 
-    /// Whether a replica with that context has all that this one has.
+    /// Whether a replica with this context has all that this one has.
     pub fn is_covered_by(&self, context: &Clock) -> bool {
         self.seals.view(context).covers(&self.context)
     }
 
-    /// Whether a replica with that context has all that another one has.
+    /// Whether a replica with context `one` has all that a replica with context `other` has.
     pub fn is_as_far(&self, one: &Clock, other: &Clock) -> bool {
         self.seals.view(one).covers(other)
     }
 
-    /// Whether a replica with that context has seen a write.
+    /// Whether a replica with this context has seen a write.
     pub fn is_known_with(&self, context: &Clock, dot: &Dot) -> bool {
         self.seals.view(context).contains(dot)
     }
 
-    /// What this replica has seen, for one with that context: whatever is named there is named here,
-    /// as what stands for it may not be known there.
+    /// The context of this replica as told to one with context `theirs`. All that is named there is
+    /// named here too, because that replica may not know the seal that stands for it.
     pub fn context_for(&self, theirs: &Clock) -> Clock {
         let named = self.context.beside(theirs).filter(|(_, _, here)| *here == 0);
         let ended = named.map(|(replica, ..)| (replica.clone(), self.seals.count(replica)));
@@ -194,7 +195,7 @@ impl Store {
         if context.is_sane() { context } else { self.context.clone() }
     }
 
-    /// Lamport time.
+    /// The Lamport time.
     pub fn lamport(&self) -> u64 {
         self.lamport
     }
@@ -215,10 +216,10 @@ impl Store {
         self.versions.get(key).map_or(&[], Vec::as_slice)
     }
 
-    /// What a client has seen that is shown all versions of a key: them, what their writers had seen,
-    /// and that others which it may have seen before are gone. What is gone was deleted, or is behind
-    /// one that stands or was deleted; so the deletes are all that it takes, and nothing is kept of any
-    /// single key.
+    /// What a client has seen once it is shown all versions of a key: these versions, what their
+    /// writers had seen, and that others which it may have seen before are gone. A version that is
+    /// gone was deleted, or replaced by one that stands or was deleted. So raising the floor to the
+    /// deletes is enough, and nothing has to be kept for each key.
     pub fn seen_with(&self, key: &str, before: Option<&Seen>) -> Seen {
         let mut seen = before.cloned().unwrap_or_default();
         self.get(key).iter().for_each(|version| version.tell(&mut seen));
@@ -228,8 +229,9 @@ impl Store {
         seen
     }
 
-    /// Writes a value, as a client that has seen this; one that does not say has seen what this
-    /// replica has. Returns the write, which is applied here, and what the client has seen now.
+    /// Writes a value, as a client that has seen `seen`; without it, the client counts as having
+    /// seen all that this replica has. Returns the write, which is applied here, and what the
+    /// client has seen now.
     pub fn put(
         &mut self,
         now: Time,
@@ -240,13 +242,13 @@ impl Store {
         self.write(now, key, Some(value), seen)
     }
 
-    /// Whether this replica may write: there is an end to how many can be kept count of.
+    /// Whether this replica may write: only so many replicas can be counted.
     pub fn has_room_to_write(&self) -> bool {
         self.context.lets_write(&self.me)
     }
 
-    /// Whether a client that has seen this may write to a key: there is an end to what may stand beside
-    /// each other.
+    /// Whether a client that has seen `seen` may write to a key: only so many versions may stand
+    /// beside each other.
     pub fn has_room_for_sibling(&self, key: &str, seen: Option<&Seen>) -> bool {
         let unseen = |seen: &Seen| {
             let view = self.seals.view(&seen.clock);
@@ -256,7 +258,7 @@ impl Store {
         seen.is_none_or(|seen| unseen(seen) < MAX_SIBLINGS)
     }
 
-    /// Deletes what a client that has seen this has seen of a key. None if nothing of that is here.
+    /// Deletes the versions of a key that a client has seen. None if none of these is here.
     pub fn delete(
         &mut self,
         now: Time,
@@ -272,8 +274,8 @@ impl Store {
         self.get(key).iter().any(is_seen).then(|| self.write(now, key, None, seen))
     }
 
-    /// Of the clock of a relayed write: what must have been seen before it, if the write is the next
-    /// one of just one replica, or has been seen.
+    /// The causal past of a relayed write with this clock. None unless the write is the next one of
+    /// just one replica, or has been seen.
     pub(super) fn past_of(&self, clock: &Clock) -> Option<Clock> {
         let mut ahead = clock.iter().filter(|(name, count)| self.count(name) < *count);
         match (ahead.next(), ahead.next()) {
@@ -290,8 +292,8 @@ impl Store {
     }
 
     /// Takes a write that a replica of another make relays with its own clock; none if it was here
-    /// before. Such a write has no Lamport time: the sum of its clock grows with causality as one
-    /// does, and is the same at every replica.
+    /// before. Such a write has no Lamport time. The sum of its clock serves as one: it grows with
+    /// causality too, and is the same at every replica.
     pub(super) fn relayed(
         &mut self,
         now: Time,
@@ -339,11 +341,11 @@ impl Store {
         let past = Seen {
             clock: seen.clock.without(&self.me),
             extra: seen.extra.clone(),
-            // Of this replica whoever has the write has all before it.
+            // A replica that has this write has all writes of this replica before it.
             floor: seen.floor.without(&self.me),
         };
         let count = self.count(&self.me) + 1;
-        // Beyond that nobody would take the write; the order of what is shown is all that suffers.
+        // Nobody would take a write with a greater time. Only the order of versions shown suffers.
         self.lamport = self.lamport.saturating_add(1).min(MAX_COUNT);
         let write = Arc::new(Write {
             dot: Dot { replica: self.me.clone(), count },
@@ -356,7 +358,7 @@ impl Store {
             value,
         });
         self.apply(&write);
-        // What it replaced is behind it: whoever has this write has had those.
+        // Whoever has this write has had those that it replaced, so they need no mention.
         seen.extra.retain(|single| !write.replaces.contains(single));
         seen.add([write.dot.clone()]);
         self.keep_few(&mut seen, |dot| *dot == write.dot);
@@ -367,7 +369,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// If it is none that a replica makes, or its value is not what its `cid` says.
+    /// If no replica can have made it, its value does not match its `cid`, or there is no room to
+    /// count its replica.
     pub fn receive(&mut self, mut write: Arc<Write>) -> Result<Receipt, WriteError> {
         if let Some(write) = Arc::get_mut(&mut write) {
             self.context.intern(&mut write.dot.replica);
@@ -382,7 +385,7 @@ impl Store {
         if self.has(&write.dot) || self.held.contains_key(&write.dot) {
             return Ok(Receipt::Known);
         }
-        // What seals stand for is known by now: this would be named.
+        // If a seal stood for this write, it would be known by now. So its replica needs an entry.
         if !self.context.has_room_for(&write.dot.replica) {
             return Err(WriteError::Replica);
         }
@@ -407,7 +410,7 @@ impl Store {
         Ok(Receipt::Applied(applied))
     }
 
-    /// Whether there is room for what a relayed write names beyond what has been seen.
+    /// Whether there is room for the replicas that a relayed write names beyond what has been seen.
     pub(super) fn has_room_for(&self, clock: &Clock) -> bool {
         let is_seen = |replica: &str, count| self.count(replica) >= count;
         clock.iter().all(|(name, count)| is_seen(name, count) || self.context.has_room_for(name))
@@ -420,8 +423,8 @@ impl Store {
             && (!write.is_seal() || write.replaces.iter().all(|last| self.has(last)))
     }
 
-    /// Whether a write whose past is here replaces only what its writer had seen; a seal, whether it is
-    /// later than those that it rests on.
+    /// Whether a write whose past is here replaces only what its writer had seen. A seal has to be
+    /// later than the seals that it rests on.
     fn is_honest(&self, write: &Write) -> bool {
         if write.is_seal() {
             return self.seals.precede(write);
@@ -430,7 +433,7 @@ impl Store {
         write.replaces.iter().all(|replaced| write.had_seen(|dot| past.contains(dot), replaced))
     }
 
-    /// Applies what waited and need not wait any more.
+    /// Applies the held writes whose past is here by now.
     pub(super) fn release(&mut self) -> Vec<Arc<Write>> {
         let mut applied = Vec::new();
         loop {
@@ -487,7 +490,8 @@ impl Store {
         });
         if let Some(version) = write.version() {
             self.live.add(&version.dot);
-            // Most keys have one version, and a vector that grows by itself begins with four.
+            // Most keys have one version, but a vector that grows by itself begins with room for
+            // four.
             versions.reserve_exact(1);
             versions.push(version);
             sort(versions);
@@ -500,8 +504,8 @@ impl Store {
         }
     }
 
-    /// The writes that a replica with this context lacks, in an order in which it can apply them;
-    /// none if not all of them are kept, or so many that what stands of them is less.
+    /// The writes that a replica with this context lacks, in an order in which it can apply them.
+    /// None if not all of them are kept, or if they are so many that a snapshot is less.
     pub fn since(&self, context: &Clock) -> Option<Vec<Arc<Write>>> {
         let theirs = self.seals.view(context);
         let reaches = theirs.covers(&self.logged_from);
@@ -510,7 +514,7 @@ impl Store {
         (lacking.len() <= MANY.max(2 * self.versions.len())).then_some(lacking)
     }
 
-    /// The latest of the logged writes that are not in a context, up to so many bytes, in an order in
+    /// The latest logged writes that are not in a context, up to so many bytes, in an order in
     /// which they can be applied.
     pub(super) fn latest_beyond(&self, context: &Clock, bytes: usize) -> Vec<Arc<Write>> {
         let mut size = 0;
@@ -524,20 +528,21 @@ impl Store {
         latest
     }
 
-    /// Whether something waits for writes that have not come.
+    /// Whether a write waits for others that have not come.
     pub fn is_waiting(&self) -> bool {
         !self.held.is_empty()
     }
 
-    /// All that was put in place of this replica's state by something other than single writes: what
-    /// others lack of it is no longer in the log.
+    /// Forgets the log, because something other than single writes has changed the state: what
+    /// others lack of it is not in the log.
     pub(super) fn forget_log(&mut self) {
         self.log.clear();
         self.log_size = 0;
         self.logged_from = self.context.clone();
     }
 
-    /// What was just taken over may have had deletes anywhere in it.
+    /// Raises `deletes` to the context: a snapshot just taken over may have had deletes anywhere in
+    /// it.
     pub(super) fn not_told_apart(&mut self) {
         self.deletes = self.context.clone();
     }

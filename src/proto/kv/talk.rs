@@ -1,5 +1,5 @@
-//! What was said of the store over each link, and when, so that no neighbour makes this replica say the
-//! same over and over.
+//! What was said of the store over each link, and when. What must stay true: no neighbour can make
+//! this replica say the same over and over.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,28 +8,29 @@ use super::clock::Clock;
 use crate::proto::machine::Conn;
 use crate::proto::time::Time;
 
-/// Between two questions to one neighbour because something is missing, and between two repairs.
+/// Least time between two questions to one neighbour because something is missing, and between two
+/// repairs for it.
 pub(super) const ASK_AGAIN: Duration = Duration::from_millis(50);
-/// Between two times that one neighbour is told of lives that are ended here.
+/// Least time between telling one neighbour twice of lives that are ended here.
 const TELL_AGAIN: Duration = Duration::from_secs(1);
 
-/// Whatever neighbours were told so long ago they have asked for, if they lacked it.
+/// Neighbours that lacked what they were told so long ago have asked for it by now.
 const SETTLED: Duration = Duration::from_secs(1);
 
-/// One link's.
+/// What was said over one link.
 #[derive(Debug, Default)]
 struct Talk {
-    /// When it was last asked what it has seen.
+    /// When the neighbour was last asked what it has seen.
     asked: Option<Time>,
     /// When it was last sent what it lacks.
     repaired: Option<Time>,
-    /// What it has said since that it has, with what was here by then.
+    /// The context that it has told since, and what had been seen here at that moment.
     owed: Option<(Clock, Clock)>,
-    /// When it was last told how far lives came that it names and that are ended here.
+    /// When it was last told the last writes of lives that it names and that are ended here.
     told: Option<Time>,
 }
 
-/// That of all links.
+/// What was said over all links.
 #[derive(Debug, Default)]
 pub(super) struct Talks(BTreeMap<Conn, Talk>);
 
@@ -43,19 +44,19 @@ impl Talks {
         self.0.remove(&conn);
     }
 
-    /// It is asked now.
+    /// A neighbour is asked now.
     pub fn asks(&mut self, now: Time, conn: Conn) {
         self.of(conn).asked = Some(now);
     }
 
-    /// Whether it was asked just now.
+    /// Whether a neighbour was asked just now.
     pub fn has_just_asked(&self, now: Time, conn: Conn) -> bool {
         let asked = self.0.get(&conn).and_then(|talk| talk.asked);
         asked.is_some_and(|at| now.since(at) < ASK_AGAIN)
     }
 
-    /// It lacks something, by what it says: none if it may be sent that now, else when, and what it says
-    /// and what is here are remembered until then.
+    /// A neighbour says that it lacks something. None if it may be sent that now; else the time at
+    /// which it may, until when its context and ours are remembered.
     pub fn repair_later(
         &mut self,
         now: Time,
@@ -69,17 +70,17 @@ impl Talks {
         Some(next)
     }
 
-    /// It is sent what it lacks.
+    /// A neighbour is sent what it lacks.
     pub fn repairs(&mut self, now: Time, conn: Conn) {
         self.of(conn).repaired = Some(now);
     }
 
-    /// What it was to be sent later: what it had, and what was here.
+    /// Takes what was remembered for a later repair: the neighbour's context, and ours.
     pub fn take_owed(&mut self, conn: Conn) -> Option<(Clock, Clock)> {
         self.0.get_mut(&conn)?.owed.take()
     }
 
-    /// Whether it may be told of ended lives, which it then is.
+    /// Whether a neighbour may be told of ended lives; if so, notes that it is told now.
     pub fn tells_of_ended(&mut self, now: Time, conn: Conn) -> bool {
         let talk = self.of(conn);
         let is_told = talk.told.is_some_and(|at| now.since(at) < TELL_AGAIN);
@@ -90,11 +91,11 @@ impl Talks {
     }
 }
 
-/// What all neighbours have been told that was seen here.
+/// What all neighbours have been told of the writes seen here.
 #[derive(Debug, Default)]
 pub(super) struct Announced {
     last: (Time, Clock),
-    /// The one before it, or an earlier one: neighbours have what is in it, or it is on its way.
+    /// An earlier context: neighbours have what is in it, or it is on its way to them.
     settled: Clock,
 }
 
@@ -106,7 +107,7 @@ impl Announced {
         }
     }
 
-    /// What they have, or what is on its way to them.
+    /// Writes that neighbours have, or that are on their way to them.
     pub fn settled(&self, now: Time) -> &Clock {
         if now.since(self.last.0) >= SETTLED { &self.last.1 } else { &self.settled }
     }

@@ -1,8 +1,8 @@
 //! How a replica gets what it lacks from another one, when that is more than the log holds: part by
 //! part, over one link at a time ([`super::snapshot`]).
 //!
-//! What must stay true: parts of two moments, or of two questions, are never
-//! put together, and none is missing; what is fetched is taken over as a whole.
+//! What must stay true: parts of two moments, or of two questions, are never put together; no part
+//! is missing; and what is fetched is taken over as a whole.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -17,11 +17,11 @@ use crate::proto::message::{Runs, StoreSync};
 use crate::proto::time::Time;
 /// Bytes of a run of numbers in a frame, roughly.
 const RUN_BYTES: usize = 8;
-/// A snapshot that does not go on for so long is given up.
+/// A snapshot of which no part was sent or asked for in so long is given up.
 pub(super) const FETCH_PATIENCE: Duration = Duration::from_secs(10);
-/// A snapshot is not begun twice over one link within this time: making one takes a look at all keys.
+/// A snapshot is not begun twice over one link within this time: making one looks at all keys.
 const BEGIN_AGAIN: Duration = Duration::from_millis(500);
-/// Snapshots served at the same time: each holds on to the state of its moment.
+/// Most snapshots served at the same time: each holds on to the state of its moment.
 const MAX_SERVED: usize = 2;
 
 #[derive(Debug)]
@@ -39,15 +39,15 @@ struct Serving {
     parts: u64,
     /// Seals that are still to be sent, by number.
     seals: VecDeque<u32>,
-    /// What is still to be said of versions that the other side holds.
+    /// What is still to be sent of versions that the other side holds and that stand.
     standing: VecDeque<(Replica, Runs)>,
-    /// The key and the version that come next.
+    /// Places of the key and the version that come next.
     next: (usize, usize),
     /// When the other side last asked for more.
     asked: Time,
 }
 
-/// What is under way.
+/// The transfers under way.
 #[derive(Debug, Default)]
 pub(super) struct Transfers {
     fetching: Option<Fetching>,
@@ -69,13 +69,13 @@ impl Transfers {
         fetched
     }
 
-    /// What is being fetched does not come on.
+    /// Gives up the snapshot being fetched.
     pub fn give_up(&mut self) {
         self.fetching = None;
     }
 
-    /// Whether one more may be served; who has not asked for more in a while has given up, and who has
-    /// just begun does not begin again.
+    /// Whether one more snapshot may be served. A replica that has not asked for more in a while
+    /// has given up, and one that has just begun does not begin again.
     fn has_room(&mut self, now: Time, conn: Conn) -> bool {
         self.serving.retain(|_, serving| now.since(serving.asked) < FETCH_PATIENCE);
         self.begun.retain(|_, at| now.since(*at) < BEGIN_AGAIN);
@@ -84,23 +84,23 @@ impl Transfers {
     }
 }
 
-/// What became of a part.
+/// What came of a part.
 #[derive(Debug)]
 pub(super) enum Heard {
-    /// It is of nothing that is being fetched.
+    /// Nothing is being fetched.
     Nothing,
-    /// Nothing is being fetched any more: all of it is here, or a part before this one is missing and
-    /// it will be offered again.
+    /// The fetch has ended: all of the snapshot is here already, or a part before this one is
+    /// missing. In that case it will be offered again.
     Ended,
-    /// The next part is to be asked for.
+    /// The next part has to be asked for, with this.
     More(StoreSync),
-    /// It was the last one.
+    /// It was the last part; this is the whole snapshot.
     Whole(Snapshot),
 }
 
 impl Transfers {
-    /// Another replica offers all that it has: asks for what a replica that has seen this lacks, unless
-    /// something is being fetched.
+    /// Another replica offers all that it has. Returns a question for what a replica that has seen
+    /// `seen` lacks, unless something is being fetched.
     pub fn fetch(&mut self, conn: Conn, seen: &Clock) -> Option<StoreSync> {
         if self.fetching.is_some() {
             return None;
@@ -111,8 +111,9 @@ impl Transfers {
         Some(StoreSync::SnapshotAsk { round, seen: Some(seen.clone()) })
     }
 
-    /// The first part of what a replica that has seen this lacks, or with none the next one; none if
-    /// nothing of that number is being served, or no more can be: it asks again with the next comparison.
+    /// The first part of what a replica that has seen `seen` lacks; without `seen`, the next part.
+    /// None if nothing of this round is being served, or no more can be: the replica asks again
+    /// after the next comparison.
     pub fn serve(
         &mut self,
         store: &Store,
@@ -142,19 +143,19 @@ impl Transfers {
         Some(message)
     }
 
-    /// Whether that is of what is being fetched.
+    /// Whether a part of this round over this link belongs to the snapshot being fetched.
     pub fn is_fetching(&self, conn: Conn, round: u64) -> bool {
         let fetching = self.fetching.as_ref();
         fetching.is_some_and(|fetching| (fetching.from, fetching.round) == (conn, round))
     }
 
-    /// A part of what is being fetched: its number, what it holds, and whether more follow. `covered` if
-    /// all that it tells of is here: the other side could not tell, as it did not know a seal, or it has
-    /// come in between.
+    /// Takes in a part: its number, what it holds, and whether more follow. `covered` if all of the
+    /// snapshot has been seen here: the other side did not know a seal and so could not tell, or
+    /// the writes came meanwhile.
     pub fn hear_part(&mut self, number: u64, part: Snapshot, more: bool, covered: bool) -> Heard {
         let Some(fetching) = self.fetching.as_mut() else { return Heard::Nothing };
         if covered || number != fetching.parts {
-            // Without the one before it would be half of a moment.
+            // Without the part before it, the snapshot would be half of a moment.
             self.fetching = None;
             return Heard::Ended;
         }
@@ -163,7 +164,7 @@ impl Transfers {
         fetching.snapshot.lamport = part.lamport;
         fetching.snapshot.seals.extend(part.seals);
         for (replica, runs) in part.standing {
-            // Those of one replica may come in several parts, in order.
+            // Runs of one replica may come in several parts, in order.
             match fetching.snapshot.standing.last_mut() {
                 Some((last, before)) if *last == replica => before.extend(runs),
                 _ => fetching.snapshot.standing.push((replica, runs)),
@@ -188,7 +189,7 @@ impl Serving {
             && self.seals.is_empty()
     }
 
-    /// The next part, and moves on.
+    /// Makes the next part and moves on.
     fn next_part(&mut self, store: &Store) -> StoreSync {
         let snapshot = self.snapshot.clone();
         let (mut seals, mut standing, mut entries) = (Vec::new(), Vec::new(), Vec::new());
@@ -206,7 +207,7 @@ impl Serving {
             size += RUN_BYTES * (runs.len() + replica.len());
             standing.push((replica, runs));
         }
-        // Version by version: those of one key may be more than a frame holds.
+        // Add version by version: the versions of one key may be more than a frame holds.
         while size < FRAME
             && let Some((key, version)) = snapshot.version(self.next)
         {
@@ -226,7 +227,7 @@ impl Serving {
     }
 }
 
-/// Adds versions of a key, which may have some already at the end.
+/// Adds versions of a key, of which the last entry may hold some already.
 fn push(
     entries: &mut Vec<(Arc<str>, Vec<Version>)>,
     key: Arc<str>,
@@ -238,7 +239,7 @@ fn push(
     }
 }
 
-/// Parts that fit a frame, in order.
+/// Cuts runs into pieces that fit a frame, in order.
 fn split_runs(standing: Vec<(Replica, Runs)>) -> VecDeque<(Replica, Runs)> {
     let parts = standing.into_iter().flat_map(|(replica, runs)| {
         let parts = runs.chunks(FRAME / RUN_BYTES).map(<[_]>::to_vec).collect::<Vec<Runs>>();

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 /// Deepest nesting of a value.
 pub const MAX_DEPTH: usize = 64;
-/// Longest value as text, bytes: it has to fit a body and a frame.
+/// Longest value as text, bytes: it has to fit an HTTP body and a frame.
 pub const MAX_VALUE: usize = 1 << 20;
 
 /// SHA-256 over a value's canonical JSON (RFC 8785).
@@ -35,7 +35,7 @@ pub struct Value {
     cid: Cid,
 }
 
-/// Why something is no value.
+/// Why something is not a value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ValueError {
     /// It is not JSON.
@@ -47,17 +47,17 @@ pub enum ValueError {
     /// It is too long.
     #[error("the value is longer than {MAX_VALUE} bytes")]
     TooLong,
-    /// Its `cid` is another one's.
+    /// Its `cid` is that of another value.
     #[error("the cid does not match the value")]
     WrongCid,
 }
 
 impl Value {
-    /// Of some JSON.
+    /// Makes a value of JSON.
     ///
     /// # Errors
     ///
-    /// If it is too deep or too long.
+    /// If it is too deep or too long, or has no canonical form.
     pub fn new(json: &serde_json::Value) -> Result<Self, ValueError> {
         if depth(json) > MAX_DEPTH {
             return Err(ValueError::TooDeep);
@@ -67,11 +67,11 @@ impl Value {
         if text.len() > MAX_VALUE {
             return Err(ValueError::TooLong);
         }
-        // Without what the vector has to spare: it is kept.
+        // The text is kept for long, so drop the room that the vector has to spare.
         Ok(Self { text: text.into_boxed_slice().into(), cid })
     }
 
-    /// Whether one that came from elsewhere is what its `cid` says.
+    /// Checks that a value from elsewhere has the `cid` that it says.
     ///
     /// # Errors
     ///
@@ -90,7 +90,7 @@ impl Value {
 
     /// The JSON.
     pub fn json(&self) -> serde_json::Value {
-        // What is kept was JSON when it came in.
+        // This cannot fail: the text was JSON when it came in.
         serde_json::from_slice(&self.text).unwrap_or_default()
     }
 
@@ -104,7 +104,7 @@ impl Value {
         self.cid
     }
 
-    /// One that was kept or sent; [`Value::check`] says whether it can be believed.
+    /// A value that was kept or sent; [`Value::check`] says whether it can be believed.
     pub fn from_parts(text: Bytes, cid: Cid) -> Self {
         Self { text, cid }
     }
@@ -117,7 +117,7 @@ fn cid(json: &serde_json::Value) -> Result<Cid, ValueError> {
 }
 
 fn depth(json: &serde_json::Value) -> usize {
-    // serde_json reads no more than 128 levels, so this ends.
+    // This recursion ends, because serde_json reads no more than 128 levels.
     match json {
         serde_json::Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
         serde_json::Value::Object(entries) => 1 + entries.values().map(depth).max().unwrap_or(0),

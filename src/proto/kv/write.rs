@@ -9,19 +9,19 @@ use super::name;
 use super::value::Value;
 use crate::proto::time::Time;
 
-/// What a write takes beside its value and key, roughly, bytes.
+/// Bytes that a write takes beside its value and key, roughly.
 const OVERHEAD: usize = 160;
-/// Lives that one seal ends: it has to fit a frame.
+/// Most lives that one seal ends: it has to fit a frame.
 pub(super) const MAX_ENDED: usize = 4_096;
 
 /// A value with its metadata.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Version {
-    /// Which write this is.
+    /// The write that made it.
     pub dot: Dot,
-    /// What its writer had seen; of its own replica, only single writes.
+    /// What its writer had seen, but of its own replica only single writes.
     pub past: Seen,
-    /// Of its own replica: the writes up to this one.
+    /// How many writes of its own replica, from the first, its writer had seen.
     pub own: u64,
     /// Lamport time of the write.
     pub lamport: u64,
@@ -32,26 +32,26 @@ pub struct Version {
 }
 
 impl Version {
-    /// Lets its names share the memory of those of a clock.
+    /// Makes its names share the memory of those of a clock.
     pub(super) fn intern(&mut self, names: &Clock) {
         names.intern(&mut self.dot.replica);
         self.past.intern(names);
     }
 
-    /// Bytes that it takes, at most.
+    /// Most bytes that it takes.
     pub(super) fn size(&self) -> usize {
         OVERHEAD + self.past.size() + self.value.text().len()
     }
 
-    /// What its writer had seen, as a clock, and itself: what is shown as its vector clock.
+    /// A clock of what its writer had seen and of this write itself; shown as the vector clock.
     pub fn clock(&self) -> Clock {
         let mut clock = self.past.bound();
         clock.add(&self.dot);
         clock
     }
 
-    /// Lets a client that is shown it have seen it, and what its writer had seen. The single writes are
-    /// still to be settled.
+    /// Adds to what a client has seen this version, which it is shown, and what its writer had
+    /// seen. The caller has to settle the single writes.
     pub(super) fn tell(&self, seen: &mut Seen) {
         seen.clock.merge(&self.past.clock);
         seen.clock.raise(&self.dot.replica, self.own);
@@ -63,19 +63,19 @@ impl Version {
 /// A write, a delete or a seal ([`super::seal`]), as it travels.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Write {
-    /// Which write.
+    /// The dot of this write.
     pub dot: Dot,
-    /// What its writer had seen; of its own replica, only single writes.
+    /// What its writer had seen, but of its own replica only single writes.
     pub past: Seen,
-    /// Of its own replica: the writes up to this one.
+    /// How many writes of its own replica, from the first, its writer had seen.
     pub own: u64,
-    /// Lamport time.
+    /// Lamport time of the write.
     pub lamport: u64,
     /// When it was written, by its replica's clock.
     pub at: Time,
     /// The key.
     pub key: Arc<str>,
-    /// Versions of the key that it replaces; of a seal, the last writes of the lives that it ends.
+    /// Versions of the key that it replaces; in a seal, the last writes of the lives that it ends.
     pub replaces: Vec<Dot>,
     /// The value; none of a delete or a seal.
     pub value: Option<Value>,
@@ -105,9 +105,10 @@ impl Write {
         name::is_sealer(&self.dot.replica)
     }
 
-    /// Whether its writer had seen that, where these seals are known. Of its key, that is what it takes
-    /// away: more than it names if a version was gone where it was made and is not yet gone where it
-    /// arrives, because the delete is still on its way there.
+    /// Whether its writer had seen a write; `in_past` tells this for its clock, seals included. A
+    /// write takes away the versions of its key that its writer had seen. These may be more than it
+    /// names: a version may be gone where the write was made and still stand where it arrives,
+    /// because the delete is still on its way there.
     pub(super) fn had_seen(&self, in_past: impl Fn(&Dot) -> bool, dot: &Dot) -> bool {
         let own = dot.replica == self.dot.replica && dot.count <= self.own;
         own || in_past(dot) || self.past.extra.contains(dot)
@@ -128,7 +129,7 @@ impl Write {
     }
 }
 
-/// Whether such a seal can have been made.
+/// Whether a replica can have made this seal.
 pub(super) fn is_sane_seal(write: &Write) -> bool {
     let Write { dot, past, own, key, replaces, value, .. } = write;
     name::is_sealer(&dot.replica)
@@ -143,7 +144,7 @@ pub(super) fn is_sane_seal(write: &Write) -> bool {
         && replaces.windows(2).all(|pair| pair[0].replica < pair[1].replica)
 }
 
-/// Puts the version to show first.
+/// Sorts versions; the one to show first comes first.
 pub(super) fn sort(versions: &mut [Version]) {
     versions.sort_by(|one, other| {
         let by_time = other.lamport.cmp(&one.lamport);

@@ -1,24 +1,25 @@
-//! When a replica looks for lives that are over, and ends them ([`crate::proto::kv::seal`]).
+//! When a replica looks for lives that are over, and ends them ([`crate::proto::kv::seal`]). One
+//! replica does this for all; the others wait longer, in case that it does not.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::{ANNOUNCE_AFTER, Clock, Later, Paths, PeerTurn, Replication, Timer};
 
-/// Between two looks for lives that are over: those are ended that were so at both.
+/// Time between two looks for lives that are over. A life is ended if it was over at both.
 const LOOK_FOR_ENDED: Duration = Duration::from_secs(10);
-/// The look of whoever has others before it is so much later for each: they have ended what they see
-/// by then, and told it.
+/// A replica looks this much later for each that has lived longer: that one has ended the lives
+/// that it sees by then, and told of it.
 const ANOTHERS_TURN: Duration = Duration::from_secs(1);
-/// Whoever has so many before it waits no longer than these.
+/// However many replicas have lived longer, the wait is for no more than this many.
 const LAST_PLACE: u8 = 7;
 
 impl Replication {
-    /// Lives may be over once so many are named.
+    /// Sets the time of the next look, if so many replicas are named that some may be over.
     pub(super) fn look_for_ended(&mut self, turn: &mut PeerTurn<'_>) {
         if self.store.context().len() >= self.seal_from && !self.timers.is_set(&Timer::Seal) {
-            // Two that have the same before them, as neither has said anything yet, look at different
-            // times.
+            // Two replicas may see the same others before them while neither has written. Their
+            // names make them look at different times.
             let spread = self
                 .store
                 .name()
@@ -31,15 +32,16 @@ impl Replication {
         }
     }
 
-    /// How many live longer than this replica, of those that write.
+    /// Number of replicas that write and have lived longer than this one, up to [`LAST_PLACE`].
     fn place(&self) -> u8 {
         let is_over = |name: &str| self.over.get(name) > 0;
         let older = self.store.older().filter(|name| !is_over(name)).take(LAST_PLACE.into());
         older.map(|_| 1).sum()
     }
 
-    /// Ends lives that were over at the last look and are now, if they are many. The replica that lives
-    /// longest does it for all; the others wait for more, in case that it does not.
+    /// Ends the lives that were over at the last look and are over now, if they are many. The
+    /// replica that has lived longest does it for all; the others wait for more, in case that it
+    /// does not.
     pub(super) fn seal(
         &mut self,
         turn: &mut PeerTurn<'_>,

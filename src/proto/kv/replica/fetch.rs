@@ -1,5 +1,5 @@
-//! Snapshots: a replica asks for what it lacks, serves what others lack, and takes over what has come
-//! whole.
+//! Snapshots: a replica asks for what it lacks, serves what others lack, and takes a snapshot over
+//! once all parts of it have come.
 
 use super::{
     Clock, Conn, Paths, PeerTurn, Replication, Severity, Snapshot, StoreChange, Timer, WriteError,
@@ -9,16 +9,19 @@ use crate::proto::kv::transfer::{FETCH_PATIENCE, Heard};
 use crate::proto::message::Breach;
 
 impl Replication {
-    /// Another replica has more than there are single writes of.
+    /// Another replica offers a snapshot, because this one lacks more than it keeps as single
+    /// writes.
     pub(super) fn hear_offer(&mut self, turn: &mut PeerTurn<'_>, conn: Conn) {
-        // What it says here need not be durable: it decides about nothing there.
+        // The question goes out before our context is on disk: the other side decides nothing by
+        // it.
         if let Some(question) = self.transfers.fetch(conn, self.store.context()) {
             self.timers.set(Timer::Fetch, turn.now + FETCH_PATIENCE);
             turn.send(conn, question);
         }
     }
 
-    /// Another replica asks for what it lacks, or for more of it. A breach if that makes no sense.
+    /// Another replica asks for what it lacks, or for the next part of it. A breach if its clock
+    /// makes no sense.
     pub(super) fn hear_ask(
         &mut self,
         turn: &mut PeerTurn<'_>,
@@ -34,7 +37,7 @@ impl Replication {
         Ok(())
     }
 
-    /// A part of what is being fetched: its number, what it holds, and whether more follow.
+    /// A part of the snapshot being fetched: its number, what it holds, and whether more follow.
     pub(super) fn hear_part(
         &mut self,
         turn: &mut PeerTurn<'_>,
@@ -63,7 +66,7 @@ impl Replication {
         Ok(())
     }
 
-    /// All that another replica had is here. A breach if it makes no sense.
+    /// Takes over a snapshot of which all parts have come. A breach if it makes no sense.
     fn take_over(
         &mut self,
         turn: &mut PeerTurn<'_>,
@@ -77,8 +80,9 @@ impl Replication {
             Err(error) => {
                 let keys = vec![("replicas", replicas), ("reason", error.to_string())];
                 turn.note(Severity::Warn, "snapshot refused", keys);
-                // With more than fits nobody would take what this replica says any more, not even what
-                // it has seen; the other side may well have it.
+                // If more replicas were counted than fit a clock, nobody would take anything that
+                // this replica says, not even what it has seen. But the other side may well have
+                // that many.
                 return if error == WriteError::Replica { Ok(()) } else { Err(Breach) };
             }
         };
@@ -90,7 +94,7 @@ impl Replication {
         self.durability.persist(turn, changes);
         self.look_for_ended(turn);
         self.serve_waiting(turn, paths);
-        // Others behind us may lack it as well.
+        // Neighbours further down the tree may lack it as well.
         for other in paths.all.iter().filter(|other| **other != conn) {
             self.begin_sync(turn, *other);
         }

@@ -13,7 +13,7 @@ type Effect = machine::Effect<PeerReply, StoreChange>;
 const NOW: Time = Time::from_millis(1_800_000_000_000);
 const LINK: Conn = 1;
 
-/// A replica, its one neighbour played by the test.
+/// A replica whose one neighbour is played by the test.
 struct Stage {
     replica: Replication,
     now: Time,
@@ -31,7 +31,7 @@ impl Stage {
         Paths { eager: vec![LINK], all: vec![LINK] }
     }
 
-    /// Whether what was said makes sense.
+    /// Hears a message; returns whether it made sense.
     fn hear(&mut self, message: Message) -> bool {
         let turn = &mut PeerTurn { now: self.now, effects: &mut self.effects };
         let Message::StoreSync(said) = message else { panic!("no word of a replica: {message:?}") };
@@ -50,7 +50,7 @@ impl Stage {
         self.persisted();
     }
 
-    /// All that is to be kept is on disk.
+    /// All that was given to the disk is on it.
     fn persisted(&mut self) {
         let batches = self.effects.iter().filter_map(|effect| match effect {
             Effect::Persist { batch, .. } => Some(*batch),
@@ -113,8 +113,8 @@ fn a_neighbour_is_sent_what_it_lacks_no_more_often_than_it_may_ask() {
     let repairs = |m: &Message| matches!(m, Message::StoreSync(StoreSync::Writes(_)));
     assert_eq!(stage.sent(repairs), 1);
     stage.put("later", value(json!(1)));
-    // What it said last is not forgotten: it may have lost what it was sent. What was written since
-    // is on its way.
+    // The neighbour's last context is not forgotten: it may have lost what it was sent. But the
+    // write made since is on its way already.
     stage.pass(ASK_AGAIN);
     assert_eq!(stage.sent(repairs), 2);
     let all = |m: &Message| matches!(m, Message::StoreSync(StoreSync::Writes(writes)) if writes.len() > 1);
@@ -129,7 +129,7 @@ fn a_replica_whose_disk_is_an_old_copy_takes_another_name() {
         let mut stage = Stage::new();
         let mine = stage.replica.store().name().clone();
         stage.put("k", value(json!(1)));
-        // What it wrote next, before its disk was replaced by an older copy.
+        // What it wrote next, before an older copy replaced its disk.
         let mut before = Store::new(mine.clone());
         before.put(NOW, "k", value(json!(1)), None);
         let (lost, _) = before.put(NOW, "k", value(json!(2)), None);
@@ -241,7 +241,7 @@ fn versions_of_one_key_travel_in_as_many_frames_as_they_need() {
     assert_eq!(mine.replica.store().get("k"), theirs.replica.store().get("k"));
 }
 
-/// A clock of so many bytes, of replicas that nobody here is.
+/// A clock of so many bytes, of replicas that do not exist here.
 fn crowd(from: usize, bytes: usize) -> Clock {
     let mut clock = Clock::new();
     let mut number = from;
@@ -253,7 +253,7 @@ fn crowd(from: usize, bytes: usize) -> Clock {
 }
 
 impl Stage {
-    /// Has taken over that this was seen.
+    /// Makes the replica take over a snapshot that has seen `context`.
     fn has_seen(&mut self, context: Clock) {
         let round = self.replica.counters().snapshots + 1;
         self.hear(Message::StoreSync(StoreSync::SnapshotOffer));
@@ -295,7 +295,7 @@ fn what_nobody_would_take_is_refused_where_it_is_asked_for() {
     stage.put("k", value(json!(1)));
     assert_eq!(stage.last_reply(), Some(&Err(StoreError::TooManyReplicas)));
     assert_eq!(stage.kept().len(), before, "nothing was written");
-    // Whoever had written before goes on, with what it rests on, and is taken by all.
+    // A replica that had written before goes on writing, and no other replica refuses its writes.
     let mut stage = Stage::new();
     stage.put("k", value(json!(1)));
     stage.has_seen(crowd(0, 500 << 10));
@@ -368,7 +368,7 @@ fn a_writer_that_has_seen_the_greatest_lamport_time_is_taken_still() {
     assert!(matches!(other.receive(write), Ok(Receipt::Applied(_))));
 }
 
-/// Lives of one address that each write once; the last of them still lives.
+/// Writes of `count` lives of one address, one each; the last life is not over.
 fn lives(count: u64) -> Vec<Arc<Write>> {
     let life = |life: u64| {
         let mut store = Store::new(format!("127.0.0.1:2@{life}").into());
@@ -377,7 +377,7 @@ fn lives(count: u64) -> Vec<Arc<Write>> {
     (1..=count).map(life).collect()
 }
 
-/// One that knows of five lives, of which four are over.
+/// A replica that knows of five lives, of which four are over.
 fn with_lives() -> Stage {
     let mut stage = Stage::new();
     stage.replica.store.rename("127.0.0.1:1@1".into());
@@ -406,11 +406,11 @@ fn lives_that_are_over_at_two_looks_are_ended() {
     let store = stage.replica.store();
     assert_eq!(store.context().len(), 3, "the living and the seal: {}", store.context());
     assert_eq!(store.seals().lives(), 4);
-    // What they wrote still stands, and is still known.
+    // What these lives wrote still stands, and is still known.
     assert!(lives(5).iter().all(|write| store.has(&write.dot) && store.get(&write.key).len() == 1));
     assert!(stage.hear(Message::StoreSync(StoreSync::Writes(lives(5)))));
     assert_eq!(stage.replica.counters().duplicates, 5);
-    // One of them was not over.
+    // One of these lives was not over after all.
     let mut again = Store::new("127.0.0.1:2@4".into());
     again.put(NOW, "k4", value(json!(4)), None);
     let (late, _) = again.put(NOW, "k4", value(json!("late")), None);
@@ -448,7 +448,7 @@ fn a_replica_whose_old_disk_lacks_what_a_seal_says_of_it_takes_another_name() {
     for whole in [false, true] {
         let mut stage = with_lives();
         stage.pass(LOOK);
-        // Another one, which was away, and whose disk is older than what it wrote.
+        // Another replica, which was away, and whose disk is older than its last write.
         let mut old = Stage::new();
         old.replica.store.rename("127.0.0.1:2@4".into());
         stage.pass(LOOK);

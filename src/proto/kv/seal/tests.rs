@@ -1,4 +1,4 @@
-//! What seals stand for, and what a clock is without that.
+//! What seals stand for, and what is left of a clock without that.
 
 use super::*;
 use crate::proto::kv::write::is_sane_seal as is_sane;
@@ -31,7 +31,7 @@ const C: &str = "[::1]:3@7";
 const BY_A: &str = "127.0.0.1:1@7!";
 const BY_B: &str = "127.0.0.1:2@7!";
 
-/// One by A, one by B beside it, and one by A that rests on both.
+/// One seal by A, one by B beside it, and one by A that rests on both.
 fn three() -> Seals {
     let mut seals = Seals::default();
     assert!(seals.keep(&seal(BY_A, 1, &[], &[(C, 5)])));

@@ -1,4 +1,4 @@
-//! A replica, and several that lose, delay and reorder what they tell each other.
+//! One replica, and several that lose, delay and reorder what they tell each other.
 
 use std::collections::BTreeSet;
 
@@ -146,7 +146,7 @@ fn who_lacks_more_than_the_log_holds_gets_the_whole_store() {
     assert!(shown(&b, "gone").is_empty() && shown(&b, "mine").len() == 1);
 }
 
-/// What may happen among replicas.
+/// A thing that may happen among replicas.
 #[derive(Clone, Debug)]
 enum Step {
     Put {
@@ -160,12 +160,12 @@ enum Step {
         key: usize,
         client: usize,
     },
-    /// The n'th write that there was reaches a replica, perhaps again.
+    /// One of all writes made so far reaches a replica, perhaps again.
     Arrive {
         at: usize,
         write: prop::sample::Index,
     },
-    /// One replica tells another all that it lacks, or all there is.
+    /// One replica tells another all that it lacks or, if `whole`, all that there is.
     Sync {
         from: usize,
         to: usize,
@@ -175,7 +175,7 @@ enum Step {
     Crash {
         at: usize,
     },
-    /// A replica loses its disk, too, and comes back under another name.
+    /// A replica loses its disk as well, and comes back under another name.
     Restart {
         at: usize,
     },
@@ -187,7 +187,7 @@ enum Step {
 }
 
 const REPLICAS: usize = 3;
-/// Few keys make for trouble; more of them for clients that have seen some of everything.
+/// Few keys make for more trouble; many keys serve clients that have seen some of everything.
 const KEYS: [&str; 2] = ["x", "y"];
 const MANY_KEYS: [&str; 12] = ["x", "y", "a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
 const CLIENTS: usize = 3;
@@ -212,10 +212,10 @@ fn step(keys: usize) -> impl Strategy<Value = Step> {
 struct Story {
     stores: Vec<Store>,
     clients: Vec<Option<Seen>>,
-    /// What each client was shown, with all that whoever wrote it was: of this metadata may say less,
-    /// never more.
+    /// The writes that each client was shown, and those that their writers had been shown. Its
+    /// metadata may say less than this, never more.
     shown: Vec<BTreeSet<Dot>>,
-    /// The same of the writer of each write, that write included.
+    /// What the writer of each write had been shown, including that write.
     knew: BTreeMap<Dot, BTreeSet<Dot>>,
     writes: Vec<Arc<Write>>,
     lives: usize,
@@ -240,13 +240,13 @@ impl Story {
         }
     }
 
-    /// A client that says nothing has seen all that is there.
+    /// A client without metadata counts as having seen all that is there.
     fn show_all(&mut self, at: usize, client: usize) {
         let here = self.writes.iter().filter(|write| self.stores[at].has(&write.dot));
         self.shown[client].extend(here.map(|write| write.dot.clone()));
     }
 
-    /// A client has written; what that took away it had been shown.
+    /// A client has written; it must have been shown whatever the write took away.
     fn wrote(&mut self, client: usize, write: Arc<Write>) {
         let unseen = write.replaces.iter().find(|dot| !self.shown[client].contains(dot));
         assert_eq!(unseen, None, "taken away by a client that was not shown it: {write:?}");
@@ -325,7 +325,8 @@ impl Story {
 
     /// The replica starts again with nothing.
     fn restart(&mut self, at: usize) {
-        // Only what others know survives: it must not be the only one that knows something.
+        // Only what others know survives, so skip this if the replica is the only one that knows
+        // something.
         let (before, others): (Vec<_>, Vec<_>) = (0..REPLICAS).partition(|other| *other == at);
         let known = |write: &&Arc<Write>| others.iter().any(|o| self.stores[*o].has(&write.dot));
         if before.iter().any(|b| {
@@ -338,7 +339,7 @@ impl Story {
         self.stores[at] = Store::new(format!("127.0.0.1:{at}@{}", 7 + self.lives).into());
     }
 
-    /// A clock with all that the seals in it stand for, said by the seals alone.
+    /// A clock with all that the seals in it stand for, computed from the seals alone.
     fn full(&self, clock: &Clock) -> Clock {
         let mut all = clock.clone();
         loop {
@@ -360,7 +361,7 @@ impl Story {
         own || self.full(&write.past.clock).contains(dot) || write.past.extra.contains(dot)
     }
 
-    /// What a client has seen, if the replica has seen as much.
+    /// What a client has seen, if the replica has seen that much.
     fn caught_up(&self, at: usize, client: usize) -> Option<Option<Seen>> {
         match &self.clients[client] {
             None => Some(None),
@@ -377,7 +378,7 @@ impl Story {
                 }
             }
             _ => {
-                // As much as it lacks, or all: the same comes of both.
+                // A snapshot of what it lacks and one of everything must have the same result.
                 let nothing = Clock::new();
                 let seen = if whole { &nothing } else { &self.stores[to].context };
                 let snapshot = self.stores[from].snapshot(seen);
@@ -425,8 +426,9 @@ impl Story {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
 
-    /// In any interleaving each replica shows exactly what follows from the writes that it has seen,
-    /// never one without its causal past; and once all have told each other, all hold the same.
+    /// In any interleaving each replica shows exactly what follows from the writes that it has
+    /// seen, never one without its causal past; and once all have told each other, all hold the
+    /// same.
     #[test]
     fn replicas_show_what_they_have_seen_and_converge(
         steps in proptest::collection::vec(step(KEYS.len()), 0..60)
@@ -483,7 +485,7 @@ fn what_waited_for_a_snapshot_is_among_what_it_changed() {
         before.snapshot(&Clock::new())
     };
     assert_eq!(b.receive(second), Ok(Receipt::Held));
-    // Whoever keeps what has changed would else keep the context without this value.
+    // If `changed` left out the second key, a disk would hold the context without this value.
     let changed = b.merge(before).unwrap().changed;
     assert_eq!(changed, ["first".into(), "second".into()]);
     assert_eq!(b.snapshot(&Clock::new()), a.snapshot(&Clock::new()));
@@ -513,7 +515,8 @@ fn metadata_of_a_client_that_never_reads_is_bounded() {
     }
     assert_eq!(seen.extra.len(), MAX_EXTRA, "{seen:?}");
     assert_eq!(seen.bound().get(store.name()), 200);
-    // It counts as having seen nothing that it was not shown; of what it wrote it may be told again.
+    // The client counts as having seen nothing that it was not shown; it may have to be told again
+    // of its own writes.
     for number in 0..100 {
         let key = format!("k{number}");
         (_, seen) = store.put(NOW, &key, value(json!("again")), Some(&seen));
@@ -524,7 +527,7 @@ fn metadata_of_a_client_that_never_reads_is_bounded() {
     assert_eq!(shown(&store, "k7"), [json!("settled")], "what was just shown is not forgotten");
 }
 
-/// One replica has heard of a delete of `k`, and the other one has not.
+/// Two replicas: the first has heard of a delete of `k`, the second has not.
 fn cut_before_a_delete() -> (Store, Store, Seen, Arc<Write>) {
     let (mut a, mut b) = (replica(1), replica(2));
     let (write, _) = b.put(NOW, "k", value(json!(1)), None);
@@ -543,7 +546,8 @@ fn who_was_shown_that_a_key_is_gone_has_seen_its_delete_and_nothing_beside_it() 
     let after = a.seen_with("k", Some(&before));
     assert!(before.is_within(b.context()) && !after.is_within(b.context()));
     assert!(!after.contains(&beside.dot), "it was not shown: {after:?}");
-    // What it writes now stands beside that, and is shown nowhere before the delete is.
+    // What the client writes now stands beside that version, and is shown nowhere before the delete
+    // is.
     let (late, _) = a.put(NOW, "beside", value(json!(2)), Some(&after));
     assert_eq!(shown(&a, "beside").len(), 2);
     assert_eq!(b.receive(late.clone()), Ok(Receipt::Held));
@@ -551,7 +555,7 @@ fn who_was_shown_that_a_key_is_gone_has_seen_its_delete_and_nothing_beside_it() 
         b.receive(write).unwrap();
     }
     assert_eq!(b.snapshot(&Clock::new()), a.snapshot(&Clock::new()));
-    // Who reads that has it from the writer: it must not meet the key again, either.
+    // Whoever reads that inherits it from the writer, and must not meet the key again, either.
     let reader = a.seen_with("beside", Some(&Seen::default()));
     assert!(reader.bound().contains(&gone.dot), "{reader:?}");
 }
@@ -562,7 +566,7 @@ fn a_version_that_was_gone_where_it_was_replaced_goes_where_it_still_stands() {
     let mut c = b.clone();
     c.rename("127.0.0.1:3@7".into());
     c.receive(gone.clone()).unwrap();
-    // Its client had seen the value, and has the answer at a replica where it was deleted meanwhile.
+    // The client had seen the value, and writes at a replica where it was deleted meanwhile.
     let (write, _) = c.put(NOW, "k", value(json!(2)), Some(&before));
     assert!(write.replaces.is_empty());
     assert!(matches!(b.receive(write.clone()), Ok(Receipt::Applied(_))));
@@ -572,7 +576,8 @@ fn a_version_that_was_gone_where_it_was_replaced_goes_where_it_still_stands() {
     assert_eq!(a.snapshot(&Clock::new()), b.snapshot(&Clock::new()));
 }
 
-/// So many lives of one address that each wrote a key, and are ended; the last one is not.
+/// A replica that knows `count` lives of one address, which each wrote a key and were ended; the
+/// last life was not ended.
 fn of_many_lives(count: u64) -> Store {
     let mut store = replica(1);
     for life in 1..=count {
@@ -598,7 +603,8 @@ fn metadata_of_a_client_that_reads_what_ended_lives_wrote_is_bounded() {
         longest = longest.max(seen.size());
     }
     assert!(longest > MAX_SEEN / 2 && longest <= MAX_SEEN, "{longest}");
-    // What it read last it replaces, and no replica that lacks what it read at first serves it.
+    // The client replaces what it read last, and no replica that lacks what it read first serves
+    // it.
     let (write, after) = store.put(NOW, "k5000", value(json!("mine")), Some(&seen));
     assert_eq!(shown(&store, "k5000"), [json!("mine")]);
     assert!(write.is_sane() && after.size() <= MAX_SEEN);
@@ -607,7 +613,7 @@ fn metadata_of_a_client_that_reads_what_ended_lives_wrote_is_bounded() {
     other.merge(store.snapshot(&Clock::new())).unwrap();
     assert!(other.is_as_far_as(&seen));
     assert_eq!(other.snapshot(&Clock::new()), store.snapshot(&Clock::new()));
-    // And what it has forgotten stands beside what it writes: nothing is lost.
+    // What it has forgotten stands beside what it writes: nothing is lost.
     store.put(NOW, "k1", value(json!("mine")), Some(&seen));
     assert_eq!(shown(&store, "k1"), [json!("mine"), json!(1)]);
 }
@@ -680,7 +686,7 @@ fn lives_that_are_over_and_write_again_are_counted_like_any() {
     assert!(store.context().is_sane());
 }
 
-/// Names of nobody, of so many bytes.
+/// A clock of about so many bytes, with names of no replica.
 fn crowd_of(bytes: usize) -> Clock {
     let names = (0_u64..).map(|number| (format!("{number:0>100}").into(), 1));
     names.take(bytes / 116).collect()
