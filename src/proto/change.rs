@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use super::address::{Addr, Incarnation};
 use super::registry::Status;
 
-/// How far a seed can be relied on to know what was answered for. It is durable; a seed whose disk
-/// was lost is [`Standing::Fresh`] again.
+/// How far a seed can be relied on to know every change that was answered for. It is durable; a
+/// seed that has lost its disk is [`Standing::Fresh`] again.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -16,7 +16,7 @@ pub enum Standing {
     Fresh,
     /// It has met a quorum of seeds, itself included, none of which had ever voted.
     Founding,
-    /// It holds what was answered for, and votes.
+    /// It holds every change that was answered for, and votes.
     Voting,
 }
 
@@ -35,40 +35,40 @@ impl Standing {
 /// tree: two in a tree of a hundred thousand are equal by chance once in 10^19.
 pub type Fingerprint = [u8; 12];
 
-/// How a proposal was decided.
+/// How a proposal was decided, and by which votes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Decision {
-    /// What was proposed, and who reported.
+    /// The change that was proposed; it names the reporters.
     pub change: Change,
     /// The seed that proposed it.
     pub proposer: Addr,
     /// When it was decided, Unix milliseconds by the proposer's clock.
     pub decided: u64,
-    /// The votes that had come by then.
+    /// The votes that had arrived by then.
     pub votes: Vec<CastVote>,
     /// Whether it was committed.
     pub committed: bool,
 }
 
-/// One seed's vote, and why.
+/// The vote of one seed, and its reason.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct CastVote {
     /// The seed.
     pub seed: Addr,
-    /// Yes or no.
+    /// Whether the seed accepts the change.
     pub accept: bool,
-    /// Why.
+    /// The seed's reason.
     pub reason: String,
 }
 
-/// What a peer said of its links.
+/// The links that a peer has reported.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct LinkReport {
     /// The peer.
     pub peer: Addr,
-    /// In that incarnation.
+    /// The incarnation that reports.
     pub incarnation: Incarnation,
-    /// Its number for the report.
+    /// Number of the report: it rises with each report of one life.
     pub number: u64,
     /// Its neighbours.
     pub neighbours: Vec<Addr>,
@@ -95,7 +95,7 @@ impl ChangeKind {
         }
     }
 
-    /// The kind of change that leads to a record that says so.
+    /// The kind of change that leads to a record with this status.
     pub const fn to(status: Status) -> Self {
         match status {
             Status::Alive => ChangeKind::Join,
@@ -104,7 +104,7 @@ impl ChangeKind {
         }
     }
 
-    /// What a record says once a change of this kind is committed.
+    /// The status that a record has once a change of this kind is committed.
     pub const fn status(self) -> Status {
         match self {
             ChangeKind::Join => Status::Alive,
@@ -119,12 +119,12 @@ impl ChangeKind {
 pub struct Change {
     /// Join, leave or dead.
     pub kind: ChangeKind,
-    /// Whose record.
+    /// The peer whose record changes.
     pub peer: Addr,
-    /// Of which incarnation.
+    /// The incarnation of that peer.
     pub incarnation: Incarnation,
-    /// When the proposer was asked, Unix milliseconds; of a join this becomes the time of joining.
+    /// When the proposer was asked, Unix milliseconds; for a join this becomes the time of joining.
     pub at: u64,
-    /// Of a dead-node proposal: who reported it.
+    /// The peers that reported the death, in a dead-node proposal.
     pub reporters: Vec<Addr>,
 }

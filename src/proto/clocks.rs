@@ -1,12 +1,12 @@
 //! Whose wall clock disagrees with ours, and by how much.
 //!
-//! Nothing depends on it (DESIGN.md, section 4, clocks): it is told so that an
-//! operator can set a clock right before people are misled by times in a log.
-//! Whoever opens or answers a connection says what its clock says, and a message
-//! says when it was published and how long ago that was.
+//! Nothing depends on it (DESIGN.md, section 4, clocks): it is told so that an operator can set a
+//! clock right before people are misled by times in a log. A process that opens or answers a
+//! connection says what its clock says, and a message says when it was published and how long ago
+//! that was.
 //!
-//! What must stay true: one line an origin and hour, and a bounded memory, whatever
-//! strangers say of their clocks.
+//! What must stay true: one line an origin and hour, and a bounded memory, whatever strangers say
+//! of their clocks.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,23 +16,24 @@ use super::message::Addr;
 use super::time::Time;
 use super::turn::Turn;
 
-/// A difference below this is not told: a network's delay and a clock that nobody keeps in step are
-/// no fault.
+/// A difference below this is not told: it is no fault if a network delays, or if nobody keeps a
+/// clock in step.
 const TOLERATED: Duration = Duration::from_secs(10);
 /// A difference is told again after this long.
 const AGAIN: Duration = Duration::from_secs(3_600);
-/// Origins remembered: beyond, those told of longest ago make room.
+/// Most origins remembered. A further one takes the place of the one that was told longest ago,
+/// once that may be told again.
 const MAX_ORIGINS: usize = 1_024;
 
 /// Clocks that disagree with ours.
 #[derive(Clone, Debug, Default)]
 pub struct Clocks {
-    /// By how much each is ahead, milliseconds, and when that was told.
+    /// By how much each clock is ahead of ours, milliseconds, and when that was last told.
     offsets: BTreeMap<Addr, (i64, Time)>,
 }
 
 impl Clocks {
-    /// Somebody's clock says that it is so many milliseconds after the Unix epoch; 0 if it does not
+    /// A peer's clock says that it is `clock` milliseconds after the Unix epoch; 0 if it does not
     /// say.
     pub(crate) fn met<R, K>(&mut self, turn: &mut Turn<'_, R, K>, peer: Addr, clock: u64) {
         if clock > 0 {
@@ -42,7 +43,8 @@ impl Clocks {
         }
     }
 
-    /// Somebody's clock is found to be ahead of ours by so many milliseconds.
+    /// A peer's clock is found to be ahead of ours by `ahead` milliseconds; behind if that is
+    /// negative.
     pub(crate) fn found<R, K>(&mut self, turn: &mut Turn<'_, R, K>, peer: Addr, ahead: i64) {
         if Duration::from_millis(ahead.unsigned_abs()) < TOLERATED {
             self.offsets.remove(&peer);
@@ -60,7 +62,7 @@ impl Clocks {
                 return;
             };
             if turn.now.since(told) < AGAIN {
-                // So many clocks that are off within an hour: more lines would help nobody.
+                // So many clocks were off within an hour that more lines would help nobody.
                 return;
             }
             self.offsets.remove(&oldest);

@@ -1,4 +1,4 @@
-//! What a machine is told about itself at construction, with the reasons behind the defaults.
+//! The settings with which a machine is constructed, and the reasons for their defaults.
 
 use std::time::Duration;
 
@@ -11,14 +11,14 @@ use super::registry::hash_addr;
 /// The network that this process belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Network {
-    /// Its name; two networks of different names refuse each other.
+    /// Its name; networks with different names refuse each other.
     pub name: String,
     /// The configured seeds, sorted.
     seeds: Vec<Addr>,
     digest: [u8; 32],
 }
 
-/// The network's name unless an embedding program gives another.
+/// The name of a network for which an embedding program gives no other.
 pub const DEFAULT_NETWORK: &str = "rumormill";
 
 impl Network {
@@ -34,13 +34,13 @@ impl Network {
         Self { name: name.into(), seeds, digest: hash.finalize().into() }
     }
 
-    /// A network without seeds: who belongs to it is said beforehand, or peers tell each other
-    /// ([`PeerConfig::membership`]).
+    /// A network without seeds: its members are named beforehand, or peers tell each other who
+    /// belongs to it ([`PeerConfig::membership`]).
     pub fn without_seeds(name: impl Into<String>) -> Self {
         Self::new(name, [])
     }
 
-    /// Whether seeds decide who belongs to it.
+    /// Whether seeds decide who belongs to the network.
     pub fn has_seeds(&self) -> bool {
         !self.seeds.is_empty()
     }
@@ -60,7 +60,7 @@ impl Network {
         self.digest
     }
 
-    /// The hello of a process of this network.
+    /// The hello with which a process of this network opens a connection.
     pub fn hello(
         &self,
         role: Role,
@@ -73,17 +73,18 @@ impl Network {
     }
 }
 
-/// Which links peers keep, and so which way messages go.
+/// Which links peers keep, and so which paths messages take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Overlay {
-    /// Drawn so that few peers have many links and many have few, as large networks need it.
+    /// Links are drawn so that few peers have many links and many have few, as large networks need
+    /// it.
     #[default]
     ScaleFree,
-    /// Everybody is linked with the oldest member that can be reached: the fewest messages.
+    /// Every peer links with the oldest member that it can reach, which takes the fewest messages.
     Hub,
-    /// Everybody is linked with everybody, and nobody forwards what another one says: the shortest
-    /// way. Of anti-entropy alone comes what was lost on it.
+    /// Every peer links with every other, and nobody forwards what another says, which is the
+    /// shortest path. A message that is lost on it comes by anti-entropy alone.
     Full,
 }
 
@@ -91,44 +92,44 @@ pub enum Overlay {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Membership {
-    /// The seeds decide, and tell.
+    /// The seeds decide, and tell the peers.
     #[default]
     Voted,
-    /// Without seeds: these belong to it for good, this peer among them, the oldest first.
+    /// Without seeds: these peers belong to it for good, this peer among them, the oldest first.
     Fixed(Vec<Addr>),
-    /// Without seeds: whoever says hello belongs to it, and peers tell each other; these are where
-    /// this peer begins.
+    /// Without seeds: whoever says hello belongs to it, and peers tell each other. This peer calls
+    /// these first.
     Open(Vec<Addr>),
 }
 
-/// The longest interval or timeout: more is a mistake in the unit, and a time so far away would
-/// overflow.
+/// The longest interval or timeout. A longer one is a mistake in the unit, and a time so far away
+/// would overflow.
 pub const MAX_WAIT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// Seeds at most: a vote names its seed by a number of 16 bits.
+/// Most seeds of a network: a vote names its seed by a number of 16 bits.
 pub const MAX_SEEDS: usize = 65_535;
 
-/// Why settings cannot be used, and what to do.
+/// Why settings cannot be used, and what to do about it.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidConfig {
-    /// Nobody can be reached there.
+    /// Nobody can be reached at this address.
     #[error("nobody can be reached at {0}; give the IP address and port that others are to dial")]
     Address(Addr),
-    /// A seed has to be one of those that are listed.
+    /// The address of a seed is not in the list of seeds.
     #[error(
         "{0} is not in the network's list of seeds; add it at every node, or start the seed where it is listed"
     )]
     NotASeed(Addr),
-    /// Where a seed is, no peer can be.
+    /// The address of a peer is in the list of seeds.
     #[error("{0} is in the network's list of seeds; give the peer another port")]
     IsSeed(Addr),
-    /// The seeds are to decide, and there are none.
+    /// The seeds are to decide who belongs to the network, and there are none.
     #[error(
         "the network has no seeds, and membership is voted; list seeds, or choose another membership"
     )]
     NoSeeds,
-    /// There are seeds, and they are not to decide.
+    /// There are seeds, and they are not to decide who belongs to the network.
     #[error(
         "the network has seeds, and membership is not voted; leave the seeds out, or let them decide"
     )]
@@ -139,38 +140,38 @@ pub enum InvalidConfig {
     /// A time that is zero, or longer than [`MAX_WAIT`].
     #[error("{what} is {given:?}; give more than nothing and at most 30 days")]
     Duration {
-        /// Which setting.
+        /// Name of the setting.
         what: &'static str,
-        /// What was given.
+        /// The value given.
         given: Duration,
     },
-    /// Pings have to come more often than silence is suspected.
+    /// The ping interval is not shorter than the silence that makes a suspect.
     #[error("ping_interval ({ping:?}) has to be shorter than suspect_timeout ({suspect:?})")]
     Ping {
-        /// Between two pings.
+        /// Time between two pings.
         ping: Duration,
-        /// Until silence is suspected.
+        /// Silence after which a neighbour is suspected.
         suspect: Duration,
     },
-    /// A peer without any links, or with more picked than allowed.
+    /// A peer is to pick no links at all, or more than it may have.
     #[error(
         "links is {links} and max_links {max_links}; give at least 1, and no more links than max_links"
     )]
     Links {
-        /// To pick.
+        /// Links to pick.
         links: usize,
-        /// To have.
+        /// Links that it may have.
         max_links: usize,
     },
     /// A number that has to be at least 1.
     #[error("{0} is 0; give at least 1")]
     Zero(&'static str),
-    /// Outside of what the choice of neighbours can aim at.
+    /// An exponent that the choice of neighbours cannot aim at.
     #[error("exponent is {0}; give more than 2 and at most 3")]
     Exponent(f64),
 }
 
-/// Times that must be more than nothing, and no mistake in the unit.
+/// Refuses a time that is zero, or so long that it must be a mistake in the unit.
 fn check_times(times: &[(&'static str, Duration)]) -> Result<(), InvalidConfig> {
     match times.iter().find(|(_, given)| given.is_zero() || *given > MAX_WAIT) {
         Some((what, given)) => Err(InvalidConfig::Duration { what, given: *given }),
@@ -178,7 +179,7 @@ fn check_times(times: &[(&'static str, Duration)]) -> Result<(), InvalidConfig> 
     }
 }
 
-/// An address that others can dial.
+/// Refuses an address that others cannot dial.
 fn check_address(me: Addr) -> Result<(), InvalidConfig> {
     match me.port() != 0 && !me.ip().is_unspecified() {
         true => Ok(()),
@@ -186,12 +187,12 @@ fn check_address(me: Addr) -> Result<(), InvalidConfig> {
     }
 }
 
-/// Bound on a probe, if nothing else is asked for: a round trip around the world takes 300 ms, and a
-/// process that needs more than three of them for a hello is of no use to its neighbours.
+/// The default bound on a probe. A round trip around the world takes 300 ms, and a process that
+/// needs more than three of them for a hello is of no use to its neighbours.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Silence that is suspected, if nothing else is asked for: three pings, so that one that is lost and
-/// one that is late make nobody a suspect.
+/// The default silence that makes a suspect: three pings, so that one that is lost and one that is
+/// late make nobody a suspect.
 const SUSPECT_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A seed's settings.
@@ -204,8 +205,8 @@ pub struct SeedConfig {
     pub network: Network,
     /// Bound on a dial-back or probe.
     pub probe_timeout: Duration,
-    /// Silence after which the peers of this network suspect a neighbour: what goes wrong at one
-    /// time is reported within so long.
+    /// Silence after which the peers of this network suspect a neighbour: reports of one fault
+    /// arrive within this time.
     pub suspect_timeout: Duration,
     #[cfg(feature = "planted")]
     flaw: Flaw,
@@ -224,11 +225,11 @@ impl SeedConfig {
         }
     }
 
-    /// Whether a seed can run with it.
+    /// Whether a seed can run with these settings.
     ///
     /// # Errors
     ///
-    /// What is wrong with it.
+    /// What is wrong with the settings.
     pub fn check(&self) -> Result<(), InvalidConfig> {
         check_address(self.me)?;
         if self.network.seeds().len() > MAX_SEEDS {
@@ -243,7 +244,7 @@ impl SeedConfig {
         ])
     }
 
-    /// Its planted defect.
+    /// The defect that a test has planted in this seed.
     pub(crate) fn flaw(&self) -> Flaw {
         #[cfg(feature = "planted")]
         return self.flaw;
@@ -258,24 +259,26 @@ impl SeedConfig {
 pub struct DetectionConfig {
     /// Bound on a probe.
     pub probe_timeout: Duration,
-    /// A ping goes to every neighbour this often. By default a third of the silence that is suspected.
+    /// Time between two looks at the neighbours' silence: in a scale-free overlay all of them are
+    /// pinged, in the others those that would soon be suspected. By default a third of the suspect
+    /// timeout.
     pub ping_interval: Duration,
     /// Silence after which a neighbour is suspected.
     pub suspect_timeout: Duration,
 }
 
-/// What a peer says, and how it passes on what others say.
+/// What a peer publishes, and how it passes on what others publish.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct BroadcastConfig {
-    /// One generated message each interval. By default 5 s, as the assignment that this program
-    /// began as asks for.
+    /// Time between two generated messages. By default 5 s: this program began as an assignment,
+    /// which asks for that.
     pub gossip_interval: Duration,
-    /// How many messages are generated; 0 for none. By default 10, for the same reason.
+    /// Number of messages generated; 0 for none. By default 10, for the same reason.
     pub gossip_count: u64,
-    /// How long messages may be gathered before they are pushed to anybody but the parent in the
-    /// tree. By default zero, which pushes each at once: latency matters more than bytes, unless
-    /// somebody counts messages.
+    /// How long messages may be gathered before they are pushed to any neighbour but the parent in
+    /// the tree. By default zero, which pushes each at once: latency matters more than bytes,
+    /// unless somebody counts messages.
     pub gather: Duration,
 }
 
@@ -283,11 +286,11 @@ pub struct BroadcastConfig {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct SyncConfig {
-    /// One anti-entropy round each interval. By default 10 s: a digest costs 32 bytes, and what was
-    /// lost is missed for half of that on average.
+    /// Time between two rounds of anti-entropy. By default 10 s: a digest costs 32 bytes, and a
+    /// lost message is missed for half of that time on average.
     pub sync_interval: Duration,
-    /// Neighbours contacted in one round. By default 2: with one, a neighbour that lacks the same
-    /// could be asked over and over.
+    /// Peers compared with in one round. By default 2: with one, a neighbour that lacks the same
+    /// messages could be asked over and over.
     pub fanout: usize,
 }
 
@@ -295,14 +298,14 @@ pub struct SyncConfig {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct TopologyConfig {
-    /// Which way messages go.
+    /// Which overlay the links form.
     pub overlay: Overlay,
     /// Neighbours that a joining peer picks. By default 3: the overlay then stays in one piece when
     /// a fifth of the peers die at once (DESIGN.md, section 4).
     pub links: usize,
     /// Links that a peer accepts before it refuses more. By default 64: a hub's share of the work
-    /// stays bounded, and the tail of the power law is cut where networks of thousands begin to show
-    /// it.
+    /// stays bounded, and the tail of the power law is cut where networks of thousands begin to
+    /// show it.
     pub max_links: usize,
     /// Exponent γ of the degree distribution that the choice of neighbours aims at, over 2 and at
     /// most 3. By default 2.5, the middle of what is found in grown networks (Barabási and Albert,
@@ -314,13 +317,13 @@ pub struct TopologyConfig {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct StoreConfig {
-    /// Whether it holds a replica at all.
+    /// Whether the peer holds a replica at all.
     pub replicates: bool,
     /// How long a request may wait for the writes that its metadata names. By default 1 s: longer
     /// than a write takes to reach any peer that is not cut off, and shorter than clients wait.
     pub causal_wait: Duration,
-    /// Lives of replicas that are ended together, once as many are named in each clock. By default
-    /// 64: a clock then stays below 2 KiB, and an end, which all have to hear of, is rare.
+    /// Number of replicas' lives that have to be over before they are ended together. By default
+    /// 64: a clock then stays below 2 KiB, and an end, which all replicas have to hear of, is rare.
     pub seal_from: usize,
 }
 
@@ -434,11 +437,11 @@ impl PeerConfig {
         self
     }
 
-    /// Whether a peer can run with it.
+    /// Whether a peer can run with these settings.
     ///
     /// # Errors
     ///
-    /// What is wrong with it.
+    /// What is wrong with the settings.
     pub fn check(&self) -> Result<(), InvalidConfig> {
         check_address(self.me)?;
         let seeds = self.network.seeds();
@@ -476,7 +479,7 @@ impl PeerConfig {
         if links == 0 || links > max_links {
             return Err(InvalidConfig::Links { links, max_links });
         }
-        // Also what is no number is outside.
+        // The comparison is written so that NaN is refused as well.
         if !(exponent > 2.0 && exponent <= 3.0) {
             return Err(InvalidConfig::Exponent(exponent));
         }
@@ -487,7 +490,7 @@ impl PeerConfig {
         }
     }
 
-    /// Its planted defect.
+    /// The defect that a test has planted in this peer.
     pub(crate) fn flaw(&self) -> Flaw {
         #[cfg(feature = "planted")]
         return self.flaw;

@@ -1,4 +1,4 @@
-//! What the shared log tells: the events of CONTRACT.md, section 2, word for word.
+//! The events of the shared log, word for word as CONTRACT.md, section 2, has them.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,20 +7,20 @@ use bytes::Bytes;
 
 use super::message::{Addr, ChangeKind, Incarnation};
 
-/// How much it matters.
+/// How much an event matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Severity {
-    /// What ends the process.
+    /// It ends the process.
     Error,
-    /// Something a user should act on.
+    /// A user should act on it.
     Warn,
-    /// The story.
+    /// It belongs to the story of the network.
     Info,
-    /// Details.
+    /// It is a detail.
     Debug,
 }
 
-/// One line of the log, but for time, level and who says it.
+/// One line of the log, without its time, its level and the name of the process.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs)] // the names are the keys that CONTRACT.md explains
 pub enum Event {
@@ -132,7 +132,7 @@ pub enum Event {
     },
     DeadNodeConfirmed {
         peer: Addr,
-        /// Which seed told; none where peers decide alone.
+        /// The seed that told of the death; none where peers decide alone.
         seed: Option<Addr>,
         votes: usize,
         of: usize,
@@ -144,10 +144,10 @@ pub enum Event {
         ahead: i64,
     },
 
-    /// One of the above that others tell as well, or that was told a moment ago: a detail.
+    /// One of the events above that others tell as well, or that was told a moment ago: a detail.
     Aside(Box<Event>),
 
-    /// Anything else worth a line: an event in words, then keys and values.
+    /// Anything else that is worth a line: an event in words, then keys and values.
     Note {
         severity: Severity,
         what: &'static str,
@@ -156,12 +156,12 @@ pub enum Event {
 }
 
 impl Event {
-    /// The event, as a detail unless it is `worth` a line of its own.
+    /// The event itself if it is `worth` a line of its own; otherwise the event as a detail.
     pub fn told_if(self, worth: bool) -> Self {
         if worth { self } else { Event::Aside(Box::new(self)) }
     }
 
-    /// How much it matters.
+    /// How much the event matters.
     pub fn severity(&self) -> Severity {
         match self {
             Event::Note { severity, .. } => *severity,
@@ -179,24 +179,24 @@ impl Event {
 /// The value of one field of an event.
 #[derive(Clone)]
 pub enum Field<'a> {
-    /// What needs no quotes: an address, one of a few words.
+    /// A value that needs no quotes: an address, or one of a few words.
     Plain(&'a dyn fmt::Display),
     /// A number.
     Number(u64),
-    /// Votes of so many.
+    /// Number of votes, and of how many.
     Votes(usize, usize),
     /// Any text.
     Text(Cow<'a, str>),
     /// Addresses, in order.
     Addrs(&'a [Addr]),
-    /// What somebody has published, cut if it is long.
+    /// A payload that somebody has published; it is cut if it is long.
     Payload(&'a [u8]),
 }
 
-/// Bytes of a payload that are shown at most.
+/// Most bytes of a payload that are shown.
 const SHOWN_PAYLOAD: usize = 256;
 
-/// A payload as text, and what was left out of it.
+/// A payload as text, with the number of bytes that were left out of it.
 fn shown(payload: &[u8]) -> String {
     let start = payload.get(..SHOWN_PAYLOAD).unwrap_or(payload);
     let text = String::from_utf8_lossy(start);
@@ -226,8 +226,8 @@ impl Field<'_> {
     }
 }
 
-/// As in a line of the log: quoted if it holds a space, a quote or nothing at all, and never more than
-/// one line.
+/// The value as it stands in a line of the log: quoted if it holds a space, a control character, a
+/// quote, a backslash or nothing at all, and never longer than one line.
 impl fmt::Display for Field<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -259,7 +259,7 @@ fn quoted(text: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     }
 }
 
-/// One line of the log, but for time, level and who says it.
+/// One line of the log, without its time, its level and the name of the process.
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.words())?;
@@ -353,7 +353,7 @@ impl Event {
         }
     }
 
-    /// The fields of events that have many, or some that have to be made first.
+    /// The fields of the events that have many, or some that have to be computed first.
     fn more_fields(&self) -> Vec<Named<'_>> {
         use Field::{Addrs, Number, Payload, Plain, Votes};
         match self {
@@ -393,7 +393,7 @@ impl Event {
                 vec![("peer", Plain(peer)), ("seed", seed), ("votes", Votes(*votes, *of))]
             }
             Event::ClockSkew { peer, ahead } => skew_fields(peer, *ahead),
-            // Those of all others `fields` has told.
+            // The fields of all other events are told by `fields`.
             _ => Vec::new(),
         }
     }

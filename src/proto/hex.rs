@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Shows bytes as lower-case digits, two for each.
+/// Shows bytes as lower-case hexadecimal digits, two for each.
 #[derive(Clone, Copy, Debug)]
 pub struct Hex<'a>(pub &'a [u8]);
 
@@ -12,7 +12,8 @@ impl fmt::Display for Hex<'_> {
     }
 }
 
-/// The bytes that digits stand for; none if there are others, or an odd number of them.
+/// The bytes that `digits` stand for; none if a character is no hexadecimal digit, or if the number
+/// of digits is odd.
 pub fn parse(digits: &str) -> Option<Vec<u8>> {
     let digit = |byte: &u8| char::from(*byte).to_digit(16).and_then(|d| u8::try_from(d).ok());
     if !digits.len().is_multiple_of(2) {

@@ -1,11 +1,9 @@
 //! The border between what decides and what does.
 //!
-//! A machine takes one [`Input`] and the time, and returns [`Effect`]s. It has
-//! no sockets, files, clocks, threads or global randomness, so that the same
-//! code runs on tokio, in the simulator and in a model checker (DESIGN.md,
-//! section 2). Connections are numbers: the machine picks even ones for those
-//! that it opens, the host odd ones for those that come in, and neither uses
-//! one twice.
+//! A machine takes one [`Input`] and the time, and returns [`Effect`]s. It has no sockets, files,
+//! clocks, threads or global randomness, so that the same code runs on tokio, in the simulator and
+//! in a model checker (DESIGN.md, section 2). Connections are numbers: the machine picks even ones
+//! for those that it opens, the host odd ones for those that come in, and neither uses one twice.
 
 use std::time::Duration;
 
@@ -13,85 +11,85 @@ use super::event::Event;
 use super::message::{Addr, Answer, Hello, Message, Refusal, Welcome};
 use super::time::Time;
 
-/// A connection, by number.
+/// The number of a connection.
 pub type Conn = u64;
 
-/// What a machine is told; `C` is what it can be asked ([`Machine::Command`]).
+/// What a machine is told; `C` is what it can be asked to do ([`Machine::Command`]).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Input<C> {
     /// The first input of a life: the process listens.
     Start,
-    /// Somebody opened a connection and said hello. The host has already checked that network
-    /// name and seed list are ours. To be answered with [`Effect::Answer`].
+    /// Somebody opened a connection and said hello. The host has checked already that the network
+    /// name and the seed list are ours. The machine has to answer with [`Effect::Answer`].
     Incoming {
         /// The new connection; odd.
         conn: Conn,
-        /// What was said.
+        /// The hello of the caller.
         hello: Hello,
     },
     /// A connection that this machine opened was welcomed.
     Opened {
         /// As in [`Effect::Open`].
         conn: Conn,
-        /// What was answered.
+        /// The answer of the other side.
         welcome: Welcome,
     },
-    /// A connection that this machine opened came to nothing; its number is not used again.
+    /// A connection that this machine wanted to open failed; its number is not used again.
     OpenFailed {
         /// As in [`Effect::Open`].
         conn: Conn,
-        /// Why.
+        /// The reason.
         error: OpenError,
     },
     /// A message came over an open connection.
     Received {
-        /// Over which.
+        /// The connection.
         conn: Conn,
-        /// What it says.
+        /// The message.
         message: Message,
     },
     /// An open connection ended without this machine having closed it.
     Closed {
-        /// Which.
+        /// The connection.
         conn: Conn,
     },
-    /// The queue of a connection has passed its high-water mark: eager traffic is to pass it by.
+    /// The queue of a connection has passed its high-water mark: eager traffic should avoid it.
     Congested {
-        /// Which.
+        /// The connection.
         conn: Conn,
     },
-    /// The queue of a congested connection has emptied.
+    /// The queue of a congested connection has fallen below its low-water mark.
     Relieved {
-        /// Which.
+        /// The connection.
         conn: Conn,
     },
-    /// The time that `wake_at` asked for has come.
+    /// The time that [`Machine::wake_at`] named has come.
     Tick,
-    /// What [`Effect::Persist`] asked for is durable.
+    /// The changes of an [`Effect::Persist`] are durable.
     Persisted {
-        /// As in the effect.
+        /// The number of the batch, as in the effect.
         batch: u64,
     },
     /// The embedding program or the operator wants something.
     Command(C),
 }
 
-/// Changes to keep, and their number.
+/// The number of a batch, and the changes to keep.
 pub type Batch<C> = (u64, Vec<C>);
 
 /// Why a connection could not be opened.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum OpenError {
-    /// Nobody listens there: hard evidence.
+    /// Nobody listens there, which is hard evidence.
     Unreachable,
-    /// No answer in time.
+    /// No answer came in time.
     TimedOut,
-    /// The other side said no.
+    /// The other side refused the connection.
     Refused(Refusal),
-    /// What answered does not speak this protocol.
+    /// The process that answered does not speak this protocol.
     Garbage,
-    /// This process could not even try, for want of descriptors or memory: that says nothing about
-    /// the other side.
+    /// This process could not even try, because it has no descriptors or memory left. That says
+    /// nothing of the other side.
     Local,
 }
 
@@ -99,72 +97,72 @@ pub enum OpenError {
 /// ([`Machine::Change`]).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Effect<R, K> {
-    /// Open a connection and say hello; answered with `Opened` or `OpenFailed`.
+    /// Open a connection and say hello; answered with [`Input::Opened`] or [`Input::OpenFailed`].
     Open {
-        /// Its number; even.
+        /// Its number, which is even.
         conn: Conn,
-        /// Where to.
+        /// The address to dial.
         to: Addr,
-        /// What to say.
+        /// The hello to say.
         hello: Hello,
-        /// Bound on connecting and on the answer, together.
+        /// Bound on connecting and answering together.
         within: Duration,
     },
-    /// Answer an incoming connection; a refused one is then closed by the host.
+    /// Answer an incoming connection. The host then closes it if it was refused.
     Answer {
-        /// Which.
+        /// The connection.
         conn: Conn,
         /// Welcome or refusal.
         answer: Answer,
     },
     /// Send a message over an open connection.
     Send {
-        /// Which.
+        /// The connection.
         conn: Conn,
-        /// What.
+        /// The message.
         message: Message,
     },
-    /// Send one message over several connections, encoded once.
+    /// Send one message over several connections; it is encoded once.
     SendMany {
-        /// Which.
+        /// The connections.
         conns: Vec<Conn>,
-        /// What.
+        /// The message.
         message: Message,
     },
-    /// Close a connection, or give up opening it, after sending what is queued. No `Closed`
+    /// Close a connection after sending what is queued, or give up opening it. No [`Input::Closed`]
     /// follows.
     Close {
-        /// Which.
+        /// The connection.
         conn: Conn,
     },
-    /// Make changes durable, then say `Persisted`.
+    /// Make changes durable, then say [`Input::Persisted`].
     Persist {
-        /// Brought back by `Persisted`; ascending.
+        /// Number of the batch, which `Persisted` brings back; it rises.
         batch: u64,
-        /// What to keep, in order.
+        /// The changes to keep, in order.
         changes: Vec<K>,
     },
-    /// Something for whoever runs or asks the machine.
+    /// An answer or a message for whoever runs the machine.
     Reply(R),
-    /// Something to log.
+    /// An event to log.
     Log(Event),
     /// The machine has nothing more to do: the process may end.
     Stopped,
 }
 
-/// The effects that a machine has.
+/// The effects of a machine of type `M`.
 pub type EffectOf<M> = Effect<<M as Machine>::Reply, <M as Machine>::Change>;
 
-/// What both state machines are to those who run them: the tokio host and the simulator.
+/// What both machines have in common for those who run them: the tokio host and the simulator.
 pub trait Machine {
-    /// What it can be asked.
+    /// What the machine can be asked to do.
     type Command;
-    /// What it answers, and tells without being asked.
+    /// What the machine answers, and what it tells without being asked.
     type Reply;
-    /// What it keeps on disk.
+    /// What the machine keeps on disk.
     type Change;
 
-    /// Takes one input at a time, and adds what is to be done to `effects`.
+    /// Takes one input, and adds to `effects` what is to be done.
     fn handle(
         &mut self,
         now: Time,
@@ -172,6 +170,6 @@ pub trait Machine {
         effects: &mut Vec<Effect<Self::Reply, Self::Change>>,
     );
 
-    /// When the machine wants [`Input::Tick`] at the latest; asked again after every input.
+    /// When the machine needs [`Input::Tick`] at the latest. It is asked again after every input.
     fn wake_at(&self) -> Option<Time>;
 }

@@ -1,8 +1,8 @@
-//! Everything that is ever said over a link.
+//! All that is ever said over a link.
 //!
-//! A connection opens with a [`Hello`] and is answered with an [`Answer`];
-//! after a welcome, [`Message`]s flow both ways. How they become bytes is
-//! `net::codec`'s business alone (DESIGN.md, section 6).
+//! A connection opens with a [`Hello`] and is answered with an [`Answer`]; after a welcome,
+//! [`Message`]s flow both ways. Only `net::codec` knows how they become bytes (DESIGN.md, section
+//! 6).
 
 use serde::{Deserialize, Serialize};
 
@@ -20,16 +20,16 @@ pub use super::seed::message::{Council, Records, ToPeer, ToSeed};
 /// Whether a process is a seed or a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Role {
-    /// Keeps the registry and votes.
+    /// A seed keeps the registry and votes.
     Seed,
-    /// Registers, links, gossips.
+    /// A peer registers, links up and gossips.
     Peer,
 }
 
 /// What a connection is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Purpose {
-    /// A liveness probe or dial-back: the answer is all that is wanted.
+    /// A liveness probe or dial-back: the caller wants nothing but the answer.
     Probe,
     /// A link of the overlay, between neighbours.
     Link,
@@ -37,7 +37,7 @@ pub enum Purpose {
     Membership,
     /// A seed talks to a seed.
     Council,
-    /// A peer brings a notice to a peer that is not its neighbour, and hears the answer.
+    /// A peer brings a notice to a peer that is not its neighbour, and waits for the answer.
     Errand,
     /// A peer compares its messages with those of a peer that is not its neighbour.
     Sync,
@@ -54,42 +54,42 @@ pub struct Hello {
     pub seeds: [u8; 32],
     /// Seed or peer.
     pub role: Role,
-    /// Where the one who opens listens.
+    /// Address at which the caller listens.
     pub from: Addr,
-    /// Its incarnation; 0 for seeds.
+    /// The caller's incarnation; 0 for seeds.
     pub incarnation: Incarnation,
     /// What the connection is for.
     pub purpose: Purpose,
-    /// What the clock of the one who opens says, Unix milliseconds; 0 if it does not say.
+    /// The caller's clock, Unix milliseconds; 0 if it does not say.
     pub clock: u64,
 }
 
 /// The reply to a [`Hello`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Answer {
-    /// Come in.
+    /// The caller may come in.
     Welcome(Welcome),
-    /// Stay out, and why.
+    /// The caller must stay out; the reason.
     Refused(Refusal),
 }
 
-/// Who answered; this is what a dial-back proves.
+/// Who answered. A dial-back proves this.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Welcome {
     /// Seed or peer.
     pub role: Role,
-    /// Where it says it listens.
+    /// Address at which it says that it listens.
     pub from: Addr,
     /// Its incarnation; 0 for seeds.
     pub incarnation: Incarnation,
-    /// It is about to leave by its own will.
+    /// Whether it is about to leave by its own will.
     pub leaving: bool,
-    /// What its clock says, Unix milliseconds; 0 if it does not say.
+    /// Its clock, Unix milliseconds; 0 if it does not say.
     pub clock: u64,
 }
 
 impl Welcome {
-    /// Whether it was a process of that kind at that address that answered, and nothing else that
+    /// Whether the process that answered has this role and address, and is not another one that
     /// listens there now.
     pub fn is_of(&self, role: Role, address: Addr) -> bool {
         self.role == role && self.from == address
@@ -101,30 +101,30 @@ impl Welcome {
 pub struct Refusal {
     /// The reason.
     pub reason: Refused,
-    /// Others to try, when the one asked is full.
+    /// Others to call instead, if the one called is full.
     pub others: Vec<Addr>,
 }
 
-/// Reasons for a refusal.
+/// Why a call was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Refused {
-    /// It speaks another version of the protocol.
+    /// The two speak different versions of the protocol.
     Version,
-    /// It belongs to a network of another name.
+    /// The two belong to networks of different names.
     Network,
-    /// It has a different seed list.
+    /// The two have different seed lists.
     SeedList,
-    /// It has no free link.
+    /// The one called has no free link.
     Full,
     /// The two are linked already.
     AlreadyLinked,
-    /// It is leaving.
+    /// The one called is leaving.
     Leaving,
-    /// It does not do that: a seed takes no overlay link, a peer keeps no registry.
+    /// The one called does not do that: a seed takes no overlay link, a peer keeps no registry.
     WrongRole,
     /// The caller claims the address of the one it calls.
     Myself,
-    /// The caller is dead or gone as far as is known here: it has to register again.
+    /// The caller is dead or gone as far as the one called knows: it has to register again.
     NotMember,
 }
 
@@ -145,16 +145,16 @@ impl Refused {
     }
 }
 
-/// What is said over an open connection: an envelope around what each protocol says.
+/// What is said over an open connection: an envelope around the messages of each protocol.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Message {
-    /// Are you there? Carries a number that the [`Message::Pong`] brings back.
+    /// Asks whether the other side is there; the number comes back with [`Message::Pong`].
     Ping(u64),
-    /// I am.
+    /// Answers a ping.
     Pong(u64),
-    /// How a link between neighbours ends, said before it does.
+    /// Says how a link between neighbours ends, before it does.
     Parting(Parting),
-    /// How messages spread over a link of the overlay.
+    /// Spreads messages over a link of the overlay.
     Broadcast(Broadcast),
     /// Two peers compare the messages that they hold.
     AntiEntropy(AntiEntropy),
@@ -166,16 +166,16 @@ pub enum Message {
     ToPeer(ToPeer),
     /// What seeds say to each other.
     Council(Council),
-    /// How replicas of the store keep each other up to date.
+    /// Keeps replicas of the store up to date.
     StoreSync(StoreSync),
     /// Peers of a network without seeds tell each other who belongs to it.
     Members(Members),
-    /// Somebody asks a peer what its replica of the store holds, and is answered.
+    /// Asks a peer what its replica of the store holds, or answers that.
     Inspection(Inspection),
 }
 
-/// A message that may not be said here, or not like that: the connection over which it came is
-/// closed.
+/// A message that may not be said on this connection, or not in this form: the connection is closed
+/// for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Breach;
 

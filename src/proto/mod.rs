@@ -1,7 +1,7 @@
-//! The state machines: everything that decides, without sockets, files,
-//! clocks, threads or global randomness (DESIGN.md, section 2).
+//! The state machines: everything that decides, without sockets, files, clocks, threads or global
+//! randomness (DESIGN.md, section 2).
 //!
-//! `proto` imports nothing of the rest of the crate.
+//! What must stay true: `proto` imports nothing of the rest of the crate.
 
 pub mod address;
 pub mod change;

@@ -1,51 +1,52 @@
-//! What an operator orders a peer to do, beside gossip and the store, and what came of it.
+//! What an operator can order a peer to do, beside gossip and the store, and what came of the
+//! order.
 
 use std::sync::Arc;
 
 use super::kv::store::Version;
 use super::message::Addr;
 
-/// What is to be done.
+/// The orders of an operator.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Order {
-    /// Ask another peer what its replica holds: under a key, or which keys.
+    /// Ask another peer what its replica holds: the versions of a key, or the keys.
     Ask {
-        /// Whom.
+        /// The peer to ask.
         peer: Addr,
-        /// Under which key; none asks for the keys.
+        /// The key; none asks for the keys.
         key: Option<Arc<str>>,
     },
     /// Begin a round of anti-entropy now.
     Sync,
-    /// Without seeds: let that peer in, whether or not it runs yet.
+    /// Without seeds: let this peer into the network, whether or not it runs yet.
     Admit(Addr),
-    /// Without seeds: that peer belongs to the network no more.
+    /// Without seeds: remove this peer from the network.
     Remove(Addr),
 }
 
-/// What came of it.
+/// What came of an order.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// What the other peer answered, or why it did not.
     Asked(Result<Holding, String>),
-    /// So many peers are being compared with.
+    /// This many peers are being compared with.
     Synced(usize),
     /// The peer has been let in.
     Admitted,
-    /// It belonged to the network already.
+    /// The peer to be let in belonged to the network already.
     AlreadyMember,
     /// The peer has been removed.
     Removed,
-    /// It did not belong to the network.
+    /// The peer to be removed did not belong to the network.
     NoMember,
-    /// Who belongs to this network is not this peer's to say.
+    /// The order is not for this peer to carry out: the seeds decide who belongs, or nobody does.
     NotOurs,
 }
 
 /// What a replica holds.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Holding {
-    /// Of a key: its versions, the one to show first; empty if there is no such key.
+    /// The versions of a key, the one to show first in front; empty if there is no such key.
     Versions(Vec<Version>),
     /// Its keys, in order.
     Keys(Vec<Arc<str>>),

@@ -1,10 +1,9 @@
-//! The registry: one record per peer address, and the order that makes it converge.
+//! The registry: one record per peer address, and the order that makes all copies of it equal.
 //!
-//! Records are ordered by incarnation, then alive < left < dead, and the
-//! greater one wins (DESIGN.md, section 3). A merge therefore commutes, is
-//! associative and idempotent: seeds that have heard the same commits, in any
-//! order and any number of times, hold the same registry. A majority is needed
-//! to authorise a change, not to order changes.
+//! Records are ordered by incarnation, then alive < left < dead, and the greater one wins
+//! (DESIGN.md, section 3). A merge therefore commutes, is associative and idempotent: seeds that
+//! have heard the same commits, in any order and any number of times, hold the same registry. A
+//! majority is needed to authorise a change, not to order changes.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -16,34 +15,36 @@ use sha2::{Digest, Sha256};
 use super::address::{Addr, Incarnation};
 use super::time::Time;
 
-/// How far ahead of the clock an incarnation may be, milliseconds: ten years. Clocks need not agree,
-/// and a peer comes back above whatever is known of it; but one at the end of all numbers would keep
-/// its address from ever registering again.
+/// How far ahead of the clock an incarnation may be, milliseconds: ten years. Clocks need not
+/// agree, and a peer comes back above whatever is known of it; but an incarnation close to the
+/// greatest number would keep its address from ever registering again.
 pub const MAX_AHEAD_MILLIS: u64 = 10 * 365 * 86_400_000;
 
 /// How long the record of a member that died or left is kept.
 pub const RETENTION: Duration = Duration::from_secs(86_400);
 
-/// What became of a peer in one incarnation, in the order in which a later one wins.
+/// What became of a peer in one incarnation. The order of the values is the order in which they
+/// win.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
     /// It is a member.
     Alive,
-    /// It left by its own will.
+    /// It left by its own will or, without seeds, was removed by an operator.
     Left,
-    /// It was voted dead.
+    /// The seeds voted it dead or, without seeds, peers found it dead.
     Dead,
 }
 
-/// The newest that a seed knows of one peer.
+/// The newest that is known of one peer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Record {
     /// Which life of the peer.
     pub incarnation: Incarnation,
     /// What became of it.
     pub status: Status,
-    /// When this change was asked for, Unix milliseconds; of an alive record the time of joining.
+    /// When this change was asked for, Unix milliseconds; in an alive record this is the time of
+    /// joining.
     pub at: u64,
     /// The seeds that accepted the change, by their place in the sorted seed list, ascending.
     pub voters: Vec<u16>,
@@ -51,8 +52,8 @@ pub struct Record {
 
 impl Record {
     /// Which of two records of one peer wins: the later incarnation, then the later status. Two
-    /// seeds may commit one and the same change with different voters or times; the tie is broken
-    /// by the rest of the record, so that all seeds still end up with the same one.
+    /// seeds may commit one and the same change with different voters or times; the rest of the
+    /// record breaks the tie, so that all seeds still end up with the same record.
     pub(crate) fn precedence(&self, other: &Self) -> Ordering {
         (self.incarnation, self.status)
             .cmp(&(other.incarnation, other.status))
@@ -60,7 +61,7 @@ impl Record {
             .then_with(|| self.voters.cmp(&other.voters))
     }
 
-    /// Feeds the record of that peer into a hash.
+    /// Feeds the record, as that of `peer`, into a hash.
     pub(crate) fn hash_into(&self, hash: &mut Sha256, peer: &Addr) {
         self.hash_status(hash, peer);
         hash.update(self.at.to_le_bytes());
@@ -81,27 +82,27 @@ impl Record {
         self.status != Status::Alive && now.since(Time::from_millis(self.at)) > RETENTION
     }
 
-    /// Whether both are about the same transition, whoever voted.
+    /// Whether both records are about the same transition, whoever voted for it.
     pub fn same_transition(&self, other: &Self) -> bool {
         (self.incarnation, self.status) == (other.incarnation, other.status)
     }
 }
 
-/// All records of a seed, or what a peer knows of them.
+/// All records of a seed, or those that a peer knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Registry {
     records: BTreeMap<Addr, Record>,
     alive: usize,
 }
 
-/// What a merge did.
+/// What a merge changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Merge {
-    /// The record tells a transition that was not known: log it, pass it on.
+    /// The record tells a transition that was not known: log it and pass it on.
     Transition,
-    /// The same transition was known, with other voters or another time.
+    /// The same transition was known with other voters or another time.
     Detail,
-    /// Nothing new.
+    /// The record told nothing new.
     Nothing,
 }
 
@@ -111,7 +112,7 @@ impl Registry {
         Self::default()
     }
 
-    /// Takes a record in, if it wins over what is known of the peer.
+    /// Takes in a record if it wins over what is known of the peer.
     pub fn merge(&mut self, peer: Addr, record: Record) -> Merge {
         let known = self.records.get(&peer);
         let outcome = match known {
@@ -126,7 +127,7 @@ impl Registry {
         outcome
     }
 
-    /// Puts a record in place whatever is known; `merge` without its judgement.
+    /// Puts a record in place whatever is known of the peer: `merge` without its judgement.
     pub(crate) fn replace(&mut self, peer: Addr, record: Record) {
         self.alive += usize::from(record.status == Status::Alive);
         if let Some(old) = self.records.insert(peer, record) {
@@ -134,7 +135,7 @@ impl Registry {
         }
     }
 
-    /// Drops the record of a peer.
+    /// Drops the record of a peer, and returns it.
     pub(crate) fn remove(&mut self, peer: &Addr) -> Option<Record> {
         let old = self.records.remove(peer)?;
         self.alive -= usize::from(old.status == Status::Alive);
@@ -151,12 +152,12 @@ impl Registry {
         self.get(peer).filter(|record| record.status == Status::Alive)
     }
 
-    /// Records in order of address.
+    /// The records in order of address.
     pub fn iter(&self) -> impl Iterator<Item = (&Addr, &Record)> {
         self.records.iter()
     }
 
-    /// Members in order of address.
+    /// The records of members in order of address.
     pub fn members(&self) -> impl Iterator<Item = (&Addr, &Record)> {
         self.records.iter().filter(|(_, record)| record.status == Status::Alive)
     }
@@ -166,7 +167,7 @@ impl Registry {
         self.alive
     }
 
-    /// Number of records, of the living and the gone.
+    /// Number of records, those of the gone included.
     pub fn len(&self) -> usize {
         self.records.len()
     }
@@ -176,8 +177,8 @@ impl Registry {
         self.records.is_empty()
     }
 
-    /// SHA-256 over addresses, incarnations and statuses, in order of address: what a peer compares
-    /// with its seed.
+    /// SHA-256 over addresses, incarnations and statuses, in order of address. Peers and seeds
+    /// compare it to see whether they know the same members.
     pub fn status_digest(&self) -> [u8; 32] {
         let mut hash = Sha256::new();
         self.records.iter().for_each(|(addr, record)| record.hash_status(&mut hash, addr));

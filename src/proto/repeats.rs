@@ -1,8 +1,8 @@
-//! Which lines of the log say again what was said a moment ago.
+//! Which lines of the log would only repeat what was said a moment ago.
 //!
-//! While there is no quorum, or a link is down, the same thing is tried again and
-//! again with the same end. Told each time it would bury what is new; so it is told
-//! when it changes, and once a minute.
+//! While there is no quorum, or a link is down, the same thing is tried again and again and ends
+//! the same way. A line for each attempt would bury what is new; so a line is written when the
+//! outcome changes, and once a minute.
 //!
 //! What must stay true: memory is bounded, and what cannot be remembered is told.
 
@@ -14,21 +14,22 @@ use super::time::Time;
 
 /// The same is told again after this long.
 const AGAIN: Duration = Duration::from_secs(60);
-/// What is over is looked for this often at most.
+/// Old entries are looked for this often at most.
 const SWEEP: Duration = Duration::from_secs(1);
-/// Things remembered.
+/// Most entries remembered.
 const MAX_TOLD: usize = 8_192;
 
-/// What was told lately.
+/// What was told lately: the words about each peer, and when.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Repeats {
     told: BTreeMap<(&'static str, Addr), (String, Time)>,
-    /// When what is over was last forgotten: to look for it each time would cost a crowd dearly.
+    /// When old entries were last forgotten: to look for them each time would cost too much in a
+    /// crowd.
     swept: Time,
 }
 
 impl Repeats {
-    /// Whether this is news about a peer; then it counts as told.
+    /// Whether these words are news about a peer. If so, they count as told from now on.
     pub fn is_news(&mut self, now: Time, what: &'static str, peer: Addr, words: &str) -> bool {
         let key = (what, peer);
         if let Some((told, at)) = self.told.get(&key)

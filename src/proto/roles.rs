@@ -1,5 +1,5 @@
-//! What each of the two machines can be asked, what it answers, and what it keeps: the types that the
-//! border between machine and host ([`Machine`](super::machine::Machine)) leaves open.
+//! What each of the two machines can be asked, what it answers, and what it keeps: the types that
+//! the border between machine and host ([`Machine`](super::machine::Machine)) leaves open.
 
 use bytes::Bytes;
 
@@ -15,56 +15,56 @@ use super::registry::Record;
 pub enum PeerCommand {
     /// Gossip a payload; answered with [`PeerReply::Published`].
     Publish {
-        /// Brought back by the answer.
+        /// Number that the answer brings back.
         token: u64,
-        /// What to say.
+        /// The payload.
         payload: Bytes,
     },
-    /// Ask the store for something; answered with [`PeerReply::Stored`].
+    /// Read or write the store; answered with [`PeerReply::Stored`].
     Store {
-        /// Brought back by the answer.
+        /// Number that the answer brings back.
         token: u64,
-        /// What.
+        /// The request.
         request: Request,
-        /// What the client has seen; nothing said is whatever this replica has.
+        /// What the client has seen; `None` counts as having seen whatever this replica has.
         seen: Option<Seen>,
     },
     /// Anything else that an operator wants; answered with [`PeerReply::Operated`].
     Operate {
-        /// Brought back by the answer.
+        /// Number that the answer brings back.
         token: u64,
-        /// What.
+        /// The order.
         order: Order,
     },
     /// Leave the network and stop; ends in [`Effect::Stopped`](super::machine::Effect::Stopped).
     Leave,
 }
 
-/// What a peer answers, and what it tells whoever embeds it.
+/// What a peer answers, and what it tells the program in which it is embedded.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum PeerReply {
     /// Answer to [`PeerCommand::Publish`].
     Published {
-        /// From the command.
+        /// Number from the command.
         token: u64,
-        /// The message's identity, or why not.
+        /// The message's identity, or why it was not published.
         result: Result<MessageId, PublishError>,
     },
     /// Answer to [`PeerCommand::Store`].
     Stored {
-        /// From the command.
+        /// Number from the command.
         token: u64,
         /// The answer.
         reply: Reply,
     },
     /// Answer to [`PeerCommand::Operate`].
     Operated {
-        /// From the command.
+        /// Number from the command.
         token: u64,
-        /// What came of it.
+        /// What came of the order.
         outcome: Outcome,
     },
-    /// A gossip message for the application; each once in a life.
+    /// A gossip message for the application; each message comes once in a life.
     Deliver(Delivery),
     /// Membership or neighbourhood changed.
     Member(MemberEvent),
@@ -80,31 +80,32 @@ pub enum SeedCommand {
 /// One change of a seed's durable state.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Keep {
-    /// A record, unless what is kept of the peer wins over it ([`Registry::merge`]).
+    /// Keep this record, unless the record that is kept of the peer wins over it
+    /// ([`Registry::merge`]).
     ///
     /// [`Registry::merge`]: super::registry::Registry::merge
     Record(Addr, Record),
-    /// Nothing more of that peer, unless it is known in a later incarnation.
+    /// Forget the record of this peer, unless it is of a later incarnation.
     Forget(Addr, Incarnation),
-    /// How far the seed can be relied on.
+    /// Keep how far the seed can be relied on.
     Standing(Standing),
-    /// Marks of a founding that the registry goes back to, beside those kept.
+    /// Add these marks to those kept: they name the foundings that the registry goes back to.
     Founders(Vec<u64>),
-    /// A copy of all that is kept, under a name with this number: the network was founded anew
-    /// without it.
+    /// Copy all that is kept to a file with this number in its name: the network was founded anew
+    /// without this seed.
     SetAside(u64),
 }
 
 /// Why a payload could not be published.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum PublishError {
-    /// Longer than a message may be.
+    /// It is longer than a message may be.
     #[error("payload of {0} bytes is over the limit of {limit}", limit = super::gossip::MAX_PAYLOAD)]
     TooLong(usize),
     /// The peer is leaving.
     #[error("the peer is leaving the network")]
     Leaving,
-    /// Too much waits to be published already.
+    /// Too many messages wait to be published already.
     #[error("the peer is busy; try again")]
     Busy,
 }
@@ -114,9 +115,9 @@ pub enum PublishError {
 pub struct Delivery {
     /// SHA-256 over origin, life, number, time and payload.
     pub id: MessageId,
-    /// The message.
+    /// The message itself.
     pub gossip: Gossip,
-    /// The neighbour that brought it; none for the peer's own.
+    /// The neighbour that brought it; none for this peer's own message.
     pub from: Option<Addr>,
 }
 
@@ -128,11 +129,11 @@ pub enum MemberEvent {
     Registered,
     /// A member joined, or came back in a later incarnation.
     Joined(Addr, Incarnation),
-    /// A member left by its own will.
+    /// A member left by its own will or, without seeds, was removed by an operator.
     Left(Addr),
-    /// The seeds committed a member dead.
+    /// The seeds committed a member dead or, without seeds, peers found it dead.
     Dead(Addr),
-    /// No quorum of seeds knows this member any more: they lost what they knew.
+    /// No quorum of seeds knows this member any more, because they lost or dropped its record.
     Forgotten(Addr),
     /// This peer suspects a member.
     Suspected(Addr),

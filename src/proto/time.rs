@@ -1,9 +1,9 @@
 //! Time as a value.
 //!
-//! The machines never read a clock: whoever runs them hands the time in with
-//! every input (DESIGN.md, section 2). One number serves as wall clock and as
-//! stopwatch, because the host takes the wall clock once at start and adds a
-//! monotonic stopwatch to it, so that it never goes back within one life.
+//! The machines never read a clock: whoever runs them hands the time in with every input
+//! (DESIGN.md, section 2). One number serves as wall clock and as stopwatch, because the host takes
+//! the wall clock once at start and adds a monotonic stopwatch to it, so that the number never goes
+//! back within one life.
 
 use std::fmt;
 use std::ops::Add;
@@ -11,19 +11,19 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// Microseconds since the Unix epoch, never going back within one life of a process.
+/// Microseconds since the Unix epoch; never goes back within one life of a process.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 pub struct Time(u64);
 
 impl Time {
-    /// The time that many microseconds after the Unix epoch.
+    /// The time `micros` microseconds after the Unix epoch.
     pub const fn from_micros(micros: u64) -> Self {
         Self(micros)
     }
 
-    /// The time that many milliseconds after the Unix epoch.
+    /// The time `millis` milliseconds after the Unix epoch.
     pub const fn from_millis(millis: u64) -> Self {
         Self(millis.saturating_mul(1_000))
     }
@@ -38,7 +38,7 @@ impl Time {
         self.0 / 1_000
     }
 
-    /// How long after `earlier` this is; zero if it is not after it.
+    /// How long after `earlier` this time is; zero if it is not later.
     pub const fn since(self, earlier: Time) -> Duration {
         Duration::from_micros(self.0.saturating_sub(earlier.0))
     }
@@ -59,13 +59,13 @@ impl fmt::Display for Time {
     }
 }
 
-/// How long to pause after so many failures in a row before: from the first pause it doubles, eight
-/// times at most, up to the last one.
+/// How long to pause when `failures` attempts in a row have failed before this one: the first
+/// pause, doubled for each failure, eight times at most, and never longer than the last pause.
 pub(crate) fn backoff((first, last): (Duration, Duration), failures: u32) -> Duration {
     first.saturating_mul(1 << failures.min(8)).min(last)
 }
 
-/// How far one clock is ahead of another one, milliseconds, in words.
+/// In words, how far one clock is ahead of another one; `ahead` is in milliseconds.
 pub fn offset_words(ahead: i64) -> String {
     let seconds = ahead.unsigned_abs() / 1_000;
     let size = match seconds {

@@ -1,4 +1,5 @@
-//! Timers of a machine: named, each set at most once, fired in order of time and name.
+//! The timers of a machine. Each has a name and is set at most once; they fire in order of time,
+//! and at the same time in order of name.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +19,7 @@ impl<T: Ord + Clone> Default for Timers<T> {
 }
 
 impl<T: Ord + Clone> Timers<T> {
-    /// Sets a timer; an earlier setting of the same one is replaced.
+    /// Sets a timer; replaces an earlier setting of the same one.
     pub fn set(&mut self, timer: T, at: Time) {
         if let Some(old) = self.at.insert(timer.clone(), at) {
             self.order.remove(&(old, timer.clone()));
@@ -38,21 +39,21 @@ impl<T: Ord + Clone> Timers<T> {
         }
     }
 
-    /// Sets a timer unless it is set to something earlier.
+    /// Sets a timer, unless it is set already to this time or an earlier one.
     pub fn set_earlier(&mut self, timer: T, at: Time) {
         if self.at.get(&timer).is_none_or(|old| at < *old) {
             self.set(timer, at);
         }
     }
 
-    /// Takes a timer back.
+    /// Unsets a timer.
     pub fn cancel(&mut self, timer: &T) {
         if let Some(at) = self.at.remove(timer) {
             self.order.remove(&(at, timer.clone()));
         }
     }
 
-    /// Takes out the first timer that is due, and when it was.
+    /// Takes out the first timer that is due. Returns when it was due, and its name.
     pub fn due(&mut self, now: Time) -> Option<(Time, T)> {
         let (at, _) = self.order.first()?;
         if *at > now {

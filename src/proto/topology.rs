@@ -1,7 +1,7 @@
 //! The overlay as its peers report it, for whoever wants to look at it.
 //!
-//! A link counts when both ends name it, so no peer can attract links by
-//! talking; nothing is decided by it (DESIGN.md, section 3).
+//! What must stay true: a link counts only when both ends name it, so that no peer can attract
+//! links by what it says; and nothing is decided by this graph (DESIGN.md, section 3).
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -11,28 +11,28 @@ use serde::Serialize;
 use super::message::Addr;
 use super::registry::{Registry, Status};
 
-/// A member and how many links it has.
+/// A peer of the graph, and its number of links.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Node {
-    /// Where it listens.
+    /// Address at which it listens.
     pub address: Addr,
     /// Links that both ends report.
     pub degree: usize,
-    /// Whether it is alive, left or dead.
+    /// What became of it: alive, left or dead.
     pub status: Status,
 }
 
 /// The graph.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 pub struct Topology {
-    /// All that the registry knows, by address; those that are gone have no links.
+    /// All peers that the registry knows, by address; those that are gone have no links.
     pub nodes: Vec<Node>,
-    /// Each link once, the lower address first, in order.
+    /// Each link once, with the lower address first, in order.
     pub links: Vec<(Addr, Addr)>,
 }
 
 impl Topology {
-    /// The graph of what members say of their neighbours.
+    /// The graph that follows from what members report of their neighbours.
     pub fn of<'a>(registry: &Registry, neighbours_of: impl Fn(&Addr) -> &'a [Addr]) -> Self {
         let mut degrees: BTreeMap<Addr, usize> = BTreeMap::new();
         let mut links = Vec::new();
@@ -58,11 +58,11 @@ impl Topology {
 
     /// The graph as JSON: `{"nodes": [{"address", "degree", "status"}], "links": [[a, b]]}`.
     pub fn to_json(&self) -> String {
-        // Addresses, numbers and words: there is nothing in it that could fail to be written.
+        // The graph holds only addresses, numbers and words, so writing it as JSON cannot fail.
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// The members and their links in Graphviz' language.
+    /// The members and their links in the language of Graphviz.
     pub fn to_dot(&self) -> String {
         let mut dot = String::from("graph rumormill {\n");
         for node in self.nodes.iter().filter(|node| node.status == Status::Alive) {

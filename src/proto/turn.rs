@@ -21,7 +21,7 @@ pub(crate) struct Turn<'a, R, K> {
 /// A turn of a peer.
 pub(crate) type PeerTurn<'a> = Turn<'a, PeerReply, StoreChange>;
 
-/// A turn of a seed, which answers over its links alone.
+/// A turn of a seed. A seed has no replies: it answers over its links alone.
 pub(crate) type SeedTurn<'a> = Turn<'a, Infallible, Keep>;
 
 impl<R, K> Turn<'_, R, K> {
@@ -29,7 +29,7 @@ impl<R, K> Turn<'_, R, K> {
         self.effects.push(Effect::Send { conn, message: message.into() });
     }
 
-    /// One message over several connections; nothing if there are none.
+    /// Sends one message over several connections; does nothing if there are none.
     pub fn send_many(&mut self, mut conns: Vec<Conn>, message: impl Into<Message>) {
         match conns.len() {
             0 => {}
@@ -42,7 +42,7 @@ impl<R, K> Turn<'_, R, K> {
         }
     }
 
-    /// Opens a connection; the hello tells the time.
+    /// Opens a connection; puts the time into the hello.
     pub fn open(&mut self, conn: Conn, to: Addr, mut hello: Hello, within: Duration) {
         hello.clock = self.now.millis();
         self.effects.push(Effect::Open { conn, to, hello, within });
@@ -52,8 +52,8 @@ impl<R, K> Turn<'_, R, K> {
         self.effects.push(Effect::Close { conn });
     }
 
-    /// Closes a connection over which something came that is not for it; who is at the other end, if
-    /// that was said.
+    /// Closes a connection over which a message came that does not belong there. `from` is who is
+    /// at the other end, if that was said.
     pub fn close_for_breach(&mut self, conn: Conn, from: Option<Addr>) {
         let from = from.map(|from| ("from", from.to_string()));
         let reason = ("reason", "message not allowed on this link".to_owned());
@@ -61,7 +61,7 @@ impl<R, K> Turn<'_, R, K> {
         self.close(conn);
     }
 
-    /// Welcomes whoever has called; the welcome tells the time.
+    /// Welcomes a caller; puts the time into the welcome.
     pub fn welcome(&mut self, conn: Conn, mut welcome: Welcome) {
         welcome.clock = self.now.millis();
         self.effects.push(Effect::Answer { conn, answer: Answer::Welcome(welcome) });
@@ -72,12 +72,12 @@ impl<R, K> Turn<'_, R, K> {
         self.effects.push(Effect::Answer { conn, answer });
     }
 
-    /// Asks for changes to be made durable; `Input::Persisted` brings the batch back.
+    /// Has changes made durable; `Input::Persisted` brings back the number of the batch.
     pub fn persist(&mut self, batch: u64, changes: Vec<K>) {
         self.effects.push(Effect::Persist { batch, changes });
     }
 
-    /// The machine has nothing more to do.
+    /// Says that the machine has nothing more to do.
     pub fn stopped(&mut self) {
         self.effects.push(Effect::Stopped);
     }
@@ -106,12 +106,12 @@ impl PeerTurn<'_> {
         self.reply(PeerReply::Stored { token, reply });
     }
 
-    /// Answers a wish to publish.
+    /// Answers a command to publish.
     pub fn published(&mut self, token: u64, result: Result<MessageId, PublishError>) {
         self.reply(PeerReply::Published { token, result });
     }
 
-    /// Answers an order.
+    /// Answers an order of an operator.
     pub fn operated(&mut self, token: u64, outcome: Outcome) {
         self.reply(PeerReply::Operated { token, outcome });
     }

@@ -1,10 +1,10 @@
-//! What a machine holds and decides nothing by.
+//! Values that a machine holds beside its state, such as caches and its source of randomness.
 
 use std::hash::{Hash, Hasher};
 use std::ops::{Deref, DerefMut};
 
-/// A value beside the state of a machine: machines that differ in it alone are equal, so that a model
-/// checker sees one state where there is one.
+/// A value beside the state of a machine. Machines that differ in it alone are equal, so that a
+/// model checker sees one state where there is only one.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Uncompared<T>(pub T);
 

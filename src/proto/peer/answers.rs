@@ -1,6 +1,7 @@
 //! What follows when a member that was probed, or called for a link, answers or does not.
 //!
-//! What must stay true: an attempt that this process could not even make says nothing of the member.
+//! What must stay true: an attempt that this process could not even make says nothing of the
+//! member.
 
 use rand::RngExt;
 
@@ -31,7 +32,7 @@ impl PeerMachine {
                 }
                 self.found_alive(turn, &probe, welcome.incarnation);
             }
-            // Not even tried: as if it had not been asked for.
+            // The attempt was not even made, so it counts as not asked for.
             Err(OpenError::Local) => {}
             Err(error) => {
                 let detection = &self.life.config.detection;
@@ -59,7 +60,8 @@ impl PeerMachine {
                 if self.sessions.get(*conn).is_some() {
                     turn.send(*conn, Detection::Refute { peer, incarnation });
                 }
-                // Told that it is suspected, it refutes by itself, for everybody.
+                // The member is told that it is suspected, so that it refutes by itself and
+                // everybody hears of it.
                 self.tell_suspect(turn, peer, incarnation);
             }
         }
@@ -74,7 +76,7 @@ impl PeerMachine {
         }
         for why in &probe.why {
             let Why::Notice { conn, from, incarnation } = why else { continue };
-            // Who speaks of another life of it is no witness of the end of this one.
+            // A peer that speaks of another life is no witness of the end of this one.
             if let Some(suspicion) = self.suspicion.get_mut(&peer)
                 && suspicion.incarnation == *incarnation
             {
@@ -103,7 +105,7 @@ impl PeerMachine {
                 turn.send(conn, Parting::Unlink);
                 turn.close(conn);
             }
-            // Others were faster, and took the place that was meant for it.
+            // Other links came up sooner and took the place that was meant for this one.
             Ok(_) if self.overlay.is_full() => {
                 turn.send(conn, Parting::Unlink);
                 turn.close(conn);
@@ -120,14 +122,14 @@ impl PeerMachine {
         self.fill(turn);
     }
 
-    /// A member could not be linked: what follows from why.
+    /// A member could not be linked: acts on the reason.
     fn not_linked(&mut self, turn: &mut PeerTurn<'_>, peer: Addr, error: OpenError) {
         match error {
             OpenError::Refused(refusal) => {
                 match refusal.reason {
                     Refused::Leaving => self.departs(turn.now, peer),
-                    // It has heard of this incarnation's death, from a seed that then lost
-                    // its memory: only a later one is above that for everybody.
+                    // The member has heard that this incarnation is dead, from a seed that then
+                    // lost its memory: only a later incarnation stands above that for everybody.
                     Refused::NotMember => self.is_taken_for_gone(turn, peer),
                     _ => {}
                 }

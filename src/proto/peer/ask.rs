@@ -1,8 +1,10 @@
-//! What an operator orders, and one peer asking another what its replica holds.
+//! Orders of an operator, and the questions of one peer to another about what its replica holds.
 //!
-//! Each question goes over a connection of its own, so that it waits behind
-//! nothing and ends with it. What must stay true: whoever asks takes part in
-//! nothing else, and finds a bounded number of places.
+//! Each question goes over a connection of its own, so that it waits behind nothing, and the
+//! connection ends with it.
+//!
+//! What must stay true: a peer that asks takes part in nothing else, and there is a bounded number
+//! of places for such peers.
 
 use std::time::Duration;
 
@@ -14,9 +16,9 @@ use crate::proto::message::{Addr, Breach, Inspection, Purpose, Refused, Welcome}
 use crate::proto::order::{Holding, Order, Outcome};
 use crate::proto::turn::PeerTurn;
 
-/// A peer that has not answered a question by then is not going to.
+/// A peer that has not answered a question after this long is not expected to.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Connections for questions that others have opened, at the same time.
+/// Connections for questions that others have opened, at once.
 const MAX_INQUIRERS: usize = 16;
 
 impl PeerMachine {
@@ -44,7 +46,7 @@ impl PeerMachine {
         turn.operated(token, outcome);
     }
 
-    /// A peer that is to be asked something answers the call, or does not.
+    /// A peer that is to be asked a question has answered the call, or has not.
     pub(super) fn asked_answers(
         &mut self,
         turn: &mut PeerTurn<'_>,
@@ -63,7 +65,7 @@ impl PeerMachine {
         }
     }
 
-    /// What a peer that was asked says. A breach if it is no answer.
+    /// Takes in what a peer that was asked says. A breach if it is no answer.
     pub(super) fn hear_answer(
         &mut self,
         turn: &mut PeerTurn<'_>,
@@ -76,7 +78,7 @@ impl PeerMachine {
         Ok(())
     }
 
-    /// A question has its answer, or gets none.
+    /// A question has been answered, or never will be: tells the operator.
     fn end_question(
         &mut self,
         turn: &mut PeerTurn<'_>,
@@ -92,12 +94,12 @@ impl PeerMachine {
         }
     }
 
-    /// A peer that was asked is gone, or too late.
+    /// The peer that was asked is gone, or has not answered in time.
     pub(super) fn question_failed(&mut self, turn: &mut PeerTurn<'_>, token: u64, why: &str) {
         self.end_question(turn, token, Err(why.to_owned()));
     }
 
-    /// Why somebody who wants to ask is refused.
+    /// Why this peer refuses somebody who wants to ask a question.
     pub(super) fn objection_to_inquirer(&self) -> Option<Refused> {
         let inquirers = self.sessions.such(|line| matches!(line, Line::Inquirer { .. })).len();
         if self.life.leaving {
@@ -107,7 +109,7 @@ impl PeerMachine {
         }
     }
 
-    /// Somebody asks what this replica holds. A breach if it says anything else.
+    /// Somebody asks what this replica holds. A breach if it says anything but a question.
     pub(super) fn hear_inquirer(
         &mut self,
         turn: &mut PeerTurn<'_>,
@@ -115,7 +117,7 @@ impl PeerMachine {
         message: Inspection,
     ) -> Result<(), Breach> {
         let Inspection::Ask(key) = message else { return Err(Breach) };
-        // One question a connection: its answer may be long, and ends it.
+        // A connection is for one question; it is closed after the answer, which may be long.
         self.sessions.remove(conn);
         self.replica.tell_holding(turn, conn, key.as_deref());
         Ok(())

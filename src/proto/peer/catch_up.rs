@@ -1,5 +1,5 @@
-//! How the replica of a peer without seeds catches up: what neighbours that have all tell it, and whom it
-//! still waits for.
+//! How the replica of a peer without seeds catches up: what it is told by neighbours that have
+//! caught up, and for whom it still waits.
 //!
 //! What must stay true: a replica says that it has caught up only when it has all that one existing
 //! replica had, or when it is the first of a network in which all are new.
@@ -15,7 +15,8 @@ use crate::proto::roles::MemberEvent;
 use crate::proto::turn::PeerTurn;
 
 impl PeerMachine {
-    /// What is said when a link is up.
+    /// A link is up. The side that opened it says whom it knows; the other side says so too, and
+    /// asks for writes, if it has not caught up.
     pub(super) fn greet(&mut self, turn: &mut PeerTurn<'_>, conn: Conn, picked: bool) {
         let Some(open) = self.membership.kind.open() else { return };
         if picked || !open.has_caught_up() {
@@ -36,15 +37,15 @@ impl PeerMachine {
         self.membership.members.iter().map(|(peer, record)| (*peer, record.clone())).collect()
     }
 
-    /// Whether a neighbour knows the same.
+    /// Asks neighbours whether they know the same members.
     pub(super) fn compare_members(&self, turn: &mut PeerTurn<'_>, conns: Vec<Conn>) {
         if self.membership.kind.open().is_some() {
             turn.send_many(conns, Members::Digest(self.membership.members.status_digest()));
         }
     }
 
-    /// A contact could not be linked. One that is not there has nothing; one that is slow, or has no
-    /// free link, may.
+    /// A contact could not be linked. If nobody is there, there is nothing to wait for; if it is
+    /// slow or has no free link, it may still have something.
     pub(super) fn contact_failed(
         &mut self,
         turn: &mut PeerTurn<'_>,
@@ -64,15 +65,15 @@ impl PeerMachine {
         }
     }
 
-    /// A link is gone, and with it what was to be had over it.
+    /// A link is gone, and with it what this replica was to fetch over it.
     pub(super) fn lost_sight_of(&mut self, turn: &mut PeerTurn<'_>, conn: Conn) {
         if self.membership.kind.open_mut().is_some_and(|open| open.lost(conn)) {
             self.check_caught_up(turn);
         }
     }
 
-    /// Whether this replica has had what an existing one had, or is the first of a network in which
-    /// all are new.
+    /// Looks whether this replica has had all that an existing one had, or is the first of a
+    /// network in which all are new; if so, tells everybody.
     pub(super) fn check_caught_up(&mut self, turn: &mut PeerTurn<'_>) {
         let (me, now) = (self.life.config.me, turn.now);
         let Membership { members, kind: Kind::Open(open) } = &mut self.membership else { return };
@@ -94,7 +95,7 @@ impl PeerMachine {
         let keys = vec![("keys", self.replica.store().keys().count().to_string())];
         turn.note(Severity::Info, "caught up", keys);
         turn.member(MemberEvent::Registered);
-        // Others may be waiting for somebody who has.
+        // Others may be waiting for a neighbour that has caught up.
         let mine = self.membership.members.get(&me).map(|record| (me, record.clone()));
         let links = self.overlay.conns();
         turn.send_many(links, self.peers_message(mine.into_iter().collect()));

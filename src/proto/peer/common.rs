@@ -1,7 +1,8 @@
-//! What every routing file of a peer may use: connections are dialled, links and members looked up, and
-//! what a seed or the neighbours are told is sent.
+//! What every routing file of a peer may use: it dials connections, looks up links and members, and
+//! sends what a seed or the neighbours are told.
 //!
-//! What must stay true: nothing here knows why it is called, and calls nothing of the files above it.
+//! What must stay true: nothing here knows why it is called, or calls any of the other routing
+//! files.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -19,11 +20,12 @@ use crate::proto::registry::{MAX_AHEAD_MILLIS, Record};
 use crate::proto::time::Time;
 use crate::proto::turn::PeerTurn;
 
-/// Members among whom each may tell of a death what it has seen of it. In a larger network those who
-/// are nearest tell, and the others leave it to them: else one death would be told by hundreds.
+/// In a network of up to this many members, each tells what it has seen of a death. In a larger one
+/// the peers that are nearest tell it and the others leave it to them: otherwise hundreds would
+/// tell of one death.
 const SMALL: usize = 16;
 
-/// Changes of links gather this long before they are reported: a peer that starts makes several.
+/// Changed links are reported after this delay, because a peer that starts makes several changes.
 const REPORT_DELAY: Duration = Duration::from_millis(500);
 
 impl PeerMachine {
@@ -57,12 +59,13 @@ impl PeerMachine {
         self.suspicion.is_departing(now, &self.membership.members, peer)
     }
 
-    /// Whether the network is so large that not everybody is to tell of a death.
+    /// Whether the network is so large that not every peer is to tell of a death.
     pub(super) fn is_large(&self) -> bool {
         self.membership.members.size() > SMALL
     }
 
-    /// A member, or a neighbour: the news of its registration may still be on its way.
+    /// Whether it is a member or a neighbour: a neighbour may be a member of whose registration the
+    /// news is still on its way.
     pub(super) fn is_peer(&self, other: &Addr) -> bool {
         self.membership.members.alive(other).is_some() || self.overlay.contains(other)
     }
@@ -72,12 +75,13 @@ impl PeerMachine {
         age(&self.membership.members, peer)
     }
 
-    /// Somebody called for one thing only: the connection is not to outlast [`CALL`].
+    /// A caller came for one thing only: the connection must not stay open for longer than
+    /// [`CALL`].
     pub(super) fn expect_end(&mut self, turn: &PeerTurn<'_>) {
         self.timers.set_if_unset(Timer::Dismiss, turn.now + CALL);
     }
 
-    /// Links have come or gone.
+    /// Links have come or gone: has them reported soon.
     pub(super) fn links_changed(&mut self, turn: &mut PeerTurn<'_>) {
         self.timers.set_if_unset(Timer::Report, turn.now + REPORT_DELAY);
     }
@@ -89,7 +93,7 @@ impl PeerMachine {
         turn.stopped();
     }
 
-    /// Says something to a seed, over a connection that is opened if there is none.
+    /// Sends a message to a seed, over a connection that is opened first if there is none.
     pub(super) fn say(&mut self, turn: &mut PeerTurn<'_>, seed: Addr, message: impl Into<Message>) {
         if self.registration.say(turn, seed, message.into()) {
             let conn = self.dial(turn, seed, Purpose::Membership, Dial::Seed(seed));
@@ -117,12 +121,12 @@ impl PeerMachine {
         }
     }
 
-    /// Its neighbours.
+    /// Addresses of this peer's neighbours.
     pub fn neighbours(&self) -> Vec<Addr> {
         self.overlay.peers().copied().collect()
     }
 
-    /// Whether the link is still there: what was heard over it may have ended it.
+    /// Whether the connection is still a link: a message that came over it may have ended it.
     pub(super) fn is_neighbour(&self, conn: Conn) -> bool {
         matches!(self.sessions.get(conn), Some(Line::Neighbour(_)))
     }
@@ -139,19 +143,20 @@ impl PeerMachine {
             return;
         }
         self.broadcast.generated += 1;
-        // Two peers on one host may speak in the same millisecond, and the text has no port: the
-        // last three digits of the time are the port's, so that no two say the same.
+        // Two peers on one host may speak in the same millisecond, and the text names no port: the
+        // last three digits of the time are taken from the port, so that peers on one host say
+        // different texts.
         let micros = turn.now.micros();
         let at = Time::from_micros(
             micros - micros % 1_000 + u64::from(self.life.config.me.port() % 1_000),
         );
         let ip = match self.life.config.me.ip() {
             IpAddr::V4(ip) => ip.to_string(),
-            // In brackets, so that the message still splits at its colons.
+            // In brackets, because readers split the message at its colons.
             IpAddr::V6(ip) => format!("[{ip}]"),
         };
         let text = format!("{at}:{ip}:{}", self.broadcast.generated);
-        // Far below any limit: it cannot be refused.
+        // The text is far below every limit, so it cannot be refused.
         let _ = self.broadcast.rumors.publish(turn, Bytes::from(text));
         if self.broadcast.generated < self.life.config.broadcast.gossip_count {
             self.timers.set(Timer::Gossip, turn.now + self.life.config.broadcast.gossip_interval);
@@ -159,8 +164,8 @@ impl PeerMachine {
     }
 }
 
-/// Whether an incarnation that somebody names can be true. Far in the future it can only be a lie,
-/// which must not make this peer's own incarnation useless for good.
+/// Whether an incarnation that somebody names can be true. One far in the future can only be a lie,
+/// and rising above it would make this peer's own incarnation useless for good.
 pub(super) fn is_believable(incarnation: Incarnation, now: Time) -> bool {
     incarnation < now.millis().saturating_add(MAX_AHEAD_MILLIS)
 }

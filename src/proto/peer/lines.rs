@@ -1,7 +1,7 @@
-//! Connections of a peer: what each is for, who may open one, and who may say what over which.
+//! The connections of a peer: what each is for, who may open one, and who may say what over which.
 //!
-//! What must stay true: whoever answers under an address must be the one that was meant; what is said
-//! over a connection that is not for that ends the connection, and costs nothing else.
+//! What must stay true: whoever answers under an address must be the one that was meant; and a
+//! message that does not belong on a connection ends that connection, and costs nothing else.
 
 use super::sessions::{Dial, Line};
 use super::{PeerMachine, Timer};
@@ -56,8 +56,8 @@ impl PeerMachine {
         }
     }
 
-    /// Closes the connections of those who called for one question, notice or comparison, and have
-    /// had the answer long since.
+    /// Closes the connections of callers that came for one question, notice or comparison and have
+    /// stayed too long.
     pub(super) fn dismiss_callers(&mut self, turn: &mut PeerTurn<'_>) {
         let (overdue, next) = self.sessions.overdue(turn.now);
         for conn in overdue {
@@ -82,7 +82,8 @@ impl PeerMachine {
             return;
         };
         let (to, role) = dial.to();
-        // Whoever answers under that address must be the one that is meant.
+        // The peer or seed that answers must be the one that was meant, and not another process
+        // that listens there now.
         let result = match result {
             Ok(welcome) if welcome.is_of(role, to) => {
                 self.told.clocks.met(turn, to, welcome.clock);
@@ -144,7 +145,7 @@ impl PeerMachine {
         }
     }
 
-    /// What a neighbour says.
+    /// Takes in what a neighbour says. A breach if it is not for neighbours to say.
     fn hear_neighbour(
         &mut self,
         turn: &mut PeerTurn<'_>,
@@ -204,7 +205,7 @@ impl PeerMachine {
         Ok(())
     }
 
-    /// A connection is gone. `unexpected` if this peer did not close it and the other side did not
+    /// A connection is gone. `unexpected` if this peer did not close it, and the other side did not
     /// say that it would.
     pub(super) fn line_down(&mut self, turn: &mut PeerTurn<'_>, conn: Conn, unexpected: bool) {
         match self.sessions.remove(conn) {

@@ -1,12 +1,11 @@
-//! The links that a peer holds, and whom it wants one with: a static scale-free overlay without
-//! degree reports.
+//! The links that a peer holds, and the members that it wants links with: a static scale-free
+//! overlay without degree reports.
 //!
-//! Members are sorted by time of joining, and ranks drawn from a Zipf
-//! distribution with exponent β = 1/(γ-1): picking the member of rank r with
-//! probability proportional to r^-β gives P(k) ∝ k^-γ (the static model of Goh,
-//! Kahng, Kim, "Universal behavior of load distribution in scale-free
-//! networks", PRL 87, 2001; DESIGN.md, section 4). No peer can attract links
-//! by lying about its degree, because degrees are not asked for.
+//! Members are sorted by time of joining, and ranks are drawn from a Zipf distribution with
+//! exponent β = 1/(γ-1): picking the member of rank r with probability proportional to r^-β gives
+//! P(k) ∝ k^-γ (the static model of Goh, Kahng, Kim, "Universal behavior of load distribution in
+//! scale-free networks", PRL 87, 2001; DESIGN.md, section 4). No peer can attract links by lying
+//! about its degree, because no peer asks for degrees.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -21,12 +20,13 @@ use crate::proto::message::{Addr, Incarnation};
 use crate::proto::registry::Registry;
 use crate::proto::time::Time;
 
-/// A member that could not be linked is left alone for this long.
+/// A member that could not be linked is not dialled again for this long.
 const AVOID: Duration = Duration::from_secs(3);
-/// A neighbour that is no member by then never registered: more than two refreshes.
+/// A neighbour that is still no member after this long never registered: the seeds were asked more
+/// than twice meanwhile.
 const STRANGER: Duration = Duration::from_secs(30);
-/// Ranks drawn for one link before the choice is made uniformly: enough for any but a list of
-/// which nearly all are linked already.
+/// Ranks drawn for one link before the choice becomes uniform. So many draws find a member unless
+/// nearly all are linked already.
 const DRAWS: usize = 64;
 
 /// A neighbour.
@@ -34,15 +34,16 @@ const DRAWS: usize = 64;
 pub(super) struct Neighbour {
     pub conn: Conn,
     pub incarnation: Incarnation,
-    /// When something last came from it.
+    /// When the last message came from it.
     pub heard: Time,
     /// When the link came up, or when its other end ceased to be a member.
     pub stranger_since: Time,
-    /// This peer picked it; else it was picked by it.
+    /// True if this peer opened the link, false if the neighbour did.
     pub picked: bool,
 }
 
-/// A member's place in the order of joining; what is not known as a member is the youngest.
+/// A peer's place in the order of joining. A peer that is not known as a member counts as the
+/// youngest.
 pub(super) fn age(members: &Registry, peer: &Addr) -> (u64, Addr) {
     (members.alive(peer).map_or(u64::MAX, |record| record.at), *peer)
 }
@@ -55,12 +56,12 @@ pub(super) struct Links {
     neighbours: BTreeMap<Addr, Neighbour>,
     /// Members in order of joining, until the membership changes.
     ranking: Option<Vec<Addr>>,
-    /// Members whom dialling did not help, until when.
+    /// Members that could not be linked, and until when they are not dialled.
     avoid: BTreeMap<Addr, Time>,
 }
 
 impl Links {
-    /// None yet, of the peer there.
+    /// No links yet, for the peer at `me`.
     pub fn new(me: Addr, config: TopologyConfig) -> Self {
         let (neighbours, avoid) = (BTreeMap::new(), BTreeMap::new());
         Self { me, config, neighbours, ranking: None, avoid }
@@ -100,7 +101,7 @@ impl Links {
         self.neighbours.is_empty()
     }
 
-    /// Whether there is no place for one more.
+    /// Whether the peer holds as many links as it may.
     pub fn is_full(&self) -> bool {
         self.neighbours.len() >= self.config.max_links
     }
@@ -115,17 +116,17 @@ impl Links {
         self.neighbours.remove(peer)
     }
 
-    /// Everybody gets a fresh chance: whatever was heard of them, it is now.
+    /// Counts every neighbour as heard now, so that its silence is measured from now on.
     pub fn all_heard(&mut self, now: Time) {
         self.neighbours.values_mut().for_each(|neighbour| neighbour.heard = now);
     }
 
-    /// Whether there is a link to a life of a peer that is no later.
+    /// Whether there is a link to this life of a peer, or to an earlier one.
     pub fn is_linked_up_to(&self, peer: &Addr, incarnation: Incarnation) -> bool {
         self.get(peer).is_some_and(|neighbour| neighbour.incarnation <= incarnation)
     }
 
-    /// Neighbours that have not become members, though they have had the time.
+    /// Neighbours that are no members, though they have had enough time to register.
     pub fn strangers(&self, now: Time, members: &Registry) -> Vec<Addr> {
         let is_stranger = |(peer, neighbour): &(&Addr, &Neighbour)| {
             now.since(neighbour.stranger_since) > STRANGER && members.get(peer).is_none()
@@ -133,27 +134,27 @@ impl Links {
         self.neighbours.iter().filter(is_stranger).map(|(peer, _)| *peer).collect()
     }
 
-    /// Leaves a member alone for a while.
+    /// Does not dial a member for a while.
     pub fn avoid(&mut self, now: Time, peer: Addr) {
         self.avoid.insert(peer, now + AVOID);
     }
 
-    /// A member is there after all.
+    /// A member can be reached after all: it may be dialled again at once.
     pub fn forgive(&mut self, peer: &Addr) {
         self.avoid.remove(peer);
     }
 
-    /// Forgets those who have been left alone for long enough.
+    /// Forgets the members whose time of being avoided is over.
     pub fn forgive_the_old(&mut self, now: Time) {
         self.avoid.retain(|_, until| *until > now);
     }
 
-    /// Whether a member is left alone.
+    /// Whether a member is not to be dialled now.
     pub fn is_avoided(&self, now: Time, peer: &Addr) -> bool {
         self.avoid.get(peer).is_some_and(|until| *until > now)
     }
 
-    /// The membership has changed.
+    /// The membership has changed: the order of joining has to be computed again.
     pub fn forget_ranking(&mut self) {
         self.ranking = None;
     }
@@ -180,14 +181,15 @@ impl Links {
         self.ranking(members).first().is_none_or(|first| *first == me)
     }
 
-    /// How many links are missing and not under way. A peer picks as many as `--links` among those
-    /// that were there before it, so that the overlay grows as the model does; and no peer stays
-    /// below that degree.
+    /// How many more links to dial. A peer picks as many as `--links` among the members that were
+    /// there before it, so that the overlay grows as the model does; and no peer stays below that
+    /// degree. The links `under_way` are counted as there.
     pub fn wanted(&mut self, members: &Registry, under_way: usize) -> usize {
         let picked = self.neighbours.values().filter(|neighbour| neighbour.picked).count();
         let has_senior = self.senior(members).is_some();
         if picked >= self.config.links && has_senior {
-            // The usual case at every change of the list, without sorting that list.
+            // This is the usual case whenever the list changes, and it is answered without sorting
+            // the list.
             return 0;
         }
         let (me, links, max_links) = (self.me, self.config.links, self.config.max_links);
@@ -196,13 +198,15 @@ impl Links {
         let others = ranking.len().saturating_sub(1);
         let by_picks = earlier.min(links).saturating_sub(picked);
         let by_degree = links.min(others).saturating_sub(self.neighbours.len());
-        // Without an older neighbour this peer is the end of a tree that others do not share.
+        // A peer without an older neighbour is the root of a tree of its own, which others do not
+        // share.
         let by_age = usize::from(!has_senior && !self.is_oldest(members));
         let free = others.min(max_links).saturating_sub(self.neighbours.len());
         by_picks.max(by_degree).max(by_age).min(free).saturating_sub(under_way)
     }
 
-    /// Draws a member to link with, among those that may be: by rank, or each as likely as any other.
+    /// Draws a member for which `may_link` holds: by rank, or each with the same probability if
+    /// `uniform`.
     pub fn draw(
         &mut self,
         rng: &mut SmallRng,
@@ -213,7 +217,8 @@ impl Links {
         let (me, senior) = (self.me, self.senior(members).is_some());
         let ranking = self.ranking(members);
         let mine = ranking.iter().position(|member| *member == me);
-        // The first link goes to an older member, as every link of a newcomer does.
+        // A peer without an older neighbour links with an older member first, as every newcomer
+        // does.
         let end = if senior { None } else { mine.filter(|place| *place > 0) };
         let choice = ranking.get(..end.unwrap_or(ranking.len())).unwrap_or(&[]);
         let others: Vec<Addr> = choice.iter().filter(|m| **m != me).copied().collect();
@@ -247,7 +252,7 @@ mod tests {
         ([127, 0, 0, 1], 6000 + number).into()
     }
 
-    /// So many members, who joined in the order of their numbers.
+    /// That many members, who joined in the order of their numbers.
     fn members(count: u16) -> Registry {
         let mut members = Registry::new();
         for number in 0..count {
@@ -258,7 +263,7 @@ mod tests {
         members
     }
 
-    /// The links of one peer, to these: the number, and whether it was picked.
+    /// The links of peer `me`: the number of each neighbour, and whether `me` picked it.
     fn links(me: u16, neighbours: &[(u16, bool)]) -> Links {
         let config = PeerConfig::new(addr(me), Network::without_seeds("test")).topology;
         let mut links = Links::new(addr(me), config);

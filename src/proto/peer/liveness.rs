@@ -1,12 +1,12 @@
 //! Who is dead: suspicion, witnesses, consensus.
 //!
-//! The shape is SWIM's (Das, Gupta, Motivala, "SWIM", DSN 2002: suspicion,
-//! indirect probes, refutation by a higher incarnation), with two differences:
-//! a suspicion needs a second, first-hand witness before it is reported, and
-//! the report decides nothing: the seeds look for themselves.
+//! The shape is SWIM's (Das, Gupta, Motivala, "SWIM", DSN 2002: suspicion, indirect probes,
+//! refutation by a higher incarnation), with two differences: a suspicion needs a second,
+//! first-hand witness before it is reported, and the report decides nothing: the seeds look for
+//! themselves.
 //!
-//! What must stay true: a peer suspects only what it has found itself, and reports only what a second one
-//! has found as well, or what nobody else is left to find.
+//! What must stay true: a peer suspects only what it has found itself; and it reports only what a
+//! second peer has found as well, or what no other peer is left to find.
 
 use std::time::Duration;
 
@@ -28,8 +28,8 @@ use crate::proto::turn::PeerTurn;
 /// Random members asked to look for themselves. Neighbours of the suspect are rarely neighbours of
 /// each other, so without these most deaths could never be confirmed.
 const WITNESSES_ASKED: usize = 3;
-/// After a sleep of so long the links are given up: a message that lay in a buffer meanwhile would
-/// say that it is young, and others have long dropped this peer.
+/// After a sleep longer than this the peer gives up its links: a message that lay in a buffer
+/// meanwhile would say that it is young, and the others dropped this peer long ago.
 const STALE: Duration = Duration::from_secs(600);
 
 /// The message that the assignment asks for: who is dead, when, and who says so.
@@ -42,14 +42,16 @@ fn dead_node_text(now: Time, peer: &Addr, me: &Addr) -> String {
 }
 
 impl PeerMachine {
-    /// After a sleep nobody else's silence proves anything: everybody gets a fresh chance.
+    /// This process slept, so no silence of others proves anything: every neighbour gets a fresh
+    /// chance.
     pub(super) fn wake_up(&mut self, turn: &mut PeerTurn<'_>, late: Duration) {
         let keys = vec![("for", format!("{}ms", late.as_millis()))];
         turn.note(Severity::Warn, "was asleep", keys);
         self.prober.awake(turn.now);
         self.overlay.all_heard(turn.now);
         if late > STALE {
-            // What still lies in the buffers of its links is older than it says; new links compare.
+            // What still lies in the buffers of these links is older than it says. New links begin
+            // with a comparison, which brings what is missing.
             for neighbour in self.neighbours() {
                 self.unlink(turn, neighbour);
             }
@@ -63,9 +65,10 @@ impl PeerMachine {
         self.ping(turn, links);
     }
 
-    /// Pings those from which nothing has come for so long that two more intervals would make them
-    /// suspects: any traffic counts as life, and where each message counts it is the only sign that
-    /// costs none. The older of two waits an interval longer, because one ping tells both of each other.
+    /// Pings the neighbours that have been silent for so long that two more intervals would make
+    /// them suspects. Any traffic counts as life, and where each message counts it is the only sign
+    /// that costs nothing. The older of two neighbours waits one interval longer than the younger,
+    /// because one ping shows both that the other lives.
     pub(super) fn ping_the_silent(&mut self, turn: &mut PeerTurn<'_>) {
         let (interval, limit) =
             (self.life.config.detection.ping_interval, self.life.config.detection.suspect_timeout);
@@ -83,7 +86,7 @@ impl PeerMachine {
         turn.send_many(links, Message::Ping(turn.now.micros()));
     }
 
-    /// A neighbour's silence timer is due.
+    /// A neighbour may have been silent for the suspect timeout: suspects it if so.
     pub(super) fn check_silence(&mut self, turn: &mut PeerTurn<'_>, peer: Addr) {
         let Some(neighbour) = self.overlay.get(&peer) else { return };
         let deadline = neighbour.heard + self.life.config.detection.suspect_timeout;
@@ -97,13 +100,15 @@ impl PeerMachine {
                 self.spread_notice(turn, peer);
             }
             if self.life.config.topology.overlay != Overlay::ScaleFree {
-                // Nobody is going to remove it, and another path must serve meanwhile.
+                // These overlays spread no notices, so nobody is going to remove it; messages need
+                // another path.
                 self.unlink(turn, peer);
             }
         }
     }
 
-    /// This peer's own finding. False if it is none, or not a new one.
+    /// Takes in what this peer has found itself. True if it now suspects the member and did not
+    /// before.
     pub(super) fn suspect(
         &mut self,
         turn: &mut PeerTurn<'_>,
@@ -129,7 +134,7 @@ impl PeerMachine {
             return false;
         }
         if record.incarnation > incarnation && hard {
-            // What was found dead is an earlier life; the present one gets its own probe.
+            // The life that was found dead is an earlier one; the present life gets its own probe.
             let present = record.incarnation;
             self.look_at(turn, peer, present, Why::Turn);
             return false;
@@ -139,14 +144,14 @@ impl PeerMachine {
         turn.log(Event::Suspected { peer, reason }.told_if(!asked || !self.is_large()));
         turn.member(MemberEvent::Suspected(peer));
         self.timers.set(Timer::Suspicion(peer), turn.now + PRESS.0);
-        // A suspect cannot be a witness, so the other suspicions may now have all the witnesses that
+        // A suspect cannot be a witness, so the other suspicions may now have all the witnesses
         // they can get: check them again.
         self.check_all(turn);
         true
     }
 
-    /// A peer that was found dead is no member: there is nothing to vote on, only a link to give up.
-    /// But the news of its registration may still be on its way.
+    /// A peer that was found dead is no member, so there is nothing to vote on, only a link to give
+    /// up. The news of its registration may still be on its way, so the finding is kept.
     fn give_up_ghost(&mut self, turn: &mut PeerTurn<'_>, peer: Addr) {
         self.suspicion.add_ghost(peer);
         self.unlink(turn, peer);
@@ -200,7 +205,8 @@ impl PeerMachine {
             && !self.suspicion.has_said_farewell(other)
     }
 
-    /// Tells a suspect that it is suspected: over a fresh connection, since the link is in doubt.
+    /// Tells a suspect that it is suspected, also over a fresh connection, because the link is in
+    /// doubt.
     pub(super) fn tell_suspect(
         &mut self,
         turn: &mut PeerTurn<'_>,
@@ -226,7 +232,8 @@ impl PeerMachine {
     ) {
         match result {
             Ok(welcome) => {
-                // A suspect that answers is told all the same: others suspect it too.
+                // A suspect that answers is told all the same, because others suspect it too and it
+                // can refute.
                 let incarnation = match self.suspicion.get(&suspect) {
                     Some(suspicion) => suspicion.incarnation,
                     None if to == suspect => welcome.incarnation,
@@ -268,7 +275,8 @@ impl PeerMachine {
         if let Some(neighbour) = self.overlay.get_mut(&peer) {
             neighbour.incarnation = neighbour.incarnation.max(incarnation);
             if turn.now.since(neighbour.heard) >= self.life.config.detection.suspect_timeout {
-                // It lives, and this link is dead all the same.
+                // The peer lives, but nothing came over this link for the whole timeout: the link
+                // is dead.
                 self.unlink(turn, peer);
             } else {
                 let deadline = neighbour.heard + self.life.config.detection.suspect_timeout;
@@ -276,20 +284,23 @@ impl PeerMachine {
             }
         }
         if self.life.config.topology.overlay != Overlay::ScaleFree {
-            // A cut that has healed towards one has most likely healed towards all, and each of them may
-            // hold what the others lack. Who waits for the next look at each loses seconds.
+            // A cut that has healed towards one suspect has most likely healed towards all, and
+            // each of them may hold what the others lack. Waiting for the next look at each of them
+            // would lose seconds.
             self.probe_all_suspects(turn);
             self.fill(turn);
         }
     }
 
-    /// Forgets a suspicion; the errands on it stay until they are answered or closed.
+    /// Forgets a suspicion. Its errands stay open until they are answered or closed. Returns
+    /// whether there was one.
     pub(super) fn drop_suspicion(&mut self, peer: Addr) -> bool {
         self.timers.cancel(&Timer::Suspicion(peer));
         self.suspicion.remove(&peer)
     }
 
-    /// Who has witnessed a suspicion, if that is enough: somebody, or nobody is left who could.
+    /// The witnesses of a suspicion, if they are enough: at least one, or none where nobody is left
+    /// who could be one.
     fn witnesses_enough(&self, peer: &Addr, suspicion: &Suspicion) -> Option<Vec<Addr>> {
         // A neighbour counts even if the news of its registration is still on its way.
         let is_member = |other: &Addr| {
@@ -303,7 +314,8 @@ impl PeerMachine {
         if witnesses.is_empty() && others() { None } else { Some(witnesses) }
     }
 
-    /// With a witness beside its own finding, or with nobody left who could be one, a peer reports.
+    /// Reports a suspicion that somebody else has witnessed too, or that nobody else is left to
+    /// witness.
     pub(super) fn check_consensus(&mut self, turn: &mut PeerTurn<'_>, peer: Addr) {
         let Some(suspicion) = self.suspicion.get(&peer) else { return };
         if suspicion.reported.is_some() {
@@ -311,8 +323,8 @@ impl PeerMachine {
         }
         let by = self.membership.kind.buried_by();
         if suspicion.asked && suspicion.presses == 0 && self.is_large() && by != BuriedBy::Peers {
-            // Whoever asked has this peer's word, and reports; in vain it has not been if the seeds
-            // have not decided by the next look.
+            // Whoever asked this peer to look has its answer and reports the death. If the seeds
+            // have not decided by the next press, this peer reports as well.
             return;
         }
         let Some(witnesses) = self.witnesses_enough(&peer, suspicion) else { return };
@@ -323,7 +335,7 @@ impl PeerMachine {
             .alive(&peer)
             .is_none_or(|record| record.incarnation > incarnation)
         {
-            // It is decided, or the life suspected is not the present one.
+            // The death is decided already, or the life suspected is not the present one.
             return;
         }
         if witnesses.is_empty() {
@@ -377,7 +389,7 @@ impl PeerMachine {
         }
     }
 
-    /// The seeds have committed a death.
+    /// The seeds have committed a death: logs it, as a detail if other peers are nearer to it.
     pub(super) fn confirm_dead(
         &mut self,
         turn: &mut PeerTurn<'_>,

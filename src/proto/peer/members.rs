@@ -1,8 +1,8 @@
-//! What follows when a member has come, gone, or come back in a later life; and how this peer itself comes
-//! back above a life that others take for over.
+//! What follows when a member has come, gone, or come back in a later life; and how this peer
+//! itself comes back above a life that others take for over.
 //!
-//! What must stay true: whoever follows the list of members hears of each change; a peer that finds itself
-//! dead, gone or known in a later life comes back above that, and never below.
+//! What must stay true: whoever follows the list of members hears of each change; and a peer that
+//! finds itself dead, gone or known in a later life comes back above that life, and never below it.
 
 use super::PeerMachine;
 use super::common::is_believable;
@@ -14,7 +14,7 @@ use crate::proto::registry::{Record, Status};
 use crate::proto::turn::PeerTurn;
 
 impl PeerMachine {
-    /// What follows from a list that has changed.
+    /// Does what has to follow when the list of members has changed.
     pub(super) fn members_changed(&mut self, turn: &mut PeerTurn<'_>) {
         self.overlay.forget_ranking();
         self.arrange(turn);
@@ -23,9 +23,9 @@ impl PeerMachine {
         self.check_caught_up(turn);
     }
 
-    /// A member is dead, and whatever link is still there goes; or it has left. If that is known before
-    /// its link has ended, its last words are still on their way, and a write that it answered for may be
-    /// among them.
+    /// A member is gone. If it is dead, a link that is still there is closed. If it has left, the
+    /// link may stay for a moment: the member's last words may still be on their way, and a write
+    /// that it answered for may be among them.
     pub(super) fn member_gone(&mut self, turn: &mut PeerTurn<'_>, peer: Addr, record: &Record) {
         self.suspicion.forget_departure(&peer);
         self.prober.settle(&peer);
@@ -56,12 +56,14 @@ impl PeerMachine {
         if let Some(suspicion) = self.suspicion.get(&peer)
             && suspicion.incarnation < incarnation
         {
-            // A quorum of seeds has reached it in a life later than the one suspected.
+            // The life suspected is over: the seeds, or without seeds another peer, know a later
+            // one.
             self.refuted(turn, peer, peer, incarnation);
         }
     }
 
-    /// Takes an incarnation above `known`, and says so to whoever decides who belongs to the network.
+    /// Takes an incarnation above `known`, and says so to whoever decides who belongs to the
+    /// network.
     pub(super) fn rise_above(&mut self, turn: &mut PeerTurn<'_>, known: Incarnation) {
         self.life.incarnation = self.life.incarnation.max(known.saturating_add(1));
         match self.membership.kind {
@@ -74,9 +76,9 @@ impl PeerMachine {
         }
     }
 
-    /// Takes a higher incarnation, because somebody takes the present one for dead. False if that
-    /// was done a moment ago: once in a suspect timeout is enough, and a liar must not keep this
-    /// peer busy registering.
+    /// Takes a higher incarnation, because somebody takes the present one for dead. False if this
+    /// peer may not now, or did so within a suspect timeout: once is enough, and a liar must not
+    /// keep this peer busy registering.
     pub(super) fn rise_again(&mut self, turn: &mut PeerTurn<'_>) -> bool {
         let window = self.life.config.detection.suspect_timeout;
         let may = self.registration.is_registered() && !self.life.leaving;
@@ -90,8 +92,8 @@ impl PeerMachine {
         true
     }
 
-    /// The registry says something of this peer itself: if it is dead or gone there, or known in a
-    /// later life, it comes back above that.
+    /// This peer is told its own record. If the record has it as dead or gone, or in a later life,
+    /// this peer comes back above that.
     pub(super) fn learn_of_myself(&mut self, turn: &mut PeerTurn<'_>, record: &Record) {
         let over = match record.status {
             Status::Alive => record.incarnation > self.life.incarnation,
@@ -104,7 +106,7 @@ impl PeerMachine {
         }
     }
 
-    /// This peer's incarnation has risen: everybody is told.
+    /// This peer's incarnation has risen: tells all neighbours.
     fn tell_of_myself(&mut self, turn: &mut PeerTurn<'_>) {
         let me = self.life.config.me;
         let at = self.membership.members.get(&me).map_or(turn.now.millis(), |record| record.at);
@@ -115,13 +117,14 @@ impl PeerMachine {
         self.members_changed(turn);
     }
 
-    /// Somebody takes this peer for gone, and does not say more than that.
+    /// Somebody takes this peer for gone, and says no more than that.
     pub(super) fn is_taken_for_gone(&mut self, turn: &mut PeerTurn<'_>, by: Addr) {
         match &self.membership.kind {
             Kind::Voted(_) | Kind::Fixed => {
                 self.rise_again(turn);
             }
-            // Dead or removed: a handshake says which, unless this peer knows already.
+            // This peer counts as dead or as removed; a handshake tells which, unless this peer
+            // knows already.
             Kind::Open(open) if open.is_removed() => {}
             Kind::Open(_) => self.call(turn, by),
         }

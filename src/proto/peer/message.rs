@@ -1,4 +1,5 @@
-//! What peers say to each other of links and of members.
+//! The messages with which peers end links, tell each other of suspects and, in a network without
+//! seeds, tell each other who belongs to it.
 
 use serde::{Deserialize, Serialize};
 
@@ -22,43 +23,43 @@ pub enum Detection {
     SuspectNotice {
         /// The suspect.
         peer: Addr,
-        /// In that incarnation.
+        /// The incarnation that is suspected.
         incarnation: Incarnation,
     },
     /// The sender looked for itself and did not find `peer` either.
     Witness {
         /// The suspect.
         peer: Addr,
-        /// In that incarnation.
+        /// The incarnation that is suspected.
         incarnation: Incarnation,
     },
     /// `peer` is alive in `incarnation`: it said so to the sender, or is the sender.
     Refute {
-        /// Who was suspected.
+        /// The peer that was suspected.
         peer: Addr,
         /// The incarnation in which it answered.
         incarnation: Incarnation,
     },
 }
 
-/// Peers of a network without seeds tell each other who belongs to it.
+/// What peers of a network without seeds tell each other of who belongs to it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Members {
-    /// Peer to peer, without seeds: opens a link. Who I am, and whom I know, the gone included.
+    /// Opens a link: who the sender is and whom it knows, the gone included.
     Handshake(Vec<(Addr, Record)>),
-    /// Peer to peer, without seeds: whom I know, in answer to a handshake.
+    /// Answers a handshake: whom the sender knows.
     Peers {
         /// All that the sender knows, itself and the gone included.
         records: Vec<(Addr, Record)>,
-        /// What it has seen of the store: whoever is new has caught up once it has seen that, if the
-        /// sender has itself.
+        /// What the sender has seen of the store. If the sender has caught up, a new replica has
+        /// caught up as well once it has seen all of this.
         context: Clock,
-        /// The sender has what the replicas before it had.
+        /// Whether the sender's own replica has caught up.
         caught_up: bool,
     },
-    /// Peer to peer, without seeds: records that changed.
+    /// Records that changed.
     Changed(Vec<(Addr, Record)>),
-    /// Peer to peer, without seeds: digest of the records that the sender knows. Answered with a
-    /// handshake if the receiver knows others.
+    /// Digest of the records that the sender knows. The receiver answers with a handshake if its
+    /// own digest differs.
     Digest([u8; 32]),
 }

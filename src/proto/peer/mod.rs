@@ -1,11 +1,12 @@
-//! The peer: registers with the seeds, links up, gossips, watches its
-//! neighbours (DESIGN.md, section 4).
+//! The peer machine: it registers with the seeds, links up, gossips, watches its neighbours and
+//! keeps a replica of the store (DESIGN.md, section 4).
 //!
 //! It is made of parts, which know nothing of each other: `sessions`, `registration`, `links`,
-//! `suspicions`, `prober`, `membership`, `questions` and, beside this module, `gossip` and `kv`. Between them route `common`, `probe`, `requests`, `catch_up`, `overlay`, `liveness`,
-//! `members`, `notices`, `open`, `answers`, `sync`, `ask`, `seeds` and `lines`, each of
-//! which calls only those named before it (DESIGN.md, section 8). This file hands each input and
-//! each timer to one of them.
+//! `suspicions`, `prober`, `membership`, `questions`, `calm` and, beside this module, `gossip` and
+//! `kv`. The files that route between the parts are `common`, `probe`, `requests`, `catch_up`,
+//! `overlay`, `liveness`, `members`, `notices`, `open`, `answers`, `sync`, `ask`, `seeds` and
+//! `lines`; each of them calls only those named before it (DESIGN.md, section 8). This file hands
+//! each input and each timer to one of them.
 
 mod answers;
 mod ask;
@@ -62,13 +63,14 @@ use super::time::Time;
 use super::timers::Timers;
 use super::turn::PeerTurn;
 
-/// A leave is over after this long at the latest; CONTRACT.md, section 1, allows 2 s.
+/// A leaving peer waits at most this long for a seed to grant the leave; CONTRACT.md, section 1,
+/// allows 2 s for the whole.
 const LEAVE_PATIENCE: Duration = Duration::from_millis(1_300);
-/// After its leave was granted a peer stays this long, and answers whoever looks at it that it is
-/// leaving: the news of the leave takes a moment.
+/// Once its leave was granted a peer stays this long, because the news of the leave takes a moment;
+/// meanwhile it answers every caller that it is leaving.
 const LAST_WORDS: Duration = Duration::from_millis(150);
-/// A timer that fires this much too late says that the process was asleep: it was stopped, or
-/// starved of its processor.
+/// A timer that fires at least this much too late shows that the process was asleep: it was
+/// stopped, or starved of its processor.
 const OVERSLEPT: Duration = Duration::from_millis(1_000);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -79,7 +81,7 @@ enum Timer {
     Hedge,
     /// A request to a seed was not answered in time.
     Request(u64),
-    /// Ask a seed what is new.
+    /// Ask each seed what is new.
     Refresh,
     /// Tell a seed which links there are.
     Report,
@@ -87,36 +89,37 @@ enum Timer {
     Fill,
     /// Generate a message.
     Gossip,
-    /// Ping all neighbours, and probe one random member.
+    /// Ping neighbours, probe members and suspects, call those who were lost.
     Ping,
     /// A neighbour may have been silent for too long.
     Silence(Addr),
-    /// A suspicion that is not settled.
+    /// A suspicion is neither confirmed nor refuted yet: press it again.
     Suspicion(Addr),
-    /// A member that did not answer, before that is reason to suspect it.
+    /// A member did not answer a probe, which is not yet reason enough to suspect it: look again.
     Doubt(Addr),
-    /// The link to a member was lost, and it is this peer's turn to look.
+    /// The link to a member was lost, and now it is this peer's turn to probe that member.
     Lost(Addr),
     /// A neighbour that has left has had the time for its last words.
     Farewell(Addr),
     /// Begin an anti-entropy round.
     Sync,
-    /// A peer that was asked something has had long enough.
+    /// A peer that was asked a question has had enough time to answer.
     Question(u64),
-    /// The leave has taken long enough.
+    /// The seeds have had enough time to grant the leave.
     Leave,
-    /// Nobody has called this peer, which is alone, for long enough.
+    /// This peer has no links, and nobody has called it for so long that it may take itself for the
+    /// first of its network.
     Alone,
-    /// Somebody who called for one thing only may have stayed for too long.
+    /// A caller that came for one thing only may have stayed too long.
     Dismiss,
 }
 
 /// Whether a peer can be relied on, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Readiness {
-    /// Whether it can.
+    /// Whether it can be relied on.
     pub ready: bool,
-    /// In words.
+    /// The reason in words.
     pub reason: String,
     /// Seeds to which there is a connection right now.
     pub seeds_reachable: usize,
@@ -124,7 +127,7 @@ pub struct Readiness {
     pub of: usize,
 }
 
-/// What a peer is, and the chance that it has.
+/// The peer itself: its settings, its source of randomness, and which of its lives this is.
 #[derive(Debug)]
 struct Life {
     config: PeerConfig,
@@ -133,14 +136,14 @@ struct Life {
     leaving: bool,
 }
 
-/// Who belongs to its network, and who says so.
+/// Who belongs to the peer's network, and who decides that.
 #[derive(Debug)]
 struct Membership {
     members: Registry,
     kind: Kind,
 }
 
-/// What it says, and what others say.
+/// The messages that this peer publishes and passes on.
 #[derive(Debug)]
 struct Broadcast {
     rumors: Rumors,
@@ -149,7 +152,7 @@ struct Broadcast {
     calm: Calm,
 }
 
-/// What it tells of others' clocks, and what it has told already.
+/// What the peer has already told of clocks and in the log, so that it does not tell it again.
 #[derive(Debug, Default)]
 struct Told {
     clocks: Clocks,
@@ -174,7 +177,7 @@ pub struct PeerMachine {
 }
 
 impl PeerMachine {
-    /// A peer that knows nobody. `rng_seed` decides everything that is left to chance.
+    /// A peer that knows nobody. `rng_seed` is the only source of all its random choices.
     pub fn new(config: PeerConfig, rng_seed: u64) -> Self {
         let StoreConfig { causal_wait, seal_from, .. } = config.store;
         Self {
@@ -212,8 +215,8 @@ impl PeerMachine {
         self.registration.is_registered()
     }
 
-    /// Whether it can be relied on: a quorum of seeds has accepted it or, where peers tell each other
-    /// who belongs to the network, its replica has what an existing one had.
+    /// Whether it can be relied on: a quorum of seeds has accepted it or, where peers tell each
+    /// other who belongs to the network, its replica has what an existing one had.
     pub fn is_ready(&self) -> bool {
         self.readiness().ready
     }
@@ -251,12 +254,12 @@ impl PeerMachine {
         self.life.config.store.causal_wait
     }
 
-    /// Whether seeds decide who belongs to its network.
+    /// Whether seeds decide who belongs to the peer's network.
     pub fn has_seeds(&self) -> bool {
         self.life.config.network.has_seeds()
     }
 
-    /// A peer that had this replica of the store on disk.
+    /// The same peer, with the replica of the store that it found on disk.
     #[must_use]
     pub fn recovered(mut self, store: Store) -> Self {
         let StoreConfig { causal_wait, seal_from, .. } = self.life.config.store;
@@ -274,12 +277,12 @@ impl PeerMachine {
         self.suspicion.contains(peer)
     }
 
-    /// What it knows of the registry.
+    /// What this peer knows of the registry.
     pub fn members(&self) -> &Registry {
         &self.membership.members
     }
 
-    /// What happened in the spreading of messages.
+    /// Counts of what happened to messages while they spread.
     pub fn counters(&self) -> &Counters {
         self.broadcast.rumors.counters()
     }
@@ -289,7 +292,7 @@ impl PeerMachine {
         &self.told.clocks
     }
 
-    /// The gossip half.
+    /// The messages that this peer holds, and what crossed each link.
     pub fn rumors(&self) -> &Rumors {
         &self.broadcast.rumors
     }
@@ -354,7 +357,8 @@ impl PeerMachine {
         }
     }
 
-    /// What was decided of suspects is done once whatever decided it is through.
+    /// Acts on the deaths that peers have decided. They wait in `suspicions`, because `liveness`,
+    /// which decides them, may not call `open`, which acts on them.
     fn act_upon_decided(&mut self, turn: &mut PeerTurn<'_>) {
         while let Some(decided) = self.suspicion.take_decided() {
             self.commit_dead(turn, decided);
@@ -410,7 +414,8 @@ impl Machine for PeerMachine {
         effects: &mut Vec<EffectOf<Self>>,
     ) {
         let turn = &mut PeerTurn { now, effects };
-        // Before anything that arrived meanwhile is believed or missed.
+        // This comes before the input is looked at: after a sleep, what arrived meanwhile or did
+        // not arrive proves nothing.
         if let Some(due) = self.timers.next()
             && now.since(due) > OVERSLEPT
             && self.life.incarnation > 0
@@ -428,7 +433,8 @@ impl Machine for PeerMachine {
             Input::Relieved { conn } => {
                 self.broadcast.rumors.set_congested(conn, false);
                 self.broadcast.rumors.begin_sync(turn, conn, true);
-                // A guest is here for messages alone.
+                // A guest's connection is for messages alone, so nothing of the store is said over
+                // it.
                 if self.is_neighbour(conn) {
                     self.replica.begin_sync(turn, conn);
                 }

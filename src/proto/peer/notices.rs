@@ -1,7 +1,8 @@
 //! What others say of suspects, and of this peer when they suspect it.
 //!
-//! What must stay true: nobody joins a suspicion on hearsay; whoever is told of one probes first
-//! (`probe`). Only the suspect itself, over a connection to its own address, ends a suspicion.
+//! What must stay true: nobody joins a suspicion on hearsay: a peer that is told of one probes
+//! first (`probe`). Of all who say that a suspect lives, only the suspect itself, over a connection
+//! that was opened to its own address, ends the suspicion.
 
 use super::PeerMachine;
 use super::membership::BuriedBy;
@@ -14,7 +15,7 @@ use crate::proto::registry::Status;
 use crate::proto::turn::PeerTurn;
 
 impl PeerMachine {
-    /// Somebody says something of a suspect.
+    /// Takes in what somebody says of a suspect.
     pub(super) fn hear_of_suspect(
         &mut self,
         turn: &mut PeerTurn<'_>,
@@ -38,8 +39,8 @@ impl PeerMachine {
                 }
             }
             Detection::Refute { peer, incarnation } => {
-                // Only over a connection that was opened to the suspect's own address is it the
-                // suspect who speaks.
+                // Only over a connection that this peer opened to the suspect's own address is it
+                // certain that the suspect speaks.
                 let itself = matches!(
                     self.sessions.get(conn),
                     Some(Line::Errand { to, suspect }) if to == peer && suspect == peer
@@ -47,7 +48,8 @@ impl PeerMachine {
                 if itself && self.suspicion.contains(&peer) {
                     self.refuted(turn, peer, from, incarnation);
                 } else if let Some(suspicion) = self.suspicion.get(&peer) {
-                    // Hearsay: look again. A liar can neither accuse nor protect.
+                    // This is hearsay, so this peer looks again. A liar can neither accuse nor
+                    // protect.
                     let incarnation = suspicion.incarnation;
                     self.look_at(turn, peer, incarnation, Why::Again);
                 }
@@ -77,7 +79,8 @@ impl PeerMachine {
         if self.membership.kind.buried_by() == BuriedBy::Peers
             && known.is_some_and(|r| r.status == Status::Dead && r.incarnation >= incarnation)
         {
-            // This peer has looked, found nothing, and forgotten the suspicion since.
+            // This peer looked, found nobody, and has forgotten the suspicion since the death was
+            // recorded.
             turn.send(conn, Detection::Witness { peer, incarnation });
             return;
         }
@@ -88,7 +91,7 @@ impl PeerMachine {
         }
         let present = known.map_or(0, |record| record.incarnation);
         if incarnation < present {
-            // The word is of an earlier life: it says nothing of this one.
+            // The notice is of an earlier life and says nothing of the present one.
             turn.send(conn, Detection::Refute { peer, incarnation: present });
             return;
         }
@@ -98,13 +101,13 @@ impl PeerMachine {
                 turn.send(conn, Detection::Witness { peer, incarnation });
                 self.check_consensus(turn, peer);
             }
-            // In a later life than the one suspected here it may live.
+            // The member may be alive in a later life than the one suspected here.
             _ => self.look_at(turn, peer, incarnation, Why::Notice { conn, from, incarnation }),
         }
     }
 
     /// This peer is suspected and alive: it says so, and takes a higher incarnation, so that
-    /// whatever is under way against the present one comes to nothing.
+    /// whatever is under way against the present one fails.
     pub(super) fn refute(&mut self, turn: &mut PeerTurn<'_>, conn: Conn, incarnation: Incarnation) {
         if incarnation == self.life.incarnation && self.rise_again(turn) {
             let links: Vec<Conn> = self.overlay.conns();

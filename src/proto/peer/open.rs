@@ -1,17 +1,17 @@
 //! Membership without seeds: peers tell each other who belongs to the network.
 //!
-//! Whoever opens a link says who it is and whom it knows (HANDSHAKE), and is
-//! answered in kind (PEERS); what is new goes on over all other links, and each
-//! round of anti-entropy compares digests of the lists. Records are ordered as
-//! the seeds order theirs ([`Registry`]), so lists converge whatever is lost.
+//! A peer that opens a link says who it is and whom it knows (HANDSHAKE), and the other side
+//! answers with the same (PEERS); what is new goes on over all other links, and each round of
+//! anti-entropy compares digests of the lists. Records are ordered as the seeds order theirs
+//! ([`Registry`]), so the lists converge whatever is lost.
 //!
-//! What must stay true: nobody is taken for dead on hearsay. A peer drops a member
-//! when it has found it dead itself and another peer has, too; whoever is told of
-//! a death looks first, and a member that answers rises above it. (That a member
-//! has left is believed: it says so itself, or an operator does at any peer, and
-//! whoever may link is trusted that far.) Whoever was dropped, or named at the
-//! start and never seen, is called again and again, so that two halves of a
-//! network that took each other for dead become one.
+//! What must stay true: nobody is taken for dead on hearsay. A peer drops a member when it has
+//! found the member dead itself and another peer has, too; a peer that is told of a death looks
+//! first, and a member that answers rises above it. (That a member has left is believed without a
+//! look: the member says so itself, or an operator says it at any peer, and whoever may link is
+//! trusted that far.) Members that were dropped, and peers that were named at the start and never
+//! seen, are called again and again, so that two halves of a network that took each other for dead
+//! become one.
 //!
 //! [`Registry`]: crate::proto::registry::Registry
 
@@ -32,14 +32,15 @@ use crate::proto::roles::MemberEvent;
 use crate::proto::time::Time;
 use crate::proto::turn::PeerTurn;
 
-/// Records of a network without seeds, the gone included: each peer looks after all of them.
+/// Most records of a network without seeds, the gone included: each peer keeps all of them.
 const MAX_RECORDS: usize = 4_096;
 
-/// Changes that get a line of the log each; more at once are the list of a network that was joined.
+/// Up to this many changes at once get a line of the log each. More at once are the list of a
+/// network that this peer has joined, and get one line together.
 const MAX_LINES: usize = 16;
 
 impl PeerMachine {
-    /// Begins with those that were named.
+    /// Begins with the peers that were named at the start.
     fn begin_open(&mut self, turn: &mut PeerTurn<'_>, contacts: Vec<Addr>) {
         let me = self.life.config.me;
         let record = |incarnation| Record {
@@ -53,7 +54,8 @@ impl PeerMachine {
             self.life.config.detection.ping_interval + self.life.config.detection.probe_timeout;
         let contacts: Vec<Addr> = contacts.into_iter().filter(|peer| *peer != me).collect();
         for peer in &contacts {
-            // Its first own words are of a later life than 0.
+            // Incarnation 0 marks a peer that was only named: whatever it says itself is of a later
+            // life.
             self.membership.members.merge(*peer, record(0));
         }
         if let Some(open) = self.membership.kind.open_mut() {
@@ -62,7 +64,7 @@ impl PeerMachine {
         self.check_caught_up(turn);
     }
 
-    /// A neighbour speaks of the membership. A breach if it may not.
+    /// A neighbour says who belongs to the network. A breach if this is not for peers to say.
     pub(super) fn hear_of_members(
         &mut self,
         turn: &mut PeerTurn<'_>,
@@ -83,7 +85,8 @@ impl PeerMachine {
             }
             Members::Peers { records, context, caught_up } => {
                 self.learn_told(turn, conn, from, records);
-                // What was told may have ended the link: then there is nothing to be had over it.
+                // The records may have made this peer close the link: then nothing can be fetched
+                // over it.
                 let is_to_be_had = self.is_neighbour(conn) && caught_up && context.is_sane();
                 if let Some(open) = self.membership.kind.open_mut() {
                     open.tried(&from);
@@ -102,7 +105,7 @@ impl PeerMachine {
         }
         let is_out = |record: &Record| record.status == Status::Left;
         if self.is_removed() {
-            // It has been told who is out, which is all that this link is good for.
+            // This peer was removed. The link has served to tell so, and serves nothing else.
             self.unlink(turn, from);
         } else if self.membership.members.get(&from).is_some_and(is_out) {
             self.expect_farewell(turn, from);
@@ -110,7 +113,7 @@ impl PeerMachine {
         Ok(())
     }
 
-    /// A neighbour tells what it knows.
+    /// Takes in the records that a neighbour tells.
     fn learn_told(
         &mut self,
         turn: &mut PeerTurn<'_>,
@@ -141,7 +144,8 @@ impl PeerMachine {
                 .alive(&peer)
                 .filter(|r| r.incarnation <= record.incarnation);
             if let (Status::Dead, Some(known)) = (record.status, alive) {
-                // That life there was; whether it is over is to be seen.
+                // The record shows that this life began. Whether it is over, this peer has to see
+                // itself.
                 record = Record { status: Status::Alive, at: known.at, ..record };
                 deaths.push((peer, record.incarnation));
             }
@@ -151,7 +155,7 @@ impl PeerMachine {
                 Merge::Nothing => {}
                 Merge::Detail => self.overlay.forget_ranking(),
                 Merge::Transition if is_change => news.push((peer, record)),
-                // Of one that was never a member here, so nobody here has lost it.
+                // It was never a member here, so no peer here has lost anything with it.
                 Merge::Transition => history.push((peer, record)),
             }
         }
@@ -162,7 +166,7 @@ impl PeerMachine {
         }
     }
 
-    /// Whether a record that somebody tells can be true, and has room.
+    /// Whether a record that a neighbour tells can be true and is not one that was dropped here.
     fn is_acceptable(&self, now: Time, peer: &Addr, record: &Record) -> bool {
         let open = self.membership.kind.open();
         is_believable(record.incarnation, now)
@@ -173,7 +177,8 @@ impl PeerMachine {
                 || !open.is_some_and(|open| open.was_dropped(peer, record.incarnation)))
     }
 
-    /// Whether there is room for a record. Who speaks for itself gets that of one that is gone.
+    /// Whether there is room for a record. If the list is full, a peer that speaks for itself gets
+    /// the place of the record that has been over for longest.
     fn make_room_for(&mut self, peer: &Addr, is_itself: bool) -> bool {
         if self.membership.members.get(peer).is_some()
             || self.membership.members.len() < MAX_RECORDS
@@ -186,7 +191,7 @@ impl PeerMachine {
         is_itself && oldest.is_some_and(|oldest| self.membership.members.remove(&oldest).is_some())
     }
 
-    /// Acts on records that are new here, and passes them on.
+    /// Passes on records that are new here, and acts on them.
     fn spread(&mut self, turn: &mut PeerTurn<'_>, news: Vec<(Addr, Record)>, except: Option<Conn>) {
         if news.is_empty() {
             return;
@@ -234,7 +239,7 @@ impl PeerMachine {
         }
     }
 
-    /// An operator has removed this peer: it gives up its links, and waits to be let in again.
+    /// An operator has removed this peer: it gives up its links and waits to be let in again.
     fn withdraw(&mut self, turn: &mut PeerTurn<'_>, record: Record) {
         if self.is_removed() || self.life.leaving {
             return;
@@ -253,7 +258,8 @@ impl PeerMachine {
         self.overlay.forget_ranking();
     }
 
-    /// Peer-level consensus: this peer has found it dead, and so have others.
+    /// Peer-level consensus: this peer has found the member dead, and so has every witness counted
+    /// here.
     pub(super) fn commit_dead(&mut self, turn: &mut PeerTurn<'_>, decided: Decided) {
         let Decided { peer, incarnation, witnesses } = decided;
         let at = turn.now.millis();
@@ -266,8 +272,8 @@ impl PeerMachine {
         }
     }
 
-    /// This peer leaves by its own will. It says in which life: the word may arrive late, when a
-    /// later life is known already.
+    /// Tells the neighbours that this peer leaves by its own will, and in which life: the message
+    /// may arrive late, when a later life of this peer is known already.
     pub(super) fn tell_that_i_leave(&self, turn: &mut PeerTurn<'_>, links: Vec<Conn>) {
         if self.membership.kind.open().is_some() {
             let (incarnation, at) = (self.life.incarnation, turn.now.millis());
@@ -276,7 +282,8 @@ impl PeerMachine {
         }
     }
 
-    /// Calls one of those that were dropped, or named and never seen; and forgets the long gone.
+    /// Forgets those who have long been gone, and calls one of those that were dropped, or that
+    /// were named and never seen.
     pub(super) fn call_the_lost(&mut self, turn: &mut PeerTurn<'_>) {
         if self.is_removed() || self.life.leaving {
             return;
@@ -294,7 +301,8 @@ impl PeerMachine {
         let place = self.life.rng.random_range(0..lost.len().max(1));
         let Some(peer) = lost.get(place).copied() else { return };
         match self.membership.members.get(&peer) {
-            // It went, or was removed. Whether it has come back since is seen without a link.
+            // It left or was removed. A probe shows whether it has come back since; a link is not
+            // needed for it.
             Some(record) if record.status == Status::Left => {
                 let incarnation = record.incarnation;
                 self.look_at(turn, peer, incarnation, Why::Turn);
@@ -303,7 +311,7 @@ impl PeerMachine {
         }
     }
 
-    /// Somebody answers a probe: one that went may be back in a later life.
+    /// A peer answers a probe: if it had left, it may be back in a later life, and is called.
     pub(super) fn link_if_back(&mut self, turn: &mut PeerTurn<'_>, peer: Addr, life: Incarnation) {
         let went = |record: &Record| record.status == Status::Left && record.incarnation < life;
         let is_back = self.membership.members.get(&peer).is_some_and(went);
@@ -363,12 +371,12 @@ impl PeerMachine {
         Outcome::Removed
     }
 
-    /// Whether an operator has removed it from a network without seeds.
+    /// Whether an operator has removed this peer from a network without seeds.
     pub fn is_removed(&self) -> bool {
         self.membership.kind.is_removed()
     }
 
-    /// An operator has removed this peer, or let it in again.
+    /// Notes that an operator has removed this peer, or has let it in again.
     fn set_removed(&mut self, removed: bool) {
         if let Some(open) = self.membership.kind.open_mut() {
             open.set_removed(removed);
@@ -376,7 +384,7 @@ impl PeerMachine {
         self.registration.set_registered(!removed);
     }
 
-    /// No seed is asked who belongs to the network.
+    /// Begins in a network in which no seed is asked who belongs to it.
     pub(super) fn begin_without_seeds(&mut self, turn: &mut PeerTurn<'_>) {
         self.registration.set_registered(true);
         match self.life.config.membership.clone() {
@@ -388,7 +396,7 @@ impl PeerMachine {
                 }
                 turn.member(MemberEvent::Registered);
             }
-            // There is nobody to ask: such settings are refused before a peer starts.
+            // There would be nobody to ask; such settings are refused before a peer starts.
             config::Membership::Voted => {}
         }
         self.arrange(turn);

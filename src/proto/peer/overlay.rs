@@ -1,8 +1,8 @@
-//! What is done about the links of a peer: who may open one, whom it dials, what follows when one is up,
-//! replaced or gone (`links` says whom it wants one with).
+//! What a peer does about its links: who may open one, whom the peer dials, and what follows when a
+//! link is up, replaced or gone (`links` says whom it wants links with).
 //!
-//! What must stay true: whoever follows links hears of each that comes and of each that goes, one that is
-//! replaced by a newer one among them.
+//! What must stay true: whoever follows the links hears of each one that comes and each one that
+//! goes; a link that is replaced by a newer one counts as both.
 
 use std::time::Duration;
 
@@ -20,14 +20,15 @@ use crate::proto::roles::MemberEvent;
 use crate::proto::time::Time;
 use crate::proto::turn::PeerTurn;
 
-/// A link to a member that has left is ended after this long, if nobody else did: a leave takes less.
+/// A link to a member that has left is closed after this long, if the member has not closed it by
+/// then: a leave takes less.
 const FAREWELL: Duration = Duration::from_secs(2);
-/// Missing links are looked for again after this long.
+/// A peer looks again after this long for the links that it is missing.
 const FILL_AGAIN: Duration = Duration::from_secs(1);
-/// Others named to a peer that is refused because this one is full.
+/// A full peer that refuses a link names at most this many others.
 pub(super) const OTHERS: usize = 8;
 
-/// What decides whether a member may be linked with.
+/// All that is needed to say whether a member may be linked with.
 struct Choice<'a> {
     now: Time,
     me: Addr,
@@ -49,7 +50,7 @@ impl Choice<'_> {
 }
 
 impl PeerMachine {
-    /// Why a link that somebody asks for is refused, and whom to ask instead.
+    /// Why this peer refuses the link that somebody asks for, and whom to ask instead.
     pub(super) fn objection_to_link(
         &mut self,
         now: Time,
@@ -65,14 +66,14 @@ impl PeerMachine {
         if is_gone && !self.membership.kind.links_the_gone() {
             return plain(Refused::NotMember);
         }
-        // Both dial at once: the link that the smaller address opened is the one that stays.
+        // Both sides dial at once: the link that the smaller address opened is the one that stays.
         let dialling = self.sessions.is_dialling(Dial::Link(hello.from));
         if dialling && self.life.config.me < hello.from {
             return plain(Refused::AlreadyLinked);
         }
         if let Some(neighbour) = self.overlay.get(&hello.from) {
-            // Whoever opens a link says that it has none; but it could be anybody who says so, and
-            // a link over which its owner has just spoken is not given up for that.
+            // By opening a link the caller says that it has none. But anybody could say so in its
+            // name, and a link over which its owner has just spoken is not given up for that.
             let fresh = now.since(neighbour.heard) < self.life.config.detection.ping_interval * 2;
             if fresh && hello.incarnation <= neighbour.incarnation {
                 return plain(Refused::AlreadyLinked);
@@ -88,7 +89,7 @@ impl PeerMachine {
         None
     }
 
-    /// A link is up, from whichever side.
+    /// A link is up, whichever side opened it.
     pub(super) fn link_up(
         &mut self,
         turn: &mut PeerTurn<'_>,
@@ -97,7 +98,8 @@ impl PeerMachine {
         incarnation: Incarnation,
         picked: bool,
     ) {
-        // The other side opened a new link, so it has lost the old one; our end has not noticed yet.
+        // The other side opened a new link, so it has lost the old one; our end has not noticed
+        // yet. Drop ours.
         if let Some(old) = self.forget_link(turn, peer) {
             self.sessions.remove(old.conn);
             turn.close(old.conn);
@@ -117,7 +119,7 @@ impl PeerMachine {
         turn.send(conn, Message::Ping(turn.now.micros()));
         self.greet(turn, conn, picked);
         if picked {
-            // What was said before this link was there.
+            // Fetches what was said before this link was up.
             self.broadcast.rumors.begin_sync(turn, conn, true);
             self.replica.begin_sync(turn, conn);
         }
@@ -126,7 +128,8 @@ impl PeerMachine {
         }
     }
 
-    /// Tells everybody who follows links that this one is gone, closed or replaced by a newer one.
+    /// Tells everybody who follows the links that this one is gone: it was closed, or a newer one
+    /// replaces it.
     fn forget_link(&mut self, turn: &mut PeerTurn<'_>, peer: Addr) -> Option<Neighbour> {
         let old = self.overlay.remove(&peer)?;
         self.timers.cancel(&Timer::Silence(peer));
@@ -159,18 +162,18 @@ impl PeerMachine {
             return;
         }
         if unexpected && !self.is_departing(turn.now, &peer) {
-            // Not dialled for a new link before it is known whether it lives.
+            // The member is not dialled for a new link before it is known whether it lives.
             self.overlay.avoid(turn.now, peer);
             self.look_when_lost(turn, peer, incarnation);
         }
         self.fill(turn);
     }
 
-    /// Tells the gossip half where the tree runs: to the oldest neighbour. By age alone the links
-    /// to older peers can make no circle, and they end at the oldest member of all.
+    /// Tells the gossip half which link leads to the parent in the tree: the one to the oldest
+    /// neighbour. Links to older peers can form no circle, and they all end at the oldest member.
     pub(super) fn arrange(&mut self, turn: &mut PeerTurn<'_>) {
         if self.life.config.topology.overlay == Overlay::Full {
-            // There is no tree: each says what it has to say to all.
+            // In a full overlay there is no tree: each peer sends its own messages to all.
             self.broadcast.rumors.set_parent(turn, None, false);
             return;
         }
@@ -180,8 +183,9 @@ impl PeerMachine {
         self.broadcast.rumors.set_parent(turn, parent, root);
     }
 
-    /// Gives up links to neighbours that have not become members: a newcomer may be faster than the
-    /// news of it, but whoever never registers must not take the places of those who do.
+    /// Closes the links to neighbours that have not become members. The link of a newcomer may be
+    /// faster than the news of it, but a process that never registers must not take the places of
+    /// members.
     pub(super) fn unlink_strangers(&mut self, turn: &mut PeerTurn<'_>) {
         let strangers = self.overlay.strangers(turn.now, &self.membership.members);
         for peer in strangers {
@@ -192,8 +196,8 @@ impl PeerMachine {
         }
     }
 
-    /// A member that finds all places taken gets that of a neighbour which is none. False if there
-    /// is no need, or no such neighbour.
+    /// Where all places are taken, a member that calls gets the place of a neighbour that is no
+    /// member. False if no place had to be freed, or none could be.
     pub(super) fn make_room(&mut self, turn: &mut PeerTurn<'_>, hello: &Hello) -> bool {
         let full = self.overlay.is_full();
         if self.life.leaving || !full || self.membership.members.alive(&hello.from).is_none() {
@@ -210,7 +214,7 @@ impl PeerMachine {
         }
     }
 
-    /// Closes the link to a neighbour, which is told that this is no death.
+    /// Closes the link to a neighbour, and tells it first that this is no death.
     pub(super) fn unlink(&mut self, turn: &mut PeerTurn<'_>, peer: Addr) {
         if let Some(conn) = self.overlay.get(&peer).map(|neighbour| neighbour.conn) {
             turn.send(conn, Parting::Unlink);
@@ -226,7 +230,7 @@ impl PeerMachine {
         Choice { now, me, members, suspicion, sessions }.may_link(overlay, peer)
     }
 
-    /// How many links are missing and not under way.
+    /// How many more links to dial, beside those that are being opened.
     pub(super) fn links_wanted(&mut self) -> usize {
         let under_way = self.sessions.links_under_way();
         self.overlay.wanted(&self.membership.members, under_way)
@@ -243,8 +247,9 @@ impl PeerMachine {
             return;
         }
         let mut wanted = self.links_wanted();
-        // A peer that has lost all its links may have had them from one place: one uniform choice
-        // keeps the overlay connected when hubs die.
+        // A peer that has lost all its links may have had them from one place; one uniform choice
+        // keeps the overlay connected when hubs die. A peer that has generated a message has had a
+        // link before.
         let mut uniform = self.overlay.is_empty() && self.broadcast.generated > 0 && wanted > 0;
         while wanted > 0 {
             let Some(peer) = self.draw(turn.now, uniform) else { break };
@@ -258,17 +263,17 @@ impl PeerMachine {
         }
     }
 
-    /// Keeps the links of an overlay that is not drawn: to the oldest member that can be reached, or
-    /// to all.
+    /// Keeps the links of an overlay that is not drawn at random: to the oldest member that can be
+    /// reached, or to all members.
     fn fill_in_order(&mut self, turn: &mut PeerTurn<'_>) {
         let (me, hub) = (self.life.config.me, self.life.config.topology.overlay == Overlay::Hub);
         let mut older: Vec<Addr> = self.overlay.ranking(&self.membership.members).to_vec();
         if let Some(mine) = older.iter().position(|member| *member == me) {
-            // Younger ones link with this peer; who is in the middle need not do both.
+            // The younger members link with this peer; it need not dial them as well.
             older.truncate(mine);
         }
-        // The first is tried alone; when it cannot be reached, several at a time, because nobody
-        // knows where the cut is.
+        // The oldest member is tried alone. When it cannot be reached, several are tried at a time,
+        // because nobody knows where the network is cut.
         let first = older.first().copied();
         let mut at_once = usize::MAX;
         if hub {
@@ -295,7 +300,7 @@ impl PeerMachine {
                 self.unlink(turn, peer);
             }
         }
-        // Also while one is up: an older one may be back.
+        // The timer is set even while a link is up: an older member may have come back.
         let again = self.jitter(FILL_AGAIN);
         self.timers.set_if_unset(Timer::Fill, turn.now + again);
     }
@@ -309,12 +314,13 @@ impl PeerMachine {
         overlay.draw(&mut life.rng, &membership.members, uniform, may_link)
     }
 
-    /// The link to one that has left ends by itself; if it does not, it is ended.
+    /// A member that has left closes its link itself; if it does not, this peer does so a little
+    /// later.
     pub(super) fn expect_farewell(&mut self, turn: &PeerTurn<'_>, peer: Addr) {
         self.timers.set_if_unset(Timer::Farewell(peer), turn.now + FAREWELL);
     }
 
-    /// A neighbour that has left has had its time.
+    /// The time in which a neighbour that has left had to close its link is over.
     pub(super) fn unlink_if_gone(&mut self, turn: &mut PeerTurn<'_>, peer: Addr) {
         let record =
             self.membership.members.get(&peer).filter(|record| record.status == Status::Left);

@@ -1,9 +1,11 @@
-//! Probes: looking at a member, for whatever reason (`answers` says what follows from what is seen).
+//! Probes: looking at a member, for whatever reason (`answers` says what follows from what is
+//! seen).
 //!
-//! A probe is a handshake with the peer's process, because the kernel answers a
-//! TCP connect for a hung process, and the host answers a ping for a dead one.
-//! What must stay true: a probe that found nothing proves something only if
-//! this process was awake meanwhile, and silence only after the suspect timeout.
+//! A probe is a handshake with the peer's process, because the kernel answers a TCP connect for a
+//! hung process, and the host answers a ping for a dead one.
+//!
+//! What must stay true: a probe that found nothing proves something only if this process was awake
+//! meanwhile, and silence proves something only after the suspect timeout.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -19,14 +21,15 @@ use crate::proto::registry::Status;
 use crate::proto::time::Time;
 use crate::proto::turn::PeerTurn;
 
-/// In a larger network the neighbours of a dead peer look one after another, within so long for each
-/// member, so that most hear of the death from the seeds before they have to report it.
+/// In a larger network the neighbours of a dead peer look one after another, each at a random
+/// moment within this time per member, so that most of them hear of the death from the seeds before
+/// they have to report it.
 const TURN_A_MEMBER: Duration = Duration::from_micros(200);
 const LAST_TURN: Duration = Duration::from_millis(40);
 
 impl PeerMachine {
-    /// Probes one random member that is no neighbour: a peer that died before it had links, or
-    /// with all of its neighbours, is found as well.
+    /// Probes one random member that is no neighbour. Otherwise nobody would find a peer that died
+    /// before it had links, or together with all its neighbours.
     pub(super) fn probe_somebody(&mut self, turn: &mut PeerTurn<'_>) {
         if self.life.leaving {
             return;
@@ -48,8 +51,8 @@ impl PeerMachine {
         }
     }
 
-    /// Probes one suspect at random, beside what its suspicion does by itself ever more rarely: after
-    /// a long cut the first who answers brings the sides together.
+    /// Probes one random suspect. A suspicion also probes by itself, but ever more rarely, and
+    /// after a long cut the first suspect that answers brings the two sides together.
     pub(super) fn probe_a_suspect(&mut self, turn: &mut PeerTurn<'_>) {
         if self.life.leaving || self.suspicion.is_empty() {
             return;
@@ -61,7 +64,7 @@ impl PeerMachine {
         }
     }
 
-    /// The link to a member was lost: this peer looks, when it is its turn.
+    /// The link to a member was lost: this peer looks at once, or when it is its turn.
     pub(super) fn look_when_lost(
         &mut self,
         turn: &mut PeerTurn<'_>,
@@ -79,7 +82,8 @@ impl PeerMachine {
         self.timers.set(Timer::Lost(peer), turn.now + pause);
     }
 
-    /// It is this peer's turn to look at a member whose link was lost, unless all is said by now.
+    /// It is this peer's turn to look at a member whose link was lost, unless that is settled by
+    /// now.
     pub(super) fn look_at_lost(&mut self, turn: &mut PeerTurn<'_>, peer: Addr) {
         let Some(incarnation) = self.prober.take_lost(&peer) else { return };
         let gone = self.membership.members.get(&peer).is_some_and(|record| {
@@ -90,14 +94,14 @@ impl PeerMachine {
         }
     }
 
-    /// Looks at everybody that is suspected.
+    /// Looks at all suspects.
     pub(super) fn probe_all_suspects(&mut self, turn: &mut PeerTurn<'_>) {
         for (peer, incarnation) in self.suspicion.lives() {
             self.look_at(turn, peer, incarnation, Why::Again);
         }
     }
 
-    /// Probes a member; several reasons share one probe.
+    /// Probes a member. If a probe of it is under way, this reason is added to it.
     pub(super) fn look_at(
         &mut self,
         turn: &mut PeerTurn<'_>,
@@ -124,7 +128,7 @@ impl PeerMachine {
         self.prober.insert(conn, Probe { peer, incarnation, why, began, second });
     }
 
-    /// A member that did not answer is looked at again.
+    /// Looks once more at a member that did not answer.
     pub(super) fn look_again(&mut self, turn: &mut PeerTurn<'_>, peer: Addr) {
         match self.membership.members.alive(&peer).map(|record| record.incarnation) {
             Some(incarnation) => self.look_at(turn, peer, incarnation, Why::Turn),
@@ -134,7 +138,7 @@ impl PeerMachine {
         }
     }
 
-    /// One that is awaited is looked at again when its time is over.
+    /// Has a member that is awaited looked at again when the time that it has to start is over.
     pub(super) fn look_when_due(&mut self, peer: Addr, due: Time) {
         self.timers.set_if_unset(Timer::Doubt(peer), due);
     }

@@ -1,7 +1,8 @@
-//! The probes of a peer: those under way, members in doubt, and members whose link was lost.
+//! The probes of a peer: those under way, the members in doubt, and the members whose link was
+//! lost.
 //!
-//! What must stay true: a probe that found nothing proves something only if
-//! this process was awake meanwhile, and silence only after the suspect timeout.
+//! What must stay true: a probe that found nothing proves something only if this process was awake
+//! meanwhile, and silence proves something only after the suspect timeout.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -10,28 +11,28 @@ use crate::proto::machine::{Conn, OpenError};
 use crate::proto::message::{Addr, Incarnation};
 use crate::proto::time::Time;
 
-/// Probes under way at the same time because somebody else asked for them.
+/// Probes under way at once. Beyond this many, no further one is begun because another peer asks.
 const MAX_PROBES: usize = 256;
 
-/// Members in doubt at the same time.
+/// Members in doubt at once.
 const MAX_DOUBTS: usize = 4_096;
 
 /// Why a member is being probed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Why {
-    /// The link to it was reset: the one fresh attempt.
+    /// The link to it was lost without a word.
     LinkLost,
-    /// It could not be linked.
+    /// An attempt to link with it failed.
     NotLinked,
-    /// It was its turn: members without neighbours nearby are watched too.
+    /// It was its turn: members that are no neighbours are watched too.
     Turn,
-    /// It is suspected here, and may have come back.
+    /// This peer suspects it, and it may have come back.
     Again,
-    /// Somebody suspects it and asks.
+    /// Another peer suspects it and asks this one to look.
     Notice { conn: Conn, from: Addr, incarnation: Incarnation },
 }
 
-/// What a look at a member has found.
+/// What a probe without an answer has shown of a member.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Found {
     pub hard: bool,
@@ -50,7 +51,7 @@ pub(super) struct Probe {
 }
 
 impl Probe {
-    /// What it means that nobody answered it.
+    /// What it shows of the member that nobody answered this probe.
     pub fn found(&self, hard: bool) -> Found {
         let lost = self.why.contains(&Why::LinkLost);
         let notice = self.why.iter().any(|why| matches!(why, Why::Notice { .. }));
@@ -62,29 +63,29 @@ impl Probe {
             (false, false, true) => "connection refused",
             (false, false, false) => "no answer to handshakes for the suspect timeout",
         };
-        // Who looked only because it was asked answers that, and does not ask further: else every
-        // death would wake the whole network.
+        // A peer that looked only because it was asked to answers whoever asked, and asks nobody
+        // else: if it did, every death would wake the whole network.
         let asked = self.why.iter().all(|why| matches!(why, Why::Notice { .. }));
         Found { hard, asked, reason }
     }
 
-    /// Whether somebody has another reason to expect that it finds nobody.
+    /// Whether there was a reason to expect that this probe finds nobody.
     fn is_expected(&self) -> bool {
         let expects = |why: &Why| matches!(why, Why::LinkLost | Why::Again | Why::Notice { .. });
         self.why.iter().any(expects)
     }
 }
 
-/// What an attempt that failed says.
+/// What follows from an attempt that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Failed {
-    /// Nothing: the probe is made once more, at once.
+    /// It proves nothing: the probe is made once more, at once.
     Again,
-    /// Nothing yet: the member is in doubt, and looked at again then.
+    /// It proves nothing yet: the member is in doubt, and is looked at again at this time.
     Doubt(Time),
-    /// Nothing, and there is no room for one more doubt.
+    /// It proves nothing, and there is no room for one more member in doubt.
     Nothing,
-    /// The member was not found; `hard` if it is known to be unreachable.
+    /// The member was not found; `hard` if it is known to be unreachable and not merely silent.
     NotFound { hard: bool },
 }
 
@@ -92,22 +93,23 @@ pub(super) enum Failed {
 #[derive(Debug, Default)]
 pub(super) struct Prober {
     probes: BTreeMap<Conn, Probe>,
-    /// Members whose link was lost and that are to be looked at, in which incarnation.
+    /// Members whose link was lost and that are still to be looked at, each with the incarnation
+    /// that was linked.
     lost: BTreeMap<Addr, Incarnation>,
-    /// Members that did not answer a probe, and since when.
+    /// Members that did not answer a probe, and when the first such probe began.
     doubts: BTreeMap<Addr, Time>,
-    /// Silence and failed probes that began before this time prove nothing.
+    /// Silence and failed probes that began before this time prove nothing: the process slept.
     awake_since: Time,
 }
 
 impl Prober {
-    /// The process is awake from now on.
+    /// Notes that the process has just woken up, or has started.
     pub fn awake(&mut self, now: Time) {
         self.awake_since = now;
     }
 
-    /// A further reason for a probe that is under way, or one reason too many; false if there is
-    /// to be a new probe.
+    /// Adds a further reason to a probe of this peer that is under way, or drops a notice when too
+    /// many probes are. False if the caller has to begin a probe.
     pub fn join(&mut self, peer: Addr, why: Why) -> bool {
         if let Some(probe) = self.probes.values_mut().find(|probe| probe.peer == peer) {
             probe.why.insert(why);
@@ -116,17 +118,18 @@ impl Prober {
         matches!(why, Why::Notice { .. }) && self.probes.len() >= MAX_PROBES
     }
 
-    /// A probe goes out over that connection.
+    /// Notes that a probe goes out over this connection.
     pub fn insert(&mut self, conn: Conn, probe: Probe) {
         self.probes.insert(conn, probe);
     }
 
-    /// A probe has ended.
+    /// A probe has ended. Returns it.
     pub fn remove(&mut self, conn: Conn) -> Option<Probe> {
         self.probes.remove(&conn)
     }
 
-    /// What a failed attempt says, with pings that often and silence suspected after so long.
+    /// What follows from a failed attempt, where neighbours are pinged every `ping` and silence is
+    /// suspected after `suspect`.
     pub fn failed(
         &mut self,
         now: Time,
@@ -136,8 +139,8 @@ impl Prober {
     ) -> Failed {
         let hard = *error != OpenError::TimedOut;
         let expected = probe.is_expected();
-        // A time-out while this process slept proves nothing; and a refusal that nobody
-        // has another reason to expect deserves a second look.
+        // A time-out proves nothing if this process slept meanwhile; and a refusal that nobody had
+        // a reason to expect deserves a second look.
         let slept = !hard && probe.began < self.awake_since;
         if slept || (hard && !probe.second && !expected) {
             return Failed::Again;
@@ -145,8 +148,8 @@ impl Prober {
         if hard || expected {
             return Failed::NotFound { hard };
         }
-        // Silence is suspicion only after the suspect timeout, for a stranger as for a neighbour: what
-        // did not answer in time is looked at again until then.
+        // Silence is suspicion only after the suspect timeout, for a stranger as for a neighbour:
+        // until then a member that did not answer in time is looked at again.
         if self.doubts.len() >= MAX_DOUBTS && !self.doubts.contains_key(&probe.peer) {
             return Failed::Nothing;
         }
@@ -159,17 +162,18 @@ impl Prober {
         Failed::Doubt((now + ping).min(end))
     }
 
-    /// A member is in doubt no more.
+    /// The member is no longer in doubt.
     pub fn settle(&mut self, peer: &Addr) {
         self.doubts.remove(peer);
     }
 
-    /// A member whose link was lost is to be looked at later.
+    /// Notes that a member whose link was lost is to be looked at later.
     pub fn lose(&mut self, peer: Addr, incarnation: Incarnation) {
         self.lost.insert(peer, incarnation);
     }
 
-    /// It is time for that; in which life it was linked.
+    /// Takes out a member whose link was lost, now that it is looked at. Returns the incarnation
+    /// that was linked.
     pub fn take_lost(&mut self, peer: &Addr) -> Option<Incarnation> {
         self.lost.remove(peer)
     }
@@ -188,7 +192,8 @@ mod tests {
         let (unreachable, silent) = (OpenError::Unreachable, OpenError::TimedOut);
         let (hard, soft) = (Failed::NotFound { hard: true }, Failed::NotFound { hard: false });
         type Row = (Why, bool, bool, OpenError, Failed);
-        // Why, whether it is the second one, whether this process slept, the error, what it says.
+        // The reason, whether it is the second attempt, whether this process slept, the error, what
+        // follows.
         let table: Vec<Row> = vec![
             (Why::Turn, false, false, unreachable.clone(), Failed::Again),
             (Why::Turn, true, false, unreachable.clone(), hard),

@@ -1,4 +1,7 @@
-//! What a peer has asked others of their replicas, and the answers as far as they have come.
+//! The questions that a peer has asked others about their replicas, and the answers as far as they
+//! have come. Each question of an operator is one entry; `ask` routes them.
+//!
+//! What must stay true: however much another peer answers, the memory for it is bounded.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,9 +11,9 @@ use crate::proto::machine::Conn;
 use crate::proto::message::{Breach, Inspection};
 use crate::proto::order::Holding;
 
-/// Questions of this peer under way at the same time.
+/// Questions of this peer under way at once.
 const MAX_QUESTIONS: usize = 256;
-/// Keys taken in an answer, and versions.
+/// An answer with more keys than this, or more versions than the number below, is a breach.
 const MAX_KEYS: usize = 1 << 20;
 const MAX_VERSIONS: usize = 4_096;
 
@@ -29,7 +32,7 @@ impl Question {
     }
 }
 
-/// What a question has come to: what the other peer holds, or why that is not known.
+/// How a question ends: with what the other peer holds, or with why that is not known.
 type Answer = Result<Holding, String>;
 
 /// The questions under way, by the token of the order.
@@ -42,22 +45,23 @@ impl Questions {
         self.0.len() >= MAX_QUESTIONS
     }
 
-    /// A question goes out over that connection: what is held under a key, or which keys.
+    /// Notes that a question goes out over this connection: what is held under `key`, or all keys.
     pub fn ask(&mut self, token: u64, conn: Conn, key: Option<Arc<str>>) {
         self.0.insert(token, Question::new(conn, key));
     }
 
-    /// What was asked.
+    /// What a question asked: under which key, or `Some(None)` for all keys; `None` if it is over.
     pub fn key(&self, token: u64) -> Option<Option<Arc<str>>> {
         self.0.get(&token).map(|question| question.key.clone())
     }
 
-    /// A question has ended; over which connection it went.
+    /// A question has ended. Returns the connection over which it went.
     pub fn end(&mut self, token: u64) -> Option<Conn> {
         self.0.remove(&token).map(|question| question.conn)
     }
 
-    /// What a peer that was asked says; the answer, if that is all of it. A breach if it is none.
+    /// Takes in what a peer that was asked says. Returns the answer once it is whole. A breach if
+    /// what it says is no answer to the question.
     pub fn hear(&mut self, token: u64, message: Inspection) -> Result<Option<Answer>, Breach> {
         let Some(question) = self.0.get_mut(&token) else { return Err(Breach) };
         match (message, &question.key) {

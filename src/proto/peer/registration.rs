@@ -1,8 +1,8 @@
-//! How far a peer is with its seeds: the connection to each, requests under way, and who has accepted
-//! it.
+//! How far a peer is with its seeds: the connection to each of them, the requests under way, and
+//! which seeds have accepted this peer.
 //!
-//! What must stay true: the peer counts as registered once a quorum of distinct
-//! seeds has answered that it holds this incarnation.
+//! What must stay true: the peer counts as registered once a quorum of distinct seeds has answered
+//! that it holds this incarnation.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -16,9 +16,9 @@ use crate::proto::turn::PeerTurn;
 
 /// First and last pause between two attempts to register.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
-/// Records of one list taken in frames.
+/// Most records that one answered list may have.
 const MAX_LIST: usize = 1 << 20;
-/// And frames, which may be empty.
+/// Most frames that one list may have; they are counted as well because a frame may be empty.
 const MAX_FRAMES: usize = 4_096;
 
 /// What a request wants.
@@ -35,14 +35,14 @@ pub(super) struct Request {
     pub seed: Addr,
     pub wish: Wish,
     began: Time,
-    /// Which state of the list a refresh was asked with.
+    /// The version of this peer's list whose digest the request carried.
     pub version: u64,
-    /// The list so far, frame by frame.
+    /// The frames of the list that have come so far.
     frames: Vec<Records>,
 }
 
 impl Request {
-    /// The list that has come.
+    /// The frames of the list that have come.
     pub fn frames(&self) -> &[Records] {
         &self.frames
     }
@@ -56,7 +56,7 @@ impl Request {
         self.records().any(|(other, _)| other == peer)
     }
 
-    /// Tells what list a seed has answered a registration with.
+    /// Logs the list with which a seed has answered a registration.
     pub fn log_answer(&self, turn: &mut PeerTurn<'_>) {
         let seed = self.seed;
         let alive = |(_, record): &&(Addr, Record)| record.status == Status::Alive;
@@ -77,14 +77,14 @@ struct Desk {
     dialling: Option<Conn>,
     line: Option<Conn>,
     queue: Vec<Message>,
-    /// Why it would not have this peer, when it last said so.
+    /// Why the seed would not have this peer, as it last said.
     refused: Option<String>,
 }
 
-/// What came of a frame of a list.
+/// What one frame of a list led to.
 #[derive(Debug)]
 pub(super) enum Framed {
-    /// It is of no request, or more are to come.
+    /// The frame belongs to no open request, or more frames are to come.
     More,
     /// The list is whole.
     Whole(Request),
@@ -98,10 +98,10 @@ pub(super) struct Registration {
     requests_used: u64,
     /// Seeds that have accepted this incarnation.
     accepted: BTreeSet<Addr>,
-    /// Seeds still to be asked in this attempt.
+    /// Seeds still to be asked in this attempt; the last one is next.
     to_ask: Vec<Addr>,
     failed_attempts: u32,
-    /// Refreshes in a row to which no seed had an answer.
+    /// Refreshes that failed since a seed last answered one, counted seed by seed.
     failed_refreshes: u32,
     registered: bool,
 }
@@ -111,12 +111,13 @@ impl Registration {
         self.registered
     }
 
-    /// Where no seed is asked, it is as good as registered from the start, until it is removed.
+    /// Where there are no seeds, a peer counts as registered from its start until an operator
+    /// removes it.
     pub fn set_registered(&mut self, registered: bool) {
         self.registered = registered;
     }
 
-    /// A new life, or one that the seeds have lost: none of them has accepted it.
+    /// The peer begins a new life, or the seeds have lost the present one: no seed has accepted it.
     pub fn begin_anew(&mut self) {
         self.accepted.clear();
         self.registered = false;
@@ -127,7 +128,8 @@ impl Registration {
         self.accepted.len()
     }
 
-    /// A seed has accepted this incarnation; how many have now, if that is news.
+    /// A seed has accepted this incarnation. Returns how many have now, unless the peer was
+    /// registered already or the seed counted before.
     pub fn accept(&mut self, seed: Addr) -> Option<usize> {
         if let Some(desk) = self.desks.get_mut(&seed) {
             desk.refused = None;
@@ -135,51 +137,53 @@ impl Registration {
         (!self.registered && self.accepted.insert(seed)).then_some(self.accepted.len())
     }
 
-    /// Enough have.
+    /// A quorum of seeds has accepted this incarnation.
     pub fn complete(&mut self) {
         self.registered = true;
         self.failed_attempts = 0;
         self.to_ask.clear();
     }
 
-    /// Of these seeds, those that have not accepted yet.
+    /// Those of `seeds` that have not accepted this incarnation yet.
     pub fn missing(&self, seeds: &[Addr]) -> Vec<Addr> {
         seeds.iter().filter(|seed| !self.accepted.contains(seed)).copied().collect()
     }
 
-    /// These are to be asked, the last one first.
+    /// Sets whom to ask; the last one is asked first.
     pub fn ask(&mut self, seeds: Vec<Addr>) {
         self.to_ask = seeds;
     }
 
-    /// Who is to be asked next.
+    /// Takes out the seed to ask next.
     pub fn next_to_ask(&mut self) -> Option<Addr> {
         self.to_ask.pop()
     }
 
-    /// Whether something is being asked for.
+    /// Whether any request with this wish is open.
     pub fn is_asking(&self, wish: Wish) -> bool {
         self.requests.values().any(|request| request.wish == wish)
     }
 
-    /// Whether a seed is being asked what is new.
+    /// Whether a seed has a refresh still to answer.
     pub fn is_refreshing(&self, seed: &Addr) -> bool {
         self.requests.values().any(|r| r.wish == Wish::Refresh && r.seed == *seed)
     }
 
-    /// Whether a seed was ever asked anything.
+    /// Whether any seed was ever asked anything.
     pub fn has_asked(&self) -> bool {
         self.requests_used > 0
     }
 
-    /// An attempt has failed: how many have in a row, and how long to pause before the next one.
+    /// An attempt to register has failed. Returns how many have in a row, and how long to pause
+    /// now.
     pub fn attempt_failed(&mut self) -> (u32, Duration) {
         let pause = backoff(BACKOFF, self.failed_attempts);
         self.failed_attempts += 1;
         (self.failed_attempts, pause)
     }
 
-    /// A refresh has failed; how long to pause, beginning with that.
+    /// A refresh has failed. Returns how long to pause: `first` after the first failure, then twice
+    /// as long each time.
     pub fn refresh_failed(&mut self, first: Duration) -> Duration {
         let pause = backoff((first, Duration::MAX), self.failed_refreshes);
         self.failed_refreshes += 1;
@@ -191,7 +195,7 @@ impl Registration {
         self.failed_refreshes = 0;
     }
 
-    /// A request begins; its number.
+    /// Begins a request. Returns its number.
     pub fn begin(&mut self, now: Time, seed: Addr, wish: Wish, version: u64) -> u64 {
         self.requests_used += 1;
         let request = Request { seed, wish, began: now, version, frames: Vec::new() };
@@ -199,17 +203,18 @@ impl Registration {
         self.requests_used
     }
 
-    /// A request that was made to a seed.
+    /// The open request with this number, if it was made to this seed.
     pub fn request_to(&self, seed: Addr, id: u64) -> Option<&Request> {
         self.requests.get(&id).filter(|request| request.seed == seed)
     }
 
-    /// A request has ended.
+    /// Ends a request. Returns it, if it was open.
     pub fn end(&mut self, id: u64) -> Option<Request> {
         self.requests.remove(&id)
     }
 
-    /// A frame of the list that a request was answered with. A breach if it is too much.
+    /// Takes one frame of the list with which a seed answers a request. A list over the limits is a
+    /// breach.
     pub fn frame(
         &mut self,
         seed: Addr,
@@ -237,22 +242,23 @@ impl Registration {
         self.requests.iter().filter(|(_, r)| r.seed == *seed).map(|(id, _)| *id).collect()
     }
 
-    /// Seeds to which there is a connection.
+    /// Number of seeds to which there is a connection.
     pub fn connected(&self) -> usize {
         self.desks.values().filter(|desk| desk.line.is_some()).count()
     }
 
-    /// Whether there is one to that seed.
+    /// Whether there is a connection to this seed.
     pub fn is_connected(&self, seed: &Addr) -> bool {
         self.desks.get(seed).is_some_and(|desk| desk.line.is_some())
     }
 
-    /// The first seed to which there is one.
+    /// The first seed, by address, to which there is a connection.
     pub fn first_connected(&self) -> Option<Addr> {
         self.desks.iter().find(|(_, desk)| desk.line.is_some()).map(|(seed, _)| *seed)
     }
 
-    /// Says something to a seed, or has it wait for a connection; true if one is to be opened.
+    /// Sends a message to a seed, or queues it until there is a connection. True if the caller has
+    /// to dial the seed.
     pub fn say(&mut self, turn: &mut PeerTurn<'_>, seed: Addr, message: Message) -> bool {
         let desk = self.desks.entry(seed).or_default();
         if let Some(line) = desk.line {
@@ -268,7 +274,7 @@ impl Registration {
         self.desks.entry(seed).or_default().dialling = Some(conn);
     }
 
-    /// A seed has answered the call: what waited goes out.
+    /// A seed has answered the call: the queued messages go out.
     pub fn connect(&mut self, turn: &mut PeerTurn<'_>, seed: &Addr, conn: Conn) {
         let Some(desk) = self.desks.get_mut(seed) else { return };
         desk.dialling = None;
@@ -279,7 +285,8 @@ impl Registration {
         }
     }
 
-    /// A seed has not answered the call, or has refused it for that reason: what waited is lost.
+    /// A seed has not answered the call, or has refused it for this reason: the queued messages are
+    /// lost.
     pub fn not_connected(&mut self, seed: &Addr, refused: Option<String>) {
         if let Some(desk) = self.desks.get_mut(seed) {
             desk.dialling = None;
@@ -288,26 +295,26 @@ impl Registration {
         }
     }
 
-    /// The connection to a seed is gone; whether it was that one.
+    /// A connection to a seed is gone. Returns whether it was the one in use.
     pub fn disconnect(&mut self, seed: &Addr, conn: Conn) -> bool {
         let desk = self.desks.get_mut(seed).filter(|desk| desk.line == Some(conn));
         desk.is_some_and(|desk| desk.line.take().is_some())
     }
 
-    /// The seed that has not answered a request is hung: its connection is given up.
+    /// A seed that has not answered a request hangs: gives up its connection, and returns it.
     pub fn give_up(&mut self, id: u64) -> Option<Conn> {
         let seed = self.requests.get(&id)?.seed;
         self.desks.get_mut(&seed)?.line.take()
     }
 
-    /// A seed would not have this peer.
+    /// A seed says that it would not have this peer, and why.
     pub fn refuse(&mut self, seed: &Addr, reason: String) {
         if let Some(desk) = self.desks.get_mut(seed) {
             desk.refused = Some(reason);
         }
     }
 
-    /// Why a seed would not have this peer, when it last said so.
+    /// Why a seed would not have this peer, as it last said.
     pub fn refusal(&self, seed: &Addr) -> Option<String> {
         self.desks.get(seed)?.refused.clone()
     }

@@ -1,8 +1,9 @@
-//! What a peer asks of its seeds: to be registered, what is new, to leave; and which links it holds, for
-//! the picture that they keep of the overlay (DESIGN.md, section 3). `seeds` hears the answers.
+//! What a peer asks of its seeds: to register it, to tell it what is new, to let it leave. It also
+//! reports which links it holds, for the picture that the seeds keep of the overlay (DESIGN.md,
+//! section 3). `seeds` hears the answers.
 //!
-//! What must stay true: a seed that is down or hung costs no more than the time
-//! after which another one is asked as well.
+//! What must stay true: a seed that is down or hangs costs no more than the time after which
+//! another one is asked as well.
 
 use std::time::Duration;
 
@@ -19,15 +20,16 @@ use crate::proto::message::{Addr, ToSeed, Welcome};
 use crate::proto::registry::Status;
 use crate::proto::turn::PeerTurn;
 
-/// A seed that has not answered after this long gets company: another one is asked as well. Some
-/// round trips over an ocean; far less than the deadline of the request.
+/// When a seed has not answered after this long, another one is asked as well. It is a few round
+/// trips over an ocean, and far less than the deadline of the request.
 const HEDGE: Duration = Duration::from_millis(300);
-/// What a seed may take beyond the probe and the vote that a request needs.
+/// Time that a seed may take beyond the probe and the vote that a request needs.
 const REQUEST_MARGIN: Duration = Duration::from_millis(900);
-/// A peer asks each seed what is new this often; seeds also tell by themselves.
+/// A peer asks each seed this often what is new; seeds also tell by themselves.
 const REFRESH: Duration = Duration::from_secs(10);
-/// After the connection to a seed is lost the seeds are asked soon: it may have brought news. While
-/// fewer than a quorum can be asked, the pause doubles up to the usual one.
+/// After the connection to a seed is lost the seeds are asked this soon, because that seed may have
+/// been about to send news. While fewer than a quorum of the seeds are connected, the pause doubles
+/// up to the usual one.
 const REFRESH_SOON: Duration = Duration::from_millis(500);
 
 impl PeerMachine {
@@ -35,7 +37,7 @@ impl PeerMachine {
         self.life.config.network.quorum()
     }
 
-    /// Begins an attempt: all seeds that have not accepted yet, in random order.
+    /// Begins an attempt: the seeds that have not accepted yet are asked in random order.
     pub(super) fn begin_registration(&mut self, turn: &mut PeerTurn<'_>) {
         if self.life.leaving || self.registration.is_registered() {
             return;
@@ -75,7 +77,7 @@ impl PeerMachine {
     }
 
     pub(super) fn request(&mut self, turn: &mut PeerTurn<'_>, seed: Addr, wish: Wish) {
-        // Only where seeds decide are there seeds to ask.
+        // There are seeds to ask only where seeds decide who belongs to the network.
         let Membership { members, kind: Kind::Voted(voted) } = &mut self.membership else { return };
         let (version, digest) = voted.digest(members);
         let request = self.registration.begin(turn.now, seed, wish, version);
@@ -96,7 +98,7 @@ impl PeerMachine {
         }
     }
 
-    /// The seed is hung: its connection is given up, so that the next request opens a new one.
+    /// The seed hangs: gives up its connection, so that the next request opens a new one.
     pub(super) fn request_timed_out(&mut self, turn: &mut PeerTurn<'_>, request: u64) {
         if let Some(line) = self.registration.give_up(request) {
             self.sessions.remove(line);
@@ -179,7 +181,7 @@ impl PeerMachine {
         self.report_links(turn);
     }
 
-    /// Reports the links to a seed that is connected; without one, the next refresh does it.
+    /// Reports the links to a seed that is connected; if none is, the next refresh reports them.
     pub(super) fn report_links(&mut self, turn: &mut PeerTurn<'_>) {
         if let Some(seed) = self.registration.first_connected() {
             self.report_links_to(turn, seed);
@@ -196,7 +198,7 @@ impl PeerMachine {
         }
     }
 
-    /// Asks the seeds to commit the leave: first those that are connected.
+    /// Asks the seeds to commit the leave, the connected ones first.
     pub(super) fn ask_to_leave(&mut self, turn: &mut PeerTurn<'_>) {
         let mut seeds: Vec<Addr> = self.life.config.network.seeds().to_vec();
         seeds.sort_by_key(|seed| self.registration.is_connected(seed));
@@ -213,13 +215,13 @@ impl PeerMachine {
         }
     }
 
-    /// Seeds to which there is a connection.
+    /// Number of seeds to which there is a connection.
     pub fn seeds_reachable(&self) -> usize {
         self.registration.connected()
     }
 
-    /// Why a quorum of seeds would not have this peer as a member, if that is how it stands: they
-    /// refuse it, or their lists have it as dead or gone.
+    /// Why a quorum of the seeds would not have this peer as a member, if a quorum would not: each
+    /// of them refuses it, or has it in its list as dead or left.
     pub(super) fn rejection(&self) -> Option<String> {
         let me = self.life.config.me;
         let mut reasons: Vec<String> = Vec::new();

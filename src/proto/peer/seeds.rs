@@ -1,8 +1,8 @@
 //! What the seeds answer a peer, and what they tell it of its network.
 //!
-//! What must stay true: the peer counts as registered once a quorum of distinct
-//! seeds has answered that it holds this incarnation; it acts on what a quorum
-//! says of a member (`membership`), and never on what one seed says.
+//! What must stay true: the peer counts as registered once a quorum of distinct seeds has answered
+//! that it holds this incarnation; the peer acts on what a quorum says of a member (`membership`),
+//! and never on what one seed says.
 
 use std::time::Duration;
 
@@ -17,12 +17,12 @@ use crate::proto::registry::{Record, Status};
 use crate::proto::roles::MemberEvent;
 use crate::proto::turn::PeerTurn;
 
-/// A peer that is registered hears from a quorum alone; soon it is to hear from all, so that one that
-/// is lost leaves no gap.
+/// A registered peer has heard only from a quorum of the seeds. It asks all of them this soon, so
+/// that losing one seed leaves no gap in what it has heard.
 const FIRST_REFRESH: Duration = Duration::from_secs(2);
 
 impl PeerMachine {
-    /// What a seed says. A breach if it makes no sense.
+    /// Takes in what a seed says. A breach if it makes no sense.
     pub(super) fn hear_seed(
         &mut self,
         turn: &mut PeerTurn<'_>,
@@ -44,7 +44,7 @@ impl PeerMachine {
         Ok(())
     }
 
-    /// A seed has the list that it was asked with.
+    /// A seed answers that its list is the one whose digest the peer sent.
     fn unchanged(&mut self, turn: &mut PeerTurn<'_>, seed: Addr, id: u64) {
         let Some(request) = self.registration.request_to(seed, id) else { return };
         if request.wish != Wish::Refresh {
@@ -54,7 +54,8 @@ impl PeerMachine {
         self.registration.end(id);
         self.timers.cancel(&Timer::Request(id));
         self.registration.refresh_answered();
-        // It spoke of the list as it was then. If that has changed since, the next refresh tells.
+        // The seed compared the list as it was then. If that has changed since, the next refresh
+        // compares.
         if matches!(&self.membership.kind, Kind::Voted(voted) if voted.is_still(version)) {
             self.learn(turn, seed, Said::Agreement);
         }
@@ -104,7 +105,7 @@ impl PeerMachine {
             self.registration.refuse(&seed, reason.clone());
         }
         turn.note(severity, what, vec![("seed", seed.to_string()), ("reason", reason)]);
-        // Somebody knows a later life of this address: come back above it.
+        // The seed knows this life of the address already, or a later one: come back above it.
         let later = known >= self.life.incarnation && is_believable(known, turn.now);
         if wish == Wish::Register(self.life.incarnation) && later {
             self.registration.end(id);
@@ -134,7 +135,7 @@ impl PeerMachine {
         self.registration.refresh_answered();
         self.learn(turn, seed, Said::List(request.frames()));
         if missing && self.registration.is_registered() && request.wish == Wish::Refresh {
-            // The seed, and perhaps all of them, lost what it knew.
+            // This seed lost what it knew, and perhaps all of them did.
             let incarnation = self.life.incarnation;
             self.request(turn, seed, Wish::Register(incarnation));
         }
@@ -146,7 +147,7 @@ impl PeerMachine {
         Ok(())
     }
 
-    /// A seed has said something of the members: acts on what a quorum of them says now.
+    /// A seed has said something of the members: acts on what a quorum of the seeds says now.
     fn learn(&mut self, turn: &mut PeerTurn<'_>, seed: Addr, said: Said<'_>) {
         let Membership { members, kind: Kind::Voted(voted) } = &mut self.membership else { return };
         let Heard { beliefs, changed } = voted.hear(members, seed, said);
@@ -184,7 +185,7 @@ impl PeerMachine {
         }
     }
 
-    /// The seeds have lost a record, or dropped it as long over.
+    /// The seeds have lost a record, or have dropped it because it was long over.
     fn no_longer_known(&mut self, turn: &mut PeerTurn<'_>, peer: Addr, record: &Record) {
         if peer == self.life.config.me {
             if !self.life.leaving {
@@ -198,7 +199,7 @@ impl PeerMachine {
         self.prober.settle(&peer);
         self.suspicion.forget_departure(&peer);
         if let Some(neighbour) = self.overlay.get_mut(&peer) {
-            // It may be registering again at this moment: it has the time that a newcomer has.
+            // It may be registering again at this moment, so it gets as much time as a newcomer.
             neighbour.stranger_since = turn.now;
         }
         if record.status == Status::Alive {

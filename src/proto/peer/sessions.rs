@@ -1,7 +1,7 @@
-//! The connections of a peer: what each is for, and those that are being opened.
+//! The connections of a peer: what each open one is for, and which ones are being opened.
 //!
-//! What must stay true: a connection is for one thing at a time, and those that others open for one
-//! thing only end after a bounded time.
+//! What must stay true: a connection is for one thing at a time; and a connection that another
+//! process opened for one thing only is closed after a bounded time.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,25 +10,25 @@ use crate::proto::machine::Conn;
 use crate::proto::message::{Addr, Role};
 use crate::proto::time::Time;
 
-/// Whoever brings a notice may stay this long for the answer, which takes a probe.
+/// A caller that came for one thing only may stay this long: the answer to a notice takes a probe.
 pub(super) const CALL: Duration = Duration::from_secs(30);
 
-/// What an open connection is.
+/// What an open connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Line {
-    /// To a seed.
+    /// With a seed.
     Seed(Addr),
     /// A link of the overlay.
     Neighbour(Addr),
-    /// This peer brought a notice there, and waits for what the other says of this suspect.
+    /// This peer brought a notice to `to`, and waits for what `to` finds out about `suspect`.
     Errand { to: Addr, suspect: Addr },
     /// Another peer brought a notice here.
     Caller { from: Addr, since: Time },
     /// With a member that is no neighbour, for one comparison; `mine` if this peer called.
     Guest { peer: Addr, since: Time, mine: bool },
-    /// To a peer that is asked something.
+    /// This peer asks `to` what its replica holds.
     Asking { to: Addr, token: u64 },
-    /// Somebody asks something.
+    /// Somebody asks this peer what its replica holds.
     Inquirer { since: Time },
 }
 
@@ -46,7 +46,7 @@ impl Line {
         }
     }
 
-    /// Since when somebody is here who called for one thing only.
+    /// When the caller came, if it called for one thing only.
     fn called_since(self) -> Option<Time> {
         match self {
             Line::Caller { since, .. }
@@ -69,7 +69,7 @@ pub(super) enum Dial {
 }
 
 impl Dial {
-    /// Who is meant, and what it has to be.
+    /// Whom this peer means to reach, and which role the answer has to name.
     pub fn to(self) -> (Addr, Role) {
         match self {
             Dial::Seed(to) => (to, Role::Seed),
@@ -82,7 +82,7 @@ impl Dial {
     }
 }
 
-/// The connections, open and being opened.
+/// All connections: those that are open and those that are being opened.
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
     lines: BTreeMap<Conn, Line>,
@@ -91,19 +91,19 @@ pub(super) struct Sessions {
 }
 
 impl Sessions {
-    /// A connection is being opened; its number.
+    /// Notes that a connection is being opened. Returns its number: even, as the machine's own are.
     pub fn dial(&mut self, dial: Dial) -> Conn {
         self.conns_used += 2;
         self.dials.insert(self.conns_used, dial);
         self.conns_used
     }
 
-    /// An attempt has ended, or is given up: what it was for.
+    /// An attempt has ended or was given up. Returns what it was for.
     pub fn end_dial(&mut self, conn: Conn) -> Option<Dial> {
         self.dials.remove(&conn)
     }
 
-    /// Whether a connection is being opened for that.
+    /// Whether a connection is being opened for exactly this.
     pub fn is_dialling(&self, dial: Dial) -> bool {
         self.dials.values().any(|other| *other == dial)
     }
@@ -113,28 +113,28 @@ impl Sessions {
         self.dials.values().filter(|dial| matches!(dial, Dial::Link(_))).count()
     }
 
-    /// A connection is open for that.
+    /// Notes that a connection is open, and what for.
     pub fn insert(&mut self, conn: Conn, line: Line) {
         self.lines.insert(conn, line);
     }
 
-    /// What a connection is.
+    /// What a connection is for.
     pub fn get(&self, conn: Conn) -> Option<Line> {
         self.lines.get(&conn).copied()
     }
 
-    /// A connection is gone; what it was.
+    /// A connection is gone. Returns what it was for.
     pub fn remove(&mut self, conn: Conn) -> Option<Line> {
         self.lines.remove(&conn)
     }
 
-    /// The connections that are such.
+    /// The connections for which `is_such` holds.
     pub fn such(&self, is_such: impl Fn(Line) -> bool) -> Vec<Conn> {
         self.lines.iter().filter(|(_, line)| is_such(**line)).map(|(conn, _)| *conn).collect()
     }
 
-    /// The connections of those who called for one question, notice or comparison, and have had the
-    /// answer long since; and when the next one is.
+    /// The connections of callers that came for one thing only and have been here for `CALL` or
+    /// longer; and when the next such connection will have been.
     pub fn overdue(&self, now: Time) -> (Vec<Conn>, Option<Time>) {
         let calls = || self.lines.iter().filter_map(|(c, line)| Some((*c, line.called_since()?)));
         let over = |since: Time| now.since(since) >= CALL;
@@ -142,12 +142,12 @@ impl Sessions {
         (calls().filter(|(_, since)| over(*since)).map(|(conn, _)| conn).collect(), next)
     }
 
-    /// Takes all that are open.
+    /// Takes out all open connections.
     pub fn take_all(&mut self) -> Vec<Conn> {
         std::mem::take(&mut self.lines).into_keys().collect()
     }
 
-    /// Those that are being opened.
+    /// The connections that are being opened.
     #[cfg(test)]
     pub fn dials(&self) -> BTreeMap<Conn, Dial> {
         self.dials.clone()

@@ -1,4 +1,7 @@
-//! Whom a peer suspects, who witnessed it, and who is not to be suspected because it is leaving.
+//! Whom a peer suspects, who else has found the same, and who is leaving and so must not be
+//! suspected.
+//!
+//! The part only keeps this; `liveness` and `notices` decide what follows.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -7,43 +10,43 @@ use crate::proto::message::{Addr, Incarnation};
 use crate::proto::registry::Registry;
 use crate::proto::time::{Time, backoff};
 
-/// Suspicions held at the same time; more than this many members cannot be looked after at once.
+/// Suspicions held at once. A peer could not look after more suspects than this anyway.
 const MAX_SUSPICIONS: usize = 4_096;
-/// A member that said that it leaves is not suspected for this long; if its leave was not committed
-/// by then, it is treated as any other.
+/// A member that said that it leaves is not suspected for this long. If its leave was not committed
+/// by then, it may be suspected like any other member.
 const DEPARTURE: Duration = Duration::from_secs(5);
-/// An unsettled suspicion is pressed again after this long, doubling up to the second.
+/// An unsettled suspicion is pressed again after the first pause, which doubles up to the second.
 pub(super) const PRESS: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
 
 /// This peer's own finding that a member does not answer.
 #[derive(Clone, Debug)]
 pub(super) struct Suspicion {
     pub incarnation: Incarnation,
-    /// The member's process is known to be unreachable, not merely silent.
+    /// Whether the member's process is known to be unreachable, and not merely silent.
     pub hard: bool,
-    /// This peer looked only because it was asked to.
+    /// Whether this peer looked only because another peer asked it to.
     pub asked: bool,
     pub witnesses: BTreeSet<Addr>,
-    /// What was reported to the seeds.
+    /// The Dead Node message that this peer has logged and reported, if it has.
     pub reported: Option<String>,
     pub presses: u32,
 }
 
 impl Suspicion {
-    /// A new finding.
+    /// A new finding, which nobody else has witnessed yet.
     pub fn new(incarnation: Incarnation, hard: bool, asked: bool) -> Self {
         let witnesses = BTreeSet::new();
         Self { incarnation, hard, asked, witnesses, reported: None, presses: 0 }
     }
 
-    /// It is pressed once more; after how long again.
+    /// Counts one more press. Returns the pause until the next one.
     pub fn press(&mut self) -> Duration {
         self.presses += 1;
         backoff(PRESS, self.presses)
     }
 }
 
-/// A death that was decided: of whom, in which life, and how many others had found it as well.
+/// A death that peers have decided: whose, in which life, and how many others had found the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Decided {
     pub peer: Addr,
@@ -55,12 +58,12 @@ pub(super) struct Decided {
 #[derive(Debug, Default)]
 pub(super) struct Suspicions {
     of: BTreeMap<Addr, Suspicion>,
-    /// Members that said that they leave: in which incarnation, and when.
+    /// Members that said that they leave: in which incarnation they said it, and when.
     departing: BTreeMap<Addr, (Incarnation, Time)>,
-    /// Peers that were found dead before they were known to be members.
+    /// Peers that were found dead before this peer knew them as members.
     ghosts: BTreeSet<Addr>,
     last_refutation: Option<Time>,
-    /// Deaths that this peer and its witnesses have decided, and that nobody has acted upon yet.
+    /// Deaths that this peer and its witnesses have decided, and that are still to be acted on.
     decided: VecDeque<Decided>,
 }
 
@@ -89,7 +92,7 @@ impl Suspicions {
         self.of.len() >= MAX_SUSPICIONS
     }
 
-    /// The suspects, by address, each in the life that is suspected.
+    /// The suspects by address, each with the incarnation that is suspected.
     pub fn lives(&self) -> Vec<(Addr, Incarnation)> {
         self.of.iter().map(|(peer, suspicion)| (*peer, suspicion.incarnation)).collect()
     }
@@ -103,22 +106,23 @@ impl Suspicions {
         self.of.insert(peer, suspicion);
     }
 
-    /// Forgets a suspicion; whether there was one.
+    /// Forgets a suspicion. Returns whether there was one.
     pub fn remove(&mut self, peer: &Addr) -> bool {
         self.of.remove(peer).is_some()
     }
 
-    /// A suspect is dead, this peer and its witnesses say: whoever keeps the members acts upon it.
+    /// This peer and its witnesses say that a suspect is dead. The death waits here until somebody
+    /// takes it and changes the list of members.
     pub fn decide(&mut self, decided: Decided) {
         self.decided.push_back(decided);
     }
 
-    /// Whether that was decided, and is still to be acted upon.
+    /// Whether the death of `peer` was decided and still waits to be acted on.
     pub fn is_decided(&self, peer: &Addr) -> bool {
         self.decided.iter().any(|decided| decided.peer == *peer)
     }
 
-    /// Takes the next death to act upon. One whose suspicion was refuted meanwhile is none.
+    /// Takes the next death to act on. A death is skipped if its suspicion was dropped meanwhile.
     pub fn take_decided(&mut self) -> Option<Decided> {
         loop {
             let decided = self.decided.pop_front()?;
@@ -129,14 +133,14 @@ impl Suspicions {
         }
     }
 
-    /// A peer was found dead before it was known to be a member.
+    /// A peer was found dead before this peer knew it as a member.
     pub fn add_ghost(&mut self, peer: Addr) {
         if self.ghosts.len() < MAX_SUSPICIONS {
             self.ghosts.insert(peer);
         }
     }
 
-    /// A peer is known as a member, or as gone; whether it had been found dead before.
+    /// A peer is known now, as a member or as gone. Returns whether it had been found dead before.
     pub fn take_ghost(&mut self, peer: &Addr) -> bool {
         self.ghosts.remove(peer)
     }
@@ -146,7 +150,7 @@ impl Suspicions {
         self.departing.insert(peer, (incarnation, now));
     }
 
-    /// Whether a member has said so in its present life, not long ago.
+    /// Whether a member has said in its present life, and lately, that it leaves.
     pub fn is_departing(&self, now: Time, members: &Registry, peer: &Addr) -> bool {
         let known = members.get(peer).map_or(0, |record| record.incarnation);
         self.departing.get(peer).is_some_and(|(incarnation, since)| {
@@ -154,24 +158,26 @@ impl Suspicions {
         })
     }
 
-    /// Whether a member has said so, whenever that was.
+    /// Whether a member has said that it leaves, however long ago.
     pub fn has_said_farewell(&self, peer: &Addr) -> bool {
         self.departing.contains_key(peer)
     }
 
-    /// It is gone, or there again.
+    /// A peer is gone, or is there again: whether it said that it leaves no longer matters.
     pub fn forget_departure(&mut self, peer: &Addr) {
         self.departing.remove(peer);
     }
 
-    /// A member is there in that life: what it said of an earlier one is over.
+    /// A member is there in this incarnation: forgets that it said in an earlier one that it
+    /// leaves.
     pub fn is_back(&mut self, peer: &Addr, incarnation: Incarnation) {
         if self.departing.get(peer).is_some_and(|(departed, _)| *departed < incarnation) {
             self.departing.remove(peer);
         }
     }
 
-    /// Whether this peer refuted a suspicion of itself within that time; if not, it does so now.
+    /// Whether this peer refuted a suspicion of itself within the window before now. If it did not,
+    /// and `may` refute now, then the refutation that follows is counted.
     pub fn refuted_lately(&mut self, now: Time, window: Duration, may: bool) -> bool {
         let lately = self.last_refutation.is_some_and(|at| now.since(at) < window);
         if !lately && may {

@@ -1,10 +1,11 @@
 //! With whom a peer compares its messages, and when.
 //!
-//! Each round goes to neighbours, and now and then to a random member instead,
-//! over a connection for that alone: two halves of a network that have lost all
-//! links between them would else never compare (DESIGN.md, section 4). What must
-//! stay true: whoever is let in for a comparison takes part in nothing else, and
-//! finds a bounded number of places.
+//! Each round goes to neighbours, and now and then to a random member instead, over a connection
+//! for that alone: two halves of a network that have lost all links between them would never
+//! compare otherwise (DESIGN.md, section 4).
+//!
+//! What must stay true: a peer that is let in for a comparison takes part in nothing else, and
+//! there is a bounded number of places for such peers.
 
 use std::time::Duration;
 
@@ -19,16 +20,16 @@ use crate::proto::message::{Addr, AntiEntropy, Breach, Gossip, Hello, Purpose, R
 use crate::proto::registry::Status;
 use crate::proto::turn::PeerTurn;
 
-/// How often one of the peers of a round is a random member: with the usual interval every 40 s,
-/// and in a network of a hundred somebody does every half a second.
+/// How often one of the partners of a round is a random member. With the usual interval a peer
+/// calls one every 40 s, and in a network of a hundred some peer does every half a second.
 const STRANGER: f64 = 0.25;
-/// A peer without links that found nobody to compare with tries again after this long.
+/// A peer without links that found nobody to compare with tries again this soon.
 const AGAIN: Duration = Duration::from_secs(1);
-/// Connections for a comparison at the same time that others have opened.
+/// Connections for a comparison that others have opened, at once.
 const MAX_GUESTS: usize = 16;
 
 impl PeerMachine {
-    /// Begins a round; with how many it is.
+    /// Begins a round. Returns with how many peers it compares.
     pub(super) fn begin_sync_round(&mut self, turn: &mut PeerTurn<'_>) -> usize {
         let calm = self.is_calm();
         let pauses = self.broadcast.calm.next_pause(calm);
@@ -40,7 +41,8 @@ impl PeerMachine {
         }
         let links: Vec<Conn> = self.overlay.conns();
         let mut many = self.life.config.sync.fanout;
-        // Where everybody is linked with the same one, strangers have nothing to add while all is well.
+        // Where all are linked with the same peer, or with everybody, a random member adds nothing
+        // while all is well.
         let is_quiet =
             self.life.config.topology.overlay != Overlay::ScaleFree && self.suspicion.is_empty();
         let curious = links.is_empty() || (!is_quiet && self.life.rng.random_bool(STRANGER));
@@ -60,9 +62,9 @@ impl PeerMachine {
         contacted
     }
 
-    /// Whether another round so soon would find nothing: nothing has come since the last one, nobody
-    /// is suspected, and no question is open, as one would be to which the answer was lost. Only where
-    /// each message counts is it worth to ask.
+    /// Whether another round so soon would find nothing: nothing has come since the last one,
+    /// nobody is suspected, and no question is open (its answer may have been lost). Always false
+    /// in a scale-free overlay: a longer pause is worth while only where each message counts.
     fn is_calm(&mut self) -> bool {
         let held = self.broadcast.rumors.list().next_place();
         let same = self.broadcast.calm.is_same(held);
@@ -72,8 +74,8 @@ impl PeerMachine {
             && self.suspicion.is_empty()
     }
 
-    /// Calls a random member that is no neighbour; false if there is none. One that is suspected is
-    /// as good as any: who was cut off is found again that way.
+    /// Calls a random member that is no neighbour; false if there is none. A suspect may be called
+    /// as well: a member that was cut off is found again that way.
     fn compare_with_stranger(&mut self, turn: &mut PeerTurn<'_>) -> bool {
         let calling = |peer: &Addr| self.sessions.is_dialling(Dial::Sync(*peer));
         let others: Vec<Addr> = self
@@ -110,7 +112,7 @@ impl PeerMachine {
         }
     }
 
-    /// A connection for a comparison is open, from whichever side.
+    /// A connection for a comparison is open, whichever side opened it.
     pub(super) fn guest_up(&mut self, turn: &mut PeerTurn<'_>, conn: Conn, peer: Addr, mine: bool) {
         self.sessions.insert(conn, Line::Guest { peer, since: turn.now, mine });
         self.expect_end(turn);
@@ -139,11 +141,13 @@ impl PeerMachine {
                 if let OpenError::Refused(refusal) = error
                     && refusal.reason == Refused::NotMember
                 {
-                    // It has heard of this incarnation's death: only a later one is above that.
+                    // The member has heard that this incarnation is dead: only a later one stands
+                    // above that.
                     self.is_taken_for_gone(turn, peer);
                 }
                 if self.overlay.is_empty() {
-                    // Nobody at all was compared with: this peer does not wait for its next round.
+                    // This peer has compared with nobody at all, so it does not wait for its next
+                    // round.
                     let soon = self.jitter(AGAIN);
                     self.timers.set(Timer::Sync, turn.now + soon);
                 }
@@ -151,7 +155,7 @@ impl PeerMachine {
         }
     }
 
-    /// What is said of a comparison. A breach if it makes no sense.
+    /// Takes in what is said in a comparison. A breach if it makes no sense.
     pub(super) fn hear_sync(
         &mut self,
         turn: &mut PeerTurn<'_>,
@@ -181,12 +185,13 @@ impl PeerMachine {
 
     pub(super) fn hear_gossip(&mut self, turn: &mut PeerTurn<'_>, conn: Conn, gossip: Gossip) {
         let (members, origin, life) = (&self.membership.members, gossip.origin, gossip.life);
-        // Without seeds nobody says which lives of a member there were.
+        // Without seeds nobody says which lives of a member there were, so any life is taken.
         let any_life = !self.life.config.network.has_seeds();
         self.broadcast.rumors.on_gossip(turn, conn, gossip, |peer, life| {
             members.get(peer).is_some_and(|record| any_life || life <= record.incarnation)
         });
-        // A clock that seems to be behind may be a message that was long on its way: handshakes tell.
+        // Only a clock ahead is told: one that seems behind may be a message that was long on its
+        // way, and handshakes tell of those.
         let ahead = self.broadcast.rumors.list().ahead(&origin, life);
         if ahead > 0 && members.alive(&origin).is_some() {
             self.told.clocks.found(turn, origin, ahead / 1_000);

@@ -1,4 +1,4 @@
-//! The peer machine, input by input.
+//! The peer machine, input by input: the tests play the seed and all other peers.
 
 use bytes::Bytes;
 
@@ -27,7 +27,7 @@ fn addr(number: u16) -> Addr {
     ([127, 0, 0, 1], 6000 + number).into()
 }
 
-/// Peer 5, with seed and other peers played by the test. Peer n joined in millisecond n.
+/// Peer 5. The test plays the seed and the other peers; peer n joined in millisecond n.
 struct Stage {
     peer: PeerMachine,
     now: Time,
@@ -36,7 +36,8 @@ struct Stage {
 }
 
 impl Stage {
-    /// Registered, with that many members, 0 and up, and links to the first `links` of them.
+    /// A registered peer 5 among `members` members, numbered from 0, with links to the first
+    /// `links`.
     fn new(members: u16, links: u16) -> Self {
         let mut stage = Self::with(members, |config| config);
         for number in 0..links {
@@ -70,7 +71,7 @@ impl Stage {
         self.peer.handle(self.now, input, &mut self.effects);
     }
 
-    /// Lets time pass as it does for a process that is awake: timer by timer.
+    /// Lets time pass as it does for a process that is awake: one timer after another.
     fn pass(&mut self, time: Duration) {
         let end = self.now + time;
         while let Some(at) = self.peer.wake_at().filter(|at| *at <= end) {
@@ -89,7 +90,7 @@ impl Stage {
     fn link(&mut self, number: u16) -> Conn {
         self.incoming += 2;
         let conn = self.incoming;
-        // As somebody who joined later would: this peer's own attempts are refused.
+        // The peer's own attempt to link is refused, as it would be by a member that joined later.
         for (own, dial) in self.peer.sessions.dials() {
             if dial == Dial::Link(addr(number)) {
                 let error = refused(Refused::AlreadyLinked, vec![]);
@@ -207,7 +208,7 @@ fn a_silent_neighbour_is_suspected_after_the_timeout_and_not_before() {
 fn a_peer_that_was_asleep_trusts_no_silence() {
     let mut stage = Stage::new(3, 3);
     stage.effects.clear();
-    // Stopped for a minute: then everything is due at once.
+    // The process was stopped for a minute, so every timer is due at once.
     stage.now = stage.now + Duration::from_secs(60);
     stage.give(Input::Tick);
     assert_eq!(stage.events(suspected), 0);
@@ -318,7 +319,7 @@ fn the_tree_runs_to_the_oldest_neighbour() {
     let mut stage = Stage::new(4, 3);
     let conn = |stage: &Stage, number| stage.peer.overlay.get(&addr(number)).unwrap().conn;
     stage.pass(Duration::from_millis(10));
-    // Both others have pruned this peer, as lazy links do.
+    // Both other neighbours have pruned this peer, as the ends of lazy links do.
     for number in [1, 2] {
         let conn = conn(&stage, number);
         stage.hear(conn, Message::Broadcast(Broadcast::Prune));
@@ -333,7 +334,7 @@ fn the_tree_runs_to_the_oldest_neighbour() {
         })
     };
     assert!(pushed(&stage, conn(&stage, 0)), "the parent gets it pushed");
-    // The parent is lost: the next oldest is grafted at once, and gets the next message.
+    // The parent is lost: the next oldest neighbour is grafted at once, and gets the next message.
     let (lost, next) = (conn(&stage, 0), conn(&stage, 1));
     stage.effects.clear();
     stage.give(Input::Closed { conn: lost });
@@ -343,7 +344,8 @@ fn the_tree_runs_to_the_oldest_neighbour() {
     assert!(pushed(&stage, next));
 }
 
-/// A link to a member, over which a comparison has begun: the number of the question asked.
+/// A link to peer 0 over which a comparison has begun, and the number of the question that was
+/// asked.
 fn compared(stage: &mut Stage) -> (Conn, u64) {
     let conn = stage.peer.overlay.get(&addr(0)).unwrap().conn;
     stage.hear(
@@ -415,7 +417,7 @@ fn over_a_connection_for_one_comparison_nothing_is_said_of_the_store() {
     stage.give(Input::Congested { conn: 101 });
     stage.give(Input::Relieved { conn: 101 });
     assert_eq!(stage.sent(of_store), 0, "whoever is at the other end would close it for that");
-    // A neighbour is told after a jam what it may have missed.
+    // After a jam a neighbour is told what it may have missed.
     let conn = stage.link(1);
     stage.effects.clear();
     stage.give(Input::Congested { conn });

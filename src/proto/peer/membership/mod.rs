@@ -1,7 +1,8 @@
-//! Who decides who belongs to the network: the seeds, nobody once it has begun, or the peers themselves.
+//! Who decides who belongs to the network: the seeds, nobody once it has begun, or the peers
+//! themselves.
 //!
 //! Each kind keeps what only it needs, and answers the questions in which the kinds differ, so that
-//! whoever asks need not know which one it is.
+//! a caller need not know which kind it has.
 
 pub(super) mod openness;
 mod testimony;
@@ -13,14 +14,15 @@ use crate::proto::config::{Membership, PeerConfig};
 use crate::proto::message::Addr;
 use crate::proto::registry::{Record, Registry};
 
-/// Who makes a record of it that a member is dead, once a peer and its witnesses have found it so.
+/// Who enters in the list of members that a member is dead, once a peer and its witnesses found it
+/// so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BuriedBy {
-    /// The seeds, by vote: the peer reports to them.
+    /// The seeds, by vote; the peer reports to them.
     Seeds,
-    /// The peer itself, and it tells the others.
+    /// The peer itself; it tells the others.
     Peers,
-    /// Nobody: members stay members.
+    /// Nobody: a member stays a member.
     Nobody,
 }
 
@@ -36,7 +38,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// The kind that the settings name, before anything was heard.
+    /// The kind that the settings name, with nothing heard yet.
     pub fn new(config: &PeerConfig) -> Self {
         match config.membership {
             Membership::Voted => {
@@ -47,7 +49,7 @@ impl Kind {
         }
     }
 
-    /// Who buries the dead.
+    /// Who enters deaths in the list of members.
     pub fn buried_by(&self) -> BuriedBy {
         match self {
             Kind::Voted(_) => BuriedBy::Seeds,
@@ -56,8 +58,9 @@ impl Kind {
         }
     }
 
-    /// Whether a peer that is known as gone in its present life may have a link: where peers tell each
-    /// other who belongs to the network it hears over that link that it is gone, and rises above it.
+    /// Whether a peer that is known as gone in its present life may have a link. Where peers tell
+    /// each other who belongs to the network, it hears over that link that it is gone, and rises
+    /// above it.
     pub fn links_the_gone(&self) -> bool {
         matches!(self, Kind::Open(_))
     }
@@ -67,7 +70,7 @@ impl Kind {
         self.open().is_some_and(Openness::is_removed)
     }
 
-    /// What peers tell each other, where they do.
+    /// What is kept where peers tell each other who belongs to the network; none elsewhere.
     pub fn open(&self) -> Option<&Openness> {
         match self {
             Kind::Open(open) => Some(open),
@@ -75,7 +78,7 @@ impl Kind {
         }
     }
 
-    /// What peers tell each other, where they do.
+    /// The same as `open`, for whoever has to change it.
     pub fn open_mut(&mut self) -> Option<&mut Openness> {
         match self {
             Kind::Open(open) => Some(open),
@@ -83,8 +86,8 @@ impl Kind {
         }
     }
 
-    /// What a seed has said of a member, where seeds decide: nothing if it has not spoken of it,
-    /// `Some(None)` if it does not know it.
+    /// What a seed has said of a member, where seeds decide: `None` if it has not spoken of the
+    /// member, `Some(None)` if it knows no record of it.
     pub fn word<'a>(
         &'a self,
         members: &'a Registry,

@@ -1,9 +1,9 @@
-//! What a peer of a network without seeds keeps beside the list of members: whom it was told of, who has
-//! been gone for how long, and how far its replica has caught up.
+//! What a peer of a network without seeds keeps beside the list of members: whom it was told of,
+//! who has been gone for how long, and how far its replica has caught up.
 //!
-//! What must stay true: a replica has caught up only when it has all that one existing replica had, or
-//! when it is the first of a network in which all are new; and who was dropped does not come back by the
-//! word of one who still has its record.
+//! What must stay true: a replica has caught up only when it has all that one existing replica had,
+//! or when it is the first of a network in which all are new; and a member that was dropped does
+//! not come back because another peer still has its record.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -15,46 +15,46 @@ use crate::proto::message::{Addr, Incarnation};
 use crate::proto::registry::{RETENTION, Record, Registry, Status};
 use crate::proto::time::Time;
 
-/// How far the replica is.
+/// How far the replica has caught up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) enum Progress {
-    /// It waits for others.
+    /// It waits for what others have.
     Waits,
-    /// It is alone and has nothing, and until then somebody may call who has something.
+    /// It has no link and no writes; until this time another peer may still call that has some.
     LooksUntil(Time),
-    /// It has what there was to be had.
+    /// It has all that an existing replica had, or is the first.
     CaughtUp,
 }
 
-/// What a peer without seeds keeps beside its list.
+/// What a peer without seeds keeps beside its list of members.
 #[derive(Debug, Default)]
 pub(in super::super) struct Openness {
-    /// Who was named at the start, or let in by an operator here: called for as long as it is no
-    /// member.
+    /// Peers that were named at the start, or let in by an operator here. Each is called as long as
+    /// it is no member.
     contacts: BTreeSet<Addr>,
-    /// Contacts that have not answered, and may yet: they may have what this replica lacks.
+    /// Contacts that have not answered yet: they may have what this replica lacks.
     untried: BTreeSet<Addr>,
-    /// What neighbours that have caught up had seen of the store when they said so.
+    /// By link: what a neighbour that has caught up had seen of the store when it said so.
     ahead: BTreeMap<Conn, Clock>,
-    /// This replica has had what an existing one had, or it is the first of a new network.
+    /// Whether this replica has had all that an existing one had, or is the first of a new network.
     caught_up: bool,
-    /// Alone and with nothing, it is no first one of a new network before then: it may have lost its
-    /// disk, and the others call whoever they have lost.
+    /// Before this time a peer without links and writes does not take itself for the first of a new
+    /// network: it may have lost its disk, and the others call whoever they have lost.
     look_until: Time,
-    /// An operator has removed this peer from the network.
+    /// Whether an operator has removed this peer from the network.
     removed: bool,
-    /// Who was named and has never been seen, and since when by our own stopwatch: times in records
-    /// are by the clocks of others.
+    /// Peers that were named and have never been seen, and since when by this peer's own stopwatch:
+    /// times in records come from the clocks of others.
     awaited: BTreeMap<Addr, Time>,
-    /// Members that are gone, and since when that is known here.
+    /// Members that are gone, and since when this peer knows it.
     gone: BTreeMap<Addr, Time>,
-    /// Those of them whose records were dropped, up to which incarnation, and when: who still has
-    /// one is not to bring it back.
+    /// Gone members whose records were dropped, up to which incarnation, and when. Another peer
+    /// that still has the record must not bring it back.
     dropped: BTreeMap<Addr, (Incarnation, Time)>,
 }
 
 impl Openness {
-    /// The peer starts, and was named these others.
+    /// The peer starts. It looks for others for `look_for`, and was named the `contacts`.
     pub fn begin(&mut self, now: Time, look_for: Duration, contacts: &[Addr]) {
         self.look_until = now + look_for;
         for peer in contacts {
@@ -64,28 +64,28 @@ impl Openness {
         }
     }
 
-    /// Somebody is to be called for as long as it is no member.
+    /// From now on a peer is called as long as it is no member.
     pub fn invite(&mut self, peer: Addr) {
         self.contacts.insert(peer);
     }
 
-    /// Somebody is not to be called any more.
+    /// From now on a peer is no longer called.
     pub fn disinvite(&mut self, peer: &Addr) {
         self.contacts.remove(peer);
     }
 
-    /// Those who are to be called for as long as they are no members.
+    /// The peers that are called as long as they are no members.
     pub fn contacts(&self) -> impl Iterator<Item = &Addr> {
         self.contacts.iter()
     }
 
-    /// Somebody was named who has never been seen: it has time to start from now on.
+    /// A peer was named that has never been seen: the time that it has to start begins now.
     pub fn await_word(&mut self, now: Time, peer: Addr) {
         self.awaited.entry(peer).or_insert(now);
     }
 
-    /// Until when one that was named and has never been seen has time to start, whoever finds it
-    /// absent; none if it has had its time.
+    /// Until when a peer that was named and never seen may still start, and so must not be
+    /// suspected; none if that time is over or does not apply.
     pub fn awaited_until(
         &self,
         now: Time,
@@ -102,22 +102,24 @@ impl Openness {
         self.removed
     }
 
-    /// An operator has removed this peer, or let it in again.
+    /// Notes that an operator has removed this peer, or has let it in again.
     pub fn set_removed(&mut self, removed: bool) {
         self.removed = removed;
     }
 
-    /// Whether this replica has all that an existing one had.
+    /// Whether this replica has had all that an existing one had, or is the first of a new network.
     pub fn has_caught_up(&self) -> bool {
         self.caught_up
     }
 
-    /// A contact has told what it knows, or is not there. Whether it was waited for.
+    /// A contact has told what it knows, or cannot be reached. Returns whether this replica waited
+    /// for it.
     pub fn tried(&mut self, peer: &Addr) -> bool {
         self.untried.remove(peer)
     }
 
-    /// A neighbour that has caught up says what it has seen of the store. Whether that is to be had.
+    /// A neighbour that has caught up says what it has seen of the store. Returns whether this
+    /// replica still has to fetch that.
     pub fn follow(&mut self, conn: Conn, seen: Clock) -> bool {
         if !self.caught_up {
             self.ahead.insert(conn, seen);
@@ -125,15 +127,15 @@ impl Openness {
         !self.caught_up
     }
 
-    /// A link is gone. Whether something was to be had over it.
+    /// A link is gone. Returns whether this replica was to fetch something over it.
     pub fn lost(&mut self, conn: Conn) -> bool {
         self.ahead.remove(&conn).is_some()
     }
 
-    /// Contacts that run, and have not said yet what they know. If this peer is the one that all wait
-    /// for, it has to call them: they would not ask by themselves.
+    /// The contacts that run and have not said yet what they know, if this is the peer that all
+    /// others wait for. It has to call them, because they would not call by themselves.
     pub fn whom_to_call(&mut self, me: Addr, members: &Registry) -> Vec<Addr> {
-        // Who has been dropped meanwhile is not waited for.
+        // Nobody waits for a contact that is no longer a member.
         self.untried.retain(|peer| members.alive(peer).is_some());
         if !self.waits_for_none(me, members) {
             return Vec::new();
@@ -142,8 +144,8 @@ impl Openness {
         self.untried.iter().filter(runs).copied().collect()
     }
 
-    /// Whether this replica has had what an existing one had, or is the first of a network in which
-    /// all are new. `alone` if there is no link.
+    /// Looks how far this replica has caught up, and notes once it has. `alone` if the peer has no
+    /// link.
     pub fn progress(
         &mut self,
         now: Time,
@@ -165,22 +167,23 @@ impl Openness {
         Progress::CaughtUp
     }
 
-    /// Whether nobody has told of anything, and this peer is the oldest of those that are known to run.
-    /// Where all are new, it is the one that the others wait for, so that they do not wait for each
-    /// other.
+    /// Whether no neighbour has anything to be fetched, and this peer is the oldest of those that
+    /// are known to run. Where all are new, the others wait for the oldest one, so that they do not
+    /// all wait for each other.
     fn waits_for_none(&self, me: Addr, members: &Registry) -> bool {
         let running = members.members().filter(|(_, record)| record.incarnation > 0);
         let oldest = running.map(|(peer, record)| (record.at, *peer)).min();
         self.ahead.is_empty() && oldest.is_none_or(|(_, peer)| peer == me)
     }
 
-    /// Whether a record is of a life that was dropped as long over.
+    /// Whether a record is of a life whose record was dropped, or of an earlier one.
     pub fn was_dropped(&self, peer: &Addr, incarnation: Incarnation) -> bool {
         self.dropped.get(peer).is_some_and(|(last, _)| *last >= incarnation)
     }
 
-    /// Drops the records of those that have been gone for so long that nobody needs them, counted
-    /// here: how long ago a record says that it was is by somebody else's clock.
+    /// Drops the records of members that have been gone for so long that nobody needs them. The
+    /// time counts from when this peer first saw them gone, because the time in a record is by
+    /// somebody else's clock.
     pub fn drop_long_gone(&mut self, now: Time, members: &mut Registry) {
         let is_gone =
             |peer: &Addr| members.get(peer).is_some_and(|record| record.status != Status::Alive);
@@ -216,7 +219,7 @@ mod tests {
         Record { incarnation, status, at, voters: Vec::new() }
     }
 
-    /// Members by number: in which life, and when it joined.
+    /// Members by number, incarnation and time of joining.
     fn members(of: &[(u16, Incarnation, u64)]) -> Registry {
         let mut members = Registry::new();
         for (number, incarnation, at) in of {
@@ -230,8 +233,9 @@ mod tests {
         let me = addr(1);
         let store = Store::new("1".into());
         let far = Clock::from_iter([("2".into(), 7)]);
-        // Others, by number, life and age; whether there is a link; who has told that it is ahead; how
-        // far that is.
+        // The other members by number, incarnation and time of joining; whether there is a link;
+        // over which link a neighbour has said that it is ahead; the time since the start; how far
+        // the replica then is.
         type Case<'a> = (&'a str, &'a [(u16, u64, u64)], bool, Option<Conn>, Duration, Progress);
         let table: &[Case<'_>] = &[
             (
@@ -285,7 +289,7 @@ mod tests {
         assert_eq!(until(&open, NOW + LOOK), None);
         let runs = record(1, Status::Alive, 0);
         assert_eq!(open.awaited_until(NOW, &starting, &runs, LOOK), None, "one that runs");
-        // It is given up by all, and so by this one.
+        // All give the contact up, so this peer does not wait for it either.
         all.merge(starting, record(0, Status::Dead, 3));
         assert!(open.whom_to_call(me, &all).is_empty());
         assert_eq!(open.progress(NOW + LOOK, me, &all, &store, false), Progress::CaughtUp);

@@ -1,15 +1,14 @@
 //! What each seed has said of the members, and what a quorum of them says.
 //!
-//! One seed's word is not enough: whoever answers at a dead seed's address could
-//! invent members or bury living ones. A record counts once a quorum of the
-//! configured seeds has told it (DESIGN.md, section 3), and what too few seeds can
-//! still know for it to be a quorum's is dropped.
+//! One seed's word is not enough: whoever answers at a dead seed's address could invent members or
+//! bury living ones. A record counts once a quorum of the configured seeds has told it (DESIGN.md,
+//! section 3); it is dropped once so many seeds deny it that no quorum can know it.
 //!
-//! What must stay true: with fewer lying seeds than a quorum has members, each
-//! record believed was told by at least one honest seed, which had it committed.
+//! What must stay true: with fewer lying seeds than a quorum has members, each record believed was
+//! told by at least one honest seed, which had it committed.
 //!
-//! Kept is only where a seed's word differs from what is believed, so that in calm
-//! this costs nothing.
+//! Only the differences between a seed's word and what is believed are kept, so that this costs
+//! nothing while all agree.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,16 +16,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::proto::message::Addr;
 use crate::proto::registry::{Record, Registry};
 
-/// Words of one seed that differ from what is believed: as many as one list may have records.
+/// Most differences kept for one seed: as many as one list may have records.
 const MAX_DIFFERENCES: usize = 1 << 20;
 
 /// What one seed has said.
 #[derive(Clone, Debug, Default)]
 struct Word {
-    /// It has told its whole list, so what it did not mention it does not know.
+    /// Whether it has told its whole list, and so does not know whatever it did not mention.
     whole: bool,
-    /// By member: the record that it told, or that it knows none. Of a member that is not here it
-    /// says what is believed, if it has told its whole list, and nothing otherwise.
+    /// By member: the record that the seed told, or `None` if it said that it knows none. Where a
+    /// member is missing here, the seed says what is believed if it has told its whole list, and
+    /// nothing otherwise.
     differs: BTreeMap<Addr, Option<Record>>,
 }
 
@@ -38,14 +38,14 @@ pub(super) struct Testimony {
     words: BTreeMap<Addr, Word>,
 }
 
-/// What follows for one member.
+/// What is to be believed of one member.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// What is believed stays.
+    /// The same as before.
     Keep,
-    /// A quorum says this.
+    /// This record, because a quorum says so.
     Believe(Record),
-    /// No quorum can know it.
+    /// Nothing: no quorum can know the member.
     Drop,
 }
 
@@ -63,7 +63,7 @@ impl Testimony {
         Self { quorum, seeds, words: BTreeMap::new() }
     }
 
-    /// A seed tells one record, or that it knows none.
+    /// A seed tells one record, or says that it knows none (`None`).
     pub fn tell(&mut self, believed: &Registry, seed: Addr, peer: Addr, record: Option<Record>) {
         let word = self.words.entry(seed).or_default();
         if word.whole && same(record.as_ref(), believed.get(&peer)) {
@@ -73,9 +73,9 @@ impl Testimony {
         }
     }
 
-    /// A seed tells its whole list. Returns the members of whom it now says something else than
-    /// what is believed, or said so before; and the records that say the same of a transition in
-    /// better detail.
+    /// A seed tells its whole list. Returns the members of whom its word differs from what is
+    /// believed now or did so before; and the records that tell the same transition in better
+    /// detail.
     pub fn tell_all<'a>(
         &mut self,
         believed: &Registry,
@@ -86,7 +86,8 @@ impl Testimony {
         let word = self.words.entry(seed).or_default();
         let mut touched: BTreeSet<Addr> = std::mem::take(&mut word.differs).into_keys().collect();
         word.whole = true;
-        // Lists come in the order of addresses, as ours is: most of it is the same, and costs one look.
+        // Lists come in the order of addresses, as ours is kept, so most records are the same and
+        // cost one look each.
         let mut ours = believed.iter().peekable();
         let mut last: Option<Addr> = None;
         for told in records {
@@ -122,7 +123,8 @@ impl Testimony {
         std::mem::take(&mut word.differs).into_keys().collect()
     }
 
-    /// What is believed of a member has changed from `before`: what the seeds said stays said.
+    /// What is believed of a member has changed from `before`. The word of each seed stays what it
+    /// was.
     pub fn believed_changed(&mut self, believed: &Registry, peer: Addr, before: Option<&Record>) {
         let now = believed.get(&peer);
         for word in self.words.values_mut().filter(|word| word.whole) {
@@ -133,7 +135,7 @@ impl Testimony {
         }
     }
 
-    /// What each seed that spoke of a member said of it.
+    /// The word of each seed that has spoken of a member.
     fn told<'a>(
         &'a self,
         believed: &'a Registry,
@@ -145,10 +147,11 @@ impl Testimony {
         })
     }
 
-    /// What the seeds together say of a member.
+    /// What is to be believed of a member, after all that the seeds have said.
     pub fn verdict(&self, believed: &Registry, peer: &Addr) -> Verdict {
         let records = || self.told(believed, peer).flatten();
-        // The death of an incarnation says that it lived, and nothing of any other.
+        // That an incarnation is dead also says that it has lived; it says nothing of any other
+        // incarnation.
         let support = |record: &Record| {
             records()
                 .filter(|told| {
@@ -172,7 +175,7 @@ impl Testimony {
         }
     }
 
-    /// What one seed says of a member; nothing if it has not spoken of it.
+    /// What one seed has said of a member; `None` if it has not spoken of the member.
     pub fn word<'a>(
         &'a self,
         believed: &'a Registry,
@@ -200,10 +203,11 @@ mod tests {
         Record { incarnation, status, at: 1, voters: vec![0, 1] }
     }
 
-    /// What happens, what each seed tells, and what is believed in the end.
+    /// What happens, which seed tells what in which order, and what is believed in the end.
     type Case<'a> = (&'a str, &'a [(u16, Option<Record>)], Option<(u64, Status)>);
 
-    /// Three seeds; what each of them tells of one member, in order; what is believed in the end.
+    /// What is believed in the end, when three seeds tell of one member what `words` says, in that
+    /// order.
     fn believed_of(words: &[(u16, Option<Record>)]) -> Option<(u64, Status)> {
         let (mut testimony, mut believed) = (Testimony::new(3, 2), Registry::new());
         let peer = addr(6_000);

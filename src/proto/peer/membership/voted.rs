@@ -2,7 +2,7 @@
 //! registration).
 //!
 //! What must stay true: nothing is believed of a member before a quorum of the seeds has told it
-//! (`testimony`), and what no quorum can know any more is dropped.
+//! (`testimony`), and a record that no quorum can know any more is dropped.
 
 use std::cmp::Ordering;
 
@@ -15,39 +15,39 @@ use crate::proto::registry::{Record, Registry};
 pub(in super::super) enum Said<'a> {
     /// Some records.
     Records(Vec<(Addr, Record)>),
-    /// All that it knows.
+    /// All records that it knows, frame by frame.
     List(&'a [Records]),
-    /// Its list is the one that this peer has.
+    /// Its list is the one whose digest this peer sent.
     Agreement,
     /// It knows nobody at this address.
     Absence(Addr),
 }
 
-/// What is believed of a member now, and was not before.
+/// A change in what is believed of a member.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in super::super) enum Belief {
     /// A quorum of the seeds says this.
     Believed(Addr, Record),
-    /// No quorum knows it any more; what was believed until now.
+    /// No quorum knows the member any more; the record was believed until now.
     Forgotten(Addr, Record),
 }
 
-/// What followed from what a seed said.
+/// What followed from a seed's words.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in super::super) struct Heard {
-    /// In the order of addresses, or in that in which the seed told them.
+    /// In the order of addresses or, for single records, in the order in which the seed told them.
     pub beliefs: Vec<Belief>,
-    /// Whether anything in the list of members is another now, be it only the order of joining.
+    /// Whether anything in the list of members has changed, even if only the order of joining.
     pub changed: bool,
 }
 
-/// What the seeds have said, and which state of the list of members that has led to.
+/// What the seeds have said, and which state of the list of members it has led to.
 #[derive(Debug)]
 pub(in super::super) struct Voted {
     testimony: Testimony,
-    /// Beliefs so far, counted: the state of the list.
+    /// Number of beliefs so far; it names the state of the list.
     version: u64,
-    /// Digest of the list, and of which state.
+    /// The state of the list for which the digest was computed, and that digest.
     digest_of: Option<(u64, [u8; 32])>,
 }
 
@@ -57,19 +57,19 @@ impl Voted {
         Self { testimony: Testimony::new(seeds, quorum), version: 0, digest_of: None }
     }
 
-    /// The state of the list, and its digest, which is computed once for each.
+    /// The state of the list and its digest, which is computed once for each state.
     pub fn digest(&mut self, members: &Registry) -> (u64, [u8; 32]) {
         let version = self.version;
         let known = self.digest_of.filter(|(of, _)| *of == version);
         *self.digest_of.insert(known.unwrap_or_else(|| (version, members.status_digest())))
     }
 
-    /// Whether the list is still in that state.
+    /// Whether the list is still in the state `version`.
     pub fn is_still(&self, version: u64) -> bool {
         self.version == version
     }
 
-    /// What a seed has said of a member; nothing if it has not spoken of it.
+    /// What a seed has said of a member; `None` if it has not spoken of the member.
     pub fn word<'a>(
         &'a self,
         members: &'a Registry,
@@ -79,7 +79,7 @@ impl Voted {
         self.testimony.word(members, seed, peer)
     }
 
-    /// A seed has said something. `members` is made to hold what a quorum says now.
+    /// Takes in what a seed says, and makes `members` hold what a quorum says now.
     pub fn hear(&mut self, members: &mut Registry, seed: Addr, said: Said<'_>) -> Heard {
         match said {
             Said::Records(records) => {
@@ -110,7 +110,7 @@ impl Voted {
         }
     }
 
-    /// What a quorum says now of members of whom a seed has spoken.
+    /// Makes `members` hold what a quorum now says of the members in `touched`.
     fn settle(
         &mut self,
         members: &mut Registry,
@@ -141,8 +141,9 @@ impl Voted {
     }
 }
 
-/// The same transition with other voters or another time says nothing of who belongs to the network,
-/// only of the order of joining: any seed's word serves. Whether something changed.
+/// Takes over a record of the same transition with other voters or another time, if it takes
+/// precedence. It says nothing of who belongs to the network, only of the order of joining, so any
+/// seed's word serves. Returns whether it was taken over.
 fn learn_detail(members: &mut Registry, peer: Addr, record: &Record) -> bool {
     let better = members.get(&peer).is_some_and(|known| {
         known.same_transition(record) && record.precedence(known) == Ordering::Greater

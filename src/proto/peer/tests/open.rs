@@ -1,4 +1,4 @@
-//! Membership without seeds, input by input.
+//! Membership without seeds, input by input: the tests play the other peers.
 
 use super::*;
 use crate::proto::config::Membership;
@@ -7,7 +7,7 @@ use crate::proto::message::{Detection, Members, Message, StoreSync};
 use crate::proto::order::{Order, Outcome};
 use crate::proto::roles::MemberEvent;
 
-/// Peer 5 in a network without seeds, with the other peers played by the test.
+/// Peer 5 in a network without seeds; the test plays the other peers.
 fn stage(contacts: &[u16]) -> Stage {
     let contacts = Membership::Open(contacts.iter().map(|number| addr(*number)).collect());
     let config = PeerConfig::new(addr(5), Network::without_seeds("test"));
@@ -24,7 +24,7 @@ fn told(number: u16, incarnation: Incarnation, status: Status) -> (Addr, Record)
 }
 
 impl Stage {
-    /// A peer opens a link and says whom it knows, itself included.
+    /// A peer opens a link and names the members that it knows, itself among them.
     fn shake_hands(&mut self, number: u16, others: &[(Addr, Record)]) -> Conn {
         let conn = self.link(number);
         let mut records = vec![told(number, 7, Status::Alive)];
@@ -141,14 +141,15 @@ fn who_is_told_of_its_own_death_rises_above_it() {
 
 #[test]
 fn one_that_is_alone_and_has_nothing_waits_for_a_call_before_it_is_ready() {
-    // It may have lost its disk: the others call whoever they have lost once a ping interval.
+    // The peer may have lost its disk, and the others call whom they have lost once a ping
+    // interval.
     let mut alone = stage(&[]);
     assert!(!alone.peer.is_ready(), "in its first moment");
     alone.pass(Duration::from_secs(5));
     assert!(!alone.peer.is_ready(), "a ping interval and the time of a handshake");
     alone.pass(Duration::from_millis(1_100));
     assert!(alone.peer.is_ready(), "nobody has called");
-    // One that is called waits for what the caller has.
+    // A peer that is called waits for what the caller has.
     let mut called = stage(&[]);
     called.pass(Duration::from_secs(3));
     let link = called.shake_hands(1, &[]);
@@ -234,7 +235,7 @@ fn the_oldest_asks_those_that_it_heard_of_and_has_no_link_with() {
             caught_up: false,
         })
     };
-    // Nobody is there yet but three, and those are faster than its own calls.
+    // Only peers 1 to 3 are there yet, and they link before this peer's own calls succeed.
     let links = [1, 2, 3].map(|number| (number, stage.link(number)));
     while let Some(conn) = stage.peer.sessions.dials().keys().next().copied() {
         stage.give(Input::OpenFailed { conn, error: OpenError::TimedOut });
@@ -261,7 +262,7 @@ fn who_is_removed_keeps_out_until_it_is_let_in() {
     stage.hear(conn, Message::Members(Members::Changed(vec![told(5, me, Status::Left)])));
     assert!(!stage.peer.is_ready() && stage.peer.neighbours().is_empty());
     assert!(!stage.knows(5));
-    // Whoever has not heard of it yet is told so, and gets no link.
+    // A peer that has not heard of the removal yet is told so, and gets no link.
     stage.effects.clear();
     stage.shake_hands(1, &[told(5, me, Status::Alive)]);
     assert!(stage.peer.neighbours().is_empty());

@@ -11,14 +11,14 @@ fn seed(number: u16) -> Addr {
     ([127, 0, 0, 1], 5000 + number).into()
 }
 
-/// Peer 5 and three seeds, all played by the test.
+/// Peer 5 and three seeds; the test plays the seeds.
 struct Voted {
     stage: Stage,
     desks: BTreeMap<Addr, Conn>,
 }
 
 impl Voted {
-    /// Registered with all three, which know peers 0 to 3 and it.
+    /// A peer that is registered with all three seeds, which know it and peers 0 to 3.
     fn new() -> Self {
         let network = Network::new("test", (0..3).map(seed));
         let config = PeerConfig::new(addr(5), network).gossip_count(0);
@@ -35,8 +35,8 @@ impl Voted {
         voted
     }
 
-    /// Seeds welcome whoever dials, grant every registration, and answer with the list that
-    /// `tells` names; none for "unchanged".
+    /// The seeds welcome a caller, grant every registration, and answer with the list that `tells`
+    /// returns for them; `None` is answered as "unchanged".
     fn answer(&mut self, tells: impl Fn(Addr) -> Option<Vec<(Addr, Record)>>) {
         loop {
             let effects = std::mem::take(&mut self.stage.effects);
@@ -86,7 +86,7 @@ impl Voted {
         }
     }
 
-    /// One refresh of all seeds.
+    /// Lets enough time pass for one refresh of all seeds.
     fn refresh(&mut self, tells: impl Fn(Addr) -> Option<Vec<(Addr, Record)>>) {
         for _ in 0..15 {
             self.stage.pass(Duration::from_millis(1_000));
@@ -126,7 +126,7 @@ fn one_seed_can_neither_invent_a_member_nor_bury_one() {
     voted.tell(0, 9, alive(9));
     voted.tell(0, 1, dead(1));
     assert_eq!(voted.members(), [0, 1, 2, 3, 5], "that is one seed's word");
-    // However it says it, and however often.
+    // It makes no difference how the seed says it, or how often.
     let ghosts = |from| {
         (from == seed(0)).then(|| {
             list(0..1).into_iter().chain([(addr(9), alive(9)), (addr(1), dead(1))]).collect()
@@ -173,7 +173,7 @@ fn a_suspect_that_no_quorum_knows_is_forgotten_when_its_death_is_reported() {
 #[test]
 fn an_answer_of_one_seed_is_none_to_what_another_was_asked() {
     let mut voted = Voted::new();
-    // Until a refresh has gone out to all three.
+    // Time passes until a refresh has gone out to all three seeds.
     let asked = |stage: &Stage, desk: Conn| {
         stage.effects.iter().find_map(|effect| match effect {
             Effect::Send { conn, message: Message::ToSeed(ToSeed::Refresh { request, .. }) }
@@ -212,7 +212,7 @@ fn a_peer_that_a_quorum_refuses_or_has_as_dead_is_not_ready() {
     assert!(!state.ready, "{state:?}");
     assert!(voted.stage.peer.incarnation() > incarnation, "and it comes back above that");
 
-    // Every seed refuses the link, as with another seed list.
+    // Every seed refuses the link, as it does where the seed lists differ.
     let mut voted = Voted::new();
     for (_, conn) in voted.desks.clone() {
         voted.stage.give(Input::Closed { conn });
