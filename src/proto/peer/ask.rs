@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use super::requests::open_error_words;
-use super::sessions::{Dial, Line};
+use super::sessions::{Dial, Session};
 use super::{PeerMachine, Timer};
 use crate::proto::machine::{Conn, OpenError};
 use crate::proto::message::{Addr, Breach, Inspection, Purpose, Refused, Welcome};
@@ -57,7 +57,7 @@ impl PeerMachine {
         let question = self.questions.key(token);
         match (result, question) {
             (Ok(_), Some(key)) => {
-                self.sessions.insert(conn, Line::Asking { to, token });
+                self.sessions.insert(conn, Session::Asking { to, token });
                 turn.send(conn, Inspection::Ask(key));
             }
             (Ok(_), None) => turn.close(conn),
@@ -101,7 +101,8 @@ impl PeerMachine {
 
     /// Why this peer refuses somebody who wants to ask a question.
     pub(super) fn objection_to_inquirer(&self) -> Option<Refused> {
-        let inquirers = self.sessions.such(|line| matches!(line, Line::Inquirer { .. })).len();
+        let inquirers =
+            self.sessions.such(|session| matches!(session, Session::Inquirer { .. })).len();
         if self.life.leaving {
             Some(Refused::Leaving)
         } else {

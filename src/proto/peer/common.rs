@@ -12,7 +12,7 @@ use rand::RngExt;
 use rand::rngs::SmallRng;
 
 use super::links::age;
-use super::sessions::{CALL, Dial, Line};
+use super::sessions::{CALL, Dial, Session};
 use super::{PeerMachine, Timer};
 use crate::proto::machine::Conn;
 use crate::proto::message::{Addr, Hello, Incarnation, Members, Message, Purpose, Role};
@@ -128,7 +128,7 @@ impl PeerMachine {
 
     /// Whether the connection is still a link: a message that came over it may have ended it.
     pub(super) fn is_neighbour(&self, conn: Conn) -> bool {
-        matches!(self.sessions.get(conn), Some(Line::Neighbour(_)))
+        matches!(self.sessions.get(conn), Some(Session::Neighbour(_)))
     }
 
     /// A member answers that it is leaving.

@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::common::sample;
 use super::membership::BuriedBy;
 use super::prober::{Found, Why};
-use super::sessions::{Dial, Line};
+use super::sessions::{Dial, Session};
 use super::suspicions::{Decided, PRESS, Suspicion};
 use super::{PeerMachine, Timer};
 use crate::proto::config::Overlay;
@@ -242,7 +242,7 @@ impl PeerMachine {
                         return;
                     }
                 };
-                self.sessions.insert(conn, Line::Errand { to, suspect });
+                self.sessions.insert(conn, Session::Errand { to, suspect });
                 turn.send(conn, Detection::SuspectNotice { peer: suspect, incarnation });
                 if to == suspect && self.suspicion.contains(&suspect) {
                     self.refuted(turn, suspect, suspect, welcome.incarnation);
@@ -371,7 +371,8 @@ impl PeerMachine {
 
     /// A suspicion is neither confirmed nor refuted yet: look again, ask again, report again.
     pub(super) fn press_on(&mut self, turn: &mut PeerTurn<'_>, peer: Addr) {
-        let is_errand = |line| matches!(line, Line::Errand { suspect, .. } if suspect == peer);
+        let is_errand =
+            |session| matches!(session, Session::Errand { suspect, .. } if suspect == peer);
         let errands = self.sessions.such(is_errand);
         for conn in errands {
             self.sessions.remove(conn);

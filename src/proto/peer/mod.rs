@@ -5,7 +5,7 @@
 //! `suspicions`, `prober`, `membership`, `questions`, `calm` and, beside this module, `gossip` and
 //! `kv`. The files that route between the parts are `common`, `probe`, `requests`, `catch_up`,
 //! `overlay`, `liveness`, `members`, `notices`, `open`, `answers`, `sync`, `ask`, `seeds` and
-//! `lines`; each of them calls only those named before it (DESIGN.md, section 8). This file hands
+//! `connections`; each of them calls only those named before it (DESIGN.md, section 8). This file hands
 //! each input and each timer to one of them.
 
 mod answers;
@@ -13,7 +13,7 @@ mod ask;
 mod calm;
 mod catch_up;
 mod common;
-mod lines;
+mod connections;
 mod links;
 mod liveness;
 mod members;
@@ -80,7 +80,7 @@ enum Timer {
     /// Ask one more seed beside the one that is slow.
     Hedge,
     /// A request to a seed was not answered in time.
-    Request(u64),
+    SeedRequest(u64),
     /// Ask each seed what is new.
     Refresh,
     /// Tell a seed which links there are.
@@ -369,7 +369,7 @@ impl PeerMachine {
         match timer {
             Timer::Register => self.begin_registration(turn),
             Timer::Hedge => self.ask_next_seed(turn),
-            Timer::Request(request) => self.request_timed_out(turn, request),
+            Timer::SeedRequest(request) => self.request_timed_out(turn, request),
             Timer::Refresh => self.refresh(turn),
             Timer::Fill => self.fill(turn),
             Timer::Gossip => self.generate(turn),

@@ -7,7 +7,7 @@
 use super::PeerMachine;
 use super::membership::BuriedBy;
 use super::prober::Why;
-use super::sessions::Line;
+use super::sessions::Session;
 use crate::proto::event::Event;
 use crate::proto::machine::Conn;
 use crate::proto::message::{Addr, Detection, Incarnation};
@@ -43,7 +43,7 @@ impl PeerMachine {
                 // certain that the suspect speaks.
                 let itself = matches!(
                     self.sessions.get(conn),
-                    Some(Line::Errand { to, suspect }) if to == peer && suspect == peer
+                    Some(Session::Errand { to, suspect }) if to == peer && suspect == peer
                 );
                 if itself && self.suspicion.contains(&peer) {
                     self.refuted(turn, peer, from, incarnation);
@@ -55,7 +55,7 @@ impl PeerMachine {
                 }
             }
         }
-        if matches!(self.sessions.get(conn), Some(Line::Errand { .. })) {
+        if matches!(self.sessions.get(conn), Some(Session::Errand { .. })) {
             self.sessions.remove(conn);
             turn.close(conn);
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::common::sample;
 use super::links::{Links, Neighbour};
-use super::sessions::{Dial, Line, Sessions};
+use super::sessions::{Dial, Session, Sessions};
 use super::suspicions::Suspicions;
 use super::{PeerMachine, Timer};
 use crate::proto::config::Overlay;
@@ -107,7 +107,7 @@ impl PeerMachine {
         let neighbour =
             Neighbour { conn, incarnation, heard: turn.now, stranger_since: turn.now, picked };
         self.overlay.insert(peer, neighbour);
-        self.sessions.insert(conn, Line::Neighbour(peer));
+        self.sessions.insert(conn, Session::Neighbour(peer));
         self.suspicion.forget_departure(&peer);
         turn.log(Event::NeighbourUp { peer, degree: self.overlay.len() });
         turn.member(MemberEvent::NeighbourUp(peer));

@@ -33,7 +33,7 @@ impl Question {
 }
 
 /// How a question ends: with what the other peer holds, or with why that is not known.
-type Answer = Result<Holding, String>;
+type Inspected = Result<Holding, String>;
 
 /// The questions under way, by the token of the order.
 #[derive(Debug, Default)]
@@ -62,7 +62,7 @@ impl Questions {
 
     /// Takes in what a peer that was asked says. Returns the answer once it is whole. A breach if
     /// what it says is no answer to the question.
-    pub fn hear(&mut self, token: u64, message: Inspection) -> Result<Option<Answer>, Breach> {
+    pub fn hear(&mut self, token: u64, message: Inspection) -> Result<Option<Inspected>, Breach> {
         let Some(question) = self.0.get_mut(&token) else { return Err(Breach) };
         match (message, &question.key) {
             (Inspection::Versions { versions, more }, Some(_)) => {

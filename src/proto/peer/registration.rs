@@ -31,7 +31,7 @@ pub(super) enum Wish {
 
 /// A request that a seed has not fully answered.
 #[derive(Clone, Debug)]
-pub(super) struct Request {
+pub(super) struct SeedRequest {
     pub seed: Addr,
     pub wish: Wish,
     began: Time,
@@ -41,7 +41,7 @@ pub(super) struct Request {
     frames: Vec<Records>,
 }
 
-impl Request {
+impl SeedRequest {
     /// The frames of the list that have come.
     pub fn frames(&self) -> &[Records] {
         &self.frames
@@ -73,9 +73,9 @@ impl Request {
 
 /// The connection to one seed.
 #[derive(Clone, Debug, Default)]
-struct Desk {
+struct KnownSeed {
     dialling: Option<Conn>,
-    line: Option<Conn>,
+    conn: Option<Conn>,
     queue: Vec<Message>,
     /// Why the seed would not have this peer, as it last said.
     refused: Option<String>,
@@ -87,14 +87,14 @@ pub(super) enum Framed {
     /// The frame belongs to no open request, or more frames are to come.
     More,
     /// The list is whole.
-    Whole(Request),
+    Whole(SeedRequest),
 }
 
 /// Where a peer stands with its seeds.
 #[derive(Debug, Default)]
 pub(super) struct Registration {
-    desks: BTreeMap<Addr, Desk>,
-    requests: BTreeMap<u64, Request>,
+    seeds: BTreeMap<Addr, KnownSeed>,
+    requests: BTreeMap<u64, SeedRequest>,
     requests_used: u64,
     /// Seeds that have accepted this incarnation.
     accepted: BTreeSet<Addr>,
@@ -131,8 +131,8 @@ impl Registration {
     /// A seed has accepted this incarnation. Returns how many have now, unless the peer was
     /// registered already or the seed counted before.
     pub fn accept(&mut self, seed: Addr) -> Option<usize> {
-        if let Some(desk) = self.desks.get_mut(&seed) {
-            desk.refused = None;
+        if let Some(known) = self.seeds.get_mut(&seed) {
+            known.refused = None;
         }
         (!self.registered && self.accepted.insert(seed)).then_some(self.accepted.len())
     }
@@ -198,18 +198,18 @@ impl Registration {
     /// Begins a request. Returns its number.
     pub fn begin(&mut self, now: Time, seed: Addr, wish: Wish, version: u64) -> u64 {
         self.requests_used += 1;
-        let request = Request { seed, wish, began: now, version, frames: Vec::new() };
+        let request = SeedRequest { seed, wish, began: now, version, frames: Vec::new() };
         self.requests.insert(self.requests_used, request);
         self.requests_used
     }
 
     /// The open request with this number, if it was made to this seed.
-    pub fn request_to(&self, seed: Addr, id: u64) -> Option<&Request> {
+    pub fn request_to(&self, seed: Addr, id: u64) -> Option<&SeedRequest> {
         self.requests.get(&id).filter(|request| request.seed == seed)
     }
 
     /// Ends a request. Returns it, if it was open.
-    pub fn end(&mut self, id: u64) -> Option<Request> {
+    pub fn end(&mut self, id: u64) -> Option<SeedRequest> {
         self.requests.remove(&id)
     }
 
@@ -244,43 +244,43 @@ impl Registration {
 
     /// Number of seeds to which there is a connection.
     pub fn connected(&self) -> usize {
-        self.desks.values().filter(|desk| desk.line.is_some()).count()
+        self.seeds.values().filter(|known| known.conn.is_some()).count()
     }
 
     /// Whether there is a connection to this seed.
     pub fn is_connected(&self, seed: &Addr) -> bool {
-        self.desks.get(seed).is_some_and(|desk| desk.line.is_some())
+        self.seeds.get(seed).is_some_and(|known| known.conn.is_some())
     }
 
     /// The first seed, by address, to which there is a connection.
     pub fn first_connected(&self) -> Option<Addr> {
-        self.desks.iter().find(|(_, desk)| desk.line.is_some()).map(|(seed, _)| *seed)
+        self.seeds.iter().find(|(_, known)| known.conn.is_some()).map(|(seed, _)| *seed)
     }
 
     /// Sends a message to a seed, or queues it until there is a connection. True if the caller has
     /// to dial the seed.
     pub fn say(&mut self, turn: &mut PeerTurn<'_>, seed: Addr, message: Message) -> bool {
-        let desk = self.desks.entry(seed).or_default();
-        if let Some(line) = desk.line {
-            turn.send(line, message);
+        let known = self.seeds.entry(seed).or_default();
+        if let Some(conn) = known.conn {
+            turn.send(conn, message);
             return false;
         }
-        desk.queue.push(message);
-        desk.dialling.is_none()
+        known.queue.push(message);
+        known.dialling.is_none()
     }
 
     /// A connection to a seed is being opened.
     pub fn dialling(&mut self, seed: Addr, conn: Conn) {
-        self.desks.entry(seed).or_default().dialling = Some(conn);
+        self.seeds.entry(seed).or_default().dialling = Some(conn);
     }
 
     /// A seed has answered the call: the queued messages go out.
     pub fn connect(&mut self, turn: &mut PeerTurn<'_>, seed: &Addr, conn: Conn) {
-        let Some(desk) = self.desks.get_mut(seed) else { return };
-        desk.dialling = None;
-        desk.line = Some(conn);
-        desk.refused = None;
-        for message in std::mem::take(&mut desk.queue) {
+        let Some(known) = self.seeds.get_mut(seed) else { return };
+        known.dialling = None;
+        known.conn = Some(conn);
+        known.refused = None;
+        for message in std::mem::take(&mut known.queue) {
             turn.send(conn, message);
         }
     }
@@ -288,35 +288,35 @@ impl Registration {
     /// A seed has not answered the call, or has refused it for this reason: the queued messages are
     /// lost.
     pub fn not_connected(&mut self, seed: &Addr, refused: Option<String>) {
-        if let Some(desk) = self.desks.get_mut(seed) {
-            desk.dialling = None;
-            desk.queue.clear();
-            desk.refused = refused;
+        if let Some(known) = self.seeds.get_mut(seed) {
+            known.dialling = None;
+            known.queue.clear();
+            known.refused = refused;
         }
     }
 
     /// A connection to a seed is gone. Returns whether it was the one in use.
     pub fn disconnect(&mut self, seed: &Addr, conn: Conn) -> bool {
-        let desk = self.desks.get_mut(seed).filter(|desk| desk.line == Some(conn));
-        desk.is_some_and(|desk| desk.line.take().is_some())
+        let known = self.seeds.get_mut(seed).filter(|known| known.conn == Some(conn));
+        known.is_some_and(|known| known.conn.take().is_some())
     }
 
     /// A seed that has not answered a request hangs: gives up its connection, and returns it.
     pub fn give_up(&mut self, id: u64) -> Option<Conn> {
         let seed = self.requests.get(&id)?.seed;
-        self.desks.get_mut(&seed)?.line.take()
+        self.seeds.get_mut(&seed)?.conn.take()
     }
 
     /// A seed says that it would not have this peer, and why.
     pub fn refuse(&mut self, seed: &Addr, reason: String) {
-        if let Some(desk) = self.desks.get_mut(seed) {
-            desk.refused = Some(reason);
+        if let Some(known) = self.seeds.get_mut(seed) {
+            known.refused = Some(reason);
         }
     }
 
     /// Why a seed would not have this peer, as it last said.
     pub fn refusal(&self, seed: &Addr) -> Option<String> {
-        self.desks.get(seed)?.refused.clone()
+        self.seeds.get(seed)?.refused.clone()
     }
 }
 

@@ -12,7 +12,7 @@ use rand::RngExt;
 use super::common::sample;
 use super::membership::Kind;
 use super::registration::Wish;
-use super::sessions::Line;
+use super::sessions::Session;
 use super::{Membership, PeerMachine, Timer};
 use crate::proto::event::Severity;
 use crate::proto::machine::{Conn, OpenError};
@@ -88,7 +88,7 @@ impl PeerMachine {
             Wish::Refresh => ToSeed::Refresh { request, digest },
         };
         let patience = self.life.config.detection.probe_timeout * 2 + REQUEST_MARGIN;
-        self.timers.set(Timer::Request(request), turn.now + patience);
+        self.timers.set(Timer::SeedRequest(request), turn.now + patience);
         self.say(turn, seed, message);
     }
 
@@ -100,15 +100,15 @@ impl PeerMachine {
 
     /// The seed hangs: gives up its connection, so that the next request opens a new one.
     pub(super) fn request_timed_out(&mut self, turn: &mut PeerTurn<'_>, request: u64) {
-        if let Some(line) = self.registration.give_up(request) {
-            self.sessions.remove(line);
-            turn.close(line);
+        if let Some(conn) = self.registration.give_up(request) {
+            self.sessions.remove(conn);
+            turn.close(conn);
         }
         self.request_failed(turn, request);
     }
 
     pub(super) fn request_failed(&mut self, turn: &mut PeerTurn<'_>, request: u64) {
-        self.timers.cancel(&Timer::Request(request));
+        self.timers.cancel(&Timer::SeedRequest(request));
         let Some(request) = self.registration.end(request) else { return };
         match request.wish {
             Wish::Register(incarnation) if incarnation == self.life.incarnation => {
@@ -134,7 +134,7 @@ impl PeerMachine {
         result: Result<Welcome, OpenError>,
     ) {
         let Err(error) = result else {
-            self.sessions.insert(conn, Line::Seed(seed));
+            self.sessions.insert(conn, Session::Seed(seed));
             self.registration.connect(turn, &seed, conn);
             return;
         };

@@ -52,7 +52,7 @@ impl PeerMachine {
         }
         let version = request.version;
         self.registration.end(id);
-        self.timers.cancel(&Timer::Request(id));
+        self.timers.cancel(&Timer::SeedRequest(id));
         self.registration.refresh_answered();
         // The seed compared the list as it was then. If that has changed since, the next refresh
         // compares.
@@ -109,7 +109,7 @@ impl PeerMachine {
         let later = known >= self.life.incarnation && is_believable(known, turn.now);
         if wish == Wish::Register(self.life.incarnation) && later {
             self.registration.end(id);
-            self.timers.cancel(&Timer::Request(id));
+            self.timers.cancel(&Timer::SeedRequest(id));
             self.rise_above(turn, known);
         } else {
             self.request_failed(turn, id);
@@ -127,7 +127,7 @@ impl PeerMachine {
         let Framed::Whole(request) = self.registration.frame(seed, id, records, more)? else {
             return Ok(());
         };
-        self.timers.cancel(&Timer::Request(id));
+        self.timers.cancel(&Timer::SeedRequest(id));
         if matches!(request.wish, Wish::Register(_)) {
             request.log_answer(turn);
         }

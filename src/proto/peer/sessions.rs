@@ -15,7 +15,7 @@ pub(super) const CALL: Duration = Duration::from_secs(30);
 
 /// What an open connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Line {
+pub(super) enum Session {
     /// With a seed.
     Seed(Addr),
     /// A link of the overlay.
@@ -32,26 +32,26 @@ pub(super) enum Line {
     Inquirer { since: Time },
 }
 
-impl Line {
+impl Session {
     /// Who is at the other end, if that was said.
     pub fn with(self) -> Option<Addr> {
         match self {
-            Line::Seed(addr)
-            | Line::Neighbour(addr)
-            | Line::Errand { to: addr, .. }
-            | Line::Caller { from: addr, .. }
-            | Line::Guest { peer: addr, .. }
-            | Line::Asking { to: addr, .. } => Some(addr),
-            Line::Inquirer { .. } => None,
+            Session::Seed(addr)
+            | Session::Neighbour(addr)
+            | Session::Errand { to: addr, .. }
+            | Session::Caller { from: addr, .. }
+            | Session::Guest { peer: addr, .. }
+            | Session::Asking { to: addr, .. } => Some(addr),
+            Session::Inquirer { .. } => None,
         }
     }
 
     /// When the caller came, if it called for one thing only.
     fn called_since(self) -> Option<Time> {
         match self {
-            Line::Caller { since, .. }
-            | Line::Inquirer { since }
-            | Line::Guest { since, mine: false, .. } => Some(since),
+            Session::Caller { since, .. }
+            | Session::Inquirer { since }
+            | Session::Guest { since, mine: false, .. } => Some(since),
             _ => None,
         }
     }
@@ -85,7 +85,7 @@ impl Dial {
 /// All connections: those that are open and those that are being opened.
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
-    lines: BTreeMap<Conn, Line>,
+    open: BTreeMap<Conn, Session>,
     dials: BTreeMap<Conn, Dial>,
     conns_used: Conn,
 }
@@ -114,29 +114,30 @@ impl Sessions {
     }
 
     /// Notes that a connection is open, and what for.
-    pub fn insert(&mut self, conn: Conn, line: Line) {
-        self.lines.insert(conn, line);
+    pub fn insert(&mut self, conn: Conn, session: Session) {
+        self.open.insert(conn, session);
     }
 
     /// What a connection is for.
-    pub fn get(&self, conn: Conn) -> Option<Line> {
-        self.lines.get(&conn).copied()
+    pub fn get(&self, conn: Conn) -> Option<Session> {
+        self.open.get(&conn).copied()
     }
 
     /// A connection is gone. Returns what it was for.
-    pub fn remove(&mut self, conn: Conn) -> Option<Line> {
-        self.lines.remove(&conn)
+    pub fn remove(&mut self, conn: Conn) -> Option<Session> {
+        self.open.remove(&conn)
     }
 
     /// The connections for which `is_such` holds.
-    pub fn such(&self, is_such: impl Fn(Line) -> bool) -> Vec<Conn> {
-        self.lines.iter().filter(|(_, line)| is_such(**line)).map(|(conn, _)| *conn).collect()
+    pub fn such(&self, is_such: impl Fn(Session) -> bool) -> Vec<Conn> {
+        self.open.iter().filter(|(_, session)| is_such(**session)).map(|(conn, _)| *conn).collect()
     }
 
     /// The connections of callers that came for one thing only and have been here for `CALL` or
     /// longer; and when the next such connection will have been.
     pub fn overdue(&self, now: Time) -> (Vec<Conn>, Option<Time>) {
-        let calls = || self.lines.iter().filter_map(|(c, line)| Some((*c, line.called_since()?)));
+        let calls =
+            || self.open.iter().filter_map(|(c, session)| Some((*c, session.called_since()?)));
         let over = |since: Time| now.since(since) >= CALL;
         let next = calls().filter(|(_, since)| !over(*since)).map(|(_, since)| since + CALL).min();
         (calls().filter(|(_, since)| over(*since)).map(|(conn, _)| conn).collect(), next)
@@ -144,7 +145,7 @@ impl Sessions {
 
     /// Takes out all open connections.
     pub fn take_all(&mut self) -> Vec<Conn> {
-        std::mem::take(&mut self.lines).into_keys().collect()
+        std::mem::take(&mut self.open).into_keys().collect()
     }
 
     /// The connections that are being opened.
@@ -163,17 +164,17 @@ mod tests {
         let (start, peer) = (Time::from_millis(1), ([127, 0, 0, 1], 6000).into());
         let mut sessions = Sessions::default();
         let later = start + CALL / 2;
-        let lines = [
-            (1, Line::Caller { from: peer, since: start }),
-            (3, Line::Inquirer { since: later }),
-            (5, Line::Guest { peer, since: start, mine: false }),
-            (6, Line::Guest { peer, since: start, mine: true }),
-            (7, Line::Neighbour(peer)),
+        let open = [
+            (1, Session::Caller { from: peer, since: start }),
+            (3, Session::Inquirer { since: later }),
+            (5, Session::Guest { peer, since: start, mine: false }),
+            (6, Session::Guest { peer, since: start, mine: true }),
+            (7, Session::Neighbour(peer)),
         ];
-        lines.into_iter().for_each(|(conn, line)| sessions.insert(conn, line));
+        open.into_iter().for_each(|(conn, session)| sessions.insert(conn, session));
         assert_eq!(sessions.overdue(start + CALL), (vec![1, 5], Some(later + CALL)));
         assert_eq!(sessions.overdue(start), (vec![], Some(start + CALL)));
-        assert_eq!(sessions.such(|line| matches!(line, Line::Guest { .. })), [5, 6]);
+        assert_eq!(sessions.such(|session| matches!(session, Session::Guest { .. })), [5, 6]);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::time::Duration;
 use rand::RngExt;
 
 use super::common::sample;
-use super::sessions::{Dial, Line};
+use super::sessions::{Dial, Session};
 use super::{PeerMachine, Timer};
 use crate::proto::config::Overlay;
 use crate::proto::machine::{Conn, OpenError};
@@ -100,7 +100,8 @@ impl PeerMachine {
     pub(super) fn objection_to_guest(&self, hello: &Hello) -> Option<Refused> {
         let record = self.membership.members.get(&hello.from);
         let gone = |status| status != Status::Alive;
-        let guests = self.sessions.such(|line| matches!(line, Line::Guest { mine: false, .. }));
+        let guests =
+            self.sessions.such(|session| matches!(session, Session::Guest { mine: false, .. }));
         if self.life.leaving {
             Some(Refused::Leaving)
         } else if record.is_none_or(|r| gone(r.status) && r.incarnation >= hello.incarnation) {
@@ -114,7 +115,7 @@ impl PeerMachine {
 
     /// A connection for a comparison is open, whichever side opened it.
     pub(super) fn guest_up(&mut self, turn: &mut PeerTurn<'_>, conn: Conn, peer: Addr, mine: bool) {
-        self.sessions.insert(conn, Line::Guest { peer, since: turn.now, mine });
+        self.sessions.insert(conn, Session::Guest { peer, since: turn.now, mine });
         self.expect_end(turn);
         self.broadcast.rumors.link_up(turn.now, conn, peer, true);
     }
@@ -200,7 +201,8 @@ impl PeerMachine {
 
     /// Closes the connections for comparisons that this peer opened in the last round.
     fn end_own_comparisons(&mut self, turn: &mut PeerTurn<'_>) {
-        let guests = self.sessions.such(|line| matches!(line, Line::Guest { mine: true, .. }));
+        let guests =
+            self.sessions.such(|session| matches!(session, Session::Guest { mine: true, .. }));
         for conn in guests {
             turn.close(conn);
             self.sessions.remove(conn);

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::sessions::{Dial, Line};
+use super::sessions::{Dial, Session};
 use super::*;
 use crate::proto::config::Network;
 use crate::proto::machine::OpenError;
@@ -236,7 +236,7 @@ fn a_suspect_refutes_by_raising_its_incarnation_but_not_for_every_liar() {
 fn a_peer_that_finds_itself_dead_comes_back_in_a_later_life() {
     let mut stage = Stage::new(5, 3);
     let before = stage.peer.incarnation();
-    let conn = stage.peer.sessions.such(|line| line == Line::Seed(seed_addr()))[0];
+    let conn = stage.peer.sessions.such(|session| session == Session::Seed(seed_addr()))[0];
     let record = Record { incarnation: before, status: Status::Dead, at: 1, voters: vec![0] };
     stage.hear(conn, Message::ToPeer(ToPeer::Update(vec![(addr(5), record)])));
     assert_eq!(stage.peer.incarnation(), before + 1);

@@ -51,7 +51,7 @@ struct Colleague {
     /// Our connection to it, while it is being opened.
     dialling: Option<Conn>,
     /// Our connection to it: what it says comes here.
-    line: Option<Conn>,
+    conn: Option<Conn>,
     heard: Time,
     /// Connections opened by it, or by somebody who says so: what we say goes there.
     calls: BTreeSet<Conn>,
@@ -69,7 +69,7 @@ struct Colleague {
 impl Colleague {
     /// How it stands, if it can be heard.
     fn told(&self) -> Option<Standing> {
-        self.line.and(self.standing)
+        self.conn.and(self.standing)
     }
 
     /// Whether what we say can reach it.
@@ -136,7 +136,7 @@ impl Colleagues {
 
     /// This seed and those with which each hears the other.
     pub fn connected(&self) -> usize {
-        1 + self.of.values().filter(|c| c.line.is_some() && c.hears_us()).count()
+        1 + self.of.values().filter(|c| c.conn.is_some() && c.hears_us()).count()
     }
 
     /// What is known of the standing of each.
@@ -165,7 +165,7 @@ impl Colleagues {
     ) {
         let Some(colleague) = self.of.get_mut(&seed) else { return };
         self.timers.cancel(&Timer::Redial(seed));
-        if colleague.dialling.is_none() && colleague.line.is_none() {
+        if colleague.dialling.is_none() && colleague.conn.is_none() {
             colleague.dialling = Some(conn);
             turn.open(conn, seed, hello, within);
         }
@@ -203,7 +203,7 @@ impl Colleagues {
         colleague.dialling = None;
         match result {
             Ok(welcome) if welcome.is_of(Role::Seed, seed) => {
-                colleague.line = Some(conn);
+                colleague.conn = Some(conn);
                 colleague.standing = None;
                 colleague.walking = None;
                 colleague.heard = turn.now;
@@ -242,8 +242,8 @@ impl Colleagues {
     pub fn lost(&mut self, turn: &mut SeedTurn<'_>, conn: Conn, seed: Addr) {
         let Some(colleague) = self.of.get_mut(&seed) else { return };
         colleague.calls.remove(&conn);
-        if colleague.line == Some(conn) {
-            colleague.line = None;
+        if colleague.conn == Some(conn) {
+            colleague.conn = None;
             turn.note(Severity::Warn, "seed lost", vec![("seed", seed.to_string())]);
             self.redial_later(turn.now, seed);
         }
@@ -254,7 +254,7 @@ impl Colleagues {
         self.of
             .iter()
             .filter(|(_, colleague)| now.since(colleague.heard) > SILENCE)
-            .filter_map(|(seed, colleague)| colleague.line.map(|line| (*seed, line)))
+            .filter_map(|(seed, colleague)| colleague.conn.map(|conn| (*seed, conn)))
             .collect()
     }
 

@@ -16,7 +16,7 @@ use super::ballot::Waiter;
 use super::book::Leaves;
 use super::colleagues::Answered;
 use super::durability::Pending;
-use super::sessions::Line;
+use super::sessions::Session;
 use super::standing::{MAX_FOUNDERS, Step};
 use crate::proto::event::Severity;
 use crate::proto::frames::{frames, with_more};
@@ -52,7 +52,7 @@ impl SeedMachine {
         if let Some(closed) = self.colleagues.called(turn, conn, seed) {
             self.sessions.remove(closed);
         }
-        self.sessions.insert(conn, Line::FromSeed(seed));
+        self.sessions.insert(conn, Session::FromSeed(seed));
         // It is up: no need to wait for the next attempt.
         self.dial(turn, seed);
         let compare = self.digest();
@@ -78,7 +78,7 @@ impl SeedMachine {
         else {
             return;
         };
-        self.sessions.insert(conn, Line::ToSeed(seed));
+        self.sessions.insert(conn, Session::ToSeed(seed));
         self.shown.clocks.met(turn, seed, clock);
         turn.note(Severity::Info, "seed connected", vec![("seed", seed.to_string())]);
     }
@@ -92,10 +92,10 @@ impl SeedMachine {
             self.colleagues.tell_all(turn, Council::LinkReports(frame));
         }
         self.sessions.hang_up(turn);
-        for (seed, line) in self.colleagues.quiet(turn.now) {
-            turn.close(line);
-            self.sessions.remove(line);
-            self.colleagues.lost(turn, line, seed);
+        for (seed, conn) in self.colleagues.quiet(turn.now) {
+            turn.close(conn);
+            self.sessions.remove(conn);
+            self.colleagues.lost(turn, conn, seed);
         }
     }
 

@@ -52,7 +52,7 @@ use self::polls::Polls;
 use self::pushes::Pushes;
 use self::recovery::Recovery;
 use self::roster::Roster;
-use self::sessions::{Line, Sessions};
+use self::sessions::{Session, Sessions};
 use self::standing::Foothold;
 use super::clocks::Clocks;
 use super::config::SeedConfig;
@@ -240,8 +240,8 @@ impl SeedMachine {
         turn.welcome(conn, welcome);
         match hello.purpose {
             Purpose::Membership => {
-                let line = Line::FromPeer { peer: hello.from, heard: turn.now };
-                self.sessions.insert(conn, line);
+                let session = Session::FromPeer { peer: hello.from, heard: turn.now };
+                self.sessions.insert(conn, session);
             }
             Purpose::Council => self.colleague_calls(turn, conn, hello.from),
             _ => turn.close(conn),
@@ -249,13 +249,13 @@ impl SeedMachine {
     }
 
     fn received(&mut self, turn: &mut SeedTurn<'_>, conn: Conn, message: Message) {
-        let Some(line) = self.sessions.get(conn) else { return };
-        let heard = match (line, message) {
+        let Some(session) = self.sessions.get(conn) else { return };
+        let heard = match (session, message) {
             (_, Message::Ping(number)) => {
                 turn.send(conn, Message::Pong(number));
                 return;
             }
-            (Line::ToSeed(seed), message) => {
+            (Session::ToSeed(seed), message) => {
                 self.colleagues.heard(turn.now, &seed);
                 match message {
                     Message::Council(said) => self.hear_seed(turn, seed, said),
@@ -263,8 +263,8 @@ impl SeedMachine {
                     _ => Err(Breach),
                 }
             }
-            (Line::FromPeer { peer, .. }, message) => {
-                self.sessions.insert(conn, Line::FromPeer { peer, heard: turn.now });
+            (Session::FromPeer { peer, .. }, message) => {
+                self.sessions.insert(conn, Session::FromPeer { peer, heard: turn.now });
                 match message {
                     Message::ToSeed(said) => {
                         self.hear_peer(turn, conn, peer, said);
@@ -274,12 +274,12 @@ impl SeedMachine {
                     _ => Err(Breach),
                 }
             }
-            (Line::FromSeed(_), _) => Err(Breach),
+            (Session::FromSeed(_), _) => Err(Breach),
         };
         if heard.is_err() {
-            let who = match line {
-                Line::ToSeed(addr) | Line::FromSeed(addr) => addr,
-                Line::FromPeer { peer, .. } => peer,
+            let who = match session {
+                Session::ToSeed(addr) | Session::FromSeed(addr) => addr,
+                Session::FromPeer { peer, .. } => peer,
             };
             turn.close_for_breach(conn, Some(who));
             self.line_down(turn, conn);
@@ -288,10 +288,10 @@ impl SeedMachine {
 
     fn line_down(&mut self, turn: &mut SeedTurn<'_>, conn: Conn) {
         match self.sessions.remove(conn) {
-            Some(Line::ToSeed(seed) | Line::FromSeed(seed)) => {
+            Some(Session::ToSeed(seed) | Session::FromSeed(seed)) => {
                 self.colleagues.lost(turn, conn, seed);
             }
-            Some(Line::FromPeer { .. }) | None => {}
+            Some(Session::FromPeer { .. }) | None => {}
         }
     }
 

@@ -14,7 +14,7 @@ const IDLE: Duration = Duration::from_secs(180);
 
 /// What an open connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Line {
+pub(super) enum Session {
     /// This seed dialled another: what comes over it is that seed's word, because this seed chose
     /// the address.
     ToSeed(Addr),
@@ -28,7 +28,7 @@ pub(super) enum Line {
 /// The open connections.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Sessions {
-    lines: BTreeMap<Conn, Line>,
+    open: BTreeMap<Conn, Session>,
     conns_used: Conn,
 }
 
@@ -39,42 +39,42 @@ impl Sessions {
         self.conns_used
     }
 
-    pub fn get(&self, conn: Conn) -> Option<Line> {
-        self.lines.get(&conn).copied()
+    pub fn get(&self, conn: Conn) -> Option<Session> {
+        self.open.get(&conn).copied()
     }
 
-    pub fn insert(&mut self, conn: Conn, line: Line) {
-        self.lines.insert(conn, line);
+    pub fn insert(&mut self, conn: Conn, session: Session) {
+        self.open.insert(conn, session);
     }
 
-    pub fn remove(&mut self, conn: Conn) -> Option<Line> {
-        self.lines.remove(&conn)
+    pub fn remove(&mut self, conn: Conn) -> Option<Session> {
+        self.open.remove(&conn)
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.lines.len()
+        self.open.len()
     }
 
     /// Those of peers.
     pub fn peers(&self) -> impl Iterator<Item = Conn> {
-        let of_peer = |line: &Line| matches!(line, Line::FromPeer { .. });
-        self.lines.iter().filter(move |(_, line)| of_peer(line)).map(|(conn, _)| *conn)
+        let of_peer = |session: &Session| matches!(session, Session::FromPeer { .. });
+        self.open.iter().filter(move |(_, session)| of_peer(session)).map(|(conn, _)| *conn)
     }
 
     /// Closes connections of peers that have said nothing for long. A peer that wants something
     /// opens a new one.
     pub fn hang_up(&mut self, turn: &mut SeedTurn<'_>) {
         let quiet: Vec<Conn> = self
-            .lines
+            .open
             .iter()
-            .filter(|(_, line)| {
-                matches!(line, Line::FromPeer { heard, .. } if turn.now.since(*heard) > IDLE)
+            .filter(|(_, session)| {
+                matches!(session, Session::FromPeer { heard, .. } if turn.now.since(*heard) > IDLE)
             })
             .map(|(conn, _)| *conn)
             .collect();
         for conn in quiet {
-            self.lines.remove(&conn);
+            self.open.remove(&conn);
             turn.close(conn);
         }
     }
@@ -90,13 +90,13 @@ mod tests {
         let mut sessions = Sessions::default();
         assert_eq!((sessions.next_conn(), sessions.next_conn()), (2, 4));
         let late = start + IDLE + Duration::from_secs(1);
-        let lines = [
-            (1, Line::FromPeer { peer, heard: start }),
-            (3, Line::FromPeer { peer, heard: late }),
-            (5, Line::FromSeed(peer)),
-            (2, Line::ToSeed(peer)),
+        let open = [
+            (1, Session::FromPeer { peer, heard: start }),
+            (3, Session::FromPeer { peer, heard: late }),
+            (5, Session::FromSeed(peer)),
+            (2, Session::ToSeed(peer)),
         ];
-        lines.into_iter().for_each(|(conn, line)| sessions.insert(conn, line));
+        open.into_iter().for_each(|(conn, session)| sessions.insert(conn, session));
         let mut effects = Vec::new();
         sessions.hang_up(&mut SeedTurn { now: late, effects: &mut effects });
         assert_eq!(sessions.get(1), None);

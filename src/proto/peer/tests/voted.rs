@@ -14,7 +14,7 @@ fn seed(number: u16) -> Addr {
 /// Peer 5 and three seeds; the test plays the seeds.
 struct Voted {
     stage: Stage,
-    desks: BTreeMap<Addr, Conn>,
+    seed_conns: BTreeMap<Addr, Conn>,
 }
 
 impl Voted {
@@ -24,13 +24,13 @@ impl Voted {
         let config = PeerConfig::new(addr(5), network).gossip_count(0);
         let peer = PeerMachine::new(config, 1);
         let stage = Stage { peer, now: NOW, effects: Vec::new(), incoming: 1 };
-        let mut voted = Self { stage, desks: BTreeMap::new() };
+        let mut voted = Self { stage, seed_conns: BTreeMap::new() };
         voted.stage.give(Input::Start);
         for _ in 0..8 {
             voted.answer(|_| Some(list(0..4)));
             voted.stage.pass(Duration::from_millis(500));
         }
-        assert_eq!(voted.desks.len(), 3, "a peer hears all seeds");
+        assert_eq!(voted.seed_conns.len(), 3, "a peer hears all seeds");
         voted.stage.effects.clear();
         voted
     }
@@ -46,11 +46,12 @@ impl Voted {
                     Effect::Open { conn, to, .. } if (5000..5003).contains(&to.port()) => {
                         let (role, from, leaving) = (Role::Seed, *to, false);
                         let welcome = Welcome { role, from, incarnation: 0, leaving, clock: 0 };
-                        self.desks.insert(*to, *conn);
+                        self.seed_conns.insert(*to, *conn);
                         inputs.push(Input::Opened { conn: *conn, welcome });
                     }
                     Effect::Send { conn, message } => {
-                        let Some((from, _)) = self.desks.iter().find(|(_, desk)| *desk == conn)
+                        let Some((from, _)) =
+                            self.seed_conns.iter().find(|(_, seed_conn)| *seed_conn == conn)
                         else {
                             continue;
                         };
@@ -95,7 +96,7 @@ impl Voted {
     }
 
     fn tell(&mut self, by: u16, peer: u16, record: Record) {
-        let conn = self.desks[&seed(by)];
+        let conn = self.seed_conns[&seed(by)];
         self.stage.hear(conn, Message::ToPeer(ToPeer::Update(vec![(addr(peer), record)])));
     }
 
@@ -163,7 +164,7 @@ fn a_suspect_that_no_quorum_knows_is_forgotten_when_its_death_is_reported() {
     voted.stage.give(Input::OpenFailed { conn: probe, error: OpenError::Unreachable });
     assert!(voted.stage.peer.suspects(&addr(3)));
     for by in [0, 1] {
-        let conn = voted.desks[&seed(by)];
+        let conn = voted.seed_conns[&seed(by)];
         voted.stage.hear(conn, Message::ToPeer(ToPeer::NoMember { peer: addr(3) }));
     }
     assert!(!voted.stage.peer.suspects(&addr(3)), "nobody will ever vote on it");
@@ -174,27 +175,27 @@ fn a_suspect_that_no_quorum_knows_is_forgotten_when_its_death_is_reported() {
 fn an_answer_of_one_seed_is_none_to_what_another_was_asked() {
     let mut voted = Voted::new();
     // Time passes until a refresh has gone out to all three seeds.
-    let asked = |stage: &Stage, desk: Conn| {
+    let asked = |stage: &Stage, seed_conn: Conn| {
         stage.effects.iter().find_map(|effect| match effect {
             Effect::Send { conn, message: Message::ToSeed(ToSeed::Refresh { request, .. }) }
-                if *conn == desk =>
+                if *conn == seed_conn =>
             {
                 Some(*request)
             }
             _ => None,
         })
     };
-    let desks = [voted.desks[&seed(0)], voted.desks[&seed(1)]];
-    while asked(&voted.stage, desks[1]).is_none() {
+    let seed_conns = [voted.seed_conns[&seed(0)], voted.seed_conns[&seed(1)]];
+    while asked(&voted.stage, seed_conns[1]).is_none() {
         voted.stage.pass(Duration::from_millis(100));
     }
-    let request = asked(&voted.stage, desks[1]).unwrap();
-    voted.stage.hear(desks[0], Message::ToPeer(ToPeer::Unchanged { request }));
+    let request = asked(&voted.stage, seed_conns[1]).unwrap();
+    voted.stage.hear(seed_conns[0], Message::ToPeer(ToPeer::Unchanged { request }));
     assert!(
         voted.stage.peer.registration.request_to(seed(1), request).is_some(),
         "the other one still has to answer"
     );
-    voted.stage.hear(desks[1], Message::ToPeer(ToPeer::Unchanged { request }));
+    voted.stage.hear(seed_conns[1], Message::ToPeer(ToPeer::Unchanged { request }));
     assert!(voted.stage.peer.registration.request_to(seed(1), request).is_none());
 }
 
@@ -214,7 +215,7 @@ fn a_peer_that_a_quorum_refuses_or_has_as_dead_is_not_ready() {
 
     // Every seed refuses the link, as it does where the seed lists differ.
     let mut voted = Voted::new();
-    for (_, conn) in voted.desks.clone() {
+    for (_, conn) in voted.seed_conns.clone() {
         voted.stage.give(Input::Closed { conn });
     }
     assert!(ready(&voted).ready, "a peer that merely hears from no seed stays ready");

@@ -111,7 +111,7 @@ impl Stage {
     /// The connection on which a seed's word is believed: the one that was dialled to it.
     fn line_to(&self, number: u16) -> Conn {
         let addr = seed_addr(number);
-        let is_line = |conn: &Conn| self.seed.sessions.get(*conn) == Some(Line::ToSeed(addr));
+        let is_line = |conn: &Conn| self.seed.sessions.get(*conn) == Some(Session::ToSeed(addr));
         (0..1_000).find(is_line).expect("connected")
     }
 

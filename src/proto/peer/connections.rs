@@ -3,7 +3,7 @@
 //! What must stay true: whoever answers under an address must be the one that was meant; and a
 //! message that does not belong on a connection ends that connection, and costs nothing else.
 
-use super::sessions::{Dial, Line};
+use super::sessions::{Dial, Session};
 use super::{PeerMachine, Timer};
 use crate::proto::event::Severity;
 use crate::proto::machine::{Conn, OpenError};
@@ -44,12 +44,12 @@ impl PeerMachine {
         match hello.purpose {
             Purpose::Link => self.link_up(turn, conn, hello.from, hello.incarnation, false),
             Purpose::Errand => {
-                self.sessions.insert(conn, Line::Caller { from: hello.from, since: turn.now });
+                self.sessions.insert(conn, Session::Caller { from: hello.from, since: turn.now });
                 self.expect_end(turn);
             }
             Purpose::Sync => self.guest_up(turn, conn, hello.from, false),
             Purpose::Ask => {
-                self.sessions.insert(conn, Line::Inquirer { since: turn.now });
+                self.sessions.insert(conn, Session::Inquirer { since: turn.now });
                 self.expect_end(turn);
             }
             _ => turn.close(conn),
@@ -111,36 +111,36 @@ impl PeerMachine {
     }
 
     pub(super) fn received(&mut self, turn: &mut PeerTurn<'_>, conn: Conn, message: Message) {
-        let Some(line) = self.sessions.get(conn) else { return };
-        let heard = match (line, message) {
-            (Line::Neighbour(peer), message) => self.hear_neighbour(turn, conn, peer, message),
-            (Line::Seed(seed), Message::ToPeer(said)) => self.hear_seed(turn, seed, said),
-            (Line::Seed(seed), Message::Ping(number)) => {
+        let Some(session) = self.sessions.get(conn) else { return };
+        let heard = match (session, message) {
+            (Session::Neighbour(peer), message) => self.hear_neighbour(turn, conn, peer, message),
+            (Session::Seed(seed), Message::ToPeer(said)) => self.hear_seed(turn, seed, said),
+            (Session::Seed(seed), Message::Ping(number)) => {
                 self.say(turn, seed, Message::Pong(number));
                 Ok(())
             }
             (
-                Line::Errand { to: from, .. } | Line::Caller { from, .. },
+                Session::Errand { to: from, .. } | Session::Caller { from, .. },
                 Message::Detection(said),
             ) => {
                 self.hear_of_suspect(turn, conn, from, said);
                 Ok(())
             }
-            (Line::Guest { .. }, Message::Broadcast(Broadcast::Gossip(gossip))) => {
+            (Session::Guest { .. }, Message::Broadcast(Broadcast::Gossip(gossip))) => {
                 self.hear_gossip(turn, conn, gossip);
                 Ok(())
             }
-            (Line::Guest { .. }, Message::AntiEntropy(said)) => self.hear_sync(turn, conn, said),
-            (Line::Asking { token, .. }, Message::Inspection(said)) => {
+            (Session::Guest { .. }, Message::AntiEntropy(said)) => self.hear_sync(turn, conn, said),
+            (Session::Asking { token, .. }, Message::Inspection(said)) => {
                 self.hear_answer(turn, token, said)
             }
-            (Line::Inquirer { .. }, Message::Inspection(said)) => {
+            (Session::Inquirer { .. }, Message::Inspection(said)) => {
                 self.hear_inquirer(turn, conn, said)
             }
             _ => Err(Breach),
         };
         if heard.is_err() {
-            turn.close_for_breach(conn, line.with());
+            turn.close_for_breach(conn, session.with());
             self.line_down(turn, conn, false);
         }
     }
@@ -209,13 +209,14 @@ impl PeerMachine {
     /// say that it would.
     pub(super) fn line_down(&mut self, turn: &mut PeerTurn<'_>, conn: Conn, unexpected: bool) {
         match self.sessions.remove(conn) {
-            Some(Line::Neighbour(peer)) => self.link_down(turn, conn, peer, unexpected),
-            Some(Line::Seed(seed)) => self.seed_lost(turn, conn, seed),
-            Some(Line::Guest { .. }) => self.broadcast.rumors.link_down(conn),
-            Some(Line::Asking { token, .. }) => {
+            Some(Session::Neighbour(peer)) => self.link_down(turn, conn, peer, unexpected),
+            Some(Session::Seed(seed)) => self.seed_lost(turn, conn, seed),
+            Some(Session::Guest { .. }) => self.broadcast.rumors.link_down(conn),
+            Some(Session::Asking { token, .. }) => {
                 self.question_failed(turn, token, "it hung up without an answer");
             }
-            Some(Line::Errand { .. } | Line::Caller { .. } | Line::Inquirer { .. }) | None => {}
+            Some(Session::Errand { .. } | Session::Caller { .. } | Session::Inquirer { .. })
+            | None => {}
         }
     }
 }
