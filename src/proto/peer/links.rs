@@ -54,6 +54,8 @@ pub(super) struct Links {
     me: Addr,
     config: TopologyConfig,
     neighbours: BTreeMap<Addr, Neighbour>,
+    /// Whether there was ever a link.
+    had_links: bool,
     /// Members in order of joining, until the membership changes.
     ranking: Option<Vec<Addr>>,
     /// Members that could not be linked, and until when they are not dialled.
@@ -64,7 +66,7 @@ impl Links {
     /// No links yet, for the peer at `me`.
     pub fn new(me: Addr, config: TopologyConfig) -> Self {
         let (neighbours, avoid) = (BTreeMap::new(), BTreeMap::new());
-        Self { me, config, neighbours, ranking: None, avoid }
+        Self { me, config, neighbours, had_links: false, ranking: None, avoid }
     }
 
     pub fn contains(&self, peer: &Addr) -> bool {
@@ -101,6 +103,11 @@ impl Links {
         self.neighbours.is_empty()
     }
 
+    /// Whether the peer had links and has lost them all.
+    pub fn has_lost_all(&self) -> bool {
+        self.had_links && self.neighbours.is_empty()
+    }
+
     /// Whether the peer holds as many links as it may.
     pub fn is_full(&self) -> bool {
         self.neighbours.len() >= self.config.max_links
@@ -108,6 +115,7 @@ impl Links {
 
     /// A link is up.
     pub fn insert(&mut self, peer: Addr, neighbour: Neighbour) {
+        self.had_links = true;
         self.neighbours.insert(peer, neighbour);
     }
 
@@ -275,6 +283,16 @@ mod tests {
             links.insert(addr(*number), neighbour);
         }
         links
+    }
+
+    #[test]
+    fn a_peer_has_lost_all_links_only_if_it_had_one() {
+        assert!(!links(1, &[]).has_lost_all());
+        let mut links = links(1, &[(2, false), (3, true)]);
+        for (peer, expected) in [(2, false), (3, true)] {
+            links.remove(&addr(peer));
+            assert_eq!(links.has_lost_all(), expected, "without {peer}");
+        }
     }
 
     #[test]

@@ -248,9 +248,8 @@ impl PeerMachine {
         }
         let mut wanted = self.links_wanted();
         // A peer that has lost all its links may have had them from one place; one uniform choice
-        // keeps the overlay connected when hubs die. A peer that has generated a message has had a
-        // link before.
-        let mut uniform = self.overlay.is_empty() && self.broadcast.generated > 0 && wanted > 0;
+        // keeps the overlay connected when hubs die.
+        let mut uniform = self.overlay.has_lost_all();
         while wanted > 0 {
             let Some(peer) = self.draw(turn.now, uniform) else { break };
             uniform = false;
