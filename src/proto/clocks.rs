@@ -46,14 +46,16 @@ impl Clocks {
     /// A peer's clock is found to be ahead of ours by `ahead` milliseconds; behind if that is
     /// negative.
     pub(crate) fn found<R, K>(&mut self, turn: &mut Turn<'_, R, K>, peer: Addr, ahead: i64) {
-        if Duration::from_millis(ahead.unsigned_abs()) < TOLERATED {
-            self.offsets.remove(&peer);
+        let is_right = Duration::from_millis(ahead.unsigned_abs()) < TOLERATED;
+        if let Some((offset, told)) = self.offsets.get_mut(&peer)
+            && (is_right || turn.now.since(*told) < AGAIN)
+        {
+            // A clock that is right now is remembered: one that is right and wrong by turns gets no
+            // more lines than one that stays wrong.
+            *offset = if is_right { 0 } else { ahead };
             return;
         }
-        if let Some((offset, told)) = self.offsets.get_mut(&peer)
-            && turn.now.since(*told) < AGAIN
-        {
-            *offset = ahead;
+        if is_right {
             return;
         }
         if self.offsets.len() >= MAX_ORIGINS && !self.offsets.contains_key(&peer) {
@@ -97,6 +99,22 @@ mod tests {
         }
         assert_eq!(lines.len(), 3, "{lines:?}");
         assert_eq!(clocks.worst(), -600_000);
+    }
+
+    #[test]
+    fn a_clock_that_is_right_and_wrong_by_turns_is_told_no_more_often() {
+        let peer: Addr = ([127, 0, 0, 1], 6000).into();
+        let start = Time::from_millis(1_800_000_000_000);
+        let mut clocks = Clocks::default();
+        let mut lines: Vec<crate::proto::machine::Effect<(), ()>> = Vec::new();
+        for minute in 0..120_u64 {
+            let now = start + Duration::from_secs(minute * 60);
+            let turn = &mut Turn { now, effects: &mut lines };
+            let ahead = if minute % 2 == 0 { 600_000 } else { 0 };
+            clocks.met(turn, peer, now.millis() + ahead);
+            assert_eq!(clocks.worst(), ahead.cast_signed(), "minute {minute}");
+        }
+        assert_eq!(lines.len(), 2, "{lines:?}");
     }
 
     #[test]
