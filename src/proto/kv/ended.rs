@@ -91,13 +91,16 @@ impl Store {
         over.map(|(_, _, replica, count)| ((*replica).clone(), *count)).collect()
     }
 
-    /// Replicas that are named in the context and have lived longer than this one. A replica that
-    /// has both written and sealed may come twice.
+    /// Replicas that are named in the context and have lived longer than this one, each once.
     pub(super) fn older(&self) -> impl Iterator<Item = &str> {
         let age = |name: &str| name::parts(name).map(|(addr, life)| (life, addr));
         let mine = age(&self.me);
+        // A replica that has both written and sealed has two names in the context.
         let names =
-            self.context.iter().map(|(name, _)| name.strip_suffix(name::SEAL).unwrap_or(name));
+            self.context.iter().filter_map(|(name, _)| match name.strip_suffix(name::SEAL) {
+                Some(writer) => (self.context.get(writer) == 0).then_some(writer),
+                None => Some(&**name),
+            });
         names.filter(move |name| age(name).is_some_and(|theirs| mine.is_none_or(|m| theirs < m)))
     }
 

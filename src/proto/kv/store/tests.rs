@@ -691,3 +691,15 @@ fn crowd_of(bytes: usize) -> Clock {
     let names = (0_u64..).map(|number| (format!("{number:0>100}").into(), 1));
     names.take(bytes / 116).collect()
 }
+
+#[test]
+fn a_replica_that_writes_and_seals_is_one_of_those_that_have_lived_longer() {
+    let context = Clock::from_iter([
+        ("127.0.0.1:1@5".into(), 3),
+        ("127.0.0.1:1@5!".into(), 1),
+        ("127.0.0.1:2@6!".into(), 2),
+        ("127.0.0.1:3@9".into(), 1),
+    ]);
+    let store = Store::recovered("127.0.0.1:4@8".into(), context, 9, [], []);
+    assert_eq!(store.older().collect::<Vec<_>>(), ["127.0.0.1:1@5", "127.0.0.1:2@6"]);
+}
