@@ -277,8 +277,10 @@ fn methods(text: &str) -> (BTreeSet<String>, BTreeSet<String>) {
             "}" => within = false,
             _ => {}
         }
-        let signature = line.trim_start_matches("    pub(super) ").trim_start_matches("    ");
-        if within && let Some(rest) = signature.strip_prefix("fn ") {
+        // In an `impl` block at the margin, so that functions within functions are left out.
+        let signature = line.strip_prefix("    ").filter(|_| within).unwrap_or_default();
+        let signature = signature.trim_start_matches("pub(super) ").trim_start_matches("pub ");
+        if let Some(rest) = signature.strip_prefix("fn ") {
             defined.insert(name(rest));
         }
     }
@@ -357,4 +359,54 @@ fn what_the_code_names_as_its_documentation_is_in_the_tree() {
         }
     }
     assert!(named > 40, "references were found: {named}");
+}
+
+/// What stands between backticks in a text that is no program.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    let prose = text.lines().filter(|line| !line.starts_with("    "));
+    prose.flat_map(|line| line.split('`').skip(1).step_by(2))
+}
+
+#[test]
+fn what_the_documentation_names_is_in_the_code() {
+    let mut found = Vec::new();
+    for dir in ["src", "tests", "benches", "examples"] {
+        files(&root().join(dir), ".rs", &mut found);
+    }
+    let read = |file: &PathBuf| fs::read_to_string(file).unwrap();
+    let code: Vec<(String, String)> =
+        found.iter().map(|file| (file.display().to_string(), read(file))).collect();
+    let mut docs = vec![root().join("README.md"), root().join("CONTRIBUTING.md")];
+    files(&root().join("docs"), ".md", &mut docs);
+    let mut named = [0; 3];
+    for doc in docs {
+        let (text, doc) = (fs::read_to_string(&doc).unwrap(), doc.display().to_string());
+        for name in quoted(&text) {
+            let lower = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+            let upper = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+            let is_path = |c: char| lower(c) || c == '/';
+            if name.strip_suffix(".rs").is_some_and(|path| path.chars().all(is_path)) {
+                let ending = format!("/{name}");
+                assert!(code.iter().any(|(file, _)| file.ends_with(&ending)), "{doc}: {name}");
+                named[0] += 1;
+            } else if let Some((module, constant)) = name.split_once("::")
+                && module.chars().all(lower)
+                && constant.contains('_')
+                && constant.chars().all(upper)
+            {
+                let of = [format!("/{module}.rs"), format!("/{module}/mod.rs")];
+                let is_there = |(file, text): &(String, String)| {
+                    of.iter().any(|ending| file.ends_with(ending))
+                        && text.contains(&format!("const {constant}: "))
+                };
+                assert!(code.iter().any(is_there), "{doc}: {name}");
+                named[1] += 1;
+            } else if name.matches('_').count() > 3 && name.chars().all(lower) {
+                let function = format!("fn {name}(");
+                assert!(code.iter().any(|(_, text)| text.contains(&function)), "{doc}: {name}");
+                named[2] += 1;
+            }
+        }
+    }
+    assert!(named.iter().all(|named| *named > 10), "files, constants, tests: {named:?}");
 }

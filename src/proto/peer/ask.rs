@@ -117,7 +117,10 @@ impl PeerMachine {
         conn: Conn,
         message: Inspection,
     ) -> Result<(), Breach> {
-        let Inspection::Ask(key) = message else { return Err(Breach) };
+        let key = match message {
+            Inspection::Ask(key) => key,
+            Inspection::Versions { .. } | Inspection::Keys { .. } => return Err(Breach),
+        };
         // A connection is for one question; it is closed after the answer, which may be long.
         self.sessions.remove(conn);
         self.replica.tell_holding(turn, conn, key.as_deref());

@@ -167,9 +167,12 @@ impl PeerMachine {
             Message::Members(said) => return self.hear_of_members(turn, conn, peer, said),
             Message::Detection(said) => self.hear_of_suspect(turn, conn, peer, said),
             Message::Parting(said) => {
-                if said == Parting::Leaving {
-                    let incarnation = self.overlay.get(&peer).map_or(0, |n| n.incarnation);
-                    self.suspicion.departs(turn.now, peer, incarnation);
+                match said {
+                    Parting::Leaving => {
+                        let incarnation = self.overlay.get(&peer).map_or(0, |n| n.incarnation);
+                        self.suspicion.departs(turn.now, peer, incarnation);
+                    }
+                    Parting::Unlink => {}
                 }
                 turn.close(conn);
                 self.line_down(turn, conn, false);

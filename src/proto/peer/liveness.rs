@@ -185,7 +185,7 @@ impl PeerMachine {
             .members()
             .map(|(other, _)| *other)
             .filter(|other| {
-                self.could_witness(other, &peer)
+                self.could_witness(turn.now, other, &peer)
                     && !self.overlay.contains(other)
                     && !heard.contains(other)
             })
@@ -198,11 +198,11 @@ impl PeerMachine {
         }
     }
 
-    fn could_witness(&self, other: &Addr, suspect: &Addr) -> bool {
+    fn could_witness(&self, now: Time, other: &Addr, suspect: &Addr) -> bool {
         other != suspect
             && *other != self.life.config.me
             && !self.suspicion.contains(other)
-            && !self.suspicion.has_said_farewell(other)
+            && !self.suspicion.has_said_farewell(now, other)
     }
 
     /// Tells a suspect that it is suspected, also over a fresh connection, because the link is in
@@ -301,7 +301,7 @@ impl PeerMachine {
 
     /// The witnesses of a suspicion, if they are enough: at least one, or none where nobody is left
     /// who could be one.
-    fn witnesses_enough(&self, peer: &Addr, suspicion: &Suspicion) -> Option<Vec<Addr>> {
+    fn witnesses_enough(&self, now: Time, peer: &Addr, suspicion: &Suspicion) -> Option<Vec<Addr>> {
         // A neighbour counts even if the news of its registration is still on its way.
         let is_member = |other: &Addr| {
             self.membership.members.alive(other).is_some() || self.overlay.contains(other)
@@ -309,7 +309,7 @@ impl PeerMachine {
         let witnesses: Vec<Addr> = suspicion.witnesses.iter().copied().filter(is_member).collect();
         let others = || {
             let members = self.membership.members.members().map(|(other, _)| other);
-            members.chain(self.overlay.peers()).any(|other| self.could_witness(other, peer))
+            members.chain(self.overlay.peers()).any(|other| self.could_witness(now, other, peer))
         };
         if witnesses.is_empty() && others() { None } else { Some(witnesses) }
     }
@@ -327,7 +327,7 @@ impl PeerMachine {
             // have not decided by the next press, this peer reports as well.
             return;
         }
-        let Some(witnesses) = self.witnesses_enough(&peer, suspicion) else { return };
+        let Some(witnesses) = self.witnesses_enough(turn.now, &peer, suspicion) else { return };
         let (seen_by, incarnation) = (witnesses.len(), suspicion.incarnation);
         if self
             .membership

@@ -1,12 +1,21 @@
 //! The peer machine: it registers with the seeds, links up, gossips, watches its neighbours and
 //! keeps a replica of the store (DESIGN.md, section 4).
 //!
-//! It is made of parts, which know nothing of each other: `sessions`, `registration`, `links`,
-//! `suspicions`, `prober`, `membership`, `questions`, `calm` and, beside this module, `gossip` and
-//! `kv`. The files that route between the parts are `common`, `probe`, `requests`, `catch_up`,
-//! `overlay`, `liveness`, `members`, `notices`, `open`, `answers`, `sync`, `ask`, `seeds` and
-//! `connections`; each of them calls only those named before it (DESIGN.md, section 8). This file hands
-//! each input and each timer to one of them.
+//! It is made of parts, none of which calls another: `sessions` says what each connection is for,
+//! `registration` how this peer stands with its seeds, `links` which links there are and whom one is
+//! wanted with, `suspicions` who is suspected and who has witnessed it, `prober` which probes are
+//! under way, `membership` who decides who is a member, `questions` what an operator has asked,
+//! `calm` how soon to compare messages again. Beside this module, `gossip` keeps and spreads
+//! messages, and `kv` keeps the replica of the store.
+//!
+//! These files hand what one part says to the next. Each calls only those named before it
+//! (DESIGN.md, section 8): `common` (dialling, telling), `probe` (does a member live), `requests`
+//! (what the seeds are asked), `catch_up` (a new replica), `overlay` (a link is up or down),
+//! `liveness` (suspicion and consensus), `members` (a member came or went), `notices` (what others
+//! say of suspects), `open` (membership without seeds), `answers` (a probe or a dial has ended),
+//! `sync` (when to compare), `ask` (an operator's orders), `seeds` (what the seeds say),
+//! `connections` (who may say what over which connection). This file hands each input and each timer
+//! to one of them.
 
 mod answers;
 mod ask;

@@ -34,7 +34,7 @@ impl PeerMachine {
                     && suspicion.incarnation == incarnation
                     && from != peer
                 {
-                    suspicion.witnesses.insert(from);
+                    suspicion.witnessed(from, &self.membership.members);
                     self.check_consensus(turn, peer);
                 }
             }
@@ -97,7 +97,7 @@ impl PeerMachine {
         }
         match self.suspicion.get_mut(&peer) {
             Some(suspicion) if suspicion.incarnation == incarnation => {
-                suspicion.witnesses.insert(from);
+                suspicion.witnessed(from, &self.membership.members);
                 turn.send(conn, Detection::Witness { peer, incarnation });
                 self.check_consensus(turn, peer);
             }

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::common::sample;
+use super::common::{is_believable, sample};
 use super::links::{Links, Neighbour};
 use super::sessions::{Dial, Session, Sessions};
 use super::suspicions::Suspicions;
@@ -63,7 +63,10 @@ impl PeerMachine {
         let is_gone = self.membership.members.get(&hello.from).is_some_and(|record| {
             record.status != Status::Alive && record.incarnation >= hello.incarnation
         });
-        if is_gone && !self.membership.kind.links_the_gone() {
+        let is_gone = is_gone && !self.membership.kind.links_the_gone();
+        // No record would ever rise above an incarnation far in the future, so that the link would
+        // outlive every news of the caller.
+        if is_gone || !is_believable(hello.incarnation, now) {
             return plain(Refused::NotMember);
         }
         // Both sides dial at once: the link that the smaller address opened is the one that stays.

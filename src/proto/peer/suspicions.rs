@@ -15,6 +15,14 @@ const MAX_SUSPICIONS: usize = 4_096;
 /// A member that said that it leaves is not suspected for this long. If its leave was not committed
 /// by then, it may be suspected like any other member.
 const DEPARTURE: Duration = Duration::from_secs(5);
+/// A member that said that it leaves is asked for nothing for this long. A leave is committed
+/// within seconds where a quorum of seeds is up.
+const FAREWELL_KEPT: Duration = Duration::from_secs(60);
+/// Farewells remembered at once: whoever opens links in invented names may say any number of them.
+const MAX_DEPARTING: usize = 4_096;
+/// Witnesses of one suspicion that are no members. A neighbour may be a member of whose
+/// registration the news is still on its way, but whoever has many such names has invented them.
+const MAX_STRANGE_WITNESSES: usize = 64;
 /// An unsettled suspicion is pressed again after the first pause, which doubles up to the second.
 pub(super) const PRESS: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
 
@@ -37,6 +45,15 @@ impl Suspicion {
     pub fn new(incarnation: Incarnation, hard: bool, asked: bool) -> Self {
         let witnesses = BTreeSet::new();
         Self { incarnation, hard, asked, witnesses, reported: None, presses: 0 }
+    }
+
+    /// Another peer has found the same.
+    pub fn witnessed(&mut self, by: Addr, members: &Registry) {
+        let is_member = |peer: &Addr| members.alive(peer).is_some();
+        let strange = || self.witnesses.iter().filter(|peer| !is_member(peer)).count();
+        if is_member(&by) || strange() < MAX_STRANGE_WITNESSES {
+            self.witnesses.insert(by);
+        }
     }
 
     /// Counts one more press. Returns the pause until the next one.
@@ -147,7 +164,12 @@ impl Suspicions {
 
     /// A member says that it leaves.
     pub fn departs(&mut self, now: Time, peer: Addr, incarnation: Incarnation) {
-        self.departing.insert(peer, (incarnation, now));
+        if self.departing.len() >= MAX_DEPARTING {
+            self.departing.retain(|_, (_, since)| now.since(*since) < FAREWELL_KEPT);
+        }
+        if self.departing.len() < MAX_DEPARTING || self.departing.contains_key(&peer) {
+            self.departing.insert(peer, (incarnation, now));
+        }
     }
 
     /// Whether a member has said in its present life, and lately, that it leaves.
@@ -158,9 +180,9 @@ impl Suspicions {
         })
     }
 
-    /// Whether a member has said that it leaves, however long ago.
-    pub fn has_said_farewell(&self, peer: &Addr) -> bool {
-        self.departing.contains_key(peer)
+    /// Whether a member has said within the last minute that it leaves.
+    pub fn has_said_farewell(&self, now: Time, peer: &Addr) -> bool {
+        self.departing.get(peer).is_some_and(|(_, since)| now.since(*since) < FAREWELL_KEPT)
     }
 
     /// A peer is gone, or is there again: whether it said that it leaves no longer matters.
@@ -197,6 +219,34 @@ mod tests {
     }
 
     #[test]
+    fn farewells_in_invented_names_are_bounded_and_pass() {
+        let (now, later) = (Time::from_millis(1), Time::from_millis(1) + FAREWELL_KEPT);
+        let mut suspicions = Suspicions::default();
+        for port in 0..=u16::MAX {
+            suspicions.departs(now, addr(port), Incarnation::MAX);
+        }
+        assert_eq!(suspicions.departing.len(), MAX_DEPARTING);
+        assert!(suspicions.has_said_farewell(now, &addr(1)));
+        assert!(!suspicions.has_said_farewell(later, &addr(1)));
+        suspicions.departs(later, addr(u16::MAX), 7);
+        assert_eq!(suspicions.departing.len(), 1, "those that are over make room");
+    }
+
+    #[test]
+    fn invented_witnesses_are_few_and_keep_no_member_out() {
+        let mut members = Registry::new();
+        let record = Record { incarnation: 1, status: Status::Alive, at: 1, voters: vec![0] };
+        members.merge(addr(1), record);
+        let mut suspicion = Suspicion::new(7, true, false);
+        for port in 2..=1_000 {
+            suspicion.witnessed(addr(port), &members);
+        }
+        assert_eq!(suspicion.witnesses.len(), MAX_STRANGE_WITNESSES);
+        suspicion.witnessed(addr(1), &members);
+        assert!(suspicion.witnesses.contains(&addr(1)));
+    }
+
+    #[test]
     fn whoever_says_farewell_is_departing_for_a_while_and_not_in_a_later_life() {
         let (peer, now) = (addr(1), Time::from_millis(1));
         let (mut suspicions, mut members) = (Suspicions::default(), Registry::new());
@@ -207,9 +257,9 @@ mod tests {
         members.merge(peer, record);
         assert!(!suspicions.is_departing(now, &members, &peer));
         suspicions.is_back(&peer, 7);
-        assert!(suspicions.has_said_farewell(&peer));
+        assert!(suspicions.has_said_farewell(now, &peer));
         suspicions.is_back(&peer, 8);
-        assert!(!suspicions.has_said_farewell(&peer));
+        assert!(!suspicions.has_said_farewell(now, &peer));
     }
 
     #[test]

@@ -86,7 +86,7 @@ impl PeerMachine {
             .filter(|peer| {
                 *peer != self.life.config.me
                     && !self.overlay.contains(peer)
-                    && !self.suspicion.has_said_farewell(peer)
+                    && !self.suspicion.has_said_farewell(turn.now, peer)
                     && !calling(peer)
             })
             .collect();

@@ -80,8 +80,9 @@ pub struct Ballot {
 /// What a vote did to a ballot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Count {
-    /// Not decided yet, or decided before.
-    Open,
+    /// The vote decides nothing: more votes are needed, or it came too late or from nobody who may
+    /// vote, and was not counted.
+    Nothing,
     /// This vote made the quorum.
     Accepted(Record),
     /// A quorum of accepts can no longer be reached.
@@ -112,7 +113,7 @@ impl Ballot {
     ) -> Count {
         let voted = self.accepts.contains_key(&voter) || self.rejects.contains_key(&voter);
         if self.stage != Stage::Voting || voted || usize::from(voter) >= seeds {
-            return Count::Open;
+            return Count::Nothing;
         }
         self.known = self.known.max(known);
         match vote {
@@ -131,7 +132,7 @@ impl Ballot {
         if seeds - self.rejects.len() < quorum {
             return Count::Lost;
         }
-        Count::Open
+        Count::Nothing
     }
 
     fn record(&self) -> Record {
@@ -212,10 +213,10 @@ mod tests {
     #[test]
     fn a_quorum_of_all_configured_seeds_is_needed() {
         let mut ballot = ballot();
-        assert_eq!(ballot.count(0, yes(), 0, 5, 3), Count::Open);
-        assert_eq!(ballot.count(0, yes(), 0, 5, 3), Count::Open, "a seed counts once");
-        assert_eq!(ballot.count(9, yes(), 0, 5, 3), Count::Open, "a stranger counts not at all");
-        assert_eq!(ballot.count(1, yes(), 0, 5, 3), Count::Open);
+        assert_eq!(ballot.count(0, yes(), 0, 5, 3), Count::Nothing);
+        assert_eq!(ballot.count(0, yes(), 0, 5, 3), Count::Nothing, "a seed counts once");
+        assert_eq!(ballot.count(9, yes(), 0, 5, 3), Count::Nothing, "a stranger counts not at all");
+        assert_eq!(ballot.count(1, yes(), 0, 5, 3), Count::Nothing);
         match ballot.count(4, yes(), 0, 5, 3) {
             Count::Accepted(record) => assert_eq!(record.voters, [0, 1, 4]),
             other => panic!("three of five accept, but {other:?}"),
@@ -223,10 +224,22 @@ mod tests {
     }
 
     #[test]
+    fn a_vote_that_comes_after_the_decision_is_not_counted() {
+        let mut ballot = ballot();
+        assert_eq!(ballot.count(0, yes(), 1, 3, 2), Count::Nothing);
+        assert!(matches!(ballot.count(1, yes(), 2, 3, 2), Count::Accepted(_)));
+        let decided = ballot.clone();
+        for late in [yes(), Err("no".to_owned())] {
+            assert_eq!(ballot.count(2, late, 9, 3, 2), Count::Nothing);
+            assert_eq!(ballot, decided);
+        }
+    }
+
+    #[test]
     fn a_ballot_is_lost_as_soon_as_no_quorum_can_be_reached() {
         let mut ballot = ballot();
         let no = || Err("no".to_owned());
-        assert_eq!(ballot.count(2, no(), 9, 3, 2), Count::Open);
+        assert_eq!(ballot.count(2, no(), 9, 3, 2), Count::Nothing);
         assert_eq!(ballot.count(1, no(), 8, 3, 2), Count::Lost);
         assert_eq!(ballot.known, 9);
     }

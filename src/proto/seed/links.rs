@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::proto::frames::frames;
 use crate::proto::message::{Addr, LinkReport};
 use crate::proto::registry::Registry;
 use crate::proto::topology::Topology;
@@ -62,30 +63,17 @@ impl Links {
     /// What peers have reported here since the last time, in frames.
     pub fn take_news(&mut self) -> Vec<Vec<LinkReport>> {
         let news = std::mem::take(&mut self.news);
-        frames(news.iter().filter_map(|peer| self.reports.get(peer)).cloned().collect())
+        in_frames(news.iter().filter_map(|peer| self.reports.get(peer)).cloned())
     }
 
     /// All of it, in frames.
     pub fn all(&self) -> Vec<Vec<LinkReport>> {
-        frames(self.reports.values().cloned().collect())
+        in_frames(self.reports.values().cloned())
     }
 }
 
-fn frames(reports: Vec<LinkReport>) -> Vec<Vec<LinkReport>> {
-    let mut frames = Vec::new();
-    let (mut frame, mut size) = (Vec::new(), 0);
-    for report in reports {
-        size += 1 + report.neighbours.len();
-        frame.push(report);
-        if size > NEIGHBOURS_A_FRAME {
-            size = 0;
-            frames.push(std::mem::take(&mut frame));
-        }
-    }
-    if !frame.is_empty() {
-        frames.push(frame);
-    }
-    frames
+fn in_frames(reports: impl Iterator<Item = LinkReport>) -> Vec<Vec<LinkReport>> {
+    frames(reports, NEIGHBOURS_A_FRAME, |report| 1 + report.neighbours.len()).collect()
 }
 
 #[cfg(test)]

@@ -14,7 +14,8 @@
 //!
 //! Only the machine hands what one of them says to the next: `voting` takes a change from the asking
 //! to the answer, `council` hears the other seeds, `desk` hears the peers, `disk` does what waited until
-//! something was durable, and this file takes in connections and the time.
+//! something was durable. Each of these calls only those named before it. This file takes in
+//! connections and the time, and has members looked at after a restart.
 
 mod ballot;
 mod book;

@@ -83,7 +83,7 @@ impl Polls {
         self.ballots.iter().map(|(number, ballot)| (*number, &ballot.change))
     }
 
-    /// Counts a vote of one of so many seeds.
+    /// Counts a vote of one of so many seeds. A vote on a ballot that is closed counts for nothing.
     pub fn count(
         &mut self,
         number: u64,
@@ -94,7 +94,7 @@ impl Polls {
     ) -> Count {
         self.ballots
             .get_mut(&number)
-            .map_or(Count::Open, |ballot| ballot.count(voter, vote, known, seeds, quorum))
+            .map_or(Count::Nothing, |ballot| ballot.count(voter, vote, known, seeds, quorum))
     }
 
     /// A seed has a ballot's record on disk; the ballot, closed, if that makes a quorum.
@@ -154,6 +154,20 @@ mod tests {
     }
 
     #[test]
+    fn a_vote_on_a_closed_ballot_counts_for_nothing() {
+        let (start, patience) = (Time::from_millis(1), Duration::from_secs(1));
+        let mut polls = Polls::default();
+        polls.begin(start);
+        let number = polls.open(start, ballot(1), patience);
+        let mut vote = |voter| polls.count(number, voter, Ok("yes".to_owned()), 0, (3, 2));
+        assert_eq!(vote(0), Count::Nothing);
+        assert!(matches!(vote(1), Count::Accepted(_)));
+        assert!(polls.close(number).is_some());
+        let late = polls.count(number, 2, Ok("yes".to_owned()), 9, (3, 2));
+        assert_eq!((late, polls.counts()), (Count::Nothing, (number, 0)));
+    }
+
+    #[test]
     fn a_ballot_is_found_until_it_is_closed_by_whatever_comes_first() {
         let (start, patience) = (Time::from_millis(1), Duration::from_secs(1));
         let mut polls = Polls::default();
@@ -168,7 +182,7 @@ mod tests {
 
         assert!(polls.close_voting(&key(&ballot(0).change)).is_some_and(|ballot| ballot.untold));
         let yes = || Ok("yes".to_owned());
-        assert_eq!(polls.count(1_002, 0, yes(), 0, (3, 2)), Count::Open);
+        assert_eq!(polls.count(1_002, 0, yes(), 0, (3, 2)), Count::Nothing);
         assert!(matches!(polls.count(1_002, 1, yes(), 0, (3, 2)), Count::Accepted(_)));
         assert!(polls.close_voting(&key(&ballot(1).change)).is_none(), "it is being committed");
         assert!(polls.count_durable(1_002, 0, 2).is_none());

@@ -244,7 +244,7 @@ impl SeedMachine {
     ) {
         let all = (self.roster.count(), self.quorum());
         match self.polls.count(number, voter, vote, known, all) {
-            Count::Open => {}
+            Count::Nothing => {}
             Count::Lost => self.reject(turn, number),
             Count::Accepted(record) => {
                 let Some(ballot) = self.polls.get(number) else { return };
