@@ -276,6 +276,34 @@ fn a_full_peer_names_others_and_the_newcomer_asks_them() {
 }
 
 #[test]
+fn nobody_is_linked_in_a_life_that_cannot_be() {
+    let far = NOW.millis() + 20 * 365 * 86_400_000;
+    for (incarnation, may) in [(1, true), (far, false), (u64::MAX, false)] {
+        let mut stage = Stage::new(5, 0);
+        let network = stage.peer.life.config.network.clone();
+        let hello = network.hello(Role::Peer, addr(1), incarnation, Purpose::Link);
+        stage.give(Input::Incoming { conn: 77, hello });
+        let is_refused = |effect: &Effect| {
+            matches!(effect, Effect::Answer { answer: crate::proto::message::Answer::Refused(refusal), .. }
+                if refusal.reason == Refused::NotMember)
+        };
+        assert_eq!(stage.effects.iter().any(is_refused), !may, "called in {incarnation}");
+
+        let mut stage = Stage::with(5, |config| config);
+        let dialled = |effect: &Effect| match effect {
+            Effect::Open { conn, to, hello, .. } if hello.purpose == Purpose::Link => {
+                Some((*conn, *to))
+            }
+            _ => None,
+        };
+        let (conn, to) = stage.effects.iter().find_map(dialled).expect("a newcomer links");
+        let welcome = Welcome { role: Role::Peer, from: to, incarnation, leaving: false, clock: 0 };
+        stage.give(Input::Opened { conn, welcome });
+        assert_eq!(stage.peer.overlay.contains(&to), may, "answered in {incarnation}");
+    }
+}
+
+#[test]
 fn a_message_is_delivered_once_and_crosses_each_link_once() {
     let mut stage = Stage::new(4, 3);
     let conns: Vec<Conn> = stage.peer.overlay.conns();
