@@ -2,7 +2,7 @@
 //! compare, the digest by which peers ask for news, and the list as it was last sent.
 //!
 //! What must stay true: whatever is kept matches the registry as it is now. So every change of a
-//! record goes through `changed`, which drops what no longer holds.
+//! record after the start goes through `changed`, which drops what no longer holds.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -81,8 +81,8 @@ impl SeedMachine {
                 turn.send(conn, ToPeer::Denied { request, votes: 0, reason, known });
             }
             known => {
-                // A life that replaces another without a death keeps the time of joining. Peers
-                // choose their neighbours by the order of joining, so that choice stays as it was.
+                // A life that replaces another without a death keeps the time of joining, because
+                // peers choose their neighbours by the order of joining.
                 let joined = known.filter(|k| k.status == Status::Alive).map(|k| k.at);
                 let mut change = change(turn, ChangeKind::Join, peer, incarnation);
                 change.at = joined.unwrap_or(change.at);

@@ -140,7 +140,7 @@ impl SeedMachine {
     }
 
     /// Gives the seed what it had on disk: its standing, the marks of its founding and its records.
-    /// These records are not news, so the seed logs nothing of them.
+    /// The records are not news, so the seed logs no transition for them.
     #[must_use]
     pub fn recovered(
         mut self,
@@ -337,8 +337,8 @@ impl SeedMachine {
         }
     }
 
-    /// Handles the end of a look at a recovered member, and proposes the member's death if it was
-    /// the last of too many without an answer.
+    /// Handles the end of a look at a recovered member. Proposes the member's death if too many
+    /// looks have had no answer.
     fn looked(&mut self, turn: &mut SeedTurn<'_>, conn: Conn, result: &Result<Welcome, OpenError>) {
         let answered =
             |peer: &Addr| result.as_ref().is_ok_and(|answer| answer.is_of(Role::Peer, *peer));

@@ -3,9 +3,9 @@
 //! A seed that starts with an empty disk cannot tell whether it ever had another one, so its word
 //! is worth nothing until it knows what was answered for. That is on the disks of a quorum Q of the
 //! n seeds, itself perhaps among them. So it must first have read n-Q+1 others that hold what they
-//! ever held, or all others that vote if there are not so many. In a new network nobody ever held
-//! anything. There a quorum of seeds that know nothing founds the network, in two steps, so that
-//! none votes before a quorum has written down that it takes part.
+//! ever held. If fewer others vote, it must hear all others and have read each one that votes. In a
+//! new network nobody ever held anything. There a quorum of seeds that know nothing founds the
+//! network, in two steps, so that none votes before a quorum has written down that it takes part.
 //!
 //! What must stay true: a seed whose disk was lost does not vote before it holds what was answered
 //! for, as long as no majority of disks is lost (a disk that was never written counts as lost).
@@ -24,7 +24,8 @@ use crate::proto::timers::Timers;
 use crate::proto::turn::SeedTurn;
 
 /// A seed with its disk votes after this time even if it could not compare with enough others. What
-/// it holds is enough; comparing only spares it votes on changes that are settled already.
+/// it holds is enough; comparing only spares it votes on changes that others have committed
+/// already.
 const COMPARE_PATIENCE: Duration = Duration::from_millis(500);
 /// A proposal waits this long for a seed that may not vote yet, so that the asker is answered
 /// within a second.
