@@ -1,9 +1,9 @@
-//! Durable state, on redb under `--data-dir`.
+//! Durable state: a seed's registry and a peer's replica, each in a redb file under `--data-dir`.
 //!
-//! What must stay true: what a writer was told to keep is on disk before it is
-//! said to be, all that waits shares one commit, and a file that is damaged,
-//! foreign or in use is refused and never overwritten. A writer has a thread of
-//! its own for waiting for the disk, so that the protocol's task never does.
+//! What must stay true: a writer says that a change is on disk only when it is; all changes that
+//! wait share one commit; a file that is damaged, foreign or in use is refused and never
+//! overwritten. Each writer has its own thread to wait for the disk, because the task that runs the
+//! protocol must never wait for it.
 
 mod registry;
 mod replica;
@@ -19,28 +19,29 @@ use redb::{Builder, Database, DatabaseError, ReadableTable, TableDefinition, Wri
 pub use registry::{OpenStore, RegistryStore};
 pub use replica::{OpenReplica, ReplicaStore};
 
-/// What a file is: versions and small facts.
+/// Table that every file has: the version of its format, and other numbers.
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
-/// Key of the format's version.
+/// Key under which `META` holds the version of the format.
 const VERSION_KEY: &str = "format";
-/// Bytes of the file kept in memory: what is in it is held in memory anyway, so pages need not be.
+/// Bytes of a file that redb may cache. This is small because a seed or peer reads the whole file
+/// at start and holds the content in memory anyway.
 const CACHE: usize = 128 << 10;
 
-/// Why there is no durable state.
+/// Why the state on disk cannot be opened or used.
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {
-    /// The directory cannot be made.
+    /// The data directory cannot be made.
     #[error("cannot make the data directory {}: {source}; choose another with --data-dir", dir.display())]
     Directory {
-        /// The directory.
+        /// The data directory.
         dir: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: std::io::Error,
     },
     /// Another process has the file open.
     #[error("{} is in use by another process; stop it, or choose another --data-dir", .0.display())]
     InUse(PathBuf),
-    /// The file is damaged, or not ours.
+    /// The file is damaged, or was not written by this program.
     #[error("{} is damaged or not ours ({what}); it was left as it is: move it away, or choose another --data-dir", file.display())]
     Damaged {
         /// The file.
@@ -48,30 +49,30 @@ pub enum StorageError {
         /// What is wrong with it.
         what: String,
     },
-    /// The file was written by another version of this program.
+    /// The file has a format that this version of the program does not read.
     #[error("{} has format {found}, this version reads {reads}; use the version that wrote it", file.display())]
     Version {
         /// The file.
         file: PathBuf,
-        /// The format's version in it.
+        /// Version of the format that the file has.
         found: u64,
-        /// The version that this program reads.
+        /// Version of the format that this program writes.
         reads: u64,
     },
-    /// The system does not let the file be read or written.
+    /// The system does not let this program read or write the file.
     #[error("cannot use {}: {source}; {}", file.display(), what_to_do(source))]
     Disk {
         /// The file.
         file: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// The writer cannot be started.
+    /// The system cannot start the writer's thread.
     #[error("cannot start the writer of the data directory: {0}")]
     Thread(std::io::Error),
 }
 
-/// What helps against a failure of the disk.
+/// Tells the operator what to do about an error of the disk.
 fn what_to_do(error: &std::io::Error) -> &'static str {
     use std::io::ErrorKind::{FileTooLarge, PermissionDenied, QuotaExceeded, StorageFull};
     match error.kind() {
@@ -83,7 +84,7 @@ fn what_to_do(error: &std::io::Error) -> &'static str {
     }
 }
 
-/// What is wrong with a file that redb cannot use: the file itself, or the disk under it.
+/// Tells whether an error of redb is a fault of the file itself or of the disk under it.
 fn trouble(file: &Path, error: redb::Error) -> StorageError {
     use std::io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
     let file = file.to_owned();
@@ -98,13 +99,13 @@ fn trouble(file: &Path, error: redb::Error) -> StorageError {
     }
 }
 
-/// After the name of a file that is being made.
+/// Suffix of a file's name while the file is being made.
 const UNFINISHED: &str = ".new";
 
-/// Opens a database in a directory, which is made if it is not there.
+/// Opens a database in a directory; makes either of them if it is missing.
 ///
-/// The database, too, is made if it is not there, under another name until it is whole: a process that
-/// is killed while it makes one would else leave half of it, and could never start again.
+/// A new database has a temporary name until it is complete. If it had its final name at once, a
+/// process killed while making it would leave half a file, and no later process could start.
 fn open(dir: &Path, name: &str) -> Result<(Database, PathBuf), StorageError> {
     let directory = |source| StorageError::Directory { dir: dir.to_owned(), source };
     fs::create_dir_all(dir).map_err(directory)?;
@@ -114,7 +115,7 @@ fn open(dir: &Path, name: &str) -> Result<(Database, PathBuf), StorageError> {
     builder.set_cache_size(CACHE);
     let wrong = |error: DatabaseError| trouble(&file, error.into());
     let failed = |source| StorageError::Disk { file: file.clone(), source };
-    // One of no bytes is not made anew: it held something once.
+    // An empty file is refused, not made anew: it may be all that is left of a registry or replica.
     if fs::metadata(&file).is_ok_and(|found| found.len() == 0) {
         return Err(StorageError::Damaged { file, what: "it has no bytes".to_owned() });
     }
@@ -124,27 +125,28 @@ fn open(dir: &Path, name: &str) -> Result<(Database, PathBuf), StorageError> {
         drop(database);
     }
     let database = builder.open(&file).map_err(wrong)?;
-    // The lock is ours, so nobody is at work on this: it is of a life that was killed.
+    // This process holds the lock, so no other one is making a database: a process that was killed
+    // left this file behind.
     match fs::remove_file(&unfinished) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(error)),
         _ => Ok((database, file)),
     }
 }
 
-/// What a kind of file is like.
+/// One kind of file: its name, version and tables.
 struct Format {
-    /// Its name in the directory.
+    /// Name in the data directory.
     name: &'static str,
-    /// The version that is written.
+    /// Version that this program writes.
     version: u64,
-    /// An older one that is read, and brought up to that one.
+    /// Older version that this program also reads, and brings up to `version`.
     older: Option<u64>,
     /// Makes the tables that are missing.
     make_tables: fn(&WriteTransaction) -> Result<(), redb::Error>,
 }
 
-/// Opens a database of that format: one that is new, or of an older version that can be read, is brought
-/// up to it.
+/// Opens a database of this format. A new one, or one of the older version that can be read, is
+/// brought up to the current version.
 fn open_of(dir: &Path, format: &Format) -> Result<(Database, PathBuf), StorageError> {
     let (database, file) = open(dir, format.name)?;
     let found = prepare(&database, format).map_err(|error| trouble(&file, error))?;
@@ -155,7 +157,8 @@ fn open_of(dir: &Path, format: &Format) -> Result<(Database, PathBuf), StorageEr
     }
 }
 
-/// The version of a database; one that is not ours to read is left as it is.
+/// Returns the version of a database, and makes its tables. A database of a version that this
+/// program cannot read is left unchanged.
 fn prepare(database: &Database, format: &Format) -> Result<u64, redb::Error> {
     let transaction = database.begin_write()?;
     let version = {
@@ -176,35 +179,36 @@ fn prepare(database: &Database, format: &Format) -> Result<u64, redb::Error> {
     Ok(version)
 }
 
-/// Makes an empty database in the place of what a life left there that was killed while it made one.
+/// Makes an empty database, in place of any file that a killed process left under this name.
 fn make(builder: &Builder, file: &Path) -> Result<Database, DatabaseError> {
     match builder.create(file) {
         Err(DatabaseError::DatabaseAlreadyOpen) => return Err(DatabaseError::DatabaseAlreadyOpen),
-        // It has just been made, or is whole and was never put in place, or is another name of one that
-        // was moved away since, or half of one; told apart from the first by nothing.
+        // The file may be new; or complete but never put in place; or a second name of a database
+        // that the operator has moved away; or half of one. Nothing tells them apart, so delete it
+        // and make another.
         made => drop(made),
     }
     fs::remove_file(file).map_err(redb::StorageError::from)?;
     builder.create(file)
 }
 
-/// Gives a file its name for good, unless there is one of that name by now.
+/// Gives a file its final name, unless a file of that name exists by now.
 fn put_in_place(unfinished: &Path, file: &Path) -> io::Result<()> {
     match fs::hard_link(unfinished, file) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
-        // Not every file system knows links.
+        // Some file systems have no hard links.
         Err(_) => fs::rename(unfinished, file)?,
         Ok(()) => {}
     }
     let Some(dir) = file.parent() else { return Ok(()) };
-    // A name is durable with its directory.
+    // The new name is durable only once its directory is synced.
     fs::File::open(dir)?.sync_all()
 }
 
-/// How a group of changes becomes durable.
+/// Function that makes a group of batches durable in one commit.
 type Commit<T> = fn(&Database, &Path, &[Batch<T>]) -> Result<(), redb::Error>;
 
-/// A thread that makes changes durable.
+/// Handle on a thread that makes changes durable.
 #[derive(Debug)]
 pub struct Writer<T> {
     batches: Option<mpsc::Sender<Vec<Batch<T>>>>,
@@ -212,7 +216,7 @@ pub struct Writer<T> {
 }
 
 impl<T: Send + 'static> Writer<T> {
-    /// Starts it; it calls `durable` with the number of the last batch that is on disk.
+    /// Starts the thread. It calls `durable` with the number of the last batch that is on disk.
     fn start(
         (database, file): (Database, PathBuf),
         name: &str,
@@ -220,8 +224,9 @@ impl<T: Send + 'static> Writer<T> {
         mut durable: impl FnMut(u64) + Send + 'static,
         failed: impl FnOnce(String) + Send + 'static,
     ) -> Result<Self, StorageError> {
-        // Without a bound: a host that waits for its disk, while the writer waits to be heard by the
-        // host, would wait for ever. What may wait is bounded by what the host lets in.
+        // The channel has no bound. With one, a host that waits for room in it, and a writer that
+        // waits for the host to hear it, would wait for each other for ever. The host bounds what
+        // may wait here.
         let (sender, batches) = mpsc::channel::<Vec<Batch<T>>>();
         let write = move || {
             while let Ok(mut group) = batches.recv() {
@@ -232,7 +237,8 @@ impl<T: Send + 'static> Writer<T> {
                             durable(*last);
                         }
                     }
-                    // A disk that fails once cannot be trusted with the next answer.
+                    // A disk that has failed once may fail to keep the next change too, so the
+                    // writer stops.
                     Err(error) => {
                         failed(trouble(&file, error).to_string());
                         return;
@@ -247,20 +253,20 @@ impl<T: Send + 'static> Writer<T> {
         Ok(Self { batches: Some(sender), thread: Some(thread) })
     }
 
-    /// Has a batch written; numbers ascend. False if the writer has failed.
+    /// Submits a batch to be written; numbers must ascend. Returns false if the writer has failed.
     pub fn submit(&self, number: u64, changes: Vec<T>) -> bool {
         self.submit_together(vec![(number, changes)])
     }
 
-    /// Has some batches written in one commit. False if the writer has failed.
+    /// Submits several batches to be written in one commit. Returns false if the writer has failed.
     pub fn submit_together(&self, group: Vec<Batch<T>>) -> bool {
         self.batches.as_ref().is_some_and(|batches| batches.send(group).is_ok())
     }
 }
 
 impl<T> Drop for Writer<T> {
-    /// Waits until all that was submitted is written, so that the next life finds it and the lock
-    /// free.
+    /// Waits until everything submitted is written, so that the next process finds it on disk, and
+    /// finds the lock free.
     fn drop(&mut self) {
         self.batches = None;
         if let Some(thread) = self.thread.take() {
@@ -299,7 +305,8 @@ mod tests {
         transaction.open_table(META).unwrap().insert("old", 1).unwrap();
         transaction.commit().unwrap();
         drop(database);
-        // Killed after it was put in place, and before its first name was taken away.
+        // The process was killed after it had put the file in place and before it removed the first
+        // name.
         fs::hard_link(&file, unfinished).unwrap();
         fs::rename(&file, dir.path().join("away")).unwrap();
         let (database, _) = open(dir.path(), NAME).unwrap();

@@ -1,4 +1,7 @@
-//! A seed's registry on disk.
+//! A seed's registry on disk: its records, its standing and the marks of its founding.
+//!
+//! What must stay true: the record that wins on disk is the one that wins in memory. Batches may
+//! hold several records of one peer, so the writer compares each record with the one in the file.
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +18,7 @@ const FILE: &str = "registry.redb";
 const RECORDS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("records");
 /// Marks of the founding that the registry goes back to.
 const FOUNDERS: TableDefinition<'_, u64, ()> = TableDefinition::new("founders");
-/// What the file is like.
+/// Format of the file.
 const FORMAT: Format = Format {
     name: FILE,
     version: 1,
@@ -26,10 +29,10 @@ const FORMAT: Format = Format {
         Ok(())
     },
 };
-/// Key of the seed's standing; without it and without records the seed is fresh.
+/// Key of the seed's standing. A file without this key and without records is that of a fresh seed.
 const STANDING_KEY: &str = "standing";
 
-/// The registry on disk.
+/// Handle on the registry's writer.
 pub type RegistryStore = Writer<Keep>;
 
 /// An open registry whose writer does not run yet.
@@ -43,28 +46,29 @@ pub struct OpenStore {
 }
 
 impl OpenStore {
-    /// Opens the registry in a directory, which is made if it is not there, and reads all of it.
+    /// Opens the registry in a directory and reads all of it. Makes the directory and the file if
+    /// they are missing.
     ///
     /// # Errors
     ///
-    /// If it is in use, damaged, foreign, or of another format; the file is then left as it is.
+    /// If the file is in use, damaged, foreign, or of another format; it is then left unchanged.
     pub fn open(dir: &Path) -> Result<Self, StorageError> {
         let (database, file) = open_of(dir, &FORMAT)?;
         let (standing, founders, records) = read_all(&database, &file)?;
         Ok(Self { database, file, standing, founders, records })
     }
 
-    /// How far the seed that wrote it could be relied on.
+    /// The standing that the seed last wrote down.
     pub fn standing(&self) -> Standing {
         self.standing
     }
 
-    /// Marks of the founding that it goes back to.
+    /// Marks of the founding that this registry goes back to.
     pub fn founders(&self) -> &[u64] {
         &self.founders
     }
 
-    /// What was kept.
+    /// The records that the file held, in order of their addresses.
     pub fn records(&self) -> &[(Addr, Record)] {
         &self.records
     }
@@ -73,7 +77,7 @@ impl OpenStore {
     ///
     /// # Errors
     ///
-    /// If there can be no more threads.
+    /// If the system starts no more threads.
     pub fn start(
         self,
         durable: impl FnMut(u64) + Send + 'static,
@@ -117,8 +121,8 @@ fn write(database: &Database, changes: &[&Keep]) -> Result<(), redb::Error> {
                 Keep::SetAside(_) => {}
                 Keep::Record(peer, record) => {
                     let key = peer.to_string();
-                    // Batches come in the order of their making, but two may be about one peer: the
-                    // one that wins in memory has to win here.
+                    // Two changes may be of one peer, and the later one need not win: keep the
+                    // record that wins in memory, too.
                     let newer = table.get(key.as_str())?.and_then(|kept| decode(kept.value()));
                     let newer = newer
                         .is_none_or(|kept| kept.precedence(record) != std::cmp::Ordering::Greater);
@@ -143,7 +147,7 @@ fn write(database: &Database, changes: &[&Keep]) -> Result<(), redb::Error> {
     Ok(())
 }
 
-/// Copies all that is kept into another file, which a seed can be started on.
+/// Copies the whole registry into another file, on which a seed can be started.
 fn copy(database: &Database, file: &Path) -> Result<(), redb::Error> {
     let (from, copy) = (database.begin_read()?, Database::create(file)?);
     let to = copy.begin_write()?;
@@ -187,7 +191,7 @@ fn read_all(database: &Database, file: &Path) -> Result<Kept, StorageError> {
         Some(kept) => {
             decode_standing(kept).ok_or_else(|| damaged(format!("unreadable standing {kept}")))?
         }
-        // Written before there was such a thing: whoever has records has voted.
+        // Early versions wrote no standing. A seed that holds records has voted.
         None if !records.is_empty() => Standing::Voting,
         None => Standing::Fresh,
     };
@@ -213,8 +217,7 @@ fn decode_standing(kept: u64) -> Option<Standing> {
         .find(|standing| encode_standing(*standing) == kept)
 }
 
-/// Makes the tables of a new file; returns the format's version.
-/// A record as it lies on disk: incarnation, status, time, then the voters, little-endian.
+/// Encodes a record for the disk: incarnation, status, time, then the voters, little-endian.
 fn encode(record: &Record) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(17 + 2 * record.voters.len());
     bytes.extend_from_slice(&record.incarnation.to_le_bytes());

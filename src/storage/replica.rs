@@ -1,8 +1,8 @@
-//! A peer's replica of the store on disk.
+//! A peer's replica of the key-value store, on disk.
 //!
-//! What must stay true: a write and the context that says it was seen become
-//! durable together, so that after a crash the replica has seen just what it
-//! holds, and its next dot was never used.
+//! What must stay true: a write and the context that counts it as seen become durable in one
+//! commit. Then after a crash the context names just the writes that the replica holds, and the
+//! replica never gives a dot to two writes.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,15 +19,16 @@ use crate::proto::machine::Batch;
 const FILE: &str = "store.redb";
 /// By key: its versions, as JSON.
 const VERSIONS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("versions");
-/// By replica: how many of its writes were seen, but for lives that a seal ends.
+/// By replica: how many of its writes were seen. Lives that a seal has ended are not in it.
 const CONTEXT: TableDefinition<'_, &str, u64> = TableDefinition::new("context");
-/// By Lamport time and name, so that causes come first: seals, as JSON.
+/// By Lamport time and the sealing replica's name: seals, as JSON. In this order a seal is read
+/// after the seals that caused it.
 const SEALS: TableDefinition<'_, (u64, &str), &[u8]> = TableDefinition::new("seals");
 /// The replica's name.
 const NAME: TableDefinition<'_, &str, &str> = TableDefinition::new("name");
 const NAME_KEY: &str = "name";
 const LAMPORT_KEY: &str = "lamport";
-/// What the file is like; version 2 had no seals, and is all else the same.
+/// Format of the file. Version 2 had no seals and was otherwise the same.
 const FORMAT: Format = Format {
     name: FILE,
     version: 3,
@@ -41,7 +42,7 @@ const FORMAT: Format = Format {
     },
 };
 
-/// The replica on disk.
+/// Handle on the replica's writer.
 pub type ReplicaStore = Writer<StoreChange>;
 
 /// An open replica whose writer does not run yet.
@@ -53,11 +54,12 @@ pub struct OpenReplica {
 }
 
 impl OpenReplica {
-    /// Opens the replica in a directory, which is made if it is not there, and reads all of it.
+    /// Opens the replica in a directory and reads all of it. Makes the directory and the file if
+    /// they are missing.
     ///
     /// # Errors
     ///
-    /// If it is in use, damaged, foreign, or of another format; the file is then left as it is.
+    /// If the file is in use, damaged, foreign, or of another format; it is then left unchanged.
     pub fn open(dir: &Path) -> Result<Self, StorageError> {
         let (database, file) = open_of(dir, &FORMAT)?;
         let damaged = |what: String| StorageError::Damaged { file: file.clone(), what };
@@ -66,12 +68,12 @@ impl OpenReplica {
         Ok(Self { database, file, store })
     }
 
-    /// What was kept; without a name if nothing was.
+    /// The store that the file held; its name is empty if the file held nothing.
     pub fn store(&self) -> &Store {
         &self.store
     }
 
-    /// Takes out what was kept, of which one copy is enough.
+    /// Takes the store that the file held, so that memory holds it only once.
     pub fn take_store(&mut self) -> Store {
         std::mem::replace(&mut self.store, Store::new("".into()))
     }
@@ -80,7 +82,7 @@ impl OpenReplica {
     ///
     /// # Errors
     ///
-    /// If there can be no more threads.
+    /// If the system starts no more threads.
     pub fn start(
         self,
         durable: impl FnMut(u64) + Send + 'static,
@@ -90,7 +92,7 @@ impl OpenReplica {
     }
 }
 
-/// All that is kept, or what cannot be read.
+/// Reads the store, or says which part of the file is unreadable.
 fn read_all(database: &Database) -> Result<Result<Store, String>, redb::Error> {
     let transaction = database.begin_read()?;
     let name = transaction.open_table(NAME)?.get(NAME_KEY)?.map(|name| name.value().to_owned());
@@ -178,7 +180,7 @@ fn put(
     if versions.is_empty() {
         table.remove(key)?;
     } else {
-        // Strings, numbers and bytes: there is nothing in it that could fail to be written.
+        // Versions hold strings, numbers and bytes only, so writing them as JSON cannot fail.
         let bytes = serde_json::to_vec(versions).map_err(std::io::Error::other)?;
         table.insert(key, bytes.as_slice())?;
     }
@@ -225,7 +227,7 @@ mod tests {
             .collect();
         changes.push(StoreChange::Seen(store.context().clone(), store.lamport()));
         writer.submit(103, changes);
-        // A life that is over is named by a seal from then on.
+        // Once a seal ends a life, the seal counts its writes and the context no longer does.
         let last = [("127.0.0.1:6001@8".into(), 1)].into_iter().collect();
         let seal = store.seal(NOW, &last).unwrap();
         writer.submit(104, vec![StoreChange::Write(seal)]);

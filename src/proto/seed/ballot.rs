@@ -1,8 +1,9 @@
-//! One ballot: the votes on one proposed change, counted.
+//! One ballot: counts the votes on one proposed change.
 //!
-//! What must stay true: a change is accepted by a quorum of *all* configured
-//! seeds, reachable or not, each counted once, and a rejection says who did
-//! not answer (DESIGN.md, section 3).
+//! What must stay true: a change is accepted by a quorum of *all* configured seeds, reachable or
+//! not, each of which counts once. If unreachable seeds lowered the quorum, two halves of a cut
+//! network could each decide. A rejection for want of votes names the seeds that did not answer
+//! (DESIGN.md, section 3).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,10 +12,10 @@ use crate::proto::message::{Addr, CastVote, Change, ChangeKind, Decision, Incarn
 use crate::proto::registry::Record;
 use crate::proto::time::Time;
 
-/// A seed by its place in the sorted seed list.
+/// A seed's place in the sorted seed list.
 pub type SeedNumber = u16;
 
-/// What makes two proposals the same change.
+/// Two proposals with this in common propose the same change.
 pub type ChangeKey = (ChangeKind, Addr, Incarnation);
 
 /// The key of a change.
@@ -29,37 +30,37 @@ pub struct Asker {
     pub request: u64,
 }
 
-/// Who wants to hear a judgement: this seed's own ballot, or another seed's.
+/// A ballot, of this seed or another, whose proposer waits for this seed's judgement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Waiter {
     pub proposer: Addr,
     pub ballot: u64,
 }
 
-/// How many members stand behind a death, and how many have to.
+/// Number of members that report a death, and number that must.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Evidence {
     pub reporters: usize,
     pub needed: usize,
 }
 
-/// What is known of the standing of another seed.
+/// What this seed knows of the standing of another seed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Other {
-    /// How it says that it stands, if it can be heard.
+    /// Standing that it last told us, if it can be heard.
     pub told: Option<Standing>,
-    /// How it stood when all that it held was taken in.
+    /// Standing that it had when this seed had taken in all that it held.
     pub compared: Option<Standing>,
-    /// The founding that its registry goes back to, as it last said.
+    /// Marks of the founding that its registry goes back to, as it last said.
     pub founders: Vec<u64>,
 }
 
-/// Where a ballot stands.
+/// How far a ballot has come.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Stage {
-    /// Votes come in.
+    /// Seeds are voting.
     Voting,
-    /// A quorum accepted; seeds say that they have it on disk.
+    /// A quorum has accepted; `durable` are the seeds that have the record on disk.
     Committing { record: Record, durable: BTreeSet<SeedNumber> },
 }
 
@@ -69,19 +70,20 @@ pub struct Ballot {
     pub change: Change,
     pub accepts: BTreeMap<SeedNumber, String>,
     pub rejects: BTreeMap<SeedNumber, String>,
-    /// The greatest incarnation that a voter knows.
+    /// Greatest incarnation of the peer that any counted voter knows.
     pub known: Incarnation,
     pub askers: BTreeSet<Asker>,
-    /// The askers were not told of a change, as the list that they wait for has it.
+    /// A record has changed of which the askers were not told, because the list that they wait for
+    /// will hold it. If they get no list, they must be told then.
     pub untold: bool,
     pub stage: Stage,
 }
 
-/// What a vote did to a ballot.
+/// Effect of a vote on a ballot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Count {
-    /// The vote decides nothing: more votes are needed, or it came too late or from nobody who may
-    /// vote, and was not counted.
+    /// The vote decides nothing. Either more votes are needed, or it was not counted: it came too
+    /// late, was its seed's second, or came from nobody who may vote.
     Nothing,
     /// This vote made the quorum.
     Accepted(Record),
@@ -102,7 +104,7 @@ impl Ballot {
         }
     }
 
-    /// Counts a vote of one seed among `seeds`; only its first counts.
+    /// Counts the vote of one of `seeds` seeds. Only a seed's first vote counts.
     pub fn count(
         &mut self,
         voter: SeedNumber,
@@ -144,13 +146,13 @@ impl Ballot {
         }
     }
 
-    /// Who voted what, and why.
+    /// The votes counted: the seed, whether it accepts, and its reason.
     fn votes(&self) -> impl Iterator<Item = (SeedNumber, bool, &String)> {
         let accepts = self.accepts.iter().map(|(voter, reason)| (*voter, true, reason));
         accepts.chain(self.rejects.iter().map(|(voter, reason)| (*voter, false, reason)))
     }
 
-    /// What is remembered of it: `proposer` is one of these seeds.
+    /// The ballot as the history keeps it, with the votes of `seeds`.
     pub fn decision(&self, now: Time, proposer: Addr, seeds: &[Addr], committed: bool) -> Decision {
         let vote = |(voter, accept, reason): (SeedNumber, bool, &String)| {
             let seed = *seeds.get(usize::from(voter))?;
@@ -165,7 +167,8 @@ impl Ballot {
         }
     }
 
-    /// Why it was rejected, in words: the reasons given, and who did not answer.
+    /// Says why the ballot was rejected: the voters' reasons and, if votes that are missing could
+    /// have made a quorum, the seeds that did not answer.
     pub fn reason(&self, seeds: &[Addr], quorum: usize) -> String {
         let mut words: Vec<String> = Vec::new();
         for (voter, reason) in &self.rejects {

@@ -1,7 +1,8 @@
-//! The registry of a seed, and what is derived from it: hash tree, digest, the list as it was last
-//! sent.
+//! The registry of a seed, with what is computed from it and kept: the hash tree by which seeds
+//! compare, the digest by which peers ask for news, and the list as it was last sent.
 //!
-//! What must stay true: what is derived is that of the registry as it is.
+//! What must stay true: whatever is kept matches the registry as it is now. So every change of a
+//! record after the start goes through `changed`, which drops what no longer holds.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,28 +17,29 @@ use crate::proto::registry::{MAX_AHEAD_MILLIS, Merge, Record, Registry, Status};
 use crate::proto::time::{Time, offset_words};
 use crate::proto::uncompared::Uncompared;
 
-/// Fingerprints by leaf.
+/// Fingerprints, by the number of a leaf or branch.
 pub(super) type Leaves = Vec<(u16, Vec<Fingerprint>)>;
 
-/// The registry, and what follows from it.
+/// The registry, and what is computed from it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Book {
     registry: Registry,
     tree: Tree,
-    /// Digest over all statuses, until a record changes.
+    /// Digest over all statuses; none after a record has changed, until it is asked for.
     status_digest: Option<[u8; 32]>,
-    /// The list as it was last sent, until a record changes: of peers that register together many
-    /// are answered with the same one. Kept only if it is one frame; a longer one would be a second
-    /// registry in memory. It says nothing that the registry does not.
+    /// The list as it was last sent; none after a record has changed. Peers that register at the
+    /// same time get the same list, so it need not be made for each. A list of several frames is
+    /// not kept, as that would be a second registry in memory. It says nothing that the registry
+    /// does not say, so comparing two books skips it.
     sent_list: Uncompared<Option<Records>>,
 }
 
-/// What came of a record that was taken in.
+/// Result of taking in a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Taken {
     pub merge: Merge,
-    /// It had been dropped as long gone, and comes once more from a seed that had not dropped it
-    /// yet: that is no news.
+    /// The record had been dropped as long gone, and another seed that still holds it has sent it
+    /// again. That is no news and must not be logged as a transition.
     pub stale: bool,
 }
 
@@ -46,13 +48,13 @@ impl Book {
         &self.registry
     }
 
-    /// What a test has happened before.
+    /// Lets a test write records without a vote.
     #[cfg(test)]
     pub fn registry_mut(&mut self) -> &mut Registry {
         &mut self.registry
     }
 
-    /// Records that were on disk.
+    /// Puts back the records that were on disk.
     pub fn recover(&mut self, records: impl IntoIterator<Item = (Addr, Record)>) {
         for (peer, record) in records {
             self.registry.merge(peer, record);
@@ -70,7 +72,7 @@ impl Book {
         }
     }
 
-    /// Takes a durable record in.
+    /// Takes in a record that is durable.
     pub fn take_in(&mut self, now: Time, peer: Addr, record: Record, flaw: Flaw) -> Taken {
         let stale = record.is_expired(now) && self.registry.get(&peer).is_none();
         let merge = if flaw == Flaw::UnversionedRegistry {
@@ -87,7 +89,7 @@ impl Book {
         Taken { merge, stale }
     }
 
-    /// Drops the record of a life that is over; whether it was there.
+    /// Drops the record of a life that is over; returns whether that record was there.
     pub fn forget(&mut self, peer: Addr, incarnation: Incarnation) -> bool {
         let gone = self.registry.get(&peer).is_some_and(|record| {
             record.incarnation == incarnation && record.status != Status::Alive
@@ -99,15 +101,15 @@ impl Book {
         gone
     }
 
-    /// The record of a change, if it is committed already.
+    /// The record that a change would make, if it is committed already.
     pub fn committed(&self, change: &Change) -> Option<&Record> {
         self.registry.get(&change.peer).filter(|record| {
             record.incarnation == change.incarnation && record.status == change.kind.status()
         })
     }
 
-    /// What the registry has against a change; `evidence` is what stands behind a death that no seed
-    /// has seen itself.
+    /// Says why the registry speaks against a change. `evidence` is the number of reporters of a
+    /// death, or none if a seed found the death itself.
     pub fn objection(
         &self,
         now: Time,
@@ -147,7 +149,7 @@ impl Book {
         }
     }
 
-    /// Digest over all statuses.
+    /// Digest over all statuses, computed only after a change.
     pub fn status_digest(&mut self) -> [u8; 32] {
         *self.status_digest.get_or_insert_with(|| self.registry.status_digest())
     }
@@ -157,7 +159,7 @@ impl Book {
         self.registry.iter().map(|(peer, record)| (*peer, record.clone()))
     }
 
-    /// The list in frames, each with whether more follow.
+    /// The list of all records in frames, each with whether more follow.
     pub fn list(&mut self) -> Vec<(Records, bool)> {
         if let Some(records) = &*self.sent_list {
             return vec![(Arc::clone(records), false)];
@@ -170,22 +172,22 @@ impl Book {
         list
     }
 
-    /// How many records there are, and the root of their hash tree.
+    /// Number of records, and root of their hash tree.
     pub fn root(&mut self) -> (u64, [u8; 32]) {
         let root = self.tree.root(&self.registry);
         (self.registry.len() as u64, root)
     }
 
-    /// The fingerprints of the branches, which a walk begins with.
+    /// Fingerprints of all branches, with which a walk begins.
     pub fn branches(&mut self) -> Vec<Fingerprint> {
         self.tree.branches(&self.registry)
     }
 
-    /// The leaves below the branches that differ from these.
+    /// For each of our branches that differs from the other seed's, the fingerprints of its leaves.
     ///
     /// # Errors
     ///
-    /// If these are not the branches of a tree.
+    /// If `theirs` cannot be the branches of a tree.
     pub fn leaves_below(&mut self, theirs: &[Fingerprint]) -> Result<Leaves, Breach> {
         if theirs.len() != usize::from(FAN) {
             return Err(Breach);
@@ -197,12 +199,12 @@ impl Book {
         Ok(differing.into_iter().map(leaves).collect())
     }
 
-    /// What is held in the leaves that differ from these, in frames of so many fingerprints, each with
-    /// whether more follow.
+    /// Fingerprints of our records in the leaves that differ from the other seed's, in frames of
+    /// about `a_frame` fingerprints, each with whether more follow.
     ///
     /// # Errors
     ///
-    /// If there cannot be such leaves.
+    /// If `theirs` cannot be leaves of a tree.
     pub fn held_below(
         &mut self,
         theirs: &Leaves,
@@ -224,7 +226,8 @@ impl Book {
         Ok(with_more(frames(held, a_frame, |(_, prints)| 1 + prints.len())).collect())
     }
 
-    /// What another seed lacks that holds these in some leaves, and what of it is lacking here.
+    /// Compares our records with the fingerprints that another seed holds in some leaves. Returns
+    /// the records that it lacks, and the fingerprints of the records that we lack.
     pub fn difference(&self, leaves: Leaves) -> (Vec<(Addr, Record)>, Leaves) {
         let mut lacking = Vec::new();
         let mut wanted: Leaves = Vec::new();
@@ -242,7 +245,7 @@ impl Book {
         (lacking, wanted)
     }
 
-    /// The records with these fingerprints.
+    /// Our records that have these fingerprints.
     pub fn by_fingerprint(&self, wanted: &Leaves) -> Vec<(Addr, Record)> {
         let mut found = Vec::new();
         for (place, prints) in wanted {
@@ -276,7 +279,8 @@ mod tests {
         use Status::{Alive, Left};
         let enough = Some(Evidence { reporters: 2, needed: 2 });
         let few = Some(Evidence { reporters: 1, needed: 2 });
-        // What is known, which change in incarnation 5, the evidence, and whether it passes.
+        // Each row: the record known, the kind of change (of incarnation 5), the evidence, and
+        // whether the registry lets the change pass.
         let table: Vec<(Option<Record>, ChangeKind, Option<Evidence>, bool)> = vec![
             (None, Join, None, true),
             (Some(record(4, Status::Dead)), Join, None, true),

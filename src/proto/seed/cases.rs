@@ -1,7 +1,9 @@
-//! Dead-node cases: which members reported which other dead. One report opens a case; enough
-//! reporters make a proposal, on which each seed votes by its own probe.
+//! Dead-node cases: which members reported which other member dead. The first report opens a case.
+//! When enough members have reported, this seed proposes the death, and each seed votes by its own
+//! probe.
 //!
-//! What must stay true: only members report, nobody reports itself, and nobody fills the table.
+//! What must stay true: only members count as reporters, nobody reports itself, and no peer can
+//! fill the table by accusing everybody.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -15,12 +17,12 @@ use crate::proto::time::Time;
 use crate::proto::timers::Timers;
 use crate::proto::turn::SeedTurn;
 
-/// Open cases to which one peer may have added its report; further ones of it are dropped, so that a
-/// peer that accuses everybody does not fill the table.
+/// Open cases to which one peer may add its report. Further reports of that peer are dropped, so
+/// that a peer that accuses everybody does not fill the table.
 const MAX_REPORTS: usize = 256;
-/// How long a dead-node case stays open without becoming a commit.
+/// How long a case stays open after its last report if no commit settles it.
 const CASE_LIFETIME: Duration = Duration::from_secs(60);
-/// Open dead-node cases; reports beyond are dropped and come again.
+/// Open cases in all. Reports that would open more are dropped; the reporters send them again.
 const MAX_CASES: usize = 8_192;
 
 /// One life of a peer.
@@ -29,7 +31,7 @@ type Life = (Addr, Incarnation);
 /// A report that a life is over.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Report {
-    /// Over which connection it came.
+    /// The connection that it came over.
     pub conn: Conn,
     pub reporter: Addr,
     pub dead: Addr,
@@ -40,13 +42,13 @@ pub(super) struct Report {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Cases {
     reporters: BTreeMap<Life, BTreeSet<Addr>>,
-    /// Open cases to which a peer has added its report.
+    /// Number of open cases to which each peer has added its report.
     reports_by: BTreeMap<Addr, usize>,
-    /// A case runs out.
+    /// When each case runs out.
     timers: Timers<Life>,
 }
 
-/// A report that opens no case is told, so that nobody looks for what became of it.
+/// Logs that a report was refused, so that nobody searches for what became of it.
 fn refused(turn: &mut SeedTurn<'_>, report: &Report, reason: &str) {
     let keys = vec![
         ("peer", report.dead.to_string()),
@@ -56,12 +58,13 @@ fn refused(turn: &mut SeedTurn<'_>, report: &Report, reason: &str) {
     turn.note(Severity::Info, "dead-node report refused", keys);
 }
 
-/// Tells a reporter what stands here, if that is not what it says. Whether it is.
+/// Returns whether a report is of a member in its present life. If not, tells the reporter what
+/// this seed knows instead.
 fn concerns_a_member(turn: &mut SeedTurn<'_>, report: &Report, record: Option<&Record>) -> bool {
     let Report { conn, dead, incarnation, .. } = *report;
     match record {
         Some(record) if record.incarnation == incarnation && record.status == Status::Alive => true,
-        // Known in another life, or gone.
+        // The peer is known in another life, or it is gone.
         Some(record) => {
             turn.send(conn, ToPeer::Update(vec![(dead, record.clone())]));
             if record.incarnation < incarnation {
@@ -78,19 +81,19 @@ fn concerns_a_member(turn: &mut SeedTurn<'_>, report: &Report, record: Option<&R
 }
 
 impl Cases {
-    /// When a case runs out.
+    /// When the next case runs out.
     pub fn wake_at(&self) -> Option<Time> {
         self.timers.next()
     }
 
-    /// Closes a case that has run out.
+    /// Closes a case that has run out, if there is one.
     pub fn expire(&mut self, now: Time) {
         if let Some((_, (peer, incarnation))) = self.timers.due(now) {
             self.close(peer, incarnation);
         }
     }
 
-    /// A peer reports another one dead. Whether that is to be looked at.
+    /// Adds a report of a death to its case. Returns whether the case is to be looked at.
     pub fn hear(&mut self, turn: &mut SeedTurn<'_>, registry: &Registry, report: &Report) -> bool {
         let Report { reporter, dead, incarnation, .. } = *report;
         if !concerns_a_member(turn, report, registry.get(&dead)) {
@@ -120,8 +123,9 @@ impl Cases {
         true
     }
 
-    /// The open cases that may have waited for the one that was just reported: who is accused is no
-    /// longer one of those who could report elsewhere. That matters only where few are left.
+    /// Open cases that the latest report may have made ready. An accused member does not count as
+    /// one that could report another, so the other cases may now have all the reporters they can
+    /// get. This matters only where few members are left.
     pub fn touched(&self, registry: &Registry) -> Vec<Life> {
         if registry.size() > self.reporters.len() + 2 {
             return Vec::new();
@@ -156,7 +160,7 @@ impl Cases {
         }
     }
 
-    /// Closes the cases that a record settles.
+    /// Closes the cases that a committed record has settled.
     pub fn settle(&mut self, peer: Addr, incarnation: Incarnation, status: Status) {
         let settled: Vec<Life> = self
             .reporters
@@ -169,15 +173,15 @@ impl Cases {
         }
     }
 
-    /// The members that reported a life over, if they are enough.
+    /// The members that reported the end of a life, if they are enough to propose it.
     pub fn proposable(&self, registry: &Registry, life: Life) -> Option<Vec<Addr>> {
         let reporters = self.reporters.get(&life)?.iter().copied();
         let reporters: Vec<Addr> = reporters.filter(|r| registry.alive(r).is_some()).collect();
         (reporters.len() >= self.needed(registry, &life.0)).then_some(reporters)
     }
 
-    /// Distinct reporters of a proposal that are members, those that reported here included, and how
-    /// many have to be.
+    /// Counts the distinct members behind a proposal, together with those that reported to this
+    /// seed, and says how many are needed.
     pub fn evidence(&self, registry: &Registry, change: &Change) -> Evidence {
         let mut reporters: BTreeSet<Addr> = change.reporters.iter().copied().collect();
         if let Some(here) = self.reporters.get(&(change.peer, change.incarnation)) {
@@ -189,8 +193,8 @@ impl Cases {
         Evidence { reporters, needed: self.needed(registry, &change.peer) }
     }
 
-    /// Two, or as many as can exist: a member that is itself accused and not heard is not one that
-    /// could report.
+    /// Number of reporters needed: two, or as many as there can be. A member that is itself accused
+    /// is not counted on to report, since it may be dead.
     fn needed(&self, registry: &Registry, peer: &Addr) -> usize {
         let accused =
             |member: &Addr, incarnation| self.reporters.contains_key(&(*member, incarnation));
@@ -202,7 +206,7 @@ impl Cases {
             .max(1)
     }
 
-    /// How many are open, and how many peers have reported.
+    /// Number of open cases, and number of peers that have reported.
     #[cfg(test)]
     pub fn counts(&self) -> (usize, usize) {
         (self.reporters.len(), self.reports_by.len())
@@ -228,7 +232,8 @@ mod tests {
 
     #[test]
     fn reports_make_a_proposal_when_two_members_or_all_there_can_be_stand_behind_it() {
-        /// Members, reports as (reporter, dead), and whether peer 0 may be proposed then.
+        /// Number of members, reports as (reporter, dead), and whether peer 0 may then be proposed
+        /// dead.
         type Row<'a> = (u16, &'a [(u16, u16)], bool);
         let table: &[Row<'_>] = &[
             (4, &[(1, 0)], false),

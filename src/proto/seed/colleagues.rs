@@ -1,11 +1,10 @@
 //! The other seeds: how to reach them, and what they said of themselves.
 //!
-//! Each seed dials every other one, so between two seeds there are two
-//! connections, and a message travels on the one that its *receiver* opened:
-//! a seed believes only what arrives over a connection that it opened itself
-//! to an address of its own CONFIG. Whoever dials a seed and claims to be
-//! another one is talked to and never believed, so without any key a stranger
-//! still cannot cast a vote.
+//! Each seed dials every other one, so two seeds have two connections between them, and a message
+//! travels on the connection that its *receiver* opened. What must stay true: a seed believes only
+//! what arrives over a connection that it opened itself to an address in its own CONFIG. If
+//! somebody dials a seed and claims to be another one, the seed talks to it and never believes it.
+//! So a stranger cannot cast a vote, although seeds have no keys.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -23,20 +22,20 @@ use crate::proto::timers::Timers;
 use crate::proto::turn::SeedTurn;
 use crate::proto::uncompared::Uncompared;
 
-/// Seeds compare their registries this often; it is also their heartbeat.
+/// Pause between two comparisons of the registries. They also serve as the seeds' heartbeat.
 const COMPARE_INTERVAL: Duration = Duration::from_secs(2);
-/// A connection that brought nothing for so long is dialled anew: three comparisons.
+/// A connection that has brought nothing for this long, three comparisons, is dialled anew.
 const SILENCE: Duration = Duration::from_secs(6);
-/// First and last pause before a seed that does not answer is dialled again.
+/// First and longest pause before a seed that does not answer is dialled again.
 const REDIAL: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
-/// Connections that may claim to come from one seed: the real one, one that it has not noticed to
-/// be gone, and some room. The newest gives way, so that an established one cannot be crowded out by
-/// whoever claims its name.
+/// Connections that may claim to come from one seed: the real one, an old one whose end we have not
+/// noticed yet, and some room. One more replaces the newest, so that impostors cannot crowd out an
+/// established connection.
 const MAX_CALLS: usize = 8;
-/// A walk over the hash tree that has not ended after this long is begun anew.
+/// A walk over another seed's hash tree may be begun anew if it has not ended after this long.
 const WALK_PATIENCE: Duration = Duration::from_secs(2);
 
-/// What is due.
+/// Tasks that this part has at some time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Timer {
     /// Dial another seed again.
@@ -50,24 +49,24 @@ pub(super) enum Timer {
 struct Colleague {
     /// Our connection to it, while it is being opened.
     dialling: Option<Conn>,
-    /// Our connection to it: what it says comes here.
+    /// Our connection to it, once open; we believe what comes over this one.
     conn: Option<Conn>,
     heard: Time,
-    /// Connections opened by it, or by somebody who says so: what we say goes there.
+    /// Connections opened by it, or by somebody who claims to be it; what we say goes there.
     calls: BTreeSet<Conn>,
     failures: u32,
-    /// The founding that its registry goes back to, as it last said.
+    /// Marks of the founding that its registry goes back to, as it last said.
     founders: Vec<u64>,
-    /// What it last said of its standing, over the connection to it that is open.
+    /// Standing that it last told us over the present connection to it.
     standing: Option<Standing>,
-    /// When we last began to walk its hash tree, if that has not ended.
+    /// When we last began to walk its hash tree, if that walk has not ended.
     walking: Option<Time>,
-    /// How it stood when all that it held was taken in, in this life of ours.
+    /// Best standing that it had when we had taken in all that it held, in this life of ours.
     compared: Option<Standing>,
 }
 
 impl Colleague {
-    /// How it stands, if it can be heard.
+    /// Its standing, if it can be heard.
     fn told(&self) -> Option<Standing> {
         self.conn.and(self.standing)
     }
@@ -82,22 +81,22 @@ impl Colleague {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Colleagues {
     of: BTreeMap<Addr, Colleague>,
-    /// Decides when a seed is dialled again.
+    /// Random numbers that spread the pauses before a seed is dialled again.
     chance: Uncompared<SmallRng>,
     timers: Timers<Timer>,
 }
 
-/// What came of an attempt to reach somebody.
+/// Result of an attempt to reach another seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answered {
-    /// A seed, which said what its clock says.
+    /// The seed answered; `clock` is its clock, Unix milliseconds, or 0 if it does not say.
     Connected { seed: Addr, clock: u64 },
-    /// No seed, or nobody.
+    /// Nobody answered, or something that is not that seed.
     Nobody,
 }
 
 impl Colleagues {
-    /// These, none of them connected; `rng_seed` decides when they are dialled again.
+    /// Starts with these seeds, none of them connected. `rng_seed` fixes the pauses between dials.
     pub fn new(seeds: impl Iterator<Item = Addr>, rng_seed: u64) -> Self {
         Self {
             of: seeds.map(|seed| (seed, Colleague::default())).collect(),
@@ -114,32 +113,32 @@ impl Colleagues {
         self.of.contains_key(seed)
     }
 
-    /// When something is due.
+    /// When the next timer goes off.
     pub fn wake_at(&self) -> Option<Time> {
         self.timers.next()
     }
 
-    /// What is due.
+    /// Takes a timer that is due.
     pub fn due(&mut self, now: Time) -> Option<Timer> {
         self.timers.due(now).map(|(_, timer)| timer)
     }
 
-    /// The next comparison is an interval away.
+    /// Sets the next comparison one interval away.
     pub fn compare_later(&mut self, now: Time) {
         self.timers.set(Timer::Compare, now + COMPARE_INTERVAL);
     }
 
-    /// This seed and those that hear it.
+    /// Number of seeds that can hear us, this one included.
     pub fn reachable(&self) -> usize {
         1 + self.of.values().filter(|colleague| colleague.hears_us()).count()
     }
 
-    /// This seed and those with which each hears the other.
+    /// Number of seeds with which both sides hear each other, this one included.
     pub fn connected(&self) -> usize {
         1 + self.of.values().filter(|c| c.conn.is_some() && c.hears_us()).count()
     }
 
-    /// What is known of the standing of each.
+    /// What is known of the standing of each other seed.
     pub fn others(&self) -> Vec<Other> {
         let other = |colleague: &Colleague| Other {
             told: colleague.told(),
@@ -149,12 +148,12 @@ impl Colleagues {
         self.of.values().map(other).collect()
     }
 
-    /// Whether all can be asked, and know what was ever answered for.
+    /// Whether all other seeds can be asked, and hold everything that was ever answered for.
     pub fn are_all_voting(&self) -> bool {
         self.of.values().all(|c| c.hears_us() && c.told() == Some(Standing::Voting))
     }
 
-    /// Dials a seed over the connection with that number, unless there is one.
+    /// Dials a seed under that connection number, unless we have or are opening a connection to it.
     pub fn dial(
         &mut self,
         turn: &mut SeedTurn<'_>,
@@ -171,8 +170,8 @@ impl Colleagues {
         }
     }
 
-    /// A seed, or somebody who says so, has opened a connection to us. Returns one that was closed
-    /// for it.
+    /// Adds a connection that a seed, or somebody who claims to be it, has opened to us. Returns
+    /// the connection that was closed to make room.
     pub fn called(&mut self, turn: &mut SeedTurn<'_>, conn: Conn, seed: Addr) -> Option<Conn> {
         let colleague = self.of.get_mut(&seed)?;
         let full = colleague.calls.len() >= MAX_CALLS;
@@ -184,7 +183,7 @@ impl Colleagues {
         newest
     }
 
-    /// Our own attempt to reach a seed has ended.
+    /// Handles the result of our own attempt to reach a seed.
     pub fn answered(
         &mut self,
         turn: &mut SeedTurn<'_>,
@@ -238,7 +237,7 @@ impl Colleagues {
         self.timers.set(Timer::Redial(seed), now + pause.mul_f64(jitter));
     }
 
-    /// A connection with a seed is gone.
+    /// Forgets a lost connection with a seed, and dials the seed again if the connection was ours.
     pub fn lost(&mut self, turn: &mut SeedTurn<'_>, conn: Conn, seed: Addr) {
         let Some(colleague) = self.of.get_mut(&seed) else { return };
         colleague.calls.remove(&conn);
@@ -249,7 +248,7 @@ impl Colleagues {
         }
     }
 
-    /// Connections to seeds that have said nothing for long.
+    /// Our connections to seeds that have said nothing for too long.
     pub fn quiet(&self, now: Time) -> Vec<(Addr, Conn)> {
         self.of
             .iter()
@@ -258,14 +257,14 @@ impl Colleagues {
             .collect()
     }
 
-    /// A seed is alive: it has said something.
+    /// Notes that a seed has just said something.
     pub fn heard(&mut self, now: Time, seed: &Addr) {
         if let Some(colleague) = self.of.get_mut(seed) {
             colleague.heard = now;
         }
     }
 
-    /// A seed says which founding its registry goes back to.
+    /// Notes the founding that a seed's registry goes back to. An empty list tells nothing new.
     pub fn says_founders(&mut self, seed: &Addr, founders: &[u64]) {
         if let Some(colleague) = self.of.get_mut(seed)
             && !founders.is_empty()
@@ -274,14 +273,14 @@ impl Colleagues {
         }
     }
 
-    /// A seed says how it stands.
+    /// Notes the standing that a seed tells.
     pub fn says_standing(&mut self, seed: &Addr, standing: Standing) {
         if let Some(colleague) = self.of.get_mut(seed) {
             colleague.standing = Some(standing);
         }
     }
 
-    /// Begins to walk the hash tree of a seed, unless that is under way.
+    /// Begins to walk the hash tree of a seed. Returns false if a walk is under way.
     pub fn begin_walk(&mut self, now: Time, seed: &Addr) -> bool {
         let Some(colleague) = self.of.get_mut(seed) else { return false };
         let begins = colleague.walking.is_none_or(|since| now.since(since) > WALK_PATIENCE);
@@ -291,7 +290,7 @@ impl Colleagues {
         begins
     }
 
-    /// All that a seed of that standing held is here.
+    /// Notes that we have taken in all that a seed of that standing held.
     pub fn compared(&mut self, seed: &Addr, standing: Standing) {
         if let Some(colleague) = self.of.get_mut(seed) {
             colleague.compared = colleague.compared.max(Some(standing));

@@ -1,15 +1,14 @@
-//! What other seeds say, and which part of this one is told: comparisons of registries, standings,
-//! commits and agreed endings.
+//! What other seeds say, and which part of this seed is told: comparisons of registries, standings,
+//! commits, and agreements to drop members long gone.
 //!
-//! How two seeds find and move what differs between their registries: each tells
-//! the others the root of its hash tree; equal roots end it. Else
-//! the seed with the lower address walks: it sends its branches, hears the
-//! other's leaves below those that differ, sends the fingerprints of its records
-//! in the leaves that differ, and gets the records that it lacks and the
-//! fingerprints of those that the other lacks. Nothing is remembered between
-//! the steps, so a lost one costs only the next comparison. What must stay true:
-//! the last frame says that all has been told which the sender held when the
-//! walk began.
+//! How two seeds find and move the difference between their registries: each tells the other the
+//! root of its hash tree; if the roots are equal, they are done. Else the seed with the lower
+//! address walks: it sends its branches, hears the other's leaves below the branches that differ,
+//! sends the fingerprints of its records in the leaves that differ, and gets the records that it
+//! lacks and the fingerprints of those that the other lacks. Neither seed remembers anything
+//! between the steps, so a lost step costs only the wait for the next comparison. What must stay
+//! true: a frame of records with `done` goes out after all others, because it says that its sender
+//! has told all that it held when the walk began.
 
 use super::SeedMachine;
 use super::ballot::Waiter;
@@ -27,9 +26,9 @@ use crate::proto::message::{
 use crate::proto::registry::{Record, Status};
 use crate::proto::turn::SeedTurn;
 
-/// Records in one frame.
+/// Most records in one frame.
 const RECORDS_A_FRAME: usize = 4_096;
-/// Fingerprints in one frame: some 400 kB.
+/// Most fingerprints in one frame: some 400 kB.
 const FINGERPRINTS_A_FRAME: usize = 32_768;
 
 impl SeedMachine {
@@ -47,13 +46,13 @@ impl SeedMachine {
         self.colleagues.dial(turn, conn, seed, hello, self.roster.probe_timeout());
     }
 
-    /// A seed, or somebody who says so, has opened a connection to us.
+    /// Takes in a connection that a seed, or somebody who claims to be it, has opened to us.
     pub(super) fn colleague_calls(&mut self, turn: &mut SeedTurn<'_>, conn: Conn, seed: Addr) {
         if let Some(closed) = self.colleagues.called(turn, conn, seed) {
             self.sessions.remove(closed);
         }
         self.sessions.insert(conn, Session::FromSeed(seed));
-        // It is up: no need to wait for the next attempt.
+        // The seed is up, so dial it now instead of at the next attempt.
         self.dial(turn, seed);
         let compare = self.digest();
         turn.send(conn, compare);
@@ -65,7 +64,7 @@ impl SeedMachine {
         }
     }
 
-    /// Our own attempt to reach a seed has ended.
+    /// Handles the result of our own attempt to reach a seed.
     pub(super) fn colleague_answers(
         &mut self,
         turn: &mut SeedTurn<'_>,
@@ -83,7 +82,8 @@ impl SeedMachine {
         turn.note(Severity::Info, "seed connected", vec![("seed", seed.to_string())]);
     }
 
-    /// Sends our digest around, and dials anew whoever has gone quiet.
+    /// Sends our digest and news of links to all seeds, and closes connections that have gone
+    /// quiet, so that those to seeds are dialled anew.
     pub(super) fn compare(&mut self, turn: &mut SeedTurn<'_>) {
         self.colleagues.compare_later(turn.now);
         let compare = self.short_digest();
@@ -99,7 +99,8 @@ impl SeedMachine {
         }
     }
 
-    /// Something came over a connection that we opened to a seed. A breach if it makes no sense.
+    /// Hears a message that came over a connection that we opened to a seed. A message that makes
+    /// no sense is a breach.
     pub(super) fn hear_seed(
         &mut self,
         turn: &mut SeedTurn<'_>,
@@ -150,7 +151,8 @@ impl SeedMachine {
         Ok(())
     }
 
-    /// Another seed commits a record.
+    /// Hears that another seed has committed a record, and makes it durable if a quorum voted for
+    /// it.
     fn hear_commit(
         &mut self,
         turn: &mut SeedTurn<'_>,
@@ -177,8 +179,8 @@ impl SeedMachine {
         }
     }
 
-    /// Another seed commits what is here already, or what something later has replaced: that needs
-    /// no disk. False if it is news.
+    /// Answers a commit of a record that is here already or that a later one has replaced: the
+    /// proposer need not wait for the disk then. Returns false if the record is news.
     fn hear_old_commit(
         &mut self,
         turn: &mut SeedTurn<'_>,
@@ -193,7 +195,8 @@ impl SeedMachine {
         }
         let Waiter { proposer, ballot } = waiter;
         if later && record.status == Status::Alive {
-            // Nobody is to be told that it is in when it is known to be out.
+            // A later record says that this life is over, so the proposer must not grant its
+            // registration: send it the later record.
             let known = known.clone();
             self.pass_on(turn, &proposer, peer, known);
         } else {
@@ -202,7 +205,7 @@ impl SeedMachine {
         true
     }
 
-    /// Another seed's digest has come.
+    /// Hears the digest of another seed, and begins to look for the difference if it is not ours.
     fn hear_digest(
         &mut self,
         turn: &mut SeedTurn<'_>,
@@ -217,8 +220,8 @@ impl SeedMachine {
             self.compared(turn, seed, standing);
             return;
         }
-        // One of the two walks; both would send all of it twice. The other one tells its digest at
-        // once instead of at the next round.
+        // Only one of the two walks, since two walks would move every record twice. The other tells
+        // its digest now, so that the walk need not wait for the next comparison.
         if self.roster.me() < seed {
             if self.colleagues.begin_walk(turn.now, &seed) {
                 let branches = self.book.branches();
@@ -231,7 +234,8 @@ impl SeedMachine {
         self.reconsider(turn);
     }
 
-    /// The leaves below the branches that differ. A breach if there cannot be such.
+    /// Hears the other seed's leaves below the branches that differ. A breach if there can be no
+    /// such leaves.
     fn hear_leaves(
         &mut self,
         turn: &mut SeedTurn<'_>,
@@ -244,15 +248,15 @@ impl SeedMachine {
         Ok(())
     }
 
-    /// What the walker holds in the leaves that differ: it is sent what it lacks, and asked for what
-    /// we lack.
+    /// Hears what the walker holds in the leaves that differ. Sends it the records that it lacks,
+    /// and asks for those that we lack.
     fn hear_holdings(&mut self, turn: &mut SeedTurn<'_>, seed: &Addr, leaves: Leaves, more: bool) {
         let (lacking, wanted) = self.book.difference(leaves);
         let done = (!more).then_some(self.foothold.standing());
         self.send_records(turn, seed, lacking, wanted, done);
     }
 
-    /// Sends records in frames; the last one carries the rest.
+    /// Sends records in frames. The last one carries `wanted` and `done`, too.
     fn send_records(
         &mut self,
         turn: &mut SeedTurn<'_>,
@@ -272,7 +276,7 @@ impl SeedMachine {
         }
     }
 
-    /// Records that we lack, and what the other one lacks.
+    /// Hears records that we lack, and which records the other seed lacks.
     fn hear_records(
         &mut self,
         turn: &mut SeedTurn<'_>,
@@ -282,16 +286,16 @@ impl SeedMachine {
         done: Option<Standing>,
     ) {
         let mut records = self.authorised(turn, seed, records);
-        // What is known already needs no disk.
+        // A record that is here already is on our disk already.
         records.retain(|(peer, record)| self.book.registry().get(peer) != Some(record));
         let mut pending: Vec<Pending> = records.into_iter().map(Pending::record).collect();
         pending.extend(done.map(|standing| Pending::Compared { seed, standing }));
         if !pending.is_empty() {
-            // Frames that came before this one may still wait for the disk; a batch waits behind
-            // theirs.
+            // Earlier frames may still wait for the disk. Batches become durable in order, so
+            // `Compared` in this one comes after their records.
             self.durability.persist(turn, pending);
         }
-        // The walker hears first, and answers with what the other one lacks.
+        // The walker gets records first, and answers with those that the other seed lacks.
         let walker = self.roster.me() < seed;
         if walker && (done.is_some() || !wanted.is_empty()) {
             let sent = self.book.by_fingerprint(wanted);
@@ -300,7 +304,8 @@ impl SeedMachine {
         }
     }
 
-    /// Of these records, those that name a quorum of distinct configured seeds.
+    /// Keeps the records that name a quorum of distinct configured seeds as voters; logs the
+    /// others.
     fn authorised(
         &self,
         turn: &mut SeedTurn<'_>,
@@ -323,7 +328,8 @@ impl SeedMachine {
         records
     }
 
-    /// Another seed asks about records that are old enough to drop.
+    /// Hears a question about records that are old enough to drop, and makes them durable here.
+    /// They are refused if any of them is alive or lacks a quorum.
     fn hear_expire(
         &mut self,
         turn: &mut SeedTurn<'_>,
@@ -341,7 +347,8 @@ impl SeedMachine {
         self.durability.persist(turn, pending);
     }
 
-    /// Asks about records that are old enough to drop, if all seeds can be asked.
+    /// Begins a round about records that are old enough to drop, if all seeds can be asked and
+    /// vote.
     pub(super) fn look_for_expired(&mut self, turn: &mut SeedTurn<'_>) {
         self.upkeep.expiry.look_later(turn.now);
         if !self.colleagues.are_all_voting() || !self.foothold.votes() {
@@ -364,13 +371,14 @@ impl SeedMachine {
         }
     }
 
-    /// All seeds have had these on disk.
+    /// Drops records that all seeds have had on disk, so that none can bring their members back.
     fn hear_forget(&mut self, turn: &mut SeedTurn<'_>, gone: Vec<(Addr, Incarnation)>) {
         let forget = |(peer, incarnation)| Pending::Forget { peer, incarnation };
         self.durability.persist(turn, gone.into_iter().map(forget).collect());
     }
 
-    /// Another seed has told its standing, or was compared with: what follows for our own.
+    /// Takes this seed's next step, after another seed has told its standing or has been compared
+    /// with.
     pub(super) fn reconsider(&mut self, turn: &mut SeedTurn<'_>) {
         if self.foothold.votes() {
             return;
@@ -383,7 +391,7 @@ impl SeedMachine {
         }
     }
 
-    /// Writes down a better standing; it counts once it is durable.
+    /// Writes down a better standing, which counts once it is durable.
     pub(super) fn rise(&mut self, turn: &mut SeedTurn<'_>, standing: Standing) {
         let (me, others) = (self.roster.number(), self.colleagues.others());
         let marks = self.foothold.rise(turn.now, me, standing, &others);
@@ -394,7 +402,8 @@ impl SeedMachine {
         self.durability.persist(turn, vec![Pending::Standing(standing)]);
     }
 
-    /// Another seed says which founding its registry goes back to.
+    /// Hears which founding the registry of another seed goes back to. If it is not ours, keeps a
+    /// copy of our registry if ours is the earlier one, and takes the marks of the other founding.
     fn hear_founders(
         &mut self,
         turn: &mut SeedTurn<'_>,
@@ -417,21 +426,21 @@ impl SeedMachine {
         }
     }
 
-    /// From here on this seed votes; what waited is judged.
+    /// Lets this seed vote from here on, and judges the proposals that waited.
     pub(super) fn may_vote(&mut self, turn: &mut SeedTurn<'_>) {
         for (change, waiter) in self.foothold.may_vote() {
             self.judge(turn, change, waiter);
         }
     }
 
-    /// All that a seed of that standing held is here, and durable.
+    /// Notes that all that a seed of that standing held is here, and durable.
     pub(super) fn compared(&mut self, turn: &mut SeedTurn<'_>, seed: Addr, standing: Standing) {
         self.colleagues.compared(&seed, standing);
         self.reconsider(turn);
     }
 
-    /// What the periodic comparison says: the founding stays what it is, and is told when a connection
-    /// is new or our standing has changed.
+    /// The message of a periodic comparison. It omits the founding once this seed votes, since that
+    /// is told whenever a connection is new or our standing has changed.
     fn short_digest(&mut self) -> Council {
         match self.digest() {
             Council::Compare { count, digest, standing: Standing::Voting, .. } => {
@@ -442,7 +451,7 @@ impl SeedMachine {
         }
     }
 
-    /// How our registry looks and how we stand.
+    /// The root of our hash tree, our standing and our founding, as told to other seeds.
     pub(super) fn digest(&mut self) -> Council {
         let (count, digest) = self.book.root();
         let (standing, founders) = (self.foothold.standing(), self.foothold.founders());

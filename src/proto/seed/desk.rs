@@ -1,4 +1,5 @@
-//! What peers ask of a seed, and which part of it answers: registrations, leaves, lists, reports.
+//! The desk: hears what peers ask of a seed, and hands it to the part that answers. Peers register,
+//! leave, ask for the list, and report links and deaths.
 
 use super::SeedMachine;
 use super::ballot::Asker;
@@ -14,7 +15,7 @@ fn change(turn: &SeedTurn<'_>, kind: ChangeKind, peer: Addr, incarnation: Incarn
 }
 
 impl SeedMachine {
-    /// A peer says something.
+    /// Hears what a peer says, and answers it or has it answered.
     pub(super) fn hear_peer(
         &mut self,
         turn: &mut SeedTurn<'_>,
@@ -30,7 +31,8 @@ impl SeedMachine {
                 self.asked_to_leave(turn, Asker { conn, request }, peer, incarnation);
             }
             ToSeed::Refresh { request, .. } if self.foothold.standing() != Standing::Voting => {
-                // What it lacks may have been answered for.
+                // This registry may lack changes that were answered for, so it must not pass for
+                // the list.
                 let reason = "this seed has no registry yet; ask another".to_owned();
                 turn.send(conn, ToPeer::Denied { request, votes: 0, reason, known: 0 });
             }
@@ -79,8 +81,8 @@ impl SeedMachine {
                 turn.send(conn, ToPeer::Denied { request, votes: 0, reason, known });
             }
             known => {
-                // A life that replaces another without a death keeps its place in the order of
-                // joining, on which the choice of neighbours rests.
+                // A life that replaces another without a death keeps the time of joining, because
+                // peers choose their neighbours by the order of joining.
                 let joined = known.filter(|k| k.status == Status::Alive).map(|k| k.at);
                 let mut change = change(turn, ChangeKind::Join, peer, incarnation);
                 change.at = joined.unwrap_or(change.at);
@@ -108,7 +110,8 @@ impl SeedMachine {
         }
     }
 
-    /// Proposes an open case if it has reporters enough and no seed is at it.
+    /// Proposes the death in an open case, if enough members reported it and no vote on it is under
+    /// way here.
     fn review(&mut self, turn: &mut SeedTurn<'_>, (peer, incarnation): (Addr, Incarnation)) {
         let key = (ChangeKind::Dead, peer, incarnation);
         if self.polls.is_open(&key) || self.judge.is_judging(&key) {
@@ -122,9 +125,9 @@ impl SeedMachine {
         }
     }
 
-    /// Tells connected peers of changed records, but for those that wait to be registered: they are
-    /// about to be sent the whole list, and while a thousand register that would be most of what is
-    /// said. If it comes to no list, they are told of all.
+    /// Tells connected peers of changed records, except those that wait to be registered. These
+    /// will get the whole list; while a thousand peers register, telling each of every change would
+    /// be most of the traffic. If one is denied and gets no list, `reject` tells it all records.
     pub(super) fn push(&mut self, turn: &mut SeedTurn<'_>) {
         let registry = self.book.registry();
         let changed = self.pushes.take().into_iter();

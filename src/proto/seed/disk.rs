@@ -1,7 +1,8 @@
-//! What follows once something is on disk.
+//! What a seed does once a batch is on its disk: it counts, answers or passes on what waited for
+//! that.
 //!
-//! What must stay true: nothing is answered, committed to others or counted
-//! before it is on disk, and every committed transition is logged once.
+//! What must stay true: nothing is answered, committed to others or counted before it is on disk,
+//! because a crash would undo it; and every committed transition is logged once.
 
 use super::SeedMachine;
 use super::ballot::{ChangeKey, Waiter};
@@ -12,7 +13,7 @@ use crate::proto::registry::{Merge, Record, Status};
 use crate::proto::turn::SeedTurn;
 
 impl SeedMachine {
-    /// A batch is on disk.
+    /// Does whatever waited for this batch to be on disk.
     pub(super) fn persisted(&mut self, turn: &mut SeedTurn<'_>, batch: u64) {
         for pending in self.durability.persisted(batch) {
             match pending {
@@ -41,12 +42,12 @@ impl SeedMachine {
         if let Some(decision) = &decision {
             self.shown.history.add(Decision::clone(decision));
         }
-        // Whoever tells of a record has it on disk, and now this seed does.
+        // Another seed that tells of a record has it on disk, and now this seed does, too.
         let own = tell.is_some_and(|waiter| waiter.proposer == me);
         self.take_in(turn, peer, record.clone(), if own { 1 } else { 2 });
         match (tell, decision) {
             (Some(Waiter { proposer, ballot }), Some(decision)) if proposer == me => {
-                // Only now: nothing is committed to others before it is durable here.
+                // The commit goes out only now that the record is durable here.
                 let decision = *decision;
                 let commit = Council::Commit { ballot, peer, record, decision };
                 self.colleagues.tell_all(turn, commit);
@@ -59,7 +60,8 @@ impl SeedMachine {
         }
     }
 
-    /// Takes a durable record into the registry, and logs the transition that it is.
+    /// Takes a durable record into the registry. Logs it if it is a transition, and tells the parts
+    /// that wait for one.
     fn take_in(&mut self, turn: &mut SeedTurn<'_>, peer: Addr, record: Record, at_seeds: usize) {
         let (votes, of) = (record.voters.len(), self.roster.count());
         let (incarnation, status) = (record.incarnation, record.status);

@@ -1,10 +1,10 @@
-//! What a seed has asked its disk to keep, and which records are known to be on the disks of a quorum.
+//! What this seed has asked its disk to keep, and which records are known to be on the disks of a
+//! quorum; those are settled.
 //!
-//! A seed may hold a record before that: it proposed it, or was among the first
-//! to be told. What must stay true: nothing is answered for that a minority of
-//! lost disks could undo, whoever is asked, and however often. So a record that
-//! is not known to be settled is committed once more, and answered for when a
-//! quorum has said that it is on disk.
+//! A seed may hold a record that is not settled, because it proposed the record or was among the
+//! first to be told. What must stay true: a seed answers for nothing that the loss of a minority of
+//! disks could undo, whoever asks and however often. So a record that is not known to be settled is
+//! committed once more, and answered for when a quorum has said that it is on disk.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,27 +14,27 @@ use crate::proto::registry::Record;
 use crate::proto::roles::Keep;
 use crate::proto::turn::SeedTurn;
 
-/// One change that waits for the disk, and what is done then.
+/// A change that waits for the disk, with what the seed needs for the step that follows.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Pending {
-    /// A committed record; a ballot, here or at another seed, waits for the word.
+    /// A committed record. If `tell` is set, that ballot waits to hear that it is durable.
     Record { peer: Addr, record: Record, tell: Option<Waiter>, decision: Option<Box<Decision>> },
     /// This seed's own standing.
     Standing(Standing),
-    /// Marks of a founding.
+    /// Marks of the founding that the registry goes back to.
     Founders(Vec<u64>),
-    /// A copy of what is on disk.
+    /// A copy of what is on disk, kept under this number.
     SetAside(u64),
-    /// All that a seed of that standing held is here.
+    /// All that a seed of that standing held is here once the batches before this are durable.
     Compared { seed: Addr, standing: Standing },
-    /// The records that another seed asked about are here.
+    /// The records of another seed's round are here once this batch is durable.
     Expired { seed: Addr, round: u64 },
-    /// The member is not spoken of any more.
+    /// The record of a member long gone is to be dropped.
     Forget { peer: Addr, incarnation: Incarnation },
 }
 
 impl Pending {
-    /// A record that nobody waits for.
+    /// A record for which no ballot waits.
     pub fn record((peer, record): (Addr, Record)) -> Self {
         Pending::Record { peer, record, tell: None, decision: None }
     }
@@ -51,43 +51,44 @@ impl Pending {
     }
 }
 
-/// How far the disks are, this seed's and the others'.
+/// Batches that wait for this seed's disk, and what is known of the disks of the others.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Durability {
     pending: BTreeMap<u64, Vec<Pending>>,
     batches_used: u64,
-    /// Nothing is known of what was here when this life began.
+    /// Whether this life began with records on disk, of which nobody knows if a quorum has them.
     recovered: bool,
-    /// These came since, and are not known to be on disk at a quorum.
+    /// Peers whose records came in this life and are not known to be on disk at a quorum.
     unsettled: BTreeSet<Addr>,
-    /// Seeds whose registry was equal to this one since it last changed.
+    /// Seeds whose registry was equal to ours at some time since ours last changed.
     agreed: BTreeSet<Addr>,
 }
 
 impl Durability {
-    /// Something was on disk when this life began.
+    /// Notes whether records were on disk when this life began.
     pub fn recovers(&mut self, something: bool) {
         self.recovered = something;
     }
 
-    /// Asks the host to make changes durable; what follows from them waits until it has.
+    /// Asks the host to make changes durable, and keeps them until it has.
     pub fn persist(&mut self, turn: &mut SeedTurn<'_>, pending: Vec<Pending>) {
         self.batches_used += 1;
         turn.persist(self.batches_used, pending.iter().filter_map(Pending::keep).collect());
         self.pending.insert(self.batches_used, pending);
     }
 
-    /// A batch is on disk: what waited for that.
+    /// Takes the changes that waited for this batch, which is on disk now.
     pub fn persisted(&mut self, batch: u64) -> Vec<Pending> {
         self.pending.remove(&batch).unwrap_or_default()
     }
 
-    /// Whether a record is known to be on disk at a quorum.
+    /// Whether a quorum is known to have the record of this peer on disk.
     pub fn is_settled(&self, peer: &Addr, quorum: usize) -> bool {
         quorum <= 1 || !self.recovered && !self.unsettled.contains(peer)
     }
 
-    /// A record was taken in, and so many seeds are known to have it on disk, this one included.
+    /// Notes that a record was taken in, which `seeds` seeds are known to have on disk, this one
+    /// included.
     pub fn record_is_at(&mut self, peer: Addr, seeds: usize, quorum: usize) {
         self.agreed.clear();
         if seeds < quorum {
@@ -97,12 +98,13 @@ impl Durability {
         }
     }
 
-    /// A quorum has said that a record is on disk.
+    /// Notes that a quorum has said that it has this record on disk.
     pub fn settled(&mut self, peer: &Addr) {
         self.unsettled.remove(peer);
     }
 
-    /// Another seed holds what this one holds.
+    /// Notes that another seed holds just what this one holds. With a quorum of such seeds, all is
+    /// settled.
     pub fn agrees(&mut self, seed: Addr, quorum: usize) {
         self.agreed.insert(seed);
         if self.agreed.len() + 1 >= quorum {

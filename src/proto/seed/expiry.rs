@@ -1,14 +1,12 @@
-//! Members that are long gone are dropped from the registry.
+//! Drops the records of members that are long gone.
 //!
-//! The record of a death is what keeps a seed that missed it from bringing the
-//! member back, so it may go only once no seed holds the member alive and none
-//! can come to. The asking seed therefore sends the records to all seeds; each
-//! makes them durable and says so; when *all* configured seeds have, whoever
-//! holds anything of these members holds that they are gone, and may drop it.
-//! A seed that is down keeps the others from dropping anything: until it has
-//! heard, it could still bring somebody back. One that dropped a record may be
-//! sent it again by one that has not dropped it yet; that is no news, and goes
-//! with the next round.
+//! The record of a death keeps a seed that missed the death from bringing the member back. So what
+//! must stay true: a record goes only once no seed holds that member alive and none can come to.
+//! The asking seed sends the records to all seeds; each makes them durable and says so. When *all*
+//! configured seeds have, every seed that holds anything of these members holds that they are gone,
+//! and may drop it. A seed that is down keeps the others from dropping anything, because until it
+//! has heard it could still bring somebody back. A seed that has dropped a record may get it again
+//! from one that has not yet; that is no news, and the next round drops it.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -17,12 +15,12 @@ use crate::proto::message::{Addr, Incarnation};
 use crate::proto::registry::{Record, Registry};
 use crate::proto::time::Time;
 
-/// How often a seed looks for records to drop: it is a matter of days.
+/// How often a seed looks for records to drop. They are kept for a day, so seldom is enough.
 const LOOK_INTERVAL: Duration = Duration::from_secs(60);
-/// Records of one round.
+/// Most records in one round.
 const A_ROUND: usize = 1_024;
 
-/// Records that this seed has asked the others about.
+/// A question to all other seeds about records to drop.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Round {
     number: u64,
@@ -36,23 +34,23 @@ struct Round {
 pub(super) struct Expiry {
     round: Option<Round>,
     rounds_used: u64,
-    /// When to look again.
+    /// When to look for such records again.
     due: Option<Time>,
 }
 
 impl Expiry {
-    /// When to look for records to drop.
+    /// When to look next for records to drop.
     pub fn wake_at(&self) -> Option<Time> {
         self.due
     }
 
-    /// The next look is an interval away.
+    /// Sets the next look one interval away.
     pub fn look_later(&mut self, now: Time) {
         self.due = Some(now + LOOK_INTERVAL);
     }
 
-    /// Begins a round with all these seeds, if there are records that are old enough; its number, and
-    /// the records.
+    /// Begins a round with all these seeds, if some records are old enough. Returns the round's
+    /// number and its records.
     pub fn begin(
         &mut self,
         now: Time,
@@ -72,7 +70,7 @@ impl Expiry {
         Some((number, records))
     }
 
-    /// A seed has the records of a round on disk.
+    /// Notes that a seed has the records of a round on disk.
     pub fn agrees(&mut self, seed: &Addr, number: u64) {
         if let Some(round) = &mut self.round
             && round.number == number
@@ -81,7 +79,7 @@ impl Expiry {
         }
     }
 
-    /// The lives that all seeds agree to drop.
+    /// Takes the lives to drop, if all seeds have agreed to the round.
     pub fn agreed(&mut self) -> Option<Vec<(Addr, Incarnation)>> {
         let round = self.round.take_if(|round| round.waiting.is_empty())?;
         Some(round.gone)

@@ -1,42 +1,44 @@
-//! What was decided about each member, by whom, and why.
+//! Decisions about each member: what was decided, by whom, and why.
 //!
-//! For whoever asks why a peer is in or out. It is not part of the agreement:
-//! each seed remembers the decisions that it took part in or was told of, for
-//! this life, within a bound.
+//! This answers operators who ask why a peer is in or out; the seeds' agreement does not rest on
+//! it. Each seed remembers the decisions that it took part in or was told of, for this life only.
+//!
+//! What must stay true: the history never holds more than its bounds, however often members come
+//! and go.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::proto::message::{Addr, Decision};
 
-/// Decisions remembered of one member: enough to see why it comes and goes.
+/// Decisions kept of one member: enough to see why it comes and goes.
 const A_MEMBER: usize = 16;
-/// Decisions remembered in all, about 300 bytes each.
+/// Decisions kept of all members, about 300 bytes each.
 const IN_ALL: usize = 65_536;
-/// Longest reason kept, bytes.
+/// Longest reason kept, in bytes.
 const MAX_REASON: usize = 256;
 
 /// Decisions by member, oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct History {
     of: BTreeMap<Addr, VecDeque<Decision>>,
-    /// Whose decisions came when, to drop the oldest first.
+    /// The member of each decision, oldest first, so that the oldest decision is dropped first.
     order: VecDeque<Addr>,
 }
 
 impl History {
-    /// Remembers a decision.
+    /// Adds a decision, and drops old ones that are too many.
     pub fn add(&mut self, mut decision: Decision) {
         for vote in &mut decision.votes {
             if vote.reason.len() > MAX_REASON {
                 vote.reason = vote.reason.chars().take(MAX_REASON).collect();
-                // Letters may be longer than a byte.
+                // The line above counts characters, which may be longer than a byte.
                 while vote.reason.len() > MAX_REASON {
                     vote.reason.pop();
                 }
             }
         }
         let peer = decision.change.peer;
-        // One is what there is of most members.
+        // Most members have one decision only, so a new queue makes room for one.
         let decisions = self.of.entry(peer).or_insert_with(|| VecDeque::with_capacity(1));
         if decisions.len() >= A_MEMBER {
             decisions.pop_front();
@@ -56,15 +58,15 @@ impl History {
         }
     }
 
-    /// What was decided about a member, oldest first.
+    /// Decisions about a member, oldest first.
     pub fn of(&self, peer: &Addr) -> impl Iterator<Item = &Decision> {
         self.of.get(peer).into_iter().flatten()
     }
 
-    /// Drops what was decided about a member.
+    /// Drops all decisions about a member.
     pub fn forget(&mut self, peer: &Addr) {
-        // Its places in the order stay until they are the oldest: searching for them would cost
-        // more than the words that they take.
+        // Its entries in `order` stay until they are the oldest: to search for them would cost more
+        // than the memory that they take.
         self.of.remove(peer);
     }
 }

@@ -1,11 +1,10 @@
-//! A seed's own judgement of a proposed change.
+//! A seed's own judgement of a proposed change (DESIGN.md, section 3).
 //!
-//! A vote is never a rubber stamp (DESIGN.md, section 3): a join wants the
-//! peer to answer at the address that it claims, in the incarnation that it
-//! claims; a death wants reporters *and* this seed's own failed probe; a leave
-//! wants the peer itself to say that it is leaving. So each judgement ends in
-//! a probe made by this seed, and a forged report of whatever number of liars
-//! removes nobody who answers.
+//! What must stay true: a yes rests on a probe that this seed has made itself, so forged reports of
+//! however many liars remove nobody who answers. For a join the peer must answer at the address and
+//! in the incarnation that it claims. For a death there must be reporters, or a seed's own finding,
+//! *and* this seed's probe must fail. For a leave the peer itself must say that it is leaving. A no
+//! needs no probe if the registry speaks against the change.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -17,17 +16,17 @@ use crate::proto::registry::Registry;
 use crate::proto::time::Time;
 use crate::proto::timers::Timers;
 
-/// Judgements that may wait for a probe at the same time; more are refused at once.
+/// Judgements that may wait for a probe at the same time. Further proposals get a no at once.
 const MAX_JUDGEMENTS: usize = 1_024;
-/// Members accused within one suspect timeout make a wave if they are so many, and more than a third
-/// of all: two crashes in a small network are two crashes.
+/// Members accused within one suspect timeout are a wave if they are at least this many and more
+/// than a third of all. Two crashes in a small network are just two crashes.
 const WAVE: usize = 3;
-/// Between the two probes that a voter makes in a wave, if the first got no answer at all: long
-/// enough for what is wrong with the voter itself to pass, or to be seen. A refused connection is an
-/// answer, which says that the voter's network works: then the second probe follows at once.
+/// Pause between the two probes of a voter in a wave, if the first got no answer at all: long
+/// enough for a fault of the voter's own network to pass, or to be seen. A refused connection is an
+/// answer, and shows that the voter's network works: then the second probe follows at once.
 pub(super) const WAVE_PAUSE: Duration = Duration::from_secs(1);
-/// A yes is given again for this long, without a line and a probe more: seeds that propose the same
-/// change at the same time ask twice.
+/// How long a yes is given again without another probe or line in the log. Seeds that propose the
+/// same change at the same time both ask for it.
 const VERDICT_LASTS: Duration = Duration::from_secs(1);
 
 /// A judgement that waits for its probe.
@@ -35,11 +34,11 @@ const VERDICT_LASTS: Duration = Duration::from_secs(1);
 pub(super) struct Judgement {
     pub change: Change,
     pub waiters: BTreeSet<Waiter>,
-    /// Its member did not answer the first probe, in a wave.
+    /// Whether this is a wave and the first probe has failed, so that the next one decides.
     unanswered: bool,
 }
 
-/// A vote: yes or no, why, and the greatest incarnation known.
+/// A vote: yes or no, the reason, and the greatest incarnation of the peer that the voter knows.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Verdict {
     pub accept: bool,
@@ -47,25 +46,25 @@ pub(super) struct Verdict {
     pub known: Incarnation,
 }
 
-/// What a proposal leads to.
+/// What has to be done about a proposal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Begun {
-    /// The same was judged a moment ago.
+    /// Give this verdict again, which is a moment old.
     Again(Verdict),
-    /// It needs no probe.
+    /// Vote so: no probe is needed.
     Decided(Result<String, String>),
-    /// The member is to be probed.
+    /// Probe the member.
     Probe,
 }
 
-/// What the answer to a probe leads to.
+/// What has to be done about a probe that has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Probed {
-    /// It decides.
+    /// Vote so.
     Decided(Judgement, Result<String, String>),
-    /// In a wave one failed probe is not enough: a second one, now.
+    /// Probe a second time at once, since one failed probe is not enough in a wave.
     Again(ChangeKey),
-    /// Or later.
+    /// Wait for the timer of the second probe.
     Later,
 }
 
@@ -74,28 +73,28 @@ pub(super) enum Probed {
 pub(super) struct Judge {
     judgements: BTreeMap<ChangeKey, Judgement>,
     probes: BTreeMap<Conn, ChangeKey>,
-    /// Changes that this seed has just accepted.
+    /// Changes that this seed has just accepted, and when.
     verdicts: BTreeMap<ChangeKey, (Time, Verdict)>,
     verdicts_by_age: VecDeque<(Time, ChangeKey)>,
-    /// Members accused, and when last.
+    /// Members accused of late, and when they last were.
     accused: BTreeMap<Addr, Time>,
-    /// Probe once more a member accused in a wave.
+    /// When to probe a member that was accused in a wave for the second time.
     timers: Timers<ChangeKey>,
 }
 
 impl Judge {
-    /// When a second probe is due.
+    /// When the next second probe is due.
     pub fn wake_at(&self) -> Option<Time> {
         self.timers.next()
     }
 
-    /// A second probe that is due, of a judgement that is still open.
+    /// Takes a second probe that is due, if its judgement is still open.
     pub fn due(&mut self, now: Time) -> Option<ChangeKey> {
         let (_, key) = self.timers.due(now)?;
         self.judgements.contains_key(&key).then_some(key)
     }
 
-    /// Whether a judgement on that change is under way.
+    /// Whether a judgement of that change waits for its probe.
     pub fn is_judging(&self, key: &ChangeKey) -> bool {
         self.judgements.contains_key(key)
     }
@@ -105,7 +104,8 @@ impl Judge {
         self.probes.contains_key(&conn)
     }
 
-    /// Adds a waiter, and what it knows, to a judgement of the same change; false if there is none.
+    /// Adds a waiter and its reporters to an open judgement of the same change. Returns false if
+    /// none is open.
     pub fn join(&mut self, change: &Change, waiter: Waiter) -> bool {
         let Some(judgement) = self.judgements.get_mut(&key(change)) else { return false };
         for reporter in &change.reporters {
@@ -117,8 +117,8 @@ impl Judge {
         true
     }
 
-    /// What a proposal leads to, given what the registry has against it. `rubber_stamp` is a planted
-    /// defect.
+    /// Begins a judgement, given what the registry has against the change. `rubber_stamp` is a
+    /// defect that tests plant.
     pub fn begin(
         &mut self,
         now: Time,
@@ -147,33 +147,33 @@ impl Judge {
         Begun::Probe
     }
 
-    /// A probe goes out over that connection.
+    /// Notes that a probe goes out over that connection.
     pub fn probe(&mut self, conn: Conn, key: ChangeKey) {
         self.probes.insert(conn, key);
     }
 
-    /// A judgement waits for its probe.
+    /// Keeps a judgement until its probe ends.
     pub fn wait(&mut self, change: Change, waiter: Waiter) {
         let (key, waiters) = (key(&change), BTreeSet::from([waiter]));
         self.judgements.insert(key, Judgement { change, waiters, unanswered: false });
     }
 
-    /// Whether so many members were accused within one suspect timeout that it may be this seed, or
-    /// its network, that is ill: then one failed probe is not enough.
+    /// Whether so many members were accused within one suspect timeout that this seed or its own
+    /// network may be at fault. Then one failed probe is not enough.
     fn is_wave(&mut self, now: Time, window: Duration, registry: &Registry) -> bool {
         self.accused.retain(|_, at| now.since(*at) < window);
         let gone = self.accused.keys().filter(|peer| registry.alive(peer).is_none()).count();
         self.accused.len() >= WAVE && self.accused.len() * 3 > registry.size() + gone
     }
 
-    /// Takes the judgement that a probe belongs to.
+    /// Takes the judgement to which a probe belongs.
     pub fn take(&mut self, conn: Conn) -> Option<Judgement> {
         let key = self.probes.remove(&conn)?;
         self.judgements.remove(&key)
     }
 
-    /// The answer to a probe has come, or will not; the registry may have changed meanwhile, and then
-    /// has an objection.
+    /// Decides by a probe that has ended. `objection` is what the registry has against the change
+    /// now, as it may have changed since the probe began.
     pub fn probed(
         &mut self,
         now: Time,
@@ -184,7 +184,7 @@ impl Judge {
     ) -> Probed {
         let change = &judgement.change;
         let answered = result.as_ref().ok().filter(|welcome| {
-            // Whatever else listens there now, it is not the peer.
+            // If something else listens at that address now, the peer itself did not answer.
             welcome.is_of(Role::Peer, change.peer)
         });
         let outcome = match objection {
@@ -215,13 +215,13 @@ impl Judge {
         Probed::Later
     }
 
-    /// Remembers what was judged, if it was a yes.
+    /// Remembers a verdict if it is a yes, and drops those that no longer last.
     pub fn remember(&mut self, now: Time, change: &Change, verdict: &Verdict) {
         while let Some((at, key)) = self.verdicts_by_age.front().copied()
             && now.since(at) >= VERDICT_LASTS
         {
             self.verdicts_by_age.pop_front();
-            // It may have been given anew since.
+            // The same yes may have been given again since, and then lasts longer.
             if self.verdicts.get(&key).is_some_and(|(newest, _)| *newest == at) {
                 self.verdicts.remove(&key);
             }

@@ -1,7 +1,8 @@
-//! What peers report of their links (DESIGN.md, section 3, topology).
+//! The links of the overlay, as peers report them (DESIGN.md, section 3, topology).
 //!
-//! A peer tells one seed, the seeds tell each other with the next comparison.
-//! The graph is served and used for nothing else.
+//! A peer reports its links to one seed, which tells the others with its next comparison. What must
+//! stay true: only the newest report of a member's present life counts, and no decision rests on
+//! this graph, since peers may lie. The seeds serve it to whoever asks.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,16 +11,16 @@ use crate::proto::message::{Addr, LinkReport};
 use crate::proto::registry::Registry;
 use crate::proto::topology::Topology;
 
-/// Neighbours of one peer that are kept: far more than any peer has.
+/// Neighbours kept of one peer, far more than any peer has; the rest of a report is cut off.
 const MAX_NEIGHBOURS: usize = 1_024;
-/// Neighbours in one frame of reports.
+/// Most neighbours in one frame of reports.
 const NEIGHBOURS_A_FRAME: usize = 16_384;
 
 /// The newest report of each member.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Links {
     reports: BTreeMap<Addr, LinkReport>,
-    /// Peers whose links the other seeds do not know yet.
+    /// Peers that have reported here since the other seeds were last told.
     news: BTreeSet<Addr>,
 }
 
@@ -31,7 +32,7 @@ impl Links {
         })
     }
 
-    /// A peer reports its links.
+    /// Takes in the links that a peer reports to this seed.
     pub fn hear(&mut self, registry: &Registry, peer: Addr, number: u64, neighbours: Vec<Addr>) {
         let Some(record) = registry.alive(&peer) else { return };
         let incarnation = record.incarnation;
@@ -40,7 +41,7 @@ impl Links {
         }
     }
 
-    /// Keeps a report, if it is the newest of a member; whether it is.
+    /// Keeps a report if it is the newest of a member's present life. Returns whether it is.
     pub fn keep(&mut self, registry: &Registry, mut report: LinkReport) -> bool {
         let current = registry
             .alive(&report.peer)
@@ -55,18 +56,18 @@ impl Links {
         current && newer
     }
 
-    /// A peer is gone.
+    /// Drops the report of a peer that is gone.
     pub fn remove(&mut self, peer: &Addr) {
         self.reports.remove(peer);
     }
 
-    /// What peers have reported here since the last time, in frames.
+    /// Takes the reports that peers have made here since the last call, in frames.
     pub fn take_news(&mut self) -> Vec<Vec<LinkReport>> {
         let news = std::mem::take(&mut self.news);
         in_frames(news.iter().filter_map(|peer| self.reports.get(peer)).cloned())
     }
 
-    /// All of it, in frames.
+    /// All reports, in frames.
     pub fn all(&self) -> Vec<Vec<LinkReport>> {
         in_frames(self.reports.values().cloned())
     }

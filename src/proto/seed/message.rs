@@ -1,4 +1,7 @@
-//! What seeds say to each other, and what is said between a seed and a peer.
+//! Messages between seeds, and between a seed and a peer.
+//!
+//! What must stay true: a list too long for one frame is sent in several, and says whether more
+//! follow; an answer carries the number of the request that it answers.
 
 use std::sync::Arc;
 
@@ -8,185 +11,186 @@ use crate::proto::address::{Addr, Incarnation};
 use crate::proto::change::{Change, Decision, Fingerprint, LinkReport, Standing};
 use crate::proto::registry::Record;
 
-/// Records by address, shared by all who are sent the same ones.
+/// Records by address. Peers that are sent the same records share one copy in memory.
 pub type Records = Arc<[(Addr, Record)]>;
 
-/// Members in one frame of a list.
+/// Most members in one frame of a list.
 pub(super) const MEMBERS_A_FRAME: usize = 4_096;
 
-/// What a peer says to a seed.
+/// Message from a peer to a seed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ToSeed {
-    /// Peer to seed: let me in.
+    /// Peer to seed: register me.
     Register {
-        /// Number of the request, brought back by the answer.
+        /// Number of the request; the answer carries it too.
         request: u64,
         /// The incarnation to register.
         incarnation: Incarnation,
     },
-    /// Peer to seed: I go.
+    /// Peer to seed: I am leaving.
     Leave {
-        /// Number of the request, brought back by the answer.
+        /// Number of the request; the answer carries it too.
         request: u64,
         /// The incarnation that leaves.
         incarnation: Incarnation,
     },
-    /// Peer to seed: what is new? Answered with a [`ToPeer::List`] if the digest differs, else
-    /// with [`ToPeer::Unchanged`].
+    /// Peer to seed: send me what is new. The answer is a [`ToPeer::List`] if the digest differs,
+    /// else [`ToPeer::Unchanged`]; or [`ToPeer::Denied`] if the seed does not vote yet.
     Refresh {
-        /// Number of the request, brought back by the answer.
+        /// Number of the request; the answer carries it too.
         request: u64,
         /// Digest of the records as the peer knows them.
         digest: [u8; 32],
     },
-    /// Peer to seed: peer-level consensus says that `peer` is dead.
+    /// Peer to seed: suspicions and their witnesses show that `peer` is dead.
     DeadNode {
-        /// Who is dead.
+        /// The dead peer.
         peer: Addr,
-        /// In that incarnation.
+        /// Its incarnation that is dead.
         incarnation: Incarnation,
-        /// The message of CONTRACT.md, section 2, as logged.
+        /// The message that CONTRACT.md, section 2 asks for, as the peer logged it.
         text: String,
     },
     /// Peer to seed: the sender's links.
     Links {
-        /// The sender's number for this report; a later one replaces an earlier one.
+        /// The sender's number for this report; a report with a higher number replaces this one.
         number: u64,
         /// Its neighbours.
         neighbours: Vec<Addr>,
     },
 }
 
-/// What a seed says to a peer.
+/// Message from a seed to a peer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ToPeer {
-    /// Seed to peer: a request succeeded, with so many accepting votes.
+    /// Seed to peer: your request succeeded.
     Granted {
-        /// The request answered.
+        /// Number of the request answered.
         request: u64,
-        /// Accepting seeds.
+        /// Number of seeds that accepted.
         votes: u32,
     },
-    /// Seed to peer: a request failed.
+    /// Seed to peer: your request failed.
     Denied {
-        /// The request answered.
+        /// Number of the request answered.
         request: u64,
-        /// Accepting seeds.
+        /// Number of seeds that accepted.
         votes: u32,
-        /// Why.
+        /// Why it failed.
         reason: String,
         /// The greatest incarnation that the seed knows of the asker; 0 if none.
         known: Incarnation,
     },
-    /// Seed to peer: the registry, the gone included, in frames; follows `Granted` of a
-    /// registration and answers `Refresh`.
+    /// Seed to peer: the registry in frames, with members that died or left. Follows `Granted` of a
+    /// registration, and answers `Refresh`.
     List {
-        /// The request answered.
+        /// Number of the request answered.
         request: u64,
         /// Records, by address.
         records: Records,
-        /// More frames of the same list follow.
+        /// Whether more frames of the same list follow.
         more: bool,
     },
     /// Seed to peer: your list is up to date.
     Unchanged {
-        /// The request answered.
+        /// Number of the request answered.
         request: u64,
     },
     /// Seed to peer: records that changed.
     Update(Vec<(Addr, Record)>),
-    /// Seed to peer: nobody at that address is known here, in answer to a report of its death.
+    /// Seed to peer: this seed knows nobody at the address whose death you report.
     NoMember {
         /// The address.
         peer: Addr,
     },
 }
 
-/// What seeds say to each other.
+/// Message from a seed to a seed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Council {
-    /// Seed to seed: judge this change.
+    /// Seed to seed: vote on this change.
     Propose {
         /// The proposer's number for the ballot.
         ballot: u64,
-        /// What is proposed.
+        /// The change that is proposed.
         change: Change,
     },
-    /// Seed to seed: the sender's own judgement.
+    /// Seed to seed: my own judgement of the change.
     Vote {
         /// The proposer's number for the ballot.
         ballot: u64,
-        /// Yes or no.
+        /// Whether the voter accepts.
         accept: bool,
-        /// Why.
+        /// Why it does or does not.
         reason: String,
         /// The greatest incarnation of the peer that the voter knows; 0 if none.
         known: Incarnation,
     },
-    /// Seed to seed: a quorum has accepted; the record names its voters.
+    /// Seed to seed: a quorum has accepted. The record names its voters.
     Commit {
         /// The proposer's number for the ballot.
         ballot: u64,
-        /// Whose record.
+        /// The peer whose record it is.
         peer: Addr,
         /// The new record.
         record: Record,
-        /// Who reported, who voted what, and why: for the member's history.
+        /// The reporters, the votes and their reasons, for the member's history.
         decision: Decision,
     },
-    /// Seed to seed: the commit is durable here.
+    /// Seed to seed: I have the record of that ballot on disk.
     Committed {
         /// The proposer's number for the ballot.
         ballot: u64,
     },
-    /// Seed to seed: digest of the sender's registry.
+    /// Seed to seed: this is the digest of my registry; compare it with yours.
     Compare {
-        /// Records held.
+        /// Number of records that the sender holds.
         count: u64,
-        /// The root of its hash tree.
+        /// Root of the sender's hash tree.
         digest: [u8; 32],
-        /// How far the sender can be relied on to know what was answered for.
+        /// How far the sender's registry can be relied on to hold what was answered for.
         standing: Standing,
-        /// Which founding of the network its registry goes back to: the marks of those who took part
-        /// as far as it knows. Two quorums share a seed, so two sets of one founding share a mark.
+        /// Marks of the founding that the sender's registry goes back to: one of each seed that
+        /// took part, as far as it knows. Two quorums share a seed, so two such sets of one
+        /// founding share a mark. Empty if the sender has nothing new to tell.
         founders: Vec<u64>,
     },
-    /// Seed to seed: the digests differ; these are the branches of the sender's hash tree.
+    /// Seed to seed: the digests differ. These are the fingerprints of my branches.
     Branches(Vec<Fingerprint>),
-    /// Seed to seed: the sender's leaves below each branch that differs.
+    /// Seed to seed: for each branch that differs, the fingerprints of my leaves.
     Leaves(Vec<(u16, Vec<Fingerprint>)>),
-    /// Seed to seed: fingerprints of the sender's records in leaves that differ.
+    /// Seed to seed: the fingerprints of my records in the leaves that differ.
     Holdings {
-        /// By leaf.
+        /// Fingerprints by leaf.
         leaves: Vec<(u16, Vec<Fingerprint>)>,
-        /// More frames of the same follow.
+        /// Whether more frames of the same kind follow.
         more: bool,
     },
-    /// Seed to seed: records that the receiver lacks.
+    /// Seed to seed: these are records that you lack.
     Records {
         /// The records.
         records: Vec<(Addr, Record)>,
-        /// By leaf, fingerprints of records that the sender lacks in turn.
+        /// Fingerprints by leaf of records that the sender lacks in turn.
         wanted: Vec<(u16, Vec<Fingerprint>)>,
-        /// With this the receiver has all that the sender held when the comparison began, and the
-        /// sender stood like that.
+        /// The sender's standing, if with this frame the receiver has all that the sender held when
+        /// the comparison began.
         done: Option<Standing>,
     },
-    /// Seed to seed: these members are long gone; tell me when you have that on disk.
+    /// Seed to seed: these members are long gone. Say so when you have these records on disk.
     Expire {
-        /// The sender's number for this question.
+        /// The sender's number for this round.
         round: u64,
         /// Their records.
         records: Vec<(Addr, Record)>,
     },
-    /// Seed to seed: they are on disk.
+    /// Seed to seed: I have the records of that round on disk.
     Expired {
-        /// The question's number.
+        /// The asking seed's number for the round.
         round: u64,
     },
-    /// Seed to seed: all seeds have had these on disk, so nobody can bring their members back: they
-    /// may be dropped.
+    /// Seed to seed: drop the records of these lives. All seeds have had them on disk, so nobody
+    /// can bring these members back.
     Forget(Vec<(Addr, Incarnation)>),
-    /// Seed to seed: what peers reported of their links.
+    /// Seed to seed: these are links that peers have reported.
     LinkReports(Vec<LinkReport>),
 }

@@ -1,21 +1,21 @@
 //! The seed: keeps the registry, judges proposed changes, and agrees on them
 //! with the other seeds by a leaderless majority (DESIGN.md, section 3).
 //!
-//! What must stay true: no record changes without accepts from a quorum of the
-//! configured seeds, each given by that seed's own judgement; nothing is
-//! answered before it is durable; every committed transition is logged once.
+//! What must stay true: no record changes without accepts from a quorum of the configured seeds,
+//! each given by that seed's own judgement; nothing is answered before it is durable; every
+//! committed transition is logged once.
 //!
-//! The machine is made of parts, none of which knows another: `roster` says who the seeds are,
-//! `sessions` what each connection is, `colleagues` how to reach the other seeds, `book` (with `tree`)
-//! is the registry, `durability` knows what is on disk, `polls` (of `ballot`s) counts votes, `judge`
-//! gives this seed's own, `cases` gathers reports, `standing` says when this seed may vote, `recovery`
-//! looks at members after a restart, `expiry` drops those long gone, `pushes` tells of what has changed,
-//! `links` and `history` remember for whoever asks.
+//! The machine is made of parts, none of which knows another. `roster` says who the seeds are,
+//! `sessions` what each connection is for, `colleagues` how to reach the other seeds. `book` (with
+//! `tree`) is the registry, and `durability` knows what is on disk. `polls` counts the votes of
+//! each `ballot`, `judge` gives this seed's own vote, `cases` gathers reports of deaths, `standing`
+//! says when this seed may vote. `recovery` probes members after a restart, `expiry` drops members
+//! long gone, `pushes` tells peers of changes; `links` and `history` keep what operators ask for.
 //!
-//! Only the machine hands what one of them says to the next: `voting` takes a change from the asking
-//! to the answer, `council` hears the other seeds, `desk` hears the peers, `disk` does what waited until
-//! something was durable. Each of these calls only those named before it. This file takes in
-//! connections and the time, and has members looked at after a restart.
+//! Only the machine hands what one part says to the next. `voting` takes a change from the request
+//! to the answer, `council` hears the other seeds, `desk` hears the peers, `disk` does what waited
+//! for something to be durable; each of these calls only those named before it. This file takes in
+//! connections and the time, and has recovered members probed.
 
 mod ballot;
 mod book;
@@ -72,15 +72,14 @@ use super::topology::Topology;
 use super::turn::SeedTurn;
 use super::uncompared::Uncompared;
 
-/// What a seed does for members that nobody speaks of: those that it recovered, and those that are
-/// long gone.
+/// Care for members of whom no message comes: those recovered from disk, and those long gone.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Upkeep {
     recovery: Recovery,
     expiry: Expiry,
 }
 
-/// What a seed shows and tells; nothing is decided by it.
+/// What a seed shows to operators and writes to its log. No decision depends on it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Shown {
     history: History,
@@ -106,7 +105,7 @@ pub struct SeedMachine {
     shown: Shown,
 }
 
-/// The parts that have timers, in the order in which those go off that are due at the same time.
+/// The parts that have timers. Timers due at the same time go off in this order.
 #[derive(Clone, Copy, Debug)]
 enum Part {
     Colleagues,
@@ -120,7 +119,7 @@ enum Part {
 }
 
 impl SeedMachine {
-    /// A seed with an empty registry. `rng_seed` decides everything that is left to chance.
+    /// Makes a seed with an empty registry. `rng_seed` fixes every random choice.
     pub fn new(config: SeedConfig, rng_seed: u64) -> Self {
         let roster = Roster::new(config);
         let others = roster.seeds().iter().copied().filter(|seed| *seed != roster.me());
@@ -140,8 +139,8 @@ impl SeedMachine {
         }
     }
 
-    /// A seed that had these records on disk, which go back to that founding, and stood like that.
-    /// They are no news: nothing is logged of them.
+    /// Gives the seed what it had on disk: its standing, the marks of its founding and its records.
+    /// The records are not news, so the seed logs no transition for them.
     #[must_use]
     pub fn recovered(
         mut self,
@@ -155,17 +154,17 @@ impl SeedMachine {
         self
     }
 
-    /// The registry.
+    /// Returns the registry.
     pub fn registry(&self) -> &Registry {
         self.book.registry()
     }
 
-    /// What was decided about a member while this seed ran, oldest first.
+    /// Decisions about a member while this seed ran, oldest first.
     pub fn history(&self, peer: &Addr) -> impl Iterator<Item = &Decision> {
         self.shown.history.of(peer)
     }
 
-    /// Clocks that disagree with this seed's.
+    /// Clocks of others that disagree with this seed's clock.
     pub fn clocks(&self) -> &Clocks {
         &self.shown.clocks
     }
@@ -175,32 +174,32 @@ impl SeedMachine {
         self.shown.links.topology(self.book.registry())
     }
 
-    /// How far this seed can be relied on.
+    /// How far this seed's registry can be relied on.
     pub fn standing(&self) -> Standing {
         self.foothold.standing()
     }
 
-    /// Whether it votes.
+    /// Whether this seed votes yet.
     pub fn is_voting(&self) -> bool {
         self.foothold.votes()
     }
 
-    /// Whether it is connected to a quorum of seeds, itself included.
+    /// Whether this seed is connected to enough others to make a quorum with them.
     pub fn has_quorum(&self) -> bool {
         self.seeds_reachable() >= self.roster.network().quorum()
     }
 
-    /// Seeds with which it is connected, itself included.
+    /// Number of seeds that are connected with this one, this one included.
     pub fn seeds_reachable(&self) -> usize {
         self.colleagues.connected()
     }
 
-    /// Seeds configured.
+    /// Number of seeds configured.
     pub fn seeds_configured(&self) -> usize {
         self.roster.count()
     }
 
-    /// A life begins.
+    /// Begins a life of this seed.
     fn start(&mut self, turn: &mut SeedTurn<'_>) {
         self.polls.begin(turn.now);
         let (quorum, of) = (self.roster.network().quorum(), self.roster.count());
@@ -315,7 +314,7 @@ impl SeedMachine {
         }
     }
 
-    /// Begins to look at the members that were on disk.
+    /// Begins to probe the members that were on disk: some may have died while nobody watched.
     fn look_at_members(&mut self, turn: &mut SeedTurn<'_>) {
         let registry = self.book.registry();
         self.upkeep.recovery.begin(registry);
@@ -338,14 +337,16 @@ impl SeedMachine {
         }
     }
 
-    /// A look at a recovered member has ended.
+    /// Handles the end of a look at a recovered member. Proposes the member's death if too many
+    /// looks have had no answer.
     fn looked(&mut self, turn: &mut SeedTurn<'_>, conn: Conn, result: &Result<Welcome, OpenError>) {
         let answered =
             |peer: &Addr| result.as_ref().is_ok_and(|answer| answer.is_of(Role::Peer, *peer));
         let registry = self.book.registry();
         let silent = self.upkeep.recovery.looked(turn.now, conn, answered, registry);
         if let Some((peer, incarnation)) = silent {
-            // The reporter is this seed itself.
+            // The seeds' own evidence needs no reporting peer: this seed names itself as the
+            // reporter.
             let (kind, reporters) = (ChangeKind::Dead, vec![self.roster.me()]);
             let at = turn.now.millis();
             self.propose(turn, Change { kind, peer, incarnation, at, reporters }, None);
@@ -353,7 +354,7 @@ impl SeedMachine {
         self.look_on(turn);
     }
 
-    /// The part whose timer is next, and when that is due.
+    /// The part whose timer goes off next, and the time when it does.
     fn next_timer(&self) -> Option<(Time, Part)> {
         let timers = [
             (self.colleagues.wake_at(), Part::Colleagues),
@@ -366,11 +367,11 @@ impl SeedMachine {
             (self.upkeep.expiry.wake_at(), Part::Expiry),
         ];
         let set = timers.into_iter().filter_map(|(at, part)| Some((at?, part)));
-        // Of several that are due at the same time the first.
+        // Of timers due at the same time, `min_by_key` returns the first in the list.
         set.min_by_key(|(at, _)| *at)
     }
 
-    /// A timer of a part is due.
+    /// Does what a part's timer was set for.
     fn fire(&mut self, turn: &mut SeedTurn<'_>, part: Part) {
         match part {
             Part::Colleagues => match self.colleagues.due(turn.now) {
@@ -408,7 +409,7 @@ impl SeedMachine {
     }
 }
 
-/// What an even number of seeds is good for.
+/// Tells the operator why an even number of seeds is no better than one seed fewer.
 fn even_advice(of: usize, quorum: usize) -> String {
     format!(
         "a quorum of {of} is {quorum}, so {of} seeds survive the loss of {}, no more than {} would: \

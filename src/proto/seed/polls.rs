@@ -1,7 +1,8 @@
-//! The ballots of this seed: the changes that it has proposed, and who waits for what comes of them.
+//! The polls: this seed's open ballots, one for each change that it has proposed, with the peers
+//! that wait for the outcome.
 //!
 //! What must stay true: a record names a quorum of distinct configured seeds that accepted it, and
-//! each change has one ballot here at a time.
+//! this seed has at most one open ballot on a change.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -12,7 +13,7 @@ use crate::proto::message::{Change, ChangeKind, Incarnation};
 use crate::proto::time::Time;
 use crate::proto::timers::Timers;
 
-/// Ballots that may be open at the same time; requests beyond are denied.
+/// Most ballots open at the same time; further requests are denied.
 const MAX_BALLOTS: usize = 8_192;
 
 /// The open ballots, by number.
@@ -21,22 +22,23 @@ pub(super) struct Polls {
     ballots: BTreeMap<u64, Ballot>,
     by_change: BTreeMap<ChangeKey, u64>,
     used: u64,
-    /// A ballot's deadline.
+    /// Deadline of each ballot.
     timers: Timers<u64>,
 }
 
 impl Polls {
-    /// A life begins: a late vote on a ballot of a former one must not count for one of this.
+    /// Begins a life. Numbers start at the time, so that a late vote on a ballot of an earlier life
+    /// does not count for a ballot of this one.
     pub fn begin(&mut self, now: Time) {
         self.used = now.micros();
     }
 
-    /// When a deadline is due.
+    /// When the next ballot's deadline is due.
     pub fn wake_at(&self) -> Option<Time> {
         self.timers.next()
     }
 
-    /// A ballot whose time is over.
+    /// Takes the number of a ballot whose deadline is over.
     pub fn due(&mut self, now: Time) -> Option<u64> {
         self.timers.due(now).map(|(_, number)| number)
     }
@@ -45,12 +47,12 @@ impl Polls {
         self.ballots.len() >= MAX_BALLOTS
     }
 
-    /// Whether there is a ballot on a change.
+    /// Whether there is an open ballot on a change.
     pub fn is_open(&self, key: &ChangeKey) -> bool {
         self.by_change.contains_key(key)
     }
 
-    /// Has somebody wait for the ballot on a change; false if there is none.
+    /// Lets `asker` wait for the ballot on a change. Returns false if there is none.
     pub fn join(&mut self, key: &ChangeKey, asker: Option<Asker>) -> bool {
         let number = self.by_change.get(key);
         let Some(ballot) = number.and_then(|number| self.ballots.get_mut(number)) else {
@@ -60,7 +62,7 @@ impl Polls {
         true
     }
 
-    /// Opens a ballot for so long; returns its number.
+    /// Opens a ballot that ends after `patience`; returns its number.
     pub fn open(&mut self, now: Time, ballot: Ballot, patience: Duration) -> u64 {
         self.used += 1;
         self.timers.set(self.used, now + patience);
@@ -69,7 +71,7 @@ impl Polls {
         self.used
     }
 
-    /// Gives a ballot a new deadline.
+    /// Sets a new deadline for a ballot.
     pub fn extend(&mut self, number: u64, deadline: Time) {
         self.timers.set(number, deadline);
     }
@@ -78,12 +80,12 @@ impl Polls {
         self.ballots.get(&number)
     }
 
-    /// The open proposals.
+    /// The changes of all open ballots, by the ballot's number.
     pub fn proposals(&self) -> impl Iterator<Item = (u64, &Change)> {
         self.ballots.iter().map(|(number, ballot)| (*number, &ballot.change))
     }
 
-    /// Counts a vote of one of so many seeds. A vote on a ballot that is closed counts for nothing.
+    /// Counts the vote of one of `seeds` seeds. A vote on a closed ballot counts for nothing.
     pub fn count(
         &mut self,
         number: u64,
@@ -97,7 +99,8 @@ impl Polls {
             .map_or(Count::Nothing, |ballot| ballot.count(voter, vote, known, seeds, quorum))
     }
 
-    /// A seed has a ballot's record on disk; the ballot, closed, if that makes a quorum.
+    /// Notes that a seed has a ballot's record on disk. With a quorum of such seeds, closes the
+    /// ballot and returns it.
     pub fn count_durable(
         &mut self,
         number: u64,
@@ -110,7 +113,7 @@ impl Polls {
         if durable.len() < quorum { None } else { self.close(number) }
     }
 
-    /// Closes a ballot.
+    /// Closes a ballot and returns it.
     pub fn close(&mut self, number: u64) -> Option<Ballot> {
         let ballot = self.ballots.remove(&number)?;
         self.by_change.remove(&key(&ballot.change));
@@ -118,15 +121,15 @@ impl Polls {
         Some(ballot)
     }
 
-    /// Closes the ballot on a change, if it is still voting.
+    /// Closes the ballot on a change if seeds still vote on it.
     pub fn close_voting(&mut self, key: &ChangeKey) -> Option<Ballot> {
         let number = self.by_change.get(key).copied()?;
         let voting = self.ballots.get(&number)?.stage == Stage::Voting;
         if voting { self.close(number) } else { None }
     }
 
-    /// Connections of those that wait to be registered; with `news` it is remembered that they were
-    /// not told of them.
+    /// Connections of peers that wait to be registered. With `news`, their ballots note that these
+    /// peers were not told of a change.
     pub fn waiting_to_join(&mut self, news: bool) -> BTreeSet<Conn> {
         let mut waiting = BTreeSet::new();
         for ballot in self.ballots.values_mut().filter(|b| b.change.kind == ChangeKind::Join) {

@@ -1,4 +1,7 @@
-//! Records that have changed, until connected peers are told of them.
+//! Records that have changed and of which connected peers have still to be told.
+//!
+//! What must stay true: changes are told together after a short pause, except that a leave is told
+//! at once, and all other changes with it.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -6,14 +9,14 @@ use std::time::Duration;
 use crate::proto::message::Addr;
 use crate::proto::time::Time;
 
-/// Changes are told to connected peers together, at most this much later: a thousand peers that
+/// Pause between the first change and the telling, in which more may gather: a thousand peers that
 /// join at once must not cost a million frames.
 const PUSH_DELAY: Duration = Duration::from_millis(20);
-/// And so much later for each of them: to tell a thousand takes some milliseconds, and is to take
-/// a small part of the time.
+/// Further pause for each open connection. Telling a thousand peers takes some milliseconds, and
+/// must take only a small part of the seed's time.
 const PUSH_DELAY_A_PEER: Duration = Duration::from_micros(300);
 
-/// What is to be told, and when.
+/// Peers whose records have changed, and when to tell of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Pushes {
     changed: BTreeSet<Addr>,
@@ -21,13 +24,13 @@ pub(super) struct Pushes {
 }
 
 impl Pushes {
-    /// When they are due.
+    /// When connected peers are to be told.
     pub fn wake_at(&self) -> Option<Time> {
         self.due
     }
 
-    /// A record has changed; nobody is to look in vain for one that has left, so that is told at
-    /// once, and all else with it.
+    /// Adds a changed record. With `at_once` all changes are told now: nobody should look in vain
+    /// for a peer that has left.
     pub fn add(&mut self, now: Time, peer: Addr, at_once: bool, connections: usize) {
         self.changed.insert(peer);
         let peers = u32::try_from(connections).unwrap_or(u32::MAX);
@@ -38,7 +41,7 @@ impl Pushes {
         }
     }
 
-    /// Takes what has changed.
+    /// Takes the peers whose records have changed.
     pub fn take(&mut self) -> BTreeSet<Addr> {
         self.due = None;
         std::mem::take(&mut self.changed)

@@ -1,9 +1,11 @@
-//! A seed comes back with what it had on disk.
+//! Probes the members that a seed recovered from its disk.
 //!
-//! Members that it recovered may have died while nobody watched: it looks at
-//! each of them, and proposes the death of those that do not answer twice, on
-//! the seeds' own evidence (DESIGN.md, section 3). Each seed still votes by its
-//! own probe, so this needs no reporter.
+//! They may have died while nobody watched. So the seed looks at each of them, and proposes the
+//! death of one that has not answered three looks, on the seeds' own evidence (DESIGN.md, section
+//! 3).
+//!
+//! What must stay true: this needs no reporter, but each seed still votes by its own probe, so a
+//! member that answers is not removed.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,12 +15,13 @@ use crate::proto::message::{Addr, Incarnation};
 use crate::proto::registry::Registry;
 use crate::proto::time::Time;
 
-/// Members looked at in one go; the next ones follow at once. A hundred thousand connections at
-/// the same moment would be too many for any process.
+/// Members looked at at the same time; when one look ends, the next begins. A hundred thousand
+/// connections at once would be too many for any process.
 const LOOKS: usize = 128;
-/// Between two looks at a member that did not answer: long enough for a process that is starting.
+/// Pause before members that did not answer are looked at again: long enough for a process to
+/// start.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
-/// Looks without an answer after which a member is proposed dead.
+/// Looks without an answer after which a member's death is proposed.
 const MAX_LOOKS: u32 = 3;
 
 /// A recovered member that is being looked at.
@@ -35,12 +38,12 @@ pub(super) struct Recovery {
     to_look: Vec<Look>,
     looks: BTreeMap<Conn, Look>,
     unanswered: Vec<Look>,
-    /// When those are looked at again.
+    /// When the unanswered are looked at again.
     due: Option<Time>,
 }
 
 impl Recovery {
-    /// Begins to look at the members recovered.
+    /// Begins to look at all members of the registry.
     pub fn begin(&mut self, registry: &Registry) {
         let look = |(peer, record): (&Addr, &crate::proto::registry::Record)| Look {
             peer: *peer,
@@ -50,33 +53,34 @@ impl Recovery {
         self.to_look = registry.members().map(look).collect();
     }
 
-    /// When there is something to look at again.
+    /// When members are to be looked at again.
     pub fn wake_at(&self) -> Option<Time> {
         self.due
     }
 
-    /// It is time to look again at those that did not answer.
+    /// Puts the members that did not answer back among those to look at.
     pub fn look_again(&mut self) {
         self.due = None;
         self.to_look.append(&mut self.unanswered);
     }
 
-    /// Whom to look at next, if there is room for one more look.
+    /// Takes the member to look at next, if there is room for one more look.
     pub fn next(&mut self) -> Option<Look> {
         if self.looks.len() < LOOKS { self.to_look.pop() } else { None }
     }
 
-    /// A look goes out over that connection.
+    /// Notes that a look goes out over that connection.
     pub fn looks(&mut self, conn: Conn, look: Look) {
         self.looks.insert(conn, look);
     }
 
-    /// Whether a connection is a look.
+    /// Whether a connection is a look at a member.
     pub fn is_look(&self, conn: Conn) -> bool {
         self.looks.contains_key(&conn)
     }
 
-    /// A look has ended; the life that is to be proposed dead for it, if one is.
+    /// Notes that a look has ended. Returns the life whose death is to be proposed, if this was the
+    /// last look at it without an answer.
     pub fn looked(
         &mut self,
         now: Time,

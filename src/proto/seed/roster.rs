@@ -1,4 +1,7 @@
-//! Which seeds there are, which of them this one is, and what a quorum of them is.
+//! The seeds of CONFIG: which there are, which of them this one is, and how many are a quorum.
+//!
+//! What must stay true: a quorum is of all configured seeds, reachable or not, and a record counts
+//! only if it names that many distinct ones.
 
 use std::time::Duration;
 
@@ -8,7 +11,7 @@ use crate::proto::message::{Addr, Hello, Purpose, Role};
 use crate::proto::planted::Flaw;
 use crate::proto::registry::Record;
 
-/// This seed among the configured ones.
+/// The configured seeds, and this seed's place among them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Roster {
     config: SeedConfig,
@@ -22,12 +25,12 @@ impl Roster {
         Self { config, me }
     }
 
-    /// Where this seed is known.
+    /// Address at which the other seeds and the peers know this one.
     pub fn me(&self) -> Addr {
         self.config.me
     }
 
-    /// Its place in the list.
+    /// This seed's place in the seed list.
     pub fn number(&self) -> SeedNumber {
         self.me
     }
@@ -41,7 +44,7 @@ impl Roster {
         self.config.network.seeds()
     }
 
-    /// How many seeds are configured.
+    /// Number of configured seeds.
     pub fn count(&self) -> usize {
         self.seeds().len()
     }
@@ -55,7 +58,8 @@ impl Roster {
         u16::try_from(place).ok()
     }
 
-    /// The quorum: of all configured seeds, reachable or not.
+    /// The quorum of all configured seeds. `reachable` counts only in a test that plants that
+    /// defect.
     pub fn quorum(&self, reachable: usize) -> usize {
         match self.config.flaw() {
             Flaw::ReachableQuorum => reachable / 2 + 1,
@@ -63,7 +67,7 @@ impl Roster {
         }
     }
 
-    /// Whether a record names a quorum of distinct configured seeds.
+    /// Whether a record names a quorum of distinct configured seeds, in ascending order.
     pub fn is_authorised(&self, record: &Record, quorum: usize) -> bool {
         let ascending = record.voters.windows(2).all(|pair| pair[0] < pair[1]);
         let configured = record.voters.last().is_some_and(|last| usize::from(*last) < self.count());

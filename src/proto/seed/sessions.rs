@@ -1,4 +1,7 @@
-//! What each open connection of a seed is: who may say what over it follows from that.
+//! The sessions of a seed: what each open connection is for, and so who may say what over it.
+//!
+//! What must stay true: only what comes over a connection that this seed dialled counts as the word
+//! of another seed, since anybody may dial this seed and claim to be one.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,24 +11,24 @@ use crate::proto::message::Addr;
 use crate::proto::time::Time;
 use crate::proto::turn::SeedTurn;
 
-/// A peer asks some seed what is new every ten seconds; with seven seeds this one hears of it about
-/// once a minute.
+/// Silence after which a peer's connection is closed. A peer asks one seed or another for news
+/// every ten seconds, so with seven seeds each hears it about once a minute.
 const IDLE: Duration = Duration::from_secs(180);
 
-/// What an open connection is.
+/// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Session {
-    /// This seed dialled another: what comes over it is that seed's word, because this seed chose
-    /// the address.
+    /// This seed dialled another one. What comes over it is that seed's word, because this seed
+    /// chose the address.
     ToSeed(Addr),
-    /// Another seed, or somebody who says so, dialled this one: things may be said to it, and
-    /// nothing that comes from it is believed.
+    /// Another seed, or somebody who claims to be one, dialled this seed. This seed speaks over it,
+    /// and believes nothing that comes over it.
     FromSeed(Addr),
-    /// A peer.
+    /// A peer dialled this seed; `heard` is when it last said anything but a ping.
     FromPeer { peer: Addr, heard: Time },
 }
 
-/// The open connections.
+/// The open connections, by number.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Sessions {
     open: BTreeMap<Conn, Session>,
@@ -33,7 +36,7 @@ pub(super) struct Sessions {
 }
 
 impl Sessions {
-    /// A number for a connection that is to be opened; this side's are even.
+    /// Returns a number for a connection that this seed is about to open. Such numbers are even.
     pub fn next_conn(&mut self) -> Conn {
         self.conns_used += 2;
         self.conns_used
@@ -51,19 +54,19 @@ impl Sessions {
         self.open.remove(&conn)
     }
 
-    /// How many there are.
+    /// Number of open connections that have a session.
     pub fn len(&self) -> usize {
         self.open.len()
     }
 
-    /// Those of peers.
+    /// Connections of peers.
     pub fn peers(&self) -> impl Iterator<Item = Conn> {
         let of_peer = |session: &Session| matches!(session, Session::FromPeer { .. });
         self.open.iter().filter(move |(_, session)| of_peer(session)).map(|(conn, _)| *conn)
     }
 
-    /// Closes connections of peers that have said nothing for long. A peer that wants something
-    /// opens a new one.
+    /// Closes connections of peers that have been silent too long. A peer that wants something
+    /// later opens a new one.
     pub fn hang_up(&mut self, turn: &mut SeedTurn<'_>) {
         let quiet: Vec<Conn> = self
             .open

@@ -1,19 +1,17 @@
 //! When a seed may vote.
 //!
-//! A seed that starts with an empty disk cannot tell whether it ever had
-//! another one, so its word is worth nothing until it knows what was answered
-//! for. That is on the disks of a quorum Q of the n seeds, itself perhaps among
-//! them, so it must have read n-Q+1 others that hold what they ever held; or all
-//! others, if there are not so many. In a new network nobody ever held
-//! anything: there a quorum of seeds that know nothing founds it, in two steps,
-//! so that none votes before a quorum has written down that it takes part.
+//! A seed that starts with an empty disk cannot tell whether it ever had another one, so its word
+//! is worth nothing until it knows what was answered for. That is on the disks of a quorum Q of the
+//! n seeds, itself perhaps among them. So it must first have read n-Q+1 others that hold what they
+//! ever held. If fewer others vote, it must hear all others and have read each one that votes. In a
+//! new network nobody ever held anything. There a quorum of seeds that know nothing founds the
+//! network, in two steps, so that none votes before a quorum has written down that it takes part.
 //!
-//! What must stay true: a seed whose disk was lost does not vote before it
-//! holds what was answered for, as long as no majority of disks is lost (one
-//! that was never written counts as lost). Where a majority is lost, those who
-//! are left found a new network, since they cannot tell; a seed that still holds
-//! the earlier one says so when they meet, and keeps a copy. A seed with its disk compares first,
-//! too, if it can do so soon.
+//! What must stay true: a seed whose disk was lost does not vote before it holds what was answered
+//! for, as long as no majority of disks is lost (a disk that was never written counts as lost).
+//! Where a majority is lost, the seeds that are left cannot tell, and found a new network. A seed
+//! that still holds the earlier one says so when they meet, and keeps a copy. A seed that has its
+//! disk also compares before it votes, if it can do so soon.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -25,23 +23,24 @@ use crate::proto::time::Time;
 use crate::proto::timers::Timers;
 use crate::proto::turn::SeedTurn;
 
-/// A seed with its disk votes after this long also if it could not compare with enough others:
-/// what it knows is enough, comparing only spares votes on what is old.
+/// A seed with its disk votes after this time even if it could not compare with enough others. What
+/// it holds is enough; comparing only spares it votes on changes that others have committed
+/// already.
 const COMPARE_PATIENCE: Duration = Duration::from_millis(500);
-/// A proposal waits this long for a seed that may not vote yet, so that whoever asked is told
+/// A proposal waits this long for a seed that may not vote yet, so that the asker is answered
 /// within a second.
 const HOLD: Duration = Duration::from_millis(500);
-/// Marks of one founding, and of those that were merged into it.
+/// Most marks kept: those of one founding, and of others that were merged into it.
 pub(super) const MAX_FOUNDERS: usize = 1_024;
-/// Proposals that may wait; more are refused at once.
+/// Most proposals that may wait; further ones get a no at once.
 const MAX_HELD: usize = 8_192;
 
-/// What is due.
+/// Tasks that this part has at some time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Timer {
-    /// Vote, compared or not.
+    /// Vote from now on, compared or not.
     Vote,
-    /// A proposal has waited long enough for this seed to vote.
+    /// Decline the proposals that have waited long enough for this seed to vote.
     Held,
 }
 
@@ -53,39 +52,39 @@ struct Held {
     waiter: Waiter,
 }
 
-/// How this seed stands.
+/// This seed's standing, and the proposals that wait for it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Foothold {
-    /// What is durable.
+    /// Standing that is on disk.
     standing: Standing,
-    /// What is being written.
+    /// Standing that is on disk or being written there.
     wanted: Standing,
     /// Marks of the founding that the registry goes back to.
     founders: BTreeSet<u64>,
     /// Whether this seed votes yet.
     votes: bool,
-    /// Proposals that wait until it does.
+    /// Proposals that wait until it does, oldest first.
     held: VecDeque<Held>,
     timers: Timers<Timer>,
 }
 
-/// What follows from how the others stand.
+/// Next step of a seed that does not vote yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// Nothing yet.
+    /// Wait.
     Stay,
-    /// This seed may vote.
+    /// Vote from now on.
     Vote,
-    /// It may write down a better standing.
+    /// Write down this better standing.
     Rise(Standing),
 }
 
-/// What follows from meeting a seed of another founding.
+/// What to do after meeting a seed of another founding.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Meeting {
-    /// A copy of what is on disk is to be kept under this number.
+    /// Number of the copy to keep of what is on disk, if our founding is the earlier one.
     pub set_aside: Option<u64>,
-    /// Marks that are ours from now on, too.
+    /// Marks of the other founding, which ours takes over.
     pub marks: BTreeSet<u64>,
 }
 
@@ -103,7 +102,7 @@ impl Default for Foothold {
 }
 
 impl Foothold {
-    /// As it was on disk.
+    /// Takes over the standing and the marks that were on disk.
     pub fn recover(&mut self, standing: Standing, founders: impl IntoIterator<Item = u64>) {
         self.founders.extend(founders);
         self.standing = standing;
@@ -122,24 +121,25 @@ impl Foothold {
         self.founders.iter().copied().collect()
     }
 
-    /// When something is due.
+    /// When the next timer goes off.
     pub fn wake_at(&self) -> Option<Time> {
         self.timers.next()
     }
 
-    /// What is due.
+    /// Takes a timer that is due.
     pub fn due(&mut self, now: Time) -> Option<Timer> {
         self.timers.due(now).map(|(_, timer)| timer)
     }
 
-    /// A life begins: with a disk, this seed waits for the others only so long.
+    /// Begins a life. A seed that has its disk waits for the others only for a while.
     pub fn begin(&mut self, now: Time) {
         if self.standing == Standing::Voting {
             self.timers.set(Timer::Vote, now + COMPARE_PATIENCE);
         }
     }
 
-    /// What follows from how the others stand, with such a quorum of all configured seeds.
+    /// Decides the next step from the standings of all other seeds. `quorum` is of all configured
+    /// seeds.
     pub fn next_step(&self, others: &[Other], quorum: usize) -> Step {
         if self.votes || self.wanted > self.standing {
             return Step::Stay;
@@ -174,8 +174,8 @@ impl Foothold {
         }
     }
 
-    /// A better standing is being written down; it counts once it is durable. Returns the marks of the
-    /// founding that it rests on.
+    /// Notes that a better standing is being written down, which counts once it is durable. Returns
+    /// the marks of the founding that it rests on.
     pub fn rise(
         &mut self,
         now: Time,
@@ -186,12 +186,13 @@ impl Foothold {
         self.wanted = standing;
         let mut marks: BTreeSet<u64> = BTreeSet::new();
         if standing == Standing::Founding {
-            // No two lives of a seed begin at the same time, and no two seeds have one place.
+            // No two lives of a seed begin at the same time, and no two seeds have the same number.
             marks.insert(now.micros().saturating_mul(64).saturating_add(u64::from(me)));
         }
         for other in others {
-            // Whoever votes already was founded before; a founder may be of another founding only if
-            // somebody votes.
+            // A new founding takes marks only from seeds that are founding, too: one that votes was
+            // founded before. A seed that rises to voting takes the marks of all: a seed that is
+            // founding can be of another founding only if some seed votes already.
             if other.told == Some(standing) || standing == Standing::Voting {
                 marks.extend(&other.founders);
             }
@@ -199,7 +200,7 @@ impl Foothold {
         marks
     }
 
-    /// Takes marks for ours, if there is room; returns those that are new.
+    /// Takes marks as ours, if there is room for them; returns the new ones.
     pub fn take_founders(&mut self, marks: &BTreeSet<u64>) -> Vec<u64> {
         let new: Vec<u64> = marks.difference(&self.founders).copied().collect();
         if self.founders.len() + new.len() > MAX_FOUNDERS {
@@ -209,10 +210,10 @@ impl Foothold {
         new
     }
 
-    /// Another seed says which founding its registry goes back to. If that is another one than ours,
-    /// a majority has lost its disks and has begun anew: the operator has to know, and what the
-    /// earlier network held is kept beside before the two are merged. `records` are how many it has,
-    /// and how many are here.
+    /// Hears which founding the registry of another seed goes back to. If both seeds vote and their
+    /// foundings share no mark, a majority has lost its disks and has begun anew. Then the operator
+    /// has to know, and the registry of the earlier network is copied before the two are merged.
+    /// `records` are the numbers of records there and here.
     pub fn meet(
         &self,
         turn: &mut SeedTurn<'_>,
@@ -247,12 +248,12 @@ impl Foothold {
         Some(meeting)
     }
 
-    /// A standing is on disk; how it was before.
+    /// Notes that a standing is on disk; returns the one before it.
     pub fn is_durable(&mut self, standing: Standing) -> Standing {
         std::mem::replace(&mut self.standing, standing)
     }
 
-    /// From here on this seed votes; what waited for that.
+    /// Lets this seed vote from now on; returns the proposals that waited.
     pub fn may_vote(&mut self) -> Vec<(Change, Waiter)> {
         self.votes = true;
         self.timers.cancel(&Timer::Vote);
@@ -260,7 +261,7 @@ impl Foothold {
         std::mem::take(&mut self.held).into_iter().map(|held| (held.change, held.waiter)).collect()
     }
 
-    /// Keeps a proposal until this seed may vote; false if too many wait.
+    /// Keeps a proposal until this seed may vote. Returns false if too many wait.
     pub fn hold(&mut self, now: Time, change: Change, waiter: Waiter) -> bool {
         if self.held.len() >= MAX_HELD {
             return false;
@@ -271,7 +272,8 @@ impl Foothold {
         true
     }
 
-    /// The next proposal that has waited long enough.
+    /// Takes the next proposal that has waited long enough, and sets the timer for the one after
+    /// it.
     pub fn release_held(&mut self, now: Time) -> Option<Waiter> {
         let until = self.held.front()?.until;
         if until > now {

@@ -1,11 +1,11 @@
-//! A hash tree over the registry, so that two seeds find what differs at a cost
-//! that follows the difference (Merkle, CRYPTO '87).
+//! A hash tree over the registry, by which two seeds find the difference between their registries
+//! at a cost that grows with the difference only (Merkle, CRYPTO '87).
 //!
-//! Members fall into 64 × 64 leaves by the SHA-256 of their address; a leaf's
-//! fingerprint is taken over its records, a branch's over its leaves, the root
-//! over the branches. What must stay true: two trees over equal records have
-//! equal roots, whatever happened before. Fingerprints are taken when they are
-//! asked for and kept until a record below them changes.
+//! The SHA-256 of its address puts each member into one of 64 × 64 leaves. A leaf's fingerprint is
+//! taken over its records, a branch's over its leaves, the root over the branches. Fingerprints are
+//! computed when asked for, and kept until a record below them changes.
+//!
+//! What must stay true: two trees over equal records have equal roots, whatever happened before.
 
 use std::collections::BTreeMap;
 
@@ -14,21 +14,22 @@ use sha2::{Digest, Sha256};
 use crate::proto::message::{Addr, Fingerprint};
 use crate::proto::registry::{Record, Registry, hash_addr};
 
-/// Branches of the root, and leaves of a branch: a hundred thousand records make leaves of about
-/// 24, and ten that differ cost ten branches of 768 bytes and as many leaves of 288.
+/// Number of branches, and of leaves in a branch. A hundred thousand records make leaves of about
+/// 24. Ten records that differ cost ten branches, of 768 bytes each, and as many leaves, of 288
+/// bytes each.
 pub(super) const FAN: u16 = 64;
 const LEAVES: u16 = FAN * FAN;
-/// The fingerprint of nothing.
+/// Fingerprint of a leaf or branch without records.
 const EMPTY: Fingerprint = [0; 12];
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Leaf {
-    /// In order.
+    /// Members in this leaf, in order of their addresses.
     peers: Vec<Addr>,
     fingerprint: Option<Fingerprint>,
 }
 
-/// The tree; it holds no records, only who falls where.
+/// The tree. It holds no records, only which members are in which leaf.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Tree {
     leaves: BTreeMap<u16, Leaf>,
@@ -36,7 +37,7 @@ pub(super) struct Tree {
     root: Option<[u8; 32]>,
 }
 
-/// The leaf of a peer.
+/// Number of the leaf that a peer belongs to.
 fn leaf_of(peer: &Addr) -> u16 {
     let mut hash = Sha256::new();
     hash_addr(&mut hash, peer);
@@ -59,12 +60,12 @@ fn fingerprint(peer: &Addr, record: &Record) -> Fingerprint {
 }
 
 impl Tree {
-    /// A record of this peer was added or changed.
+    /// Takes in that the record of this peer is new or has changed.
     pub fn touch(&mut self, peer: &Addr) {
         let place = leaf_of(peer);
         let leaf = self.leaves.entry(place).or_default();
         if let Err(at) = leaf.peers.binary_search(peer) {
-            // Most leaves of a small registry stay at one, and need no room for four.
+            // In a small registry most leaves hold one peer, and a vector would make room for four.
             if leaf.peers.is_empty() {
                 leaf.peers.reserve_exact(1);
             }
@@ -75,7 +76,7 @@ impl Tree {
         self.root = None;
     }
 
-    /// The record of this peer was dropped.
+    /// Takes in that the record of this peer was dropped.
     pub fn drop(&mut self, peer: &Addr) {
         self.touch(peer);
         let place = leaf_of(peer);
@@ -115,18 +116,18 @@ impl Tree {
         fingerprint
     }
 
-    /// The fingerprints of the branches.
+    /// Fingerprints of all branches.
     pub fn branches(&mut self, registry: &Registry) -> Vec<Fingerprint> {
         (0..FAN).map(|branch| self.branch(registry, branch)).collect()
     }
 
-    /// The fingerprints of the leaves of a branch.
+    /// Fingerprints of the leaves of a branch.
     pub fn leaves_of(&mut self, registry: &Registry, branch: u16) -> Vec<Fingerprint> {
         let first = (branch % FAN) * FAN;
         (first..first + FAN).map(|place| self.leaf(registry, place)).collect()
     }
 
-    /// The root.
+    /// Fingerprint of the whole tree.
     pub fn root(&mut self, registry: &Registry) -> [u8; 32] {
         if let Some(root) = self.root {
             return root;
@@ -138,7 +139,7 @@ impl Tree {
         root
     }
 
-    /// Leaves of ours that differ from these of one branch.
+    /// Numbers of the leaves of a branch whose fingerprints differ from the other seed's.
     pub fn differing(
         &mut self,
         registry: &Registry,
@@ -189,7 +190,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever was added, changed and dropped on the way.
+        /// The root depends on the records alone, not on the steps that led to them.
         #[test]
         fn equal_records_have_equal_roots(
             steps in proptest::collection::vec((1u16..40, 0u64..4, any::<bool>()), 0..60)

@@ -1,9 +1,10 @@
-//! One proposed change, from the asking to the answer: which part is asked what, in which order.
+//! One proposed change, from the request to the answer: which part is asked what, in which order.
 //!
-//! The seed that was asked sends the proposal to all seeds at once, counts
-//! their votes, makes the change durable, commits it to the others, and answers
-//! once a quorum has it on disk (DESIGN.md, section 3). What must stay true: a
-//! record names a quorum of distinct configured seeds that accepted it.
+//! The seed that was asked sends the proposal to all seeds at once, counts their votes, makes the
+//! change durable, commits it to the others, and answers once a quorum has it on disk (DESIGN.md,
+//! section 3).
+//!
+//! What must stay true: a record names a quorum of distinct configured seeds that accepted it.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -24,14 +25,14 @@ use crate::proto::planted::Flaw;
 use crate::proto::registry::Record;
 use crate::proto::turn::SeedTurn;
 
-/// How long a ballot waits beyond the probe that each voter may need. Shorter than what a peer
-/// waits for its seed, so that the peer hears a reason and not silence.
+/// How long a ballot waits beyond the probe that each voter may need. It is shorter than a peer
+/// waits for its seed, so that the peer hears a reason, not silence.
 const VOTE_MARGIN: Duration = Duration::from_millis(400);
-/// How long a ballot waits when a quorum of the seeds is not even connected: long enough for seeds
-/// that start together, short enough to be told within a second.
+/// How long a ballot waits while too few seeds for a quorum can hear us: long enough for seeds that
+/// start together, short enough for the asker to be told within a second.
 const NO_QUORUM_PATIENCE: Duration = Duration::from_millis(600);
 
-/// Tells peers of records.
+/// Tells connected peers of records.
 pub(super) fn tell_of(
     turn: &mut SeedTurn<'_>,
     peers: &[Conn],
@@ -43,12 +44,13 @@ pub(super) fn tell_of(
 }
 
 impl SeedMachine {
-    /// The quorum: of all configured seeds, reachable or not.
+    /// The quorum of all configured seeds, reachable or not.
     pub(super) fn quorum(&self) -> usize {
         self.roster.quorum(self.colleagues.reachable())
     }
 
-    /// Proposes a change, or joins the ballot on it that is open.
+    /// Opens a ballot on a change and asks all seeds to vote, or joins the ballot that is open on
+    /// it.
     pub(super) fn propose(
         &mut self,
         turn: &mut SeedTurn<'_>,
@@ -69,7 +71,8 @@ impl SeedMachine {
         let mut ballot = Ballot::new(change.clone());
         ballot.askers.extend(asker);
         let ballot = self.open_ballot(turn, ballot);
-        // To all at once: asked one after another, a single dead seed uses up the asker's patience.
+        // Ask all at once: asked one after another, one dead seed would use up the asker's
+        // patience.
         self.colleagues.tell_all(turn, Council::Propose { ballot, change: change.clone() });
         self.judge(turn, change, Waiter { proposer: self.roster.me(), ballot });
     }
@@ -102,8 +105,8 @@ impl SeedMachine {
         self.polls.open(turn.now, ballot, patience)
     }
 
-    /// Judges a change for `waiter`: at once where the registry alone says no, else by a probe.
-    /// Proposals of the same change share one probe.
+    /// Judges a change for `waiter`: at once if the registry decides it, else by a probe. Proposals
+    /// of the same change share one probe.
     pub(super) fn judge(&mut self, turn: &mut SeedTurn<'_>, change: Change, waiter: Waiter) {
         if self.judge.join(&change, waiter) {
             return;
@@ -111,7 +114,7 @@ impl SeedMachine {
         if let Some(record) = self.book.committed(&change)
             && waiter.proposer != self.roster.me()
         {
-            // Another proposer was faster: nothing to vote on, only to pass on.
+            // Another proposer was faster, so the change needs no vote: pass its record on.
             let record = record.clone();
             self.pass_on(turn, &waiter.proposer, change.peer, record);
             return;
@@ -136,12 +139,12 @@ impl SeedMachine {
         }
     }
 
-    /// What this seed has against a change before any probe.
+    /// Says what this seed has against a change before any probe.
     fn objection(&self, turn: &SeedTurn<'_>, change: &Change) -> Option<String> {
         if self.roster.is_seed(&change.peer) {
             return Some("that address is a seed's".to_owned());
         }
-        // A dead-node proposal may rest on a seed's own evidence.
+        // A seed may propose a death on its own evidence; that needs no reporters.
         let is_own = change.reporters.iter().any(|reporter| self.roster.is_seed(reporter));
         let by_members = change.kind == ChangeKind::Dead && !is_own;
         let evidence: Option<Evidence> =
@@ -156,7 +159,7 @@ impl SeedMachine {
         self.judge.probe(conn, key);
     }
 
-    /// The answer to a probe has come, or will not.
+    /// Handles the end of a probe for a judgement.
     pub(super) fn probed(
         &mut self,
         turn: &mut SeedTurn<'_>,
@@ -166,7 +169,7 @@ impl SeedMachine {
         let Some(judgement) = self.judge.take(conn) else { return };
         let change = &judgement.change;
         if let Some(record) = self.book.committed(change).cloned() {
-            // Another proposer was faster while the probe was under way.
+            // Another proposer was faster, and its commit came during the probe.
             for Waiter { proposer, .. } in judgement.waiters {
                 self.pass_on(turn, &proposer, change.peer, record.clone());
             }
@@ -175,7 +178,7 @@ impl SeedMachine {
         if let Ok(welcome) = result {
             self.shown.clocks.met(turn, change.peer, welcome.clock);
         }
-        // The registry may have changed while the probe was under way.
+        // The registry may have changed during the probe.
         let objection = self.objection(turn, change);
         let context = (self.roster.suspect_timeout(), self.book.registry());
         match self.judge.probed(turn.now, judgement, result, objection, context) {
@@ -187,7 +190,7 @@ impl SeedMachine {
         }
     }
 
-    /// A judgement is made: it is told, remembered, and given to those who wait for it.
+    /// Logs and remembers a judgement, and gives it to those who wait for it.
     fn conclude(
         &mut self,
         turn: &mut SeedTurn<'_>,
@@ -212,7 +215,7 @@ impl SeedMachine {
         }
     }
 
-    /// Answers with a no for want of a registry that can be relied on.
+    /// Votes no because this seed has no registry that can be relied on.
     pub(super) fn decline(&mut self, turn: &mut SeedTurn<'_>, waiter: Waiter) {
         let heard = self.colleagues.others().iter().filter(|other| other.told.is_some()).count();
         let reason = format!(
@@ -222,7 +225,7 @@ impl SeedMachine {
         self.cast(turn, waiter, &Verdict { accept: false, reason, known: 0 });
     }
 
-    /// Gives a verdict to whoever waits for it.
+    /// Gives a verdict to the ballot that waits for it, here or at another seed.
     fn cast(&mut self, turn: &mut SeedTurn<'_>, waiter: Waiter, verdict: &Verdict) {
         let Verdict { accept, reason, known } = verdict.clone();
         if waiter.proposer == self.roster.me() {
@@ -260,7 +263,7 @@ impl SeedMachine {
         }
     }
 
-    /// Ends a ballot without a commit, and tells those who asked for it.
+    /// Ends a ballot without a commit, and denies the requests that waited for it.
     pub(super) fn reject(&mut self, turn: &mut SeedTurn<'_>, number: u64) {
         let Some(ballot) = self.polls.close(number) else { return };
         let seeds = self.roster.seeds();
@@ -288,7 +291,7 @@ impl SeedMachine {
         let news = self.shown.repeats.is_news(turn.now, what, peer, &reason);
         turn.log(event.told_if(news));
         if ballot.change.kind == ChangeKind::Dead {
-            // Only fresh reports open the case again.
+            // The case of this death is over; only new reports open another one.
             self.cases.close(peer, ballot.change.incarnation);
         }
         for Asker { conn, request } in &ballot.askers {
@@ -302,7 +305,8 @@ impl SeedMachine {
         }
     }
 
-    /// A seed has a ballot's record on disk; with a quorum of those the askers are answered.
+    /// Counts a seed that has a ballot's record on disk. With a quorum of such seeds the askers are
+    /// answered.
     pub(super) fn count_durable(&mut self, turn: &mut SeedTurn<'_>, number: u64, seed: SeedNumber) {
         let quorum = self.quorum();
         let Some(ballot) = self.polls.count_durable(number, seed, quorum) else { return };
@@ -312,8 +316,8 @@ impl SeedMachine {
         }
     }
 
-    /// A change was committed: if there is a ballot on it here that is still voting, another
-    /// proposer was faster, and those who wait for it are answered by that.
+    /// Ends a ballot on which seeds still vote although the change is committed: another proposer
+    /// was faster. Its askers are answered with that record.
     pub(super) fn settle(&mut self, turn: &mut SeedTurn<'_>, key: ChangeKey) {
         let Some(ballot) = self.polls.close_voting(&key) else { return };
         let Some(record) = self.book.registry().get(&key.1).cloned() else { return };
@@ -322,7 +326,8 @@ impl SeedMachine {
         }
     }
 
-    /// Answers for a record that is here: at once if it is settled, else once it is.
+    /// Answers a request for a record that is here: at once if the record is settled, else once it
+    /// is.
     pub(super) fn answer_for(
         &mut self,
         turn: &mut SeedTurn<'_>,
@@ -358,7 +363,7 @@ impl SeedMachine {
         self.colleagues.tell_all(turn, Council::Commit { ballot, peer, record, decision });
     }
 
-    /// Answers a request that is committed.
+    /// Grants a request whose change is committed, and sends the list if it was a registration.
     fn grant(&mut self, turn: &mut SeedTurn<'_>, asker: Asker, kind: ChangeKind, votes: usize) {
         let Asker { conn, request } = asker;
         let votes = u32::try_from(votes).unwrap_or(u32::MAX);

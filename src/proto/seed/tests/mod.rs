@@ -1,4 +1,4 @@
-//! The seed machine, input by input.
+//! Tests of the seed machine, one input at a time.
 
 mod together;
 
@@ -25,7 +25,7 @@ fn peer_addr(number: u16) -> Addr {
     ([127, 0, 0, 1], 6000 + number).into()
 }
 
-/// A seed with its conversation partners played by the test. Seed 0 of `n` is the one under test.
+/// Seed 0 of `n` is under test; the test plays the other seeds and the peers.
 struct Stage {
     seed: SeedMachine,
     now: Time,
@@ -39,7 +39,7 @@ impl Stage {
         let seed = SeedMachine::new(SeedConfig::new(seed_addr(0), network), 1);
         let mut stage = Self { seed, now: NOW, effects: Vec::new(), next: 1 };
         stage.give(Input::Start);
-        // All others are connected, both ways.
+        // All other seeds are connected, both ways.
         for number in 1..n {
             stage.connect(number);
             stage.hear_digest(number, &Registry::new(), Standing::Voting);
@@ -58,7 +58,7 @@ impl Stage {
         self.call(addr, Role::Seed, Purpose::Council);
     }
 
-    /// Gives an input; what is to be made durable is durable at once.
+    /// Gives the seed an input. Whatever it wants to be durable is durable at once.
     fn give(&mut self, input: Input<SeedCommand>) {
         let before = self.effects.len();
         self.seed.handle(self.now, input, &mut self.effects);
@@ -79,7 +79,7 @@ impl Stage {
         self.give(Input::Tick);
     }
 
-    /// Another seed tells of this registry of its own.
+    /// Seed `number` tells the digest of this registry as its own.
     fn hear_digest(&mut self, number: u16, registry: &Registry, standing: Standing) {
         let conn = self.line_to(number);
         let (count, digest) = (registry.len() as u64, tree_of(registry).root(registry));
@@ -108,7 +108,7 @@ impl Stage {
         })
     }
 
-    /// The connection on which a seed's word is believed: the one that was dialled to it.
+    /// The connection that seed 0 dialled to another seed, over which it believes that seed's word.
     fn line_to(&self, number: u16) -> Conn {
         let addr = seed_addr(number);
         let is_line = |conn: &Conn| self.seed.sessions.get(*conn) == Some(Session::ToSeed(addr));
@@ -130,7 +130,7 @@ impl Stage {
         self.effects.iter().filter(event).count()
     }
 
-    /// The probe of a peer under way ends.
+    /// Ends the probe of a peer that is under way.
     fn probe(&mut self, peer: Addr, result: Result<(Incarnation, bool), OpenError>) {
         let conn = self.dialled(peer).expect("the seed probes by itself");
         self.give(match result {
@@ -268,7 +268,7 @@ fn a_peer_that_answers_is_never_removed_whoever_accuses_it() {
     for reporter in 1..4 {
         stage.report(reporter, 0);
     }
-    // The two other seeds are liars and accept; this seed's own probe is answered.
+    // This seed's own probe is answered, so it votes no. One more no rejects the death.
     stage.probe(peer_addr(0), Ok((1, false)));
     let no = |e: &Event| matches!(e, Event::Vote { accept: false, .. });
     assert_eq!(stage.events(no), 1, "its own vote is no");
@@ -299,7 +299,7 @@ fn a_seed_that_cannot_look_does_not_vote_yes() {
     stage.report(1, 0);
     stage.report(2, 0);
     stage.vote(1, true);
-    // Out of descriptors: that says nothing about the peer.
+    // The seed is out of descriptors, which says nothing about the peer.
     stage.probe(peer_addr(0), Err(OpenError::Local));
     assert_eq!(stage.events(|e| matches!(e, Event::Vote { accept: false, .. })), 1);
     assert_eq!(stage.status(0), Some(Status::Alive));
@@ -323,13 +323,14 @@ fn the_last_member_besides_the_dead_one_is_reporter_enough() {
         let record = Record { incarnation: 1, status: Status::Alive, at: 1, voters };
         stage.seed.book.registry_mut().merge(peer_addr(number), record);
     });
-    // Two of three are dead: the third can have no company, and says so of both.
+    // Two of three members are dead. The third cannot have a second reporter, and reports both.
     stage.report(2, 0);
     assert!(stage.dialled(peer_addr(0)).is_none(), "peer 1 could report too");
     stage.report(2, 1);
     stage.probe(peer_addr(0), Err(OpenError::TimedOut));
     stage.probe(peer_addr(1), Err(OpenError::TimedOut));
-    // Two of three at once are a wave, and looked at twice.
+    // Two accused members are no wave, so one probe of each has decided. Further results change
+    // nothing.
     stage.pass(Duration::from_secs(1));
     stage.probe(peer_addr(0), Err(OpenError::TimedOut));
     stage.probe(peer_addr(1), Err(OpenError::TimedOut));
@@ -373,7 +374,7 @@ fn votes_and_commits_from_whoever_calls_itself_a_seed_are_refused() {
         stage.member(0);
         register(&mut stage);
         stage.effects.clear();
-        // An impostor calls as seed 1: it is talked to, not listened to.
+        // An impostor calls as seed 1. The seed answers it, and believes nothing it says.
         let conn = stage.call(seed_addr(1), Role::Seed, Purpose::Council);
         stage.give(Input::Received { conn, message });
         assert_eq!(stage.status(0), Some(Status::Alive));
@@ -414,7 +415,7 @@ fn a_transition_is_logged_once_whoever_proposes_it() {
     assert_eq!(stage.events(|e| matches!(e, Event::RegistrationRejected { .. })), 0);
 }
 
-/// Dead-node proposals of another seed, on the seeds' own evidence, so that nobody has to report.
+/// Another seed proposes deaths on the seeds' own evidence, so that no peer has to report.
 fn accuse(stage: &mut Stage, numbers: std::ops::Range<u16>) {
     let conn = stage.line_to(1);
     for number in numbers {
@@ -540,7 +541,7 @@ fn an_even_number_of_seeds_is_warned_of() {
     }
 }
 
-/// The lists that were sent, and over which connections.
+/// The lists that were sent, with the connection of each.
 fn lists(stage: &Stage) -> Vec<(Conn, Records)> {
     let list = |effect: &Effect| match effect {
         Effect::Send { conn, message: Message::ToPeer(ToPeer::List { records, .. }) } => {
@@ -567,7 +568,7 @@ fn a_list_is_made_once_until_a_record_changes() {
     assert_eq!((first.len(), third.len()), (1, 2), "the new member is on the next one");
 }
 
-/// Who was told of changed records.
+/// Connections over which peers were told of changed records.
 fn told(stage: &Stage) -> Vec<Conn> {
     let conns = |effect: &Effect| match effect {
         Effect::Send { conn, message: Message::ToPeer(ToPeer::Update(_)) } => vec![*conn],
@@ -588,7 +589,7 @@ fn a_peer_that_is_not_registered_after_all_hears_of_the_changes_meanwhile() {
     stage.vote(2, false);
     assert_eq!(stage.said(|m| matches!(m, Message::ToPeer(ToPeer::Denied { request: 7, .. }))), 1);
     assert_eq!(told(&stage), [waiting]);
-    // One that has missed nothing is told nothing.
+    // A peer that has missed nothing is told nothing.
     let mut stage = Stage::new(3);
     register(&mut stage);
     stage.vote(1, false);

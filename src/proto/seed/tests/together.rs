@@ -1,4 +1,4 @@
-//! Several real seeds that talk to each other, with a wire that counts bytes.
+//! Tests of several real seeds that talk to each other over a wire that counts bytes.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -7,20 +7,20 @@ use crate::net::codec;
 use crate::proto::registry::RETENTION;
 use crate::proto::roles::Keep;
 
-/// Seeds whose connections deliver at once and in order; each has a disk.
+/// Several seeds, each with a disk. Their connections deliver at once and in order.
 struct Council {
     seeds: Vec<Option<SeedMachine>>,
     disks: Vec<(Standing, Registry)>,
     now: Time,
-    /// Whose connection, under which number there, leads to whose, under which number.
+    /// Both ends of each connection: seed and connection number here lead to seed and number there.
     wires: BTreeMap<(usize, Conn), (usize, Conn)>,
     inbox: VecDeque<(usize, Input<SeedCommand>)>,
     used: Conn,
     network: Network,
     bytes: usize,
-    /// Marks of a founding on each disk.
+    /// Marks of the founding on each disk.
     founders: Vec<Vec<u64>>,
-    /// Whose disk was copied, with how many records.
+    /// Copies that were set aside: the seed, and the number of records in its copy.
     aside: Vec<(usize, usize)>,
     events: Vec<(usize, Event)>,
 }
@@ -134,7 +134,7 @@ impl Council {
             let error = OpenError::Unreachable;
             self.inbox.push_back((id, Input::OpenFailed { conn, error }));
         } else {
-            // All members are well.
+            // Every member answers its probe.
             let welcome =
                 Welcome { role: Role::Peer, from: to, incarnation: 1, leaving: false, clock: 0 };
             self.inbox.push_back((id, Input::Opened { conn, welcome }));
@@ -185,7 +185,7 @@ impl Council {
 }
 
 fn address(number: u32) -> Addr {
-    // Above the ports of seeds, and more than fit one IP.
+    // The ports lie above those of seeds. One IP address has too few, so others follow.
     let [_, a, b, c] = (number / 50_000).to_be_bytes();
     let port = u16::try_from(6_000 + number % 50_000).unwrap();
     ([127, a, b, 1 + c], port).into()
@@ -231,7 +231,7 @@ fn a_seed_whose_disk_was_lost_votes_only_when_it_has_read_enough_others() {
     council.lose_disk(0);
     council.start(0);
     council.pass(Duration::from_secs(60));
-    // What seed 1 answered for together with the former self of seed 0 is known to seed 1 alone.
+    // Seed 1 alone knows what it answered for together with seed 0 before seed 0 lost its disk.
     assert_eq!(council.standings(), [Some(Standing::Fresh), None, VOTING]);
     assert_eq!(council.seed(0).registry().len(), 50, "it reads all the same");
     council.start(1);
@@ -268,14 +268,14 @@ fn a_network_founded_anew_is_no_secret_and_what_the_earlier_one_held_is_kept_bes
     assert_eq!(council.standings(), [VOTING, VOTING, VOTING]);
     (0..3).for_each(|id| council.kill(id));
     council.disks[2] = (Standing::Voting, members(5));
-    // A seed that was only away is no cause for alarm, whoever starts first.
+    // A seed that was only down, and missed a record, is no cause for alarm.
     council.disks[0] = (Standing::Voting, members(6));
     council.disks[1] = (Standing::Voting, members(6));
     (0..3).for_each(|id| council.start(id));
     council.pass(Duration::from_secs(10));
     assert_eq!((noted(&council, anew), noted(&council, earlier)), (vec![], vec![]));
     (0..3).for_each(|id| council.kill(id));
-    // Two disks of three are lost, and their seeds find each other first.
+    // Two disks of three are lost, and the seeds that lost them meet first.
     (0..2).for_each(|id| council.lose_disk(id));
     council.now = council.now + Duration::from_secs(60);
     (0..2).for_each(|id| council.start(id));
@@ -313,7 +313,7 @@ fn comparing_costs_what_differs_and_not_what_there_is() {
     assert!(repaired < 20_000, "{repaired} bytes for ten records of 100,000");
     council.bytes = 0;
     council.pass(Duration::from_secs(2));
-    // One digest each way in two seconds.
+    // Each seed sends one digest in two seconds.
     assert!((1..100).contains(&council.bytes), "{} bytes for nothing", council.bytes);
     println!("{repaired} bytes for ten of 100,000 records, {} for none", council.bytes);
 }
@@ -338,7 +338,7 @@ fn members_long_gone_are_dropped_once_all_seeds_know_and_come_not_back() {
     for (number, status) in [(0, Status::Dead), (1, Status::Left)] {
         gone.merge(address(number), Record { status, ..alive(died) });
     }
-    // Seed 2 has missed the death, and is down for two days.
+    // Seed 2 has missed that one member died and another left, and is down for two days.
     council.disks = vec![
         (Standing::Voting, gone.clone()),
         (Standing::Voting, gone),
