@@ -1,4 +1,4 @@
-//! What a seed answers.
+//! The routes of a seed.
 
 use std::collections::HashMap;
 
@@ -19,7 +19,7 @@ use crate::proto::message::{Addr, Decision};
 use crate::proto::seed::SeedMachine;
 use crate::views;
 
-/// The routes of a seed.
+/// All routes of a seed, with that of the log.
 pub fn routes(seed: SeedHandle, log: EventLog) -> Router {
     Router::new()
         .route("/health", get(async || "OK"))
