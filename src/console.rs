@@ -34,8 +34,8 @@ use crate::views;
 const PROMPT: &str = "> ";
 /// Commands that the line editor remembers.
 const REMEMBERED: usize = 1_000;
-/// The first command waits at most this long for the peer to be ready. The peer can be written to
-/// before.
+/// The first command waits at most this long for the peer to be ready. Then it is served all the
+/// same, because a replica is always writable.
 const JOINING: Duration = Duration::from_secs(2);
 /// Bytes of a command at most: a value of the greatest length, and what is around it.
 const MAX_LINE: u64 = 2 << 20;
