@@ -1,4 +1,4 @@
-//! The clock of a host, which gives its machine the time.
+//! The clock of a host, which gives its machine the time. What must stay true: it never goes back.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 

@@ -4,8 +4,8 @@
 //! What must stay true: each record is one line, and is written in one `write`, however many
 //! processes write; and neither a full disk nor a stuck reader of the console stops the node.
 //!
-//! A node hands its lines to a [`Sink`]. The two programs give their nodes one; without it lines go,
-//! under [`TARGET`], to the logger that an embedding program has installed for the `log` crate. A
+//! A node hands its lines to a [`Sink`]. The two programs give their nodes one; without it, lines
+//! go under [`TARGET`] to the logger that an embedding program has installed for the `log` crate. A
 //! record that nobody wants is not formatted.
 
 use std::fmt;

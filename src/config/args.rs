@@ -1,4 +1,5 @@
-//! The options of `seed` and `peer`, and the checks of what must hold between them.
+//! The options of `seed` and `peer`, and the checks of what must hold between them. The doc comment
+//! of an option is its help text, which users see.
 
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};

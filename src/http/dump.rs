@@ -1,5 +1,6 @@
 //! The whole store as one answer, written piece by piece: the text of a large store, made at once,
-//! would take many times the store's memory.
+//! would take many times the store's memory. Together the pieces are one JSON object of the values,
+//! the clock and the versions, all from one snapshot.
 
 use std::convert::Infallible;
 use std::fmt::Write;

@@ -1,5 +1,7 @@
 //! The log as a stream for `GET /events`: one server-sent event for each line. Events carry the
 //! numbers of their lines, so that a client that lost its connection can resume.
+//!
+//! What must stay true: clients that do not keep up delay neither the node nor each other.
 
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! The routes of a peer, beside those of the store.
+//! The routes of a peer, beside those of the store. Each handler looks at the machine or hands it
+//! an order, and turns the result into JSON.
 
 use axum::Router;
 use axum::body::Bytes;

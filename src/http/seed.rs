@@ -1,4 +1,5 @@
-//! The routes of a seed.
+//! The routes of a seed. Each handler looks at the machine between two inputs, and turns what it
+//! copied into JSON. None changes anything.
 
 use std::collections::HashMap;
 

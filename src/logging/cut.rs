@@ -1,5 +1,7 @@
 //! Makes a record one line that fits its limit: replaces control characters, and cuts what is too
 //! long with `...(+N more)`.
+//!
+//! What must stay true: no line is over its limit, and no record can break its line.
 
 use std::borrow::Cow;
 

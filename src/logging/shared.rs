@@ -1,4 +1,5 @@
-//! The log of a program: a file to which other processes write, too, and the console.
+//! The log of a program: a file to which other processes write, too, and the console. It takes only
+//! records under [`TARGET`], so no other crate can write into the shared file.
 
 use std::fmt;
 use std::io;
@@ -135,7 +136,7 @@ pub fn init(options: LogOptions) -> Result<LogHandle, LogError> {
     Ok(handle)
 }
 
-/// A logger for records under [`TARGET`] of that level. It puts time and level in front of each one,
+/// A logger for records under [`TARGET`] of that level. It puts time and level in front of each,
 /// and hands the text to `record`.
 fn dispatch(
     level: log::LevelFilter,

@@ -1,4 +1,6 @@
 //! Runs a node on stdin and stdout. One thread reads lines, and another one owns the node.
+//!
+//! What must stay true: only messages go to stdout; complaints and the log go to stderr.
 
 use std::io::{self, BufRead, Write};
 use std::sync::mpsc::{self, RecvTimeoutError};

@@ -66,8 +66,8 @@ impl AcceptError {
 ///
 /// # Errors
 ///
-/// The reason for the failure, in the machine's terms. A lack of local resources never counts
-/// against the other side.
+/// The reason for the failure, in the machine's terms. A lack of local resources is
+/// [`OpenError::Local`], because it says nothing about the other side.
 pub async fn open(
     to: Addr,
     hello: &Hello,

@@ -1,4 +1,7 @@
 //! What a process asks of the peer that it holds, who waits for the answers, and who listens to it.
+//!
+//! What must stay true: the log is written before an answer, a message or an event leaves that
+//! tells of the same thing; and a program that does not take its messages delays nobody.
 
 use std::collections::HashMap;
 

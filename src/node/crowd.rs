@@ -1,4 +1,6 @@
 //! Counts the connections from each address, so that no address can take more than its share.
+//!
+//! What must stay true: a connection counts for exactly as long as its place is held.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

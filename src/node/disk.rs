@@ -1,5 +1,7 @@
 //! The changes that a host has to keep. They wait for the end of the turn and go to disk together,
 //! because a commit costs much and one more change in it costs little.
+//!
+//! What must stay true: changes reach the disk in the order in which the machine gave them.
 
 use std::fmt;
 

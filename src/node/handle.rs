@@ -1,4 +1,7 @@
 //! A running node, and the handles to it. Both are the same for seeds and peers.
+//!
+//! A handle sends what is asked to the host's inbox, and waits for the answer. It never touches the
+//! machine, so any task of the process may hold one.
 
 use std::fmt;
 

@@ -4,7 +4,8 @@
 //! wait, lets the machine handle them, and only then writes the queue of each connection in one go:
 //! under load the writes are what a delivery costs, so one write must carry many messages.
 //!
-//! What must stay true: lines of the log are written before anything that they tell of leaves.
+//! What must stay true: a line of the log is written before anything leaves the host by which
+//! others could know what the line tells.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

@@ -1,4 +1,8 @@
 //! The peer that a program holds: start it, publish, receive, ask it things, leave.
+//!
+//! [`Peer`] is the running node, and a [`PeerHandle`] asks it from anywhere. Both only pass on to
+//! the machine what is asked. What must stay true: a program that does not take its messages does
+//! not slow the peer down; it is told how many messages it missed.
 
 use std::time::Duration;
 

@@ -1,4 +1,7 @@
 //! The seed that a program holds: start it, ask it things, stop it.
+//!
+//! [`Seed`] is the running node, and a [`SeedHandle`] asks it from anywhere. What must stay true: a
+//! program can look at its seed and stop it, and can change nothing that the seeds decide.
 
 use std::convert::Infallible;
 
@@ -144,7 +147,7 @@ impl Seed {
             .await
     }
 
-    /// The overlay. It holds the links that both ends have reported.
+    /// The overlay as peers report it; a link counts when both of its ends name it.
     ///
     /// # Errors
     ///

@@ -1,4 +1,5 @@
-//! The handle on the key-value store, as one peer's replica has it.
+//! The handle on the key-value store, as one peer's replica has it. It passes requests to the
+//! peer's machine, which answers them; nothing is kept here.
 
 use std::sync::Arc;
 
