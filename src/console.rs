@@ -147,7 +147,7 @@ impl Console {
 }
 
 impl Drop for Console {
-    /// Restores the terminal: the thread may be in the middle of a line, and cannot do it.
+    /// Restores the terminal. The thread cannot do it, because it may be in the middle of a line.
     fn drop(&mut self) {
         if let Some(modes) = &self.modes {
             let _ = termios::tcsetattr(io::stdin(), SetArg::TCSANOW, modes);

@@ -1,5 +1,4 @@
 //! Reads the values of single arguments, and says in a few words what is wrong with a bad one.
-//! Every limit here is one beyond which a value can only be a mistake.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;

@@ -30,8 +30,8 @@ pub const MAGIC: [u8; 4] = *b"RMIL";
 pub const VERSION: u8 = 5;
 /// Bytes of the length in front of a frame.
 const HEADER: usize = 4;
-/// A piece of at least so many bytes is shared by the queues that send it. For such a piece,
-/// counting who still needs it is cheaper than a copy, and takes less memory.
+/// A piece of at least so many bytes is shared by the queues that send it. A smaller one is copied:
+/// that is cheaper than to count who still needs it, and takes less memory.
 pub const SHARED: usize = 4_096;
 
 type Format = Configuration<LittleEndian, Varint, Limit<MAX_FRAME>>;
@@ -172,8 +172,8 @@ impl Encoder {
                 bytes
             }
         };
-        // The bytes around the records are those of an empty list, without the length of its
-        // records. That length is one byte, and one byte follows on it.
+        // The bytes around the records are those of an empty list, without the length of its records,
+        // which is one byte. One byte stands behind the records, too.
         let around = Message::ToPeer(ToPeer::List { request, records: Arc::default(), more });
         self.buffer.put_u32(0);
         put(&around, &mut self.buffer)?;

@@ -104,7 +104,7 @@ async fn dial(to: Addr, hello: &Hello) -> Option<Result<(Opened, Welcome), OpenE
     if codec::encode_hello(hello, &mut bytes).is_err() {
         return Some(Err(OpenError::Local));
     }
-    // A probe says only one thing, which is not delayed in any case.
+    // A probe says only one thing, which nothing delays, so it does without `nodelay`.
     let prepared = if probe { Ok(()) } else { stream.set_nodelay(true) };
     if prepared.is_err() || stream.write_all(&bytes).await.is_err() {
         return None;
@@ -208,7 +208,7 @@ pub async fn accept(
         Ok(hello) if hello.network != network.name => Refused::Network,
         Ok(hello) if hello.seeds != network.digest() => Refused::SeedList,
         Ok(hello) => {
-            // To a probe only the answer is left to be said, which is not delayed in any case.
+            // To a probe only the answer is left to be said, which nothing delays either.
             if hello.purpose != Purpose::Probe {
                 stream.set_nodelay(true)?;
             }

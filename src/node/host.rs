@@ -33,7 +33,7 @@ mod conns;
 
 use self::conns::Conns;
 
-/// Batches of input that may wait. When the inbox is full, readers wait, and so do their senders.
+/// Batches of input that may wait. When the inbox is full, readers wait, and so do those who send.
 const INBOX: usize = 1_024;
 /// Batches that one turn handles before the queues are flushed.
 const TURN: usize = 64;
