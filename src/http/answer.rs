@@ -1,8 +1,8 @@
 //! The answers of the API: JSON, with each error as `{"error": "..."}`, and the checks that every
 //! request has to pass before a route sees it.
 //!
-//! What must stay true: a request whose body, parameters or fields are not those of CONTRACT.md,
-//! section 3, gets an error and changes nothing.
+//! What must stay true: a request whose body, parameters or fields are not documented
+//! (CONTRACT.md, section 3) gets an error and changes nothing.
 
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
 //! Reads and checks the bodies of requests.
 //!
 //! What must stay true: a line that is no message leads to a complaint, a message that cannot be
-//! served leads to an error with Maelstrom's code, and neither ends the node (CONTRACT.md, section
-//! 5).
+//! served leads to an error with Maelstrom's code, and neither ends the node
+//! (CONTRACT.md, section 5).
 
 use serde_json::{Map, Value};
 

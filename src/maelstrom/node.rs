@@ -38,7 +38,7 @@ pub struct Options {
     pub batch: Duration,
     /// The workload, if it is known before a request tells.
     pub workload: Option<Workload>,
-    /// The settings of the peer. Its address and members follow from `init`, its overlay from `batch`.
+    /// The settings of the peer; address and members follow from `init`, the overlay from `batch`.
     pub peer: PeerConfig,
 }
 

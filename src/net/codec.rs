@@ -1,9 +1,9 @@
 //! Turns messages into bytes and back; no other module knows how.
 //!
-//! The format is bincode 2 through serde, in frames with a length of four bytes (DESIGN.md, section
-//! 6). What must stay true: decoding allocates no more than a limit, and a frame is consumed to its
-//! last byte or refused. Nothing outside of this module names the format; the golden vectors in
-//! `tests/wire.rs` pin it.
+//! The format is bincode 2 through serde, in frames with a length of four bytes
+//! (DESIGN.md, section 6). What must stay true: decoding allocates no more than a limit, and a
+//! frame is consumed to its last byte or refused. Nothing outside of this module names the format;
+//! the golden vectors in `tests/wire.rs` pin it.
 
 use std::sync::Arc;
 
@@ -172,8 +172,8 @@ impl Encoder {
                 bytes
             }
         };
-        // The bytes around the records are those of an empty list, without the length of its records,
-        // which is one byte. One byte stands behind the records, too.
+        // The bytes around the records are those of an empty list, without the length of its
+        // records, which is one byte. One byte stands behind the records, too.
         let around = Message::ToPeer(ToPeer::List { request, records: Arc::default(), more });
         self.buffer.put_u32(0);
         put(&around, &mut self.buffer)?;
