@@ -1,7 +1,9 @@
-//! What the two programs do around a node: arguments in, exit code out.
+//! The two programs around a node: they read arguments, start the node, answer signals, and return
+//! an exit code.
 //!
-//! Every failure is one line on stderr that says what is wrong and what to do; exit code 1 for
-//! one while running, 2 for a mistake in the arguments or CONFIG (CONTRACT.md, section 1).
+//! What must stay true: every failure is one line on stderr that says what is wrong and what to do.
+//! The exit code is 1 for a failure while running, and 2 for a mistake in the arguments or CONFIG
+//! (CONTRACT.md, section 1).
 
 use std::ffi::OsString;
 use std::fmt;
@@ -31,20 +33,22 @@ use crate::proto::event::Severity;
 use crate::proto::message::{Addr, Role};
 use crate::storage::{OpenReplica, OpenStore};
 
-/// Threads that run the node: one decides, one keeps the sockets going meanwhile.
+/// Threads that run the node: while one decides, the other keeps the sockets going.
 const WORKERS: usize = 2;
 
-/// Bytes of stack of each: dozens of nodes on one machine are a normal use.
+/// Bytes of stack of each thread. They are few, because dozens of nodes on one machine are a normal
+/// use.
 const STACK: usize = 512 * 1024;
 
-/// A node stops by itself within this time; one that does not is not waited for.
+/// The longest time that a node may take to stop by itself. It is not waited for any longer.
 const STOP_LIMIT: Duration = Duration::from_secs(2);
 
-/// A second signal within this time is the first one once more: `timeout` and terminals send theirs to
-/// a process and to its group, and would else cut off a leave that the first one asked for.
+/// A second signal within this time counts as the first one. `timeout` and terminals send a signal
+/// both to a process and to its group, and the second would otherwise cut off the leave that the
+/// first asked for.
 const SAME_SIGNAL: Duration = Duration::from_secs(1);
 
-/// How long a console that is not read can delay the end.
+/// The longest time by which a console that nobody reads can delay the end.
 const FLUSH_LIMIT: Duration = Duration::from_millis(200);
 
 /// The program `seed`, with the arguments of this process.
@@ -57,8 +61,8 @@ pub fn peer_main() -> ExitCode {
     peer_main_from(std::env::args_os())
 }
 
-/// The program `seed` with these arguments, the first of which is the program's name. Once in a
-/// process, because the log is the process's.
+/// The program `seed` with these arguments, the first of which is the program's name. It can run
+/// only once in a process, because the process has one log.
 pub fn seed_main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     finish(
         "seed",
@@ -69,8 +73,8 @@ pub fn seed_main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     )
 }
 
-/// The program `peer` with these arguments, the first of which is the program's name. Once in a
-/// process, because the log is the process's.
+/// The program `peer` with these arguments, the first of which is the program's name. It can run
+/// only once in a process, because the process has one log.
 pub fn peer_main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let mut args: Vec<OsString> = args.into_iter().collect();
     if wants_maelstrom(&args) {
@@ -89,8 +93,8 @@ fn peer_of(args: &mut Vec<OsString>) -> Result<(), Failure> {
     run(&args.common, screen, |signals, log| peer(&args, config, commands, signals, log))
 }
 
-/// The arguments of a replica that is told by `SOCKET_ADDRESS` and `VIEW` alone who it is and whom it
-/// is to find: one port for links and HTTP, and no seeds. None if neither is set.
+/// The arguments that `SOCKET_ADDRESS` and `VIEW` imply: one port for links and HTTP, no seeds, and
+/// the replicas to find. None if `SOCKET_ADDRESS` is not set.
 fn implied_by_environment() -> Result<Vec<OsString>, Failure> {
     let (address, view) = match (std::env::var("SOCKET_ADDRESS"), std::env::var("VIEW")) {
         (Err(_), _) => return Ok(Vec::new()),
@@ -127,8 +131,8 @@ fn implied_by_environment() -> Result<Vec<OsString>, Failure> {
     Ok(implied.into_iter().map(OsString::from).collect())
 }
 
-/// Whether IP, PORT and CONFIG are to be left out: that has to be known before the arguments are
-/// read.
+/// Whether the arguments ask for a Maelstrom node. This has to be known before they are read,
+/// because IP, PORT and CONFIG are left out then.
 fn wants_maelstrom(args: &[OsString]) -> bool {
     let is_yes = |text: &str| {
         matches!(text.to_lowercase().as_str(), "true" | "t" | "yes" | "y" | "on" | "1")
@@ -140,8 +144,8 @@ fn wants_maelstrom(args: &[OsString]) -> bool {
     said.unwrap_or_else(|| std::env::var("RUMORMILL_MAELSTROM").is_ok_and(|text| is_yes(&text)))
 }
 
-/// One Maelstrom node: stdout is for its messages alone, so what it logs goes to stderr, and only
-/// warnings unless `--log-level` asks for details.
+/// Runs a Maelstrom node. Its stdout is for messages alone, so it logs to stderr, and only warnings
+/// unless `--log-level` asks for details.
 fn maelstrom_node(args: Vec<OsString>) -> Result<(), Failure> {
     let (args, options) = PeerArgs::parse_maelstrom(args).map_err(told::<PeerArgs>)?;
     let least = match args.common.log_level {
@@ -153,7 +157,7 @@ fn maelstrom_node(args: Vec<OsString>) -> Result<(), Failure> {
     })
 }
 
-/// A node ends by itself only if it fails; this is said of a failure that nothing explains.
+/// The reason that is given if a node has ended by itself and nothing explains why.
 const ENDED: &str = "the node has stopped by itself; the end of the log says why";
 
 async fn seed(
@@ -221,7 +225,8 @@ async fn peer(
     signals.stopped(&log, &voice, api.before(peer.leave())).await
 }
 
-/// With port 0, any free port but that of a seed that happens to be down.
+/// Listens for a peer. With port 0 it takes any free port, except that of a seed that happens to be
+/// down.
 async fn bind_peer(common: &Common, config: &PeerConfig) -> Result<TcpListener, Failure> {
     let mut of_seeds = Vec::new(); // held, so that the system gives another one
     loop {
@@ -238,11 +243,11 @@ fn say_where_http_is(log: &NodeLog, at: SocketAddr) {
     log.note(Severity::Info, "http listening", vec![("http", at.to_string())]);
 }
 
-/// Where a node listens, and what is around it.
+/// The port of a node, and what the program has around it.
 struct Around {
     port: Port,
-    /// If HTTP is wanted: where it comes in, which may be the node's port, and the log that can be
-    /// followed over it.
+    /// If HTTP is wanted: the source of its connections, which may be the node's port, and the log
+    /// that clients can follow.
     api: Option<(Source, EventLog)>,
     /// The node's log, for what this process does.
     log: NodeLog,
@@ -276,14 +281,14 @@ impl Around {
     }
 }
 
-/// Listens for HTTP, and says where: the port may be any free one.
+/// Listens for HTTP, and logs where, because the port may be any free one.
 async fn bind_http(listen: SocketAddr, log: &NodeLog) -> Result<TcpListener, Failure> {
     let listener = bind(listen).await?;
     say_where_http_is(log, listener.local_addr().map_err(Failure::running)?);
     Ok(listener)
 }
 
-/// The HTTP API beside a node, if there is one.
+/// The HTTP API of a node, if there is one.
 #[derive(Default)]
 struct Api(Option<(oneshot::Sender<()>, JoinHandle<()>)>);
 
@@ -296,7 +301,8 @@ impl Api {
         Self(Some((stop, tokio::spawn(http::serve(source, routes, stopped)))))
     }
 
-    /// Stops: what is under way is answered while the node still runs.
+    /// Stops the API and then the node, so that requests under way are answered while the node
+    /// still runs.
     async fn before(self, node: impl Future<Output = ()>) {
         if let Some((stop, task)) = self.0 {
             let _ = stop.send(());
@@ -318,7 +324,7 @@ async fn bind(listen: SocketAddr) -> Result<TcpListener, Failure> {
     })
 }
 
-/// Starts log and runtime, and runs a node in them to its end.
+/// Starts the log and the runtime, and runs a node with them until it ends.
 fn run<N, F>(common: &Common, screen: Screen, node: N) -> Result<(), Failure>
 where
     N: FnOnce(Signals, LogHandle) -> F,
@@ -337,7 +343,7 @@ where
             ))
         })?;
     let ended = runtime.block_on(async {
-        // Before the node, so that no signal can kill it in the middle of joining.
+        // Signals are installed before the node starts, so that none can kill it while it joins.
         node(Signals::install().map_err(Failure::running)?, log.clone()).await
     });
     runtime.shutdown_background();
@@ -347,7 +353,7 @@ where
     ended
 }
 
-/// The signals that the programs answer to.
+/// The signals that the programs react to.
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
@@ -363,8 +369,8 @@ impl Signals {
         })
     }
 
-    /// Ends with SIGINT or SIGTERM; reopens the log at each SIGUSR1 until then. Nothing is lost
-    /// if it is dropped while it waits: receiving a signal is one step.
+    /// Returns at SIGINT or SIGTERM; until then reopens the log at each SIGUSR1. If this is dropped
+    /// while it waits, no signal is lost, because receiving one is a single step.
     async fn stop_requested(&mut self, log: &LogHandle, voice: &NodeLog) {
         loop {
             tokio::select! {
@@ -381,7 +387,8 @@ impl Signals {
         }
     }
 
-    /// Waits for a node that was told to stop; a second signal ends the wait, if it is one.
+    /// Waits for a node that was told to stop. A second signal ends the wait, unless it counts as
+    /// the first.
     async fn stopped(
         &mut self,
         log: &LogHandle,
@@ -404,9 +411,9 @@ impl Signals {
     }
 }
 
-/// Why a program ends other than by a clean stop.
+/// The reason why a program ends, other than a clean stop.
 enum Failure {
-    /// `--help` or `--version`: not a failure, but the end all the same.
+    /// `--help` or `--version`, which is no failure and ends the program all the same.
     Told(clap::Error),
     /// A mistake in the arguments or CONFIG.
     Usage(String),
@@ -426,7 +433,7 @@ impl Failure {
     }
 }
 
-/// Tells the outcome and gives it its exit code.
+/// Prints the reason, if there is one, and returns the exit code.
 fn finish(program: &str, outcome: Result<(), Failure>) -> ExitCode {
     let (code, text) = match outcome {
         Ok(()) => return ExitCode::SUCCESS,
@@ -440,7 +447,7 @@ fn finish(program: &str, outcome: Result<(), Failure>) -> ExitCode {
             (1, "stopped at once by a second signal; one signal is enough for a clean stop".into())
         }
     };
-    // A path or an argument may hold anything, even a newline.
+    // The text may quote a path or an argument with anything in it, even a newline.
     let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     let _ = writeln!(io::stderr(), "{program}: {line}");
     ExitCode::from(code)
@@ -456,7 +463,7 @@ fn parse<A: Parser>(args: impl IntoIterator<Item = OsString>) -> Result<A, Failu
     Ok(parsed)
 }
 
-/// What clap has to say: help that was asked for, or a mistake.
+/// What clap reports: help that was asked for, or a mistake.
 fn told<A: Parser>(error: clap::Error) -> Failure {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Failure::Told(error),
@@ -471,16 +478,17 @@ fn told<A: Parser>(error: clap::Error) -> Failure {
     }
 }
 
-/// Whoever sets it believes that links are encrypted: that it is not offered yet must not be
-/// silent, as it is for other variables that mean nothing here.
+/// A user who sets this variable believes that links are encrypted. They cannot be yet, so this
+/// variable is refused, while other unknown ones are ignored.
 const KEY_FILE: &str = "RUMORMILL_KEY_FILE";
 
-/// clap's message of several lines in one: what is wrong and its tips, without usage and pointer
-/// to `--help`.
+/// Makes one line of clap's message of several: what is wrong and the tips, without the usage and
+/// the pointer to `--help`.
 fn condensed(message: &str) -> String {
     let mut line = String::new();
     for part in message.lines().map(str::trim) {
-        // A mistyped option is no value, and no program here takes one that begins so.
+        // This tip is left out: a mistyped option is no value, and no program here takes one that
+        // looks so.
         if part.starts_with("tip: to pass ") {
             continue;
         }

@@ -1,7 +1,7 @@
 //! CONFIG, the list of seeds, and the arguments of the two programs (CONTRACT.md, section 1).
 //!
-//! Everything that a user can get wrong before a node starts is found here and told in one line
-//! that says what is wrong and what to do; the programs then end with exit code 2.
+//! What must stay true: every mistake that a user can make before a node starts is found here, and
+//! told in one line that says what is wrong and what to do. The programs then end with exit code 2.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -14,13 +14,14 @@ mod values;
 
 pub use args::{ArgsError, Common, LogLevel, PeerArgs, SeedArgs};
 
-/// Bytes of a CONFIG at most: ten thousand seeds with a comment each, and an end to `/dev/zero`.
+/// Bytes of a CONFIG at most: room for ten thousand seeds with a comment each. It stops the reading
+/// of `/dev/zero`, too.
 pub const MAX_CONFIG: u64 = 1024 * 1024;
 
 /// Characters of a bad line that an error shows at most.
 const SHOWN_TEXT: usize = 60;
 
-/// What is wrong with a CONFIG, where, and what to do.
+/// A mistake in a CONFIG: what is wrong, where, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
@@ -28,7 +29,7 @@ pub enum ConfigError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
     /// The file has more than [`MAX_CONFIG`] bytes.
@@ -42,7 +43,7 @@ pub enum ConfigError {
     BadLine {
         /// The file.
         path: PathBuf,
-        /// From 1.
+        /// Number of the line, from 1.
         line: usize,
         /// The line, quoted and shortened.
         text: String,
@@ -54,11 +55,11 @@ pub enum ConfigError {
     Twice {
         /// The file.
         path: PathBuf,
-        /// The second time; from 1.
+        /// Number of the second line, from 1.
         line: usize,
-        /// Which.
+        /// The seed.
         seed: SocketAddr,
-        /// The first time; from 1.
+        /// Number of the first line, from 1.
         first: usize,
     },
     /// No line has a seed.
@@ -66,12 +67,12 @@ pub enum ConfigError {
     NoSeed {
         /// The file.
         path: PathBuf,
-        /// Its last line; from 1.
+        /// Number of the last line, from 1.
         line: usize,
     },
 }
 
-/// The seeds that the file lists, in its order.
+/// Reads the seeds that the file lists, in its order.
 ///
 /// # Errors
 ///
@@ -84,12 +85,12 @@ pub fn read_seeds(path: &Path) -> Result<Vec<SocketAddr>, ConfigError> {
     if u64::try_from(bytes.len()).is_ok_and(|length| length > MAX_CONFIG) {
         return Err(ConfigError::TooLong { path: path.to_owned() });
     }
-    // What is not UTF-8 becomes a character that no address has, so that its line is named; in a
-    // comment it does no harm.
+    // A byte that is no UTF-8 becomes a character that no address has, so that the error names its
+    // line. In a comment it does no harm.
     parse_seeds(path, &String::from_utf8_lossy(&bytes))
 }
 
-/// The seeds that `text`, read from `path`, lists.
+/// Reads the seeds that `text` lists, in its order; `path` is only named in errors.
 ///
 /// # Errors
 ///
@@ -121,7 +122,7 @@ pub fn parse_seeds(path: &Path, text: &str) -> Result<Vec<SocketAddr>, ConfigErr
     Ok(seeds)
 }
 
-/// An address that others can reach.
+/// Reads an address, which has to be one that others can reach.
 fn parse_address(entry: &str) -> Result<SocketAddr, &'static str> {
     let Ok(seed) = entry.parse::<SocketAddr>() else {
         return Err(match entry.parse::<IpAddr>() {
@@ -142,7 +143,7 @@ fn parse_address(entry: &str) -> Result<SocketAddr, &'static str> {
     Ok(seed)
 }
 
-/// One spelling for one address: `::ffff:127.0.0.1` is `127.0.0.1`.
+/// Makes one spelling of an address the only one: `::ffff:127.0.0.1` is `127.0.0.1`.
 fn canonical(address: SocketAddr) -> SocketAddr {
     match address.ip().to_canonical() {
         IpAddr::V4(ip) => SocketAddr::new(IpAddr::V4(ip), address.port()),

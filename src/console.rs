@@ -1,10 +1,10 @@
-//! The console of a peer (CONTRACT.md, section 4): one command a line, one answer each.
+//! The console of a peer (CONTRACT.md, section 4): commands, one to a line, and their answers.
 //!
-//! On a terminal lines are edited and remembered, and the log appears above the
-//! line that is being written; through a pipe, commands come in and answers go
-//! out as plain lines, the log going elsewhere. What must stay true: each command
-//! gets just one answer, data is JSON on one line (an element a line where
-//! somebody looks at it), and whatever is shown cannot trick the terminal.
+//! On a terminal, lines are edited and remembered, and the log appears above the line that is being
+//! written. Through a pipe, commands and answers are plain lines, and the log goes elsewhere.
+//!
+//! What must stay true: each command gets exactly one answer; data is JSON on one line, or one line
+//! for each element if somebody looks at it; and no output can trick the terminal.
 
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::sync::Arc;
@@ -30,13 +30,14 @@ use crate::proto::message::Addr;
 use crate::proto::order::{Holding, Order, Outcome};
 use crate::views;
 
-/// What is shown before a command, on a terminal.
+/// The text before a command on a terminal.
 const PROMPT: &str = "> ";
-/// Commands that can be called back.
+/// Commands that the line editor remembers.
 const REMEMBERED: usize = 1_000;
-/// The first command waits this long for the peer to be ready, at most: it is always writable.
+/// The first command waits at most this long for the peer to be ready. Then it is served all the
+/// same, because a replica is always writable.
 const JOINING: Duration = Duration::from_secs(2);
-/// Longest command, bytes: a value of the greatest length and what is around it.
+/// Bytes of a command at most: a value of the greatest length, and what is around it.
 const MAX_LINE: u64 = 2 << 20;
 
 const HELP: &str = "\
@@ -52,22 +53,23 @@ messages [N]          the messages held, the newest last; with N the last N
 sync                  one anti-entropy round now
 help, quit";
 
-/// Where commands come from.
+/// The source of commands.
 pub enum Commands {
-    /// A terminal, with a line editor, and what puts it back as it was.
+    /// A terminal with a line editor, and the modes that the terminal had before.
     Terminal(Box<Editor<(), MemHistory>>, Termios),
     /// Plain lines.
     Lines,
 }
 
-/// Whether this process may read from the terminal it was started at: one in the background would
-/// be stopped for it.
+/// Whether this process may read from the terminal it was started at. A process in the background
+/// would be stopped if it tried.
 fn is_at_terminal() -> bool {
     let stdin = io::stdin();
     stdin.is_terminal() && tcgetpgrp(&stdin).is_ok_and(|front| front == getpgrp())
 }
 
-/// Decides whether there is a console, `wanted` or not said, and where the log then goes.
+/// Decides whether there is a console, and where the log then goes. `wanted` is what the user said,
+/// if anything.
 pub fn prepare(wanted: Option<bool>) -> (Option<Commands>, Screen) {
     let at_terminal = is_at_terminal();
     if !wanted.unwrap_or(at_terminal) {
@@ -79,7 +81,8 @@ pub fn prepare(wanted: Option<bool>) -> (Option<Commands>, Screen) {
     {
         return (Some(Commands::Terminal(Box::new(editor), modes)), Screen::Prompt(log));
     }
-    // Who asked for a console reads answers from stdout; who did not may be writing the log to a file.
+    // A user who asked for a console reads answers from stdout. One who did not may have redirected
+    // the log from there to a file.
     let screen = if wanted == Some(true) { Screen::Stderr } else { Screen::Stdout };
     (Some(Commands::Lines), screen)
 }
@@ -95,7 +98,7 @@ fn edited() -> rustyline::Result<Edited> {
     Ok((editor, modes, Box::new(Above(printer))))
 }
 
-/// Writes lines above the one that is being edited.
+/// Writes lines above the line that is being edited.
 struct Above<P>(P);
 
 impl<P: ExternalPrinter> Write for Above<P> {
@@ -110,18 +113,18 @@ impl<P: ExternalPrinter> Write for Above<P> {
     }
 }
 
-/// A console at work.
+/// A console that serves commands.
 pub struct Console {
     ended: oneshot::Receiver<()>,
     modes: Option<Termios>,
 }
 
 impl Console {
-    /// Serves commands on a thread of its own, because reading a terminal cannot be given up.
+    /// Serves commands on a thread of its own, because a read from a terminal cannot be given up.
     ///
     /// # Errors
     ///
-    /// If there can be no more threads.
+    /// If no thread can be started.
     pub fn start(commands: Commands, peer: PeerHandle) -> io::Result<Self> {
         let (end, ended) = oneshot::channel();
         let runtime = Handle::current();
@@ -130,7 +133,7 @@ impl Console {
             Commands::Lines => None,
         };
         std::thread::Builder::new().name("commands".to_owned()).spawn(move || {
-            // A stdin or stdout that fails ends the console as its end does.
+            // If stdin or stdout fails, the console ends, as it does at the end of its input.
             let _ = serve(commands, &runtime, &peer);
             let _ = end.send(());
         })?;
@@ -144,7 +147,7 @@ impl Console {
 }
 
 impl Drop for Console {
-    /// The thread may be in the middle of a line, with the terminal in its hands.
+    /// Restores the terminal. The thread cannot do it, because it may be in the middle of a line.
     fn drop(&mut self) {
         if let Some(modes) = &self.modes {
             let _ = termios::tcsetattr(io::stdin(), SetArg::TCSANOW, modes);
@@ -157,7 +160,8 @@ fn serve(commands: Commands, runtime: &Handle, peer: &PeerHandle) -> io::Result<
     let mut has_waited = false;
     let mut answer = |line: &str, is_seen: bool| -> io::Result<bool> {
         if !has_waited && !matches!(line.trim(), "" | "help" | "quit") {
-            // Whoever starts a peer and asks it at once means the network, not an empty replica.
+            // A user who starts a peer and asks it at once wants to hear of the network, not of an
+            // empty replica.
             let _ = runtime.block_on(async { timeout(JOINING, peer.ready()).await });
             has_waited = true;
         }
@@ -174,7 +178,7 @@ fn serve(commands: Commands, runtime: &Handle, peer: &PeerHandle) -> io::Result<
         Commands::Terminal(mut editor, _) => loop {
             match editor.readline(PROMPT) {
                 Ok(lines) => {
-                    // What was pasted may be several.
+                    // Pasted text may be several lines.
                     for line in lines.lines() {
                         if !answer(line, true)? {
                             return Ok(());
@@ -182,7 +186,7 @@ fn serve(commands: Commands, runtime: &Handle, peer: &PeerHandle) -> io::Result<
                     }
                 }
                 Err(ReadlineError::Eof | ReadlineError::Interrupted) => return Ok(()),
-                // Such as a byte that is no UTF-8: the line is lost, and that is all.
+                // An input such as a byte that is no UTF-8 costs only its line.
                 Err(error) => writeln!(io::stdout(), "error: {error}")?,
             }
         },
@@ -213,26 +217,26 @@ fn lines(mut answer: impl FnMut(&str, bool) -> io::Result<bool>) -> io::Result<(
     }
 }
 
-/// What a command comes to.
+/// The answer to a command.
 enum Output {
-    /// An empty line asks for nothing.
+    /// No answer, to an empty line.
     Nothing,
-    /// Words.
+    /// An answer in words.
     Text(String),
-    /// Data.
+    /// An answer of data.
     Data(Value),
-    /// The end.
+    /// No answer, because the console ends.
     Quit,
 }
 
 impl Output {
-    /// Why nothing was done, in words that may quote anything.
+    /// Says why nothing was done. The words may quote anything, so they are made printable.
     fn error(what: impl AsRef<str>) -> Self {
         Output::Text(json::printable(&format!("error: {}", what.as_ref())))
     }
 }
 
-/// Data on one line, or an element a line where somebody looks at it.
+/// Data on one line, or one line for each element of a list if somebody looks at it.
 fn shown(data: &Value, is_seen: bool) -> String {
     let line = |value: &Value| json::printable(&value.to_string());
     match data {
@@ -243,7 +247,7 @@ fn shown(data: &Value, is_seen: bool) -> String {
     }
 }
 
-/// Splits the first word off, which may be a JSON text in quotes.
+/// Splits off the first word, which may be a JSON text in quotes.
 fn word(text: &str) -> Result<(String, &str), String> {
     let text = text.trim_start();
     if text.starts_with('"') {
@@ -257,7 +261,7 @@ fn word(text: &str) -> Result<(String, &str), String> {
     Ok((word.to_owned(), rest.trim_start()))
 }
 
-/// A key, and what follows it.
+/// Splits off a key.
 fn key_of(text: &str) -> Result<(Arc<str>, &str), String> {
     let (key, rest) = word(text)?;
     match key.chars().count() {
@@ -267,7 +271,7 @@ fn key_of(text: &str) -> Result<(Arc<str>, &str), String> {
     }
 }
 
-/// A key, and nothing after it.
+/// Reads a key that nothing may follow.
 fn only_key(text: &str) -> Result<Arc<str>, String> {
     let (key, rest) = key_of(text)?;
     if rest.is_empty() { Ok(key) } else { Err(format!("what is {rest:?} after the key?")) }
@@ -343,7 +347,7 @@ async fn get(peer: &PeerHandle, rest: &str) -> Done {
     found.map(|found| shown_versions(&found.versions)).map_err(|error| error.to_string())
 }
 
-/// Versions of a key, in the store's order: the winner first.
+/// The versions of a key in the store's order: the winner first.
 fn shown_versions(versions: &[Version]) -> Output {
     Output::Data(versions.iter().map(json::version).collect())
 }

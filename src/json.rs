@@ -1,4 +1,6 @@
-//! What HTTP and the console show alike, as JSON.
+//! JSON as both HTTP and the console show it, and the strict reading of it.
+//!
+//! What must stay true: JSON that is taken in comes back with the same numbers and names.
 
 use std::fmt;
 
@@ -11,17 +13,18 @@ use crate::proto::kv::store::Version;
 use crate::proto::registry::Status;
 use crate::views::{MemberView, MessageView};
 
-/// A time in microseconds since the Unix epoch as RFC 3339.
+/// Formats a time, in microseconds since the Unix epoch, as RFC 3339.
 pub fn rfc3339(micros: u64) -> Option<String> {
     let time = chrono::DateTime::from_timestamp_micros(i64::try_from(micros).ok()?)?;
     Some(time.to_rfc3339_opts(chrono::SecondsFormat::Micros, true))
 }
 
-/// A member, or one that is gone.
+/// A member, or a peer that is gone.
 pub fn member(member: &MemberView) -> Value {
     let record = &member.record;
     let at = rfc3339(record.at.saturating_mul(1_000));
-    // Of one that is gone it is known when it went, and not any more when it joined.
+    // The record of a peer that is gone has the time when it went, and no longer the time when it
+    // joined.
     let (joined, gone) = if record.status == Status::Alive { (at, None) } else { (None, at) };
     json!({
         "address": member.address,
@@ -54,32 +57,32 @@ pub fn version(version: &Version) -> Value {
     })
 }
 
-/// A clock as an object from replicas to counts.
+/// A clock, as an object from names of replicas to counts.
 pub fn clock(clock: &Clock) -> Value {
     let entries = clock.iter().map(|(name, count)| (name.to_string(), count.into()));
     Value::Object(entries.collect::<Map<_, _>>())
 }
 
-/// Why a text is not taken as JSON.
+/// The reason why a text is not taken as JSON.
 #[derive(Debug, thiserror::Error)]
 pub enum NotExactly {
-    /// It is none, or names one thing twice.
+    /// It is no JSON, or an object in it has a name twice.
     #[error("is not JSON: {0}")]
     NotJson(serde_json::Error),
-    /// A number of it would come back as another one.
+    /// A number in it would come back as a different number.
     #[error("has the number {0}, which would come back as {1}; write it as a text")]
     Number(String, String),
 }
 
-/// Reads JSON of which nothing is lost: a number that would come back as another one, and a name that
-/// would come back once although it was given twice, are refused.
+/// Reads JSON, and refuses any of which something would be lost: a number that would come back as a
+/// different one, or a name that an object has twice.
 ///
 /// # Errors
 ///
-/// What is wrong with it.
+/// If it is no JSON, or something of it would be lost.
 pub fn exactly(text: &[u8]) -> Result<Value, NotExactly> {
     let Whole(value) = serde_json::from_slice(text).map_err(NotExactly::NotJson)?;
-    // It is JSON, so what begins like a number outside of quotes is one.
+    // The text is valid JSON, so whatever begins like a number outside of a string is a number.
     let mut rest = text;
     while let Some((first, after)) = rest.split_first() {
         match first {
@@ -98,7 +101,7 @@ pub fn exactly(text: &[u8]) -> Result<Value, NotExactly> {
     Ok(value)
 }
 
-/// What follows on a string that has begun.
+/// The rest of the text behind a string whose opening quote was read.
 fn after_string(mut text: &[u8]) -> &[u8] {
     while let Some((first, after)) = text.split_first() {
         match first {
@@ -116,13 +119,13 @@ fn check_number(text: &str) -> Result<(), NotExactly> {
     if back == text || decimal(&back) == decimal(text) {
         return Ok(());
     }
-    // Nobody wants to read a million digits of it.
+    // An error shows the first digits only: nobody wants to read a million.
     let shown = text.chars().take(40).collect();
     Err(NotExactly::Number(shown, back))
 }
 
-/// A number as its digits, without zeros at either end, and the power of ten that they are to be
-/// multiplied by.
+/// Whether a number is negative, its digits without zeros at either end, and the power of ten by
+/// which the digits are multiplied.
 fn decimal(text: &str) -> Option<(bool, String, i64)> {
     let (sign, text) = text.strip_prefix('-').map_or((false, text), |text| (true, text));
     let (digits, power) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
@@ -137,7 +140,7 @@ fn decimal(text: &str) -> Option<(bool, String, i64)> {
     Some((sign, significant.trim_start_matches('0').to_owned(), power.checked_add(shift)?))
 }
 
-/// Any JSON in which no object has a name twice.
+/// Any JSON in which no object has the same name twice.
 struct Whole(Value);
 
 impl<'de> Deserialize<'de> for Whole {
@@ -203,8 +206,8 @@ impl<'de> Visitor<'de> for AnyJson {
     }
 }
 
-/// JSON for a terminal: what would move its cursor, hide text or turn it around is escaped, which
-/// changes nothing of its meaning, because such characters stand inside strings alone.
+/// JSON for a terminal. Characters that would move the cursor, hide text or turn it around are
+/// escaped. That does not change its meaning, because such characters occur only in strings.
 pub fn printable(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for c in json.chars() {

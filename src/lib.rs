@@ -1,18 +1,18 @@
-//! Who is in, and does everybody hear?
+//! Membership and gossip for a network of peers: who is in, and does everybody hear?
 //!
-//! A handful of seeds decide by majority who belongs to the network; the peers
-//! link up into a power-law overlay, gossip messages to everybody and watch
-//! over each other. No single node can let anybody in or throw anybody out.
+//! A handful of seeds decide by majority who belongs to the network. The peers link up into a
+//! power-law overlay, gossip messages to everybody, and watch over each other. No single node can
+//! let anybody in or throw anybody out.
 //!
-//! The programs `seed` and `peer` are thin shells around this library, and any
-//! program can embed a peer:
+//! The programs `seed` and `peer` are thin shells around this library, and any program can embed a
+//! peer:
 //!
 //! ```
 //! use rumormill::{Network, Peer, PeerConfig, Received, Seed, SeedConfig, bind};
 //!
 //! # #[tokio::main]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! // A network of one seed, in this process; `seed` runs it as a program.
+//! // A network of one seed, in this process; the program `seed` runs one by itself.
 //! let listener = bind("127.0.0.1:0".parse()?).await?;
 //! let seed_address = listener.local_addr()?;
 //! let network = Network::new("example", [seed_address]);

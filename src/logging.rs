@@ -1,10 +1,12 @@
-//! The shared log (CONTRACT.md, section 2): the same lines in a file that any number of processes
-//! append to, and on the console.
+//! The shared log (CONTRACT.md, section 2): the same lines in a file, to which any number of
+//! processes append, and on the console.
 //!
-//! What must stay true: a record is one line and in one `write`, however many processes write, and
-//! neither a full disk nor a stuck reader of the console stops the node. A node hands its lines to a
-//! [`Sink`]: to that of its program, or else, under [`TARGET`], to whatever logger a program that
-//! embeds it has installed for the `log` crate. Where nobody wants a record nothing is formatted.
+//! What must stay true: each record is one line, and is written in one `write`, however many
+//! processes write; and neither a full disk nor a stuck reader of the console stops the node.
+//!
+//! A node hands its lines to a [`Sink`]. The two programs give their nodes one; without it, lines
+//! go under [`TARGET`] to the logger that an embedding program has installed for the `log` crate. A
+//! record that nobody wants is not formatted.
 
 use std::fmt;
 
@@ -30,14 +32,14 @@ pub use shared::{
 /// The `log` target of every record of this crate.
 pub const TARGET: &str = "rumormill::event";
 
-/// Takes what nodes log.
+/// Takes the lines that nodes log.
 pub trait Sink: fmt::Debug + Send + Sync {
-    /// Writes what happened to `me`, in this order. When it returns all of it is written: others may
-    /// see at once what the lines tell of.
+    /// Writes what happened to `me`, in this order. All of it has to be written when this returns,
+    /// because others may then see what the lines tell of.
     fn write(&self, role: Role, me: Addr, events: &[Event]);
 }
 
-/// The logger of the process, whoever has installed one.
+/// Hands lines to the logger that the process has installed, if any.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LogCrate;
 
@@ -49,7 +51,7 @@ impl Sink for LogCrate {
     }
 }
 
-/// Hands a logger one record; nothing is formatted if nobody wants to read it.
+/// Hands a record to a logger; formats nothing if the logger does not want it.
 fn record(to: &dyn log::Log, role: Role, me: Addr, event: &Event) {
     let level = match event.severity() {
         Severity::Error => log::Level::Error,

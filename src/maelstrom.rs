@@ -1,11 +1,11 @@
 //! One Maelstrom node: the peer's machine on stdin and stdout (CONTRACT.md, section 5).
 //!
-//! [`Node`] is as pure as the machines: lines and the time in, lines out, so
-//! that whole networks of it run in simulated time. It answers clients and
-//! carries what the machine says to other nodes (`links`); what a message is
-//! worth and whither it goes is the machine's business alone. What must stay
-//! true: stdout carries messages and nothing else, and each carries the next
-//! `msg_id`; whatever line comes, the node goes on.
+//! [`Node`] is as pure as the machines: it takes lines and the time, and returns lines, so that
+//! whole networks of it run in simulated time. It answers clients, and carries to other nodes what
+//! its machine says (`links`); the machine alone decides what is sent to whom.
+//!
+//! What must stay true: stdout carries messages and nothing else, and each has the next `msg_id`;
+//! the node goes on, whatever line comes.
 
 mod body;
 mod counter;

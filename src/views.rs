@@ -1,5 +1,6 @@
-//! What HTTP and the console show of a machine: copied while the machine stands still, which is for as
-//! long as its node hears nobody, and turned into text by whoever asked.
+//! Copies of what a machine knows, for HTTP and the console to show. A node can hear nobody while
+//! its machine is being looked at, so only the copy is made then; the caller turns it into text
+//! afterwards.
 
 use bytes::Bytes;
 
@@ -10,12 +11,12 @@ use crate::proto::registry::{Record, Status};
 use crate::proto::seed::SeedMachine;
 use crate::proto::time::Time;
 
-/// A member, or one that is gone.
+/// A member, or a peer that is gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemberView {
-    /// Who.
+    /// Address of the member.
     pub address: Addr,
-    /// What is known of it.
+    /// The record of it.
     pub record: Record,
     /// Whether the peer that was asked suspects it.
     pub suspected: bool,
@@ -32,17 +33,17 @@ impl MemberView {
 /// A gossip message that a peer holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MessageView {
-    /// Its identity.
+    /// Identity of the message.
     pub id: MessageId,
-    /// What it says.
+    /// The bytes that were published.
     pub payload: Bytes,
-    /// Who published it.
+    /// The peer that published it.
     pub origin: Addr,
-    /// When it came.
+    /// The time at which it came.
     pub received: Time,
 }
 
-/// The members as a peer knows them, and those that are gone.
+/// The members as a peer knows them, and the peers that are gone.
 pub fn members(machine: &PeerMachine) -> Vec<MemberView> {
     let neighbours = machine.neighbours();
     let views = machine.members().iter().map(|(address, record)| MemberView {
@@ -53,7 +54,7 @@ pub fn members(machine: &PeerMachine) -> Vec<MemberView> {
     views.collect()
 }
 
-/// The last messages that a peer holds, so many at most, oldest first.
+/// The newest messages that a peer holds, at most `most` of them, oldest first.
 pub fn messages(machine: &PeerMachine, most: usize) -> Vec<MessageView> {
     let list = machine.rumors().list();
     let views = list.iter().skip(list.len().saturating_sub(most)).map(|(_, entry)| MessageView {
@@ -70,14 +71,13 @@ pub fn registry(machine: &SeedMachine) -> Vec<MemberView> {
     machine.registry().iter().map(MemberView::of_record).collect()
 }
 
-/// What a seed knows of one address, and what was decided about it while the seed ran.
+/// The record of one address, and what was decided about it while the seed ran.
 pub fn history(machine: &SeedMachine, address: &Addr) -> Option<(MemberView, Vec<Decision>)> {
     let record = machine.registry().get(address)?;
     Some((MemberView::of_record((address, record)), machine.history(address).cloned().collect()))
 }
 
-/// Whether a seed serves: how many seeds it reaches, itself included, of how many, and whether that is
-/// a quorum.
+/// How many seeds a seed reaches, itself included, how many there are, and whether it has a quorum.
 pub fn seed_readiness(machine: &SeedMachine) -> (usize, usize, bool) {
     (machine.seeds_reachable(), machine.seeds_configured(), machine.has_quorum())
 }

@@ -1,4 +1,4 @@
-//! The program `peer`: arguments in, exit code out.
+//! The program `peer`: hands its arguments to the library, and returns the exit code.
 fn main() -> std::process::ExitCode {
     rumormill::cli::peer_main()
 }

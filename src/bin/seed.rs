@@ -1,4 +1,4 @@
-//! The program `seed`: arguments in, exit code out.
+//! The program `seed`: hands its arguments to the library, and returns the exit code.
 fn main() -> std::process::ExitCode {
     rumormill::cli::seed_main()
 }

@@ -1,4 +1,5 @@
-//! The options of `seed` and `peer`, and what must hold between them.
+//! The options of `seed` and `peer`, and the checks of what must hold between them. The doc comment
+//! of an option is its help text, which users see.
 
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
@@ -17,31 +18,31 @@ use crate::proto::config::{DEFAULT_NETWORK, Membership, Network, PeerConfig, See
 use crate::proto::event::Severity;
 use crate::proto::message::Addr;
 
-/// A mistake in the arguments, each in its own right acceptable to the parser, or in CONFIG.
+/// A mistake in CONFIG, or in arguments of which each alone is acceptable to the parser.
 #[derive(Debug, thiserror::Error)]
 pub enum ArgsError {
     /// CONFIG is wrong.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// Others could reach a process that does not know them.
+    /// Others could connect, and a process cannot tell who they are.
     #[error(
         "{0} is not a loopback address, and links are not encrypted; listen on 127.0.0.1, or add --insecure if everybody on that network is trusted"
     )]
     Insecure(IpAddr),
-    /// Others could ask a process that asks nobody who they are.
+    /// Others could send requests, and HTTP asks nobody who they are.
     #[error(
         "--http on {0}, which is not a loopback address, would let anybody ask and write; listen on 127.0.0.1, or add --insecure if everybody on that network is trusted"
     )]
     InsecureHttp(IpAddr),
-    /// Nobody can be told to connect to `0.0.0.0`.
+    /// Others cannot be told to connect to `0.0.0.0`.
     #[error(
         "{0} is no address that others can reach; add --advertise IP with the one to tell them"
     )]
     NoAdvertise(IpAddr),
-    /// The advertised address is none.
+    /// The advertised address is not one that others can reach.
     #[error("--advertise {0} is no address that others can reach; name this machine's own IP")]
     BadAdvertise(IpAddr),
-    /// A seed is known by its port.
+    /// A seed is known by its port, so it cannot take any free one.
     #[error("a seed cannot take port 0; name the port that {} lists for it", .0.display())]
     SeedPort(PathBuf),
     /// The seed is not in CONFIG.
@@ -49,44 +50,45 @@ pub enum ArgsError {
     NotListed {
         /// The file.
         config: PathBuf,
-        /// The seed's address as others are told.
+        /// The seed's address, as others know it.
         me: SocketAddr,
     },
-    /// A peer claims the address of a seed.
+    /// A peer has the address of a seed.
     #[error("{me} is a seed in {}; give the peer another port", config.display())]
     IsSeed {
         /// The file.
         config: PathBuf,
-        /// The peer's address as others are told.
+        /// The peer's address, as others know it.
         me: SocketAddr,
     },
-    /// Seeds decide who belongs to a network, or its peers do.
+    /// The seeds decide who belongs to a network, or its peers do, and both were named.
     #[error(
         "CONFIG and --peers (or RUMORMILL_PEERS) are two kinds of network; leave one of them out"
     )]
     SeedsAndPeers,
-    /// A peer has to know somebody.
+    /// Neither seeds nor peers were named.
     #[error("name CONFIG, the list of seeds, or --peers IP:PORT,... for a network without seeds")]
     NobodyNamed,
-    /// Whoever is pinged more rarely than it may be silent is suspected all the time.
+    /// Neighbours that are pinged more rarely than they may be silent would be suspected all the
+    /// time.
     #[error(
         "--ping-interval {} is not below --suspect-timeout {}; lower the one or raise the other, or leave --ping-interval out for a third of the timeout",
         humantime::format_duration(*ping), humantime::format_duration(*suspect)
     )]
     Ping {
-        /// Between two pings.
+        /// Time between two pings.
         ping: Duration,
         /// Silence after which a neighbour is suspected.
         suspect: Duration,
     },
-    /// A peer may not open more links than it keeps.
+    /// A peer would open more links than it keeps.
     #[error(
         "--max-links {max_links} is less than --links {links}; raise the one or lower the other"
     )]
     Links {
         /// Links that the peer opens.
         links: usize,
-        /// Links that it keeps.
+        /// Links that the peer keeps.
         max_links: usize,
     },
 }
@@ -181,17 +183,17 @@ pub struct Common {
 }
 
 impl Common {
-    /// Where to listen.
+    /// The address to listen on.
     pub fn listen(&self) -> SocketAddr {
         SocketAddr::new(self.ip, self.port)
     }
 
-    /// Where others are told to connect, if the process listens on `port`.
+    /// The address to which others are told to connect, if the process listens on `port`.
     pub fn me(&self, port: u16) -> Addr {
         SocketAddr::new(self.advertise.unwrap_or(self.ip), port)
     }
 
-    /// Where the log goes, beside the file.
+    /// The options of the shared log.
     pub fn log_options(&self, screen: Screen) -> LogOptions {
         LogOptions { file: self.log_file.clone(), level: self.log_level.into(), screen }
     }
@@ -201,13 +203,13 @@ impl Common {
         self.port != 0 && self.http == Some(self.listen())
     }
 
-    /// Where this process keeps its durable state; nowhere with `--ephemeral`.
+    /// The directory of this process's durable state; none with `--ephemeral`.
     pub fn state_dir(&self, program: &str, me: Addr) -> Option<PathBuf> {
         let name = format!("{program}-{}-{}", me.ip(), me.port());
         (!self.ephemeral).then(|| self.data_dir.join(name))
     }
 
-    /// Checks what does not depend on the program.
+    /// Checks that hold for both programs.
     fn check(&self) -> Result<(), ArgsError> {
         if !self.ip.is_loopback() && !self.insecure {
             return Err(ArgsError::Insecure(self.ip));
@@ -250,7 +252,7 @@ impl SeedArgs {
     ///
     /// # Errors
     ///
-    /// Arguments that do not go together, and whatever is wrong with CONFIG.
+    /// If arguments do not go together, or something is wrong with CONFIG.
     pub fn resolve(&self) -> Result<SeedConfig, ArgsError> {
         let config = || self.config.clone();
         if self.common.port == 0 {
@@ -359,11 +361,12 @@ pub struct PeerArgs {
 }
 
 impl PeerArgs {
-    /// Reads the arguments of a command line that asks for `--maelstrom`, or whose environment does.
+    /// Reads the arguments of a command line that asks for `--maelstrom`, or whose environment
+    /// does.
     ///
     /// # Errors
     ///
-    /// What clap has to say about them: also that IP, PORT or CONFIG was given.
+    /// If clap refuses an argument, or IP, PORT or CONFIG was given.
     pub fn parse_maelstrom(
         args: impl IntoIterator<Item = OsString>,
     ) -> Result<(Self, maelstrom::Options), clap::Error> {
@@ -403,11 +406,11 @@ impl PeerArgs {
         Ok((args, options))
     }
 
-    /// The peer's settings; with port 0, `me` is to be replaced by what was bound.
+    /// The peer's settings. With port 0, the caller replaces `me` once a port is bound.
     ///
     /// # Errors
     ///
-    /// Arguments that do not go together, and whatever is wrong with CONFIG.
+    /// If arguments do not go together, or something is wrong with CONFIG.
     pub fn resolve(&self) -> Result<PeerConfig, ArgsError> {
         let (links, max_links) = (self.links, self.max_links);
         if max_links < links {
@@ -445,11 +448,11 @@ impl PeerArgs {
     }
 }
 
-/// The time between two pings unless another is asked for.
+/// The usual time between two pings.
 const PING: Duration = Duration::from_secs(5);
 
-/// The time between two pings: what was given, or the usual one, but three in a suspect timeout, so
-/// that one that is lost makes nobody a suspect.
+/// The time between two pings: the given one, or else the usual one, but at most a third of the
+/// suspect timeout, so that one lost ping makes nobody a suspect.
 fn ping(
     given: Option<Duration>,
     usual: Duration,
@@ -459,12 +462,12 @@ fn ping(
     if ping < suspect { Ok(ping) } else { Err(ArgsError::Ping { ping, suspect }) }
 }
 
-/// Links, and peers contacted at once: at least one, and not absurdly many.
+/// Reads a number of links, or of peers contacted at once: at least one, and not absurdly many.
 fn few() -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(1..=MOST_LINKS)
 }
 
-/// One host has no more ports than that; beyond, a mistyped number.
+/// A host has no more ports than that, so a larger number is mistyped.
 const MOST_LINKS: u64 = 65_535;
 
 const PEER_USAGE: &str = "\

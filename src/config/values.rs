@@ -1,23 +1,24 @@
-//! How the values of single arguments are read.
+//! Reads the values of single arguments, and says in a few words what is wrong with a bad one.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-/// The shortest interval or timeout: below, a timer would do nothing but fire.
+/// The shortest interval or timeout. With a shorter one, a timer would do nothing but fire.
 const SHORTEST: Duration = Duration::from_millis(1);
 
-/// The shortest time between two pings: a hundred a second to each neighbour are a load, and a thousand
-/// nothing but one.
+/// The shortest time between two pings. A hundred a second to each neighbour are a load already;
+/// with a thousand a second, pings would be all there is.
 const SHORTEST_PING: Duration = Duration::from_millis(10);
 
-/// The shortest silence that may count as one: below, a busy machine suspects everybody again and
-/// again, and logs little else.
+/// The shortest silence that may raise a suspicion. With a shorter one, a busy machine would
+/// suspect everybody again and again, and log little else.
 const SHORTEST_SILENCE: Duration = Duration::from_millis(100);
 
-/// The longest interval or timeout: more is a mistake in the unit.
+/// The longest interval or timeout. A longer one is a mistake in the unit.
 const LONGEST: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// An IP address, IPv6 with or without brackets; never a name, because names are not looked up.
+/// Reads an IP address, IPv6 with or without brackets. Names are refused, because none is looked
+/// up.
 pub(super) fn ip(text: &str) -> Result<IpAddr, String> {
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     let parsed = bare.parse::<IpAddr>();
@@ -25,27 +26,27 @@ pub(super) fn ip(text: &str) -> Result<IpAddr, String> {
     Ok(ip.to_canonical())
 }
 
-/// The address of another process.
+/// Reads the address of another process.
 pub(super) fn peer(text: &str) -> Result<SocketAddr, String> {
     super::parse_address(text.trim()).map_err(|why| format!("it {why}"))
 }
 
-/// Where HTTP is to be served.
+/// Reads the address at which HTTP is served.
 pub(super) fn http(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "not an address and a port; write 127.0.0.1:8000 or [::1]:8000".into())
 }
 
-/// An interval or timeout, never zero.
+/// Reads an interval or timeout, which is never zero.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     at_least(SHORTEST, text)
 }
 
-/// The time between two pings.
+/// Reads the time between two pings.
 pub(super) fn ping(text: &str) -> Result<Duration, String> {
     at_least(SHORTEST_PING, text)
 }
 
-/// The silence after which somebody is suspected.
+/// Reads the silence after which somebody is suspected.
 pub(super) fn silence(text: &str) -> Result<Duration, String> {
     at_least(SHORTEST_SILENCE, text)
 }
@@ -66,7 +67,7 @@ fn at_least(shortest: Duration, text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
-/// A time to wait, which may be zero.
+/// Reads a time to wait, which may be zero.
 pub(super) fn wait(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text.trim()) {
         Ok(Duration::ZERO) if text.trim() != "0" => Ok(Duration::ZERO),
@@ -74,7 +75,7 @@ pub(super) fn wait(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// The exponent γ of the degree distribution.
+/// Reads the exponent γ of the degree distribution.
 pub(super) fn exponent(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(exponent) if exponent > 2.0 && exponent <= 3.0 => Ok(exponent),

@@ -1,4 +1,8 @@
-//! What answers look like, errors above all: `{"error": "..."}`.
+//! The answers of the API: JSON, with each error as `{"error": "..."}`, and the checks that every
+//! request has to pass before a route sees it.
+//!
+//! What must stay true: a request whose body, parameters or fields are not documented
+//! (CONTRACT.md, section 3) gets an error and changes nothing.
 
 use std::time::Duration;
 
@@ -16,25 +20,25 @@ use tokio_stream::StreamExt;
 use crate::json;
 use crate::node::Stopped;
 
-/// Longest body, bytes.
+/// Bytes of a body at most.
 pub const MAX_BODY: usize = 1 << 20;
-/// Of a body that is too long so much more is read, bytes, and for so long.
+/// Bytes that are read of a body beyond its limit, and the time for that, before the error is sent.
 const MAX_DRAINED: usize = 32 << 20;
 const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
-/// A client has this long to send the body of its request.
+/// The time that a client has to send the body of its request.
 const BODY_PATIENCE: Duration = Duration::from_secs(10);
 
-/// An answer with a body of JSON.
+/// An answer whose body is this JSON.
 pub fn json_of(status: StatusCode, body: &Value) -> Response {
     (status, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
 }
 
-/// 200 with a body of JSON.
+/// An answer 200 whose body is this JSON.
 pub fn ok(body: &Value) -> Response {
     json_of(StatusCode::OK, body)
 }
 
-/// Whether a node is ready, and why.
+/// Says whether a node is ready, and why.
 pub fn readiness(ready: bool, reason: &str, seeds_reachable: usize, of: usize) -> Response {
     let body = serde_json::json!({
         "ready": ready,
@@ -50,11 +54,11 @@ pub fn readiness(ready: bool, reason: &str, seeds_reachable: usize, of: usize) -
     response
 }
 
-/// Something went wrong, and what.
+/// An error: its status, and what to say of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     status: StatusCode,
-    /// `error`, and what else there is to say.
+    /// `error`, and the fields that go with it.
     body: Map<String, Value>,
 }
 
@@ -64,7 +68,7 @@ impl Failure {
         Self { status, body: [("error".to_owned(), error)].into_iter().collect() }
     }
 
-    /// Says one thing more, unless it says that already.
+    /// Adds a field, unless the body has one of that name.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.body.entry(name).or_insert(value.into());
@@ -87,27 +91,27 @@ impl IntoResponse for Failure {
                 .headers_mut()
                 .insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
         }
-        // For whoever has something to add.
+        // The failure goes along, so that an outer layer can add a field to it.
         response.extensions_mut().insert(self);
         response
     }
 }
 
-/// What a handler comes to.
+/// The result of a handler.
 pub type Served = Result<Response, Failure>;
 
-/// Nothing is there.
+/// Answers for a path that does not exist.
 pub async fn no_such_path() -> Failure {
     Failure::new(StatusCode::NOT_FOUND, "no such path")
 }
 
-/// It is there, and cannot be used like that.
+/// Answers for a path that exists and does not take this method.
 pub async fn wrong_method() -> Failure {
     Failure::new(StatusCode::METHOD_NOT_ALLOWED, "this path does not take that method")
 }
 
-/// Reads all of a request's body before anything else looks at it, within limits: one that is too
-/// long, or does not come, ends here, whatever was asked.
+/// Reads all of a request's body before anything else looks at the request. A body that is too long
+/// or does not come in time ends the request here, whatever it asks.
 pub async fn with_whole_body(request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
     let too_long = || {
@@ -134,7 +138,7 @@ pub async fn with_whole_body(request: Request, next: Next) -> Response {
             next.run(Request::from_parts(parts, Body::from(bytes))).await
         }
         Ok(Ok(_)) => {
-            // Many a client looks at the answer only when it has sent all.
+            // Many clients look at the answer only when they have sent all of their body.
             let rest = async {
                 let mut left = MAX_DRAINED;
                 while let Some(Ok(part)) = body.next().await
@@ -155,11 +159,11 @@ pub async fn with_whole_body(request: Request, next: Next) -> Response {
     }
 }
 
-/// A request, and its body, which has come as a whole by now.
+/// Splits a request from its body, of which all has been read by [`with_whole_body`].
 ///
 /// # Errors
 ///
-/// If it has not after all.
+/// If the body cannot be read after all.
 pub async fn split_body(request: Request) -> Result<(Request, Bytes), Failure> {
     let (parts, body) = request.into_parts();
     let bytes = to_bytes(body, MAX_BODY).await;
@@ -168,8 +172,8 @@ pub async fn split_body(request: Request) -> Result<(Request, Bytes), Failure> {
     Ok((Request::from_parts(parts, Body::from(bytes.clone())), bytes))
 }
 
-/// Refuses what a path does not take: to ignore a parameter or a body is to do something else than was
-/// asked, and its name is most likely one that was misspelt.
+/// Refuses parameters and bodies that a path does not take. An unknown name is most likely a
+/// misspelt one; to ignore it would do something else than the client asked.
 pub async fn as_documented(request: Request, next: Next) -> Response {
     match without_unknown(request).await {
         Ok(request) => next.run(request).await,
@@ -188,7 +192,8 @@ async fn without_unknown(request: Request) -> Result<Request, Failure> {
     if let Some((name, _)) = parameters.iter().find(|(name, _)| !known.contains(&name.as_str())) {
         return Err(bad(format!("unknown query parameter {name:?}")));
     }
-    // Of a key metadata is read from the body; everything else is read without one.
+    // Requests for a key have metadata in their body, which the handler checks; no other `GET`
+    // takes one.
     if !matches!(*request.method(), Method::GET | Method::HEAD) || is_key {
         return Ok(request);
     }
@@ -197,21 +202,22 @@ async fn without_unknown(request: Request) -> Result<Request, Failure> {
     Ok(request)
 }
 
-/// The part of a path that a handler takes.
+/// The part of a path that is the handler's parameter.
 ///
 /// # Errors
 ///
-/// 400 if it is no UTF-8 when its percent signs are resolved.
+/// 400 if the text is not UTF-8 once its percent signs are resolved.
 pub fn path_of(path: Result<Path<String>, PathRejection>) -> Result<String, Failure> {
     path.map(|Path(text)| text)
         .map_err(|_| Failure::new(StatusCode::BAD_REQUEST, "the path is not UTF-8"))
 }
 
-/// A body as JSON; an absent one is null.
+/// A body as JSON; null if there is none.
 ///
 /// # Errors
 ///
-/// 400 if it is no JSON, would not come back as it was given, or has a field that is none of these.
+/// 400 if it is no JSON, would not come back as it was given, or has a field that is not in
+/// `known`.
 pub fn body_of(bytes: &Bytes, known: &[&str]) -> Result<Value, Failure> {
     if bytes.is_empty() {
         return Ok(Value::Null);

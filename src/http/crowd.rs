@@ -1,9 +1,9 @@
-//! Who may hold a connection.
+//! Decides which clients may hold a connection.
 //!
-//! A client that connects and does not ask costs a place, and there are not many. What must stay
-//! true: one address cannot take the places of all others, whoever asks nothing gives way to
-//! whoever comes, the one that has asked nothing for longest first, and the operator on this
-//! machine always gets in.
+//! There are few places, and a client that connects and asks nothing takes one all the same. What
+//! must stay true: one address cannot take the places of all others; when places run out, a new
+//! client replaces the one that has asked nothing for longest; and the operator on this machine
+//! always gets in.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -17,9 +17,10 @@ use tokio_util::sync::CancellationToken;
 
 /// Connections at the same time.
 const MAX_CONNECTIONS: usize = 1_024;
-/// Of these from one address: half, so that no single one can fill them.
+/// Connections from one address: half of all, so that one address cannot take all places.
 const MAX_PER_ADDRESS: usize = MAX_CONNECTIONS / 2;
-/// Beyond all of them from this machine: an operator with a browser and a script or two.
+/// Places for this machine alone, beyond all others: an operator needs a browser and a script or
+/// two.
 const RESERVED: usize = 64;
 
 /// The connections that are open.
@@ -28,18 +29,18 @@ pub struct Crowd(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// By number, in order of coming.
+    /// Connections by number, in the order in which they came.
     open: BTreeMap<u64, Guest>,
-    /// Counts up with everything that happens.
+    /// Counts up with every event, as a clock for `idle`.
     now: u64,
 }
 
 #[derive(Debug)]
 struct Guest {
     ip: IpAddr,
-    /// Requests under way, of which one connection may have some waiting.
+    /// Requests under way; one connection may have several.
     requests: usize,
-    /// Since when there are none.
+    /// The tick since which no request is under way.
     idle: u64,
     leave: CancellationToken,
 }
@@ -50,7 +51,8 @@ impl State {
         self.now
     }
 
-    /// Sends the one away that has asked nothing for longest, if any asks nothing.
+    /// Sends away, of those that `of` selects, the one that has asked nothing for longest. False if
+    /// all of them have requests under way.
     fn send_away(&mut self, of: impl Fn(&Guest) -> bool) -> bool {
         let idle = self.open.iter().filter(|(_, guest)| guest.requests == 0 && of(guest));
         let Some((_, number)) = idle.map(|(number, guest)| (guest.idle, *number)).min() else {
@@ -65,11 +67,12 @@ impl State {
 
 impl Crowd {
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing that holds it can panic half way through a change.
+        // No thread can panic half way through a change while it holds the lock.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for a connection from that address; none if all are taken by others that are served.
+    /// A place for a connection from that address; none if all places are taken by clients that are
+    /// served.
     pub fn enter(&self, ip: IpAddr) -> Option<Place> {
         let ip = ip.to_canonical();
         let mut state = self.lock();
@@ -93,13 +96,14 @@ impl Crowd {
         Some(Place(Arc::new(Held { crowd: self.clone(), number, leave })))
     }
 
-    /// Makes room where the system has no more of something: a connection less, if one asks nothing.
+    /// Closes the connection that has asked nothing for longest, when the system has run out of
+    /// something.
     pub fn make_room(&self) {
         self.lock().send_away(|_| true);
     }
 }
 
-/// A place, given back with its last clone.
+/// A place in the crowd, which is given back when its last clone is dropped.
 #[derive(Clone, Debug)]
 pub struct Place(Arc<Held>);
 
@@ -122,7 +126,7 @@ impl Place {
         self.0.leave.cancelled().await;
     }
 
-    /// A request is under way from now until what is returned is dropped.
+    /// Counts a request as under way until the result is dropped.
     pub fn request(&self) -> Asking {
         if let Some(guest) = self.0.crowd.lock().open.get_mut(&self.0.number) {
             guest.requests += 1;
@@ -147,7 +151,8 @@ impl Drop for Asking {
     }
 }
 
-/// The body of an answer, which belongs to the request: a stream of events is one that lasts.
+/// The body of an answer. The request is under way for as long as the body is, because a stream of
+/// events is an answer that lasts.
 #[derive(Debug)]
 pub struct Answered {
     body: Body,
@@ -155,7 +160,7 @@ pub struct Answered {
 }
 
 impl Answered {
-    /// The request is over when this body is.
+    /// Ends the request when this body is dropped.
     pub fn new(body: Body, asking: Asking) -> Self {
         Self { body, _asking: asking }
     }
@@ -204,7 +209,7 @@ mod tests {
         let asking = places[0].request();
         let _new = crowd.enter(ip(1)).unwrap();
         assert!(is_sent_away(&places[1]) && !is_sent_away(&places[0]) && !is_sent_away(&other));
-        // It was asked last, so it is not the next to go.
+        // It has asked later than the others, so it is not the next to go.
         drop(asking);
         let _newer = crowd.enter(ip(1)).unwrap();
         assert!(is_sent_away(&places[2]) && !is_sent_away(&places[0]));

@@ -1,5 +1,6 @@
-//! The whole store as one answer, written piece by piece: a store of some size as one text would take
-//! many times its memory.
+//! The whole store as one answer, written piece by piece: the text of a large store, made at once,
+//! would take many times the store's memory. Together the pieces are one JSON object of the values,
+//! the clock and the versions, all from one snapshot.
 
 use std::convert::Infallible;
 use std::fmt::Write;
@@ -12,10 +13,10 @@ use serde_json::Value as Json;
 use crate::json;
 use crate::proto::kv::snapshot::Snapshot;
 
-/// Bytes of a piece, roughly.
+/// Bytes of a piece, about.
 const PIECE: usize = 64 << 10;
 
-/// What is written next.
+/// The part of the answer that is written next.
 #[derive(Clone, Copy)]
 enum Next {
     Begin,
@@ -24,13 +25,13 @@ enum Next {
     Done,
 }
 
-/// An answer to `GET /kvs/sync`.
+/// Answers `GET /kvs/sync` with this copy of the store.
 pub fn answer(snapshot: Snapshot) -> Response {
     let mut next = Next::Begin;
     let pieces = std::iter::from_fn(move || {
         let mut piece = String::new();
         while piece.len() < PIECE && !matches!(next, Next::Done) {
-            // Writing into a string does not fail.
+            // Writing into a string cannot fail.
             let _ = write(&snapshot, &mut next, &mut piece);
         }
         (!piece.is_empty()).then_some(Ok::<_, Infallible>(piece))

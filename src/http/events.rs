@@ -1,4 +1,7 @@
-//! The log as a stream: one server-sent event for each line, with numbers to resume from.
+//! The log as a stream for `GET /events`: one server-sent event for each line. Events carry the
+//! numbers of their lines, so that a client that lost its connection can resume.
+//!
+//! What must stay true: clients that do not keep up delay neither the node nor each other.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -21,14 +24,14 @@ use crate::json::rfc3339;
 use crate::node::{EventLog, Logged};
 use crate::proto::message::Role;
 
-/// Lines that wait for one client.
+/// Lines that may wait for one client.
 const WAITING: usize = 256;
-/// A client that takes no line for so long, although some wait, is cut off, and may resume.
+/// A client is cut off if it takes no line for this long while some wait. It may resume.
 const SLOW: Duration = Duration::from_secs(10);
-/// Clients that follow the log at the same time: they hold connections for as long as they like, and
-/// must leave some for others.
+/// Clients that follow the log at the same time. They hold connections for as long as they like, so
+/// they must leave some for others.
 const MAX_FOLLOWERS: usize = 128;
-/// A comment goes out this often when nothing happens, so that proxies keep the connection.
+/// How often a comment goes out when nothing happens, so that proxies keep the connection.
 const COMMENT: Duration = Duration::from_secs(15);
 
 pub fn routes(log: EventLog) -> Router {
@@ -50,7 +53,8 @@ async fn events(
         ));
     };
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse::<u64>().ok());
-    // Taken here, or what happens once the client has its answer could be over before the task begins.
+    // The number is taken before the answer goes out. If the task took it, the client would miss
+    // the lines between its answer and the start of the task.
     let next = last.map_or_else(|| log.next(), |last| last.saturating_add(1));
     let (sender, receiver) = mpsc::channel(WAITING);
     tokio::spawn(async move {
@@ -61,7 +65,7 @@ async fn events(
     Ok(Sse::new(ReceiverStream::new(receiver)).keep_alive(comments).into_response())
 }
 
-/// Brings lines from that number on to one client until it is gone or does not keep up.
+/// Sends one client all lines from that number on, until the client is gone or does not keep up.
 async fn pass_on(log: EventLog, mut next: u64, client: mpsc::Sender<Result<Event, Infallible>>) {
     loop {
         for (id, line) in log.from(next) {
@@ -78,7 +82,7 @@ async fn pass_on(log: EventLog, mut next: u64, client: mpsc::Sender<Result<Event
     }
 }
 
-/// A line of the log as JSON: the words of the event, and each field with its value as text.
+/// A line of the log as JSON: the words of the event, and each of its fields as text.
 fn to_json(logged: &Logged) -> Value {
     let Logged { at, role, me, event } = logged;
     let mut object = Map::new();

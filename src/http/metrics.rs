@@ -1,5 +1,7 @@
-//! What is counted, in OpenMetrics text. No address is a label: there would be as many series as
-//! peers that ever were.
+//! The metrics of a node, as OpenMetrics text. No address is a label, because there would be a
+//! series for every peer that ever was.
+//!
+//! All values are copied from the machine between two inputs, so they fit together.
 
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
@@ -12,10 +14,10 @@ use crate::proto::peer::PeerMachine;
 use crate::proto::registry::Status;
 use crate::proto::seed::SeedMachine;
 
-/// A name, what it tells, and its value.
+/// A name, a help text, and the value.
 type Metric = (&'static str, &'static str, u64);
 
-/// What a node counts at the moment.
+/// The values of a node at one moment.
 #[derive(Debug, Default)]
 pub struct Sample {
     gauges: Vec<Metric>,
@@ -26,7 +28,7 @@ fn number(count: usize) -> u64 {
     u64::try_from(count).unwrap_or(u64::MAX)
 }
 
-/// What a peer counts.
+/// The metrics of a peer.
 pub fn of_peer(peer: &PeerMachine) -> Sample {
     let (gossip, store) = (peer.counters(), peer.replica().counters());
     Sample {
@@ -81,7 +83,7 @@ fn gauges_of_peer(peer: &PeerMachine) -> Vec<Metric> {
     ]
 }
 
-/// What a seed counts.
+/// The metrics of a seed.
 pub fn of_seed(seed: &SeedMachine) -> Sample {
     let of = |status| seed.registry().iter().filter(|(_, record)| record.status == status).count();
     Sample {
@@ -101,7 +103,7 @@ pub fn of_seed(seed: &SeedMachine) -> Sample {
     }
 }
 
-/// The answer to a scrape.
+/// Answers a scrape.
 pub fn answer(sample: &Sample) -> Response {
     let mut registry = Registry::with_prefix("rumormill");
     for (name, help, value) in &sample.gauges {
@@ -111,7 +113,7 @@ pub fn answer(sample: &Sample) -> Response {
         registry.register(*name, *help, ConstCounter::new(*value));
     }
     let mut text = String::new();
-    // Writing into a string does not fail.
+    // Writing into a string cannot fail.
     let _ = encode(&mut text, &registry);
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], text).into_response()

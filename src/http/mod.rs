@@ -1,9 +1,10 @@
-//! The HTTP API (CONTRACT.md, section 3): JSON in and out, over one listener.
+//! The HTTP API (CONTRACT.md, section 3): JSON in and out, over one listener. Nothing is decided
+//! here: each route asks a node, and turns what it says into JSON.
 //!
-//! `server` takes connections within limits, `stream` is one of them, `answer` says what errors look
-//! like, `peer` and `seed` are the routes of the two programs, `store` those of
-//! the key-value store, `events` the stream of the log, `metrics` what is
-//! counted. Nothing is decided here.
+//! `server` accepts connections, `crowd` limits them, and `stream` is one of them. `answer` makes
+//! answers and errors. `peer` and `seed` are the routes of the two programs, `store` and `dump`
+//! those of the key-value store, `events` is the stream of the log, and `metrics` what a node
+//! counts.
 
 mod answer;
 mod crowd;

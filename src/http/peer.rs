@@ -1,4 +1,5 @@
-//! What a peer answers beside the store.
+//! The routes of a peer, beside those of the store. Each handler looks at the machine or hands it
+//! an order, and turns the result into JSON.
 
 use axum::Router;
 use axum::body::Bytes;
@@ -17,7 +18,7 @@ use crate::proto::order::{Order, Outcome};
 use crate::proto::peer::PeerMachine;
 use crate::views;
 
-/// The routes of a peer.
+/// All routes of a peer, with those of the store and of the log.
 pub fn routes(peer: PeerHandle, log: EventLog) -> Router {
     let view = get(view).put(admit).delete(remove);
     Router::new()
@@ -74,7 +75,7 @@ async fn view(State(peer): State<PeerHandle>) -> Served {
     Ok(ok(&json!({ "view": view })))
 }
 
-/// The replica that a request is about.
+/// The replica that a request names.
 fn replica_of(body: Bytes) -> Result<Addr, Failure> {
     let body = body_of(&body, &["socket-address"])?;
     let address = body.get("socket-address").and_then(Value::as_str);
@@ -106,7 +107,8 @@ async fn remove(State(peer): State<PeerHandle>, body: Bytes) -> Served {
     order(&peer, Order::Remove(replica_of(body)?)).await
 }
 
-/// Whatever is asked: that is what is wrong with it in the first place.
+/// Refuses a change of the view where seeds decide, before anything else is checked: no correction
+/// of the request could make it work.
 async fn refuse_where_seeds_decide(peer: &PeerHandle) -> Result<(), Failure> {
     match peer.look(PeerMachine::has_seeds).await? {
         true => Err(Failure::new(StatusCode::CONFLICT, "the seeds decide who is a member")),

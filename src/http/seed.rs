@@ -1,4 +1,5 @@
-//! What a seed answers.
+//! The routes of a seed. Each handler looks at the machine between two inputs, and turns what it
+//! copied into JSON. None changes anything.
 
 use std::collections::HashMap;
 
@@ -19,7 +20,7 @@ use crate::proto::message::{Addr, Decision};
 use crate::proto::seed::SeedMachine;
 use crate::views;
 
-/// The routes of a seed.
+/// All routes of a seed, with that of the log.
 pub fn routes(seed: SeedHandle, log: EventLog) -> Router {
     Router::new()
         .route("/health", get(async || "OK"))

@@ -1,4 +1,7 @@
-//! Connections, within limits: how many, how slow, how long.
+//! Accepts connections and serves them, within limits.
+//!
+//! What must stay true: the number of connections, the time for each head of a request, the time
+//! for which a connection may be idle, and the time that a stop takes are all bounded.
 
 use std::future::Future;
 use std::time::Duration;
@@ -18,27 +21,27 @@ use super::answer::{no_such_path, with_whole_body, wrong_method};
 use super::crowd::{Answered, Crowd, Place};
 use super::stream::Client;
 
-/// A client that has begun a request and does not send it within this is hung up on.
+/// A client that has begun a request has this long to send its head.
 const HEADER_PATIENCE: Duration = Duration::from_secs(10);
 /// A connection over which nothing is asked for so long is closed.
 const IDLE_PATIENCE: Duration = Duration::from_secs(60);
 /// Requests under way have this long to end when the node stops.
 const LAST_REQUESTS: Duration = Duration::from_millis(300);
-/// Between two attempts to accept when the process is out of descriptors.
+/// Pause before the next attempt to accept when the process is out of descriptors.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 
-/// Where connections come from.
+/// The place that connections come from.
 #[derive(Debug)]
 pub enum Source {
     /// A port of its own.
     Own(TcpListener),
-    /// A port that a node listens on, too.
+    /// A port that a node listens on, too; the node passes on connections that are no links.
     Shared(mpsc::Receiver<TcpStream>),
 }
 
 impl Source {
-    /// The next connection; none if there are no more. For want of descriptors one that asks nothing
-    /// goes.
+    /// The next connection; none if no more will come. When descriptors run out, the connection
+    /// that has asked nothing for longest is closed.
     async fn next(&mut self, crowd: &Crowd) -> Option<TcpStream> {
         match self {
             Source::Shared(streams) => streams.recv().await,
@@ -47,7 +50,8 @@ impl Source {
                     Ok((stream, _)) => return Some(stream),
                     Err(_) => {
                         crowd.make_room();
-                        // The event "a descriptor is free" is not to be had from the system.
+                        // The system cannot tell when a descriptor becomes free, so the loop tries
+                        // again after a pause.
                         tokio::time::sleep(ACCEPT_AGAIN).await;
                     }
                 }
@@ -56,12 +60,12 @@ impl Source {
     }
 }
 
-/// Serves until `stop`, then lets what is under way end, for a moment.
+/// Serves until `stop` is done, and then gives requests under way a moment to end.
 pub async fn serve(mut source: Source, routes: Router, stop: impl Future<Output = ()>) {
     let routes = routes
         .fallback(no_such_path)
         .method_not_allowed_fallback(wrong_method)
-        // The limit of its own is above that.
+        // `with_whole_body` has limits of its own, which axum's lower one must not cut short.
         .layer(DefaultBodyLimit::disable())
         .layer(middleware::from_fn(with_whole_body));
     let crowd = Crowd::default();
@@ -70,7 +74,7 @@ pub async fn serve(mut source: Source, routes: Router, stop: impl Future<Output 
     let accept = async {
         loop {
             let Some(stream) = source.next(&crowd).await else { return };
-            // Whoever has hung up already has no address.
+            // If the client has hung up already, there is no address.
             let Ok(from) = stream.peer_addr() else { continue };
             let Some(place) = crowd.enter(from.ip()) else { continue };
             connections.spawn(serve_one(stream, place, routes.clone(), stopping.clone()));
@@ -99,7 +103,7 @@ async fn serve_one(stream: TcpStream, place: Place, routes: Router, stopping: Ca
         server.serve_connection(TokioIo::new(Client::new(stream, HEADER_PATIENCE)), service);
     tokio::pin!(connection);
     tokio::select! {
-        // What went wrong on it is the client's business.
+        // Errors of the connection concern nobody but the client.
         _ = connection.as_mut() => {}
         () = place.sent_away() => {}
         () = stopping.cancelled() => {

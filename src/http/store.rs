@@ -1,4 +1,7 @@
-//! The key-value store over HTTP.
+//! The routes of the key-value store: they translate between JSON and the store of a peer.
+//!
+//! What must stay true: every error carries `causal-metadata`, because clients hand on with their
+//! next request what they were given last.
 
 use std::sync::Arc;
 
@@ -24,9 +27,9 @@ use crate::proto::peer::PeerMachine;
 
 type KeyPath = Result<Path<String>, PathRejection>;
 
-/// The name under which clients send and get metadata.
+/// The field in which clients send and get metadata.
 const METADATA: &str = "causal-metadata";
-/// What a client can make a request depend on, and is not looked at here.
+/// Headers that make a request conditional. They are not served.
 const CONDITIONS: [HeaderName; 5] = [
     header::IF_MATCH,
     header::IF_NONE_MATCH,
@@ -50,7 +53,7 @@ fn bad(what: impl Into<String>) -> Failure {
     Failure::new(StatusCode::BAD_REQUEST, what)
 }
 
-/// What a client says that it has seen.
+/// Reads what a client says that it has seen.
 async fn seen_of(peer: &PeerHandle, body: &Value) -> Result<Option<Seen>, Failure> {
     let metadata = match body {
         Value::Null => return Ok(None),
@@ -60,8 +63,9 @@ async fn seen_of(peer: &PeerHandle, body: &Value) -> Result<Option<Seen>, Failur
     if metadata.is_null() {
         return Ok(None);
     }
-    // One that nobody has heard of here may have written what this client was just given: its news are
-    // under way, and waited for as any other write is.
+    // The metadata may name a replica that this peer has not heard of: it may have written what the
+    // client has just seen. Such a name is accepted, and the request waits for its writes as for
+    // any others.
     let read = move |machine: &PeerMachine| {
         let store = machine.replica().store();
         Seen::from_json(&metadata, |name| is_name(name) || store.count(name) > 0)
@@ -90,7 +94,7 @@ impl From<StoreError> for Failure {
     }
 }
 
-/// The versions of a key, and what a client that is shown them has seen.
+/// The versions of a key, and what a client has seen once it is shown them.
 fn shown(versions: &[Version], seen: &Seen) -> Map<String, Value> {
     let values: Vec<Value> = versions.iter().map(|version| version.value.json()).collect();
     let mut shown = Map::new();
@@ -102,8 +106,8 @@ fn shown(versions: &[Version], seen: &Seen) -> Map<String, Value> {
     shown
 }
 
-/// Lets each error bring `causal-metadata`, whatever it is: if there is nothing newer to say, what the
-/// client brought, as a client hands back what it was last given.
+/// Adds `causal-metadata` to each error. If the error has nothing newer to say, it gets what the
+/// client sent, because clients hand back what they were given last.
 async fn with_metadata(request: Request, next: Next) -> Response {
     let (request, body) = match split_body(request).await {
         Ok(split) => split,
@@ -116,7 +120,7 @@ async fn with_metadata(request: Request, next: Next) -> Response {
     failure.with(METADATA, brought.unwrap_or_default()).into_response()
 }
 
-/// Refuses conditions: to ignore one is to do what the client asked not to be done.
+/// Refuses conditional requests: to ignore the condition would do what the client wanted prevented.
 async fn unconditional(request: Request, next: Next) -> Response {
     for condition in CONDITIONS {
         if request.headers().contains_key(&condition) {
@@ -167,7 +171,7 @@ async fn delete(State(peer): State<PeerHandle>, key: KeyPath, body: Bytes) -> Se
     Ok(ok(&json!({ "result": "deleted", METADATA: seen.to_json() })))
 }
 
-/// What is read at the path of that key is the whole store, so that a value there could not be read.
+/// Refuses to write the key `sync`: its path answers with the whole store, so nobody could read it.
 async fn reserved() -> Failure {
     StoreError::from(KeyError::Reserved).into()
 }
@@ -187,7 +191,7 @@ fn clock_of(body: &Value) -> Result<Clock, Failure> {
     }
 }
 
-/// A relayed write may say what its value hashes to, and then that has to be so.
+/// Checks the hash of the value, if a relayed write names one.
 fn check_cid(
     peer: &PeerHandle,
     key: &str,

@@ -1,10 +1,10 @@
-//! A connection as hyper reads and writes it.
+//! A connection as hyper reads and writes it, with two things that hyper does not do.
 //!
-//! Two things that hyper does not do by itself. What it answers on its own, to a request that it cannot
-//! read, has no body; here it gets one, because every error of this API is JSON. And it has one patience
-//! for a connection that nothing is asked over and for a request of which half has come; here the first
-//! may last, as clients keep connections for later, and the second may not, as it is how a single client
-//! would take all places.
+//! First, hyper answers a request that it cannot read by itself, and without a body; this gives
+//! such an answer a body, because every error of the API is JSON. Second, hyper has one time limit
+//! both for a connection over which nothing is asked and for a request that has come half. Here an
+//! idle connection may last, since clients keep it for later, and half a request may not, since
+//! with such requests a single client could take all places.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -15,14 +15,14 @@ use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
-/// How far a client is.
+/// How far the head of a client's request has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Head {
-    /// It has asked nothing since its last answer.
+    /// Nothing has come since the last answer.
     Idle,
-    /// A request has begun; the bytes of its last line so far.
+    /// A head has begun; the number of bytes in its last line so far.
     Coming(usize),
-    /// It was read, and is being answered.
+    /// The head has come, and the request is being answered.
     Read,
 }
 
@@ -33,14 +33,14 @@ pub struct Client<S> {
     head: Head,
     patience: Duration,
     deadline: Pin<Box<Sleep>>,
-    /// An answer in the place of one of hyper's, and how much of it was written.
+    /// An answer that replaces one of hyper's, and how many of its bytes are written.
     answer: Vec<u8>,
     written: usize,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
-    /// One whose requests have to come within `patience` of their beginning; the first one has begun
-    /// with the connection.
+    /// A client whose requests have to come within `patience` of their beginning. The first one
+    /// begins with the connection.
     pub fn new(stream: S, patience: Duration) -> Self {
         let deadline = Box::pin(sleep(patience));
         let (answer, head) = (Vec::new(), Head::Coming(0));
@@ -80,7 +80,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// Takes an answer of hyper's own as written, to write a better one.
+    /// Looks at the bytes of an answer. If the answer is hyper's own, takes a better one in its
+    /// place and returns true.
     fn takes(&mut self, bytes: &[u8]) -> bool {
         if self.head == Head::Read && !bytes.starts_with(b"HTTP/1.1 100") {
             self.head = Head::Idle;
@@ -90,7 +91,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     }
 }
 
-/// An answer of hyper's own with a body, if that is one: an error about nothing.
+/// The answer with a body, if it is one of hyper's own: an error without a body.
 fn with_body(bytes: &[u8]) -> Option<Vec<u8>> {
     const EMPTY: &str = "content-length: 0\r\n";
     if !bytes.starts_with(b"HTTP/1.1 4") || !bytes.ends_with(b"\r\n\r\n") {
@@ -159,7 +160,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Client<S> {
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_answer(cx))?;
-        // An answer of hyper's own is one piece: it has a head alone.
+        // An answer of hyper's own is one piece, because it has only a head.
         match pieces.first() {
             Some(first) if self.takes(first) => Poll::Ready(Ok(first.len())),
             _ => Pin::new(&mut self.stream).poll_write_vectored(cx, pieces),

@@ -1,9 +1,9 @@
 //! The console side of the log: a terminal, or a pipe that perhaps nobody reads.
 //!
 //! A thread of its own writes, behind a bounded queue, because a write to a pipe whose reader is
-//! stuck never returns. It writes what waits together, no more than a line may have. If the
-//! reader does not keep up, lines are dropped from the console (the file has them all), and when
-//! the reader is gone for good the thread ends.
+//! stuck never returns. The thread writes waiting lines together, but no more at once than a single
+//! line may have. If the reader does not keep up, lines are dropped from the console; the file has
+//! them all. When the reader is gone for good, the thread ends.
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
@@ -14,21 +14,21 @@ use std::time::{Duration, Instant};
 
 use super::{CONSOLE_LINE_LIMIT, Screen, cut};
 
-/// Bytes of lines that wait for the console at most, beside as many that are being written: some
-/// thousand lines.
+/// Bytes of lines that may wait for the console, some thousand lines. As many again may be in the
+/// hands of the writing thread.
 const QUEUE: usize = 128 * 1_024;
 
-/// Bytes that are written together at most. Beyond `PIPE_BUF` (4,096) another process that writes to
-/// the same pipe could come in between.
+/// Bytes that are written together at most. If they were more than `PIPE_BUF` (4,096), another
+/// process could write to the same pipe in between.
 const TOGETHER: usize = CONSOLE_LINE_LIMIT;
 
-/// Bytes of stack of the writing thread, which does next to nothing.
+/// Bytes of stack of the writing thread, which needs next to none.
 const STACK: usize = 64 * 1024;
 
-/// How long to wait before trying again to write to a console that does not block and is full.
+/// Pause before the next attempt to write to a console that is full and does not block.
 const RETRY: Duration = Duration::from_millis(10);
 
-/// The queue before the console, shared with the thread that empties it.
+/// The queue in front of the console, which the writing thread empties.
 #[derive(Debug)]
 pub(super) struct Console {
     state: Mutex<State>,
@@ -39,21 +39,22 @@ pub(super) struct Console {
 #[derive(Debug, Default)]
 struct State {
     lines: String,
-    /// Lines are out of the queue and not written yet.
+    /// Whether lines are out of the queue and not written yet.
     writing: bool,
-    /// The thread waits for lines.
+    /// Whether the thread waits for lines.
     idle: bool,
-    /// Threads that wait until all is written.
+    /// Number of threads that wait until all is written.
     flushing: usize,
-    /// The reader is gone.
+    /// Whether the reader is gone.
     closed: bool,
 }
 
 impl Console {
-    /// The console there; coloured if that is a terminal and NO_COLOR does not forbid it.
+    /// The console on that screen. It is coloured if it is a terminal and NO_COLOR does not forbid
+    /// it.
     pub(super) fn on(screen: Screen) -> io::Result<Arc<Self>> {
         let may_colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        // A copy of the descriptor: std's own stdout is locked while a write is stuck.
+        // The descriptor is copied, because std's own stdout stays locked while a write is stuck.
         let copy = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().map(File::from);
         match screen {
             Screen::Stdout => {
@@ -88,7 +89,7 @@ impl Console {
         waited.unwrap_or_else(|poisoned| poisoned.into_inner()).0
     }
 
-    /// The thread: ends when the reader is gone.
+    /// Writes lines until the reader is gone; this is the thread's work.
     fn write_all_lines(&self, mut to: impl Write) {
         const FOREVER: Duration = Duration::from_secs(3_600);
         let mut lines = String::new();
@@ -131,8 +132,7 @@ impl Console {
         }
     }
 
-    /// Queues some lines, or drops those for which there is no room because the console does not
-    /// keep up.
+    /// Queues lines. Those that find no room are dropped: the console does not keep up.
     pub(super) fn write(&self, lines: &str) {
         let mut state = self.lock();
         if state.closed || lines.is_empty() {
@@ -143,7 +143,8 @@ impl Console {
                 state.lines.push_str(line);
             }
         }
-        // To wake a thread that does not wait is a system call all the same.
+        // Only a thread that waits is woken, because a call to wake goes to the system even if none
+        // waits.
         let wake = state.idle;
         drop(state);
         if wake {
@@ -151,7 +152,7 @@ impl Console {
         }
     }
 
-    /// Waits until all lines are written, at most `timeout`; whether they are.
+    /// Waits until all lines are written, at most for `timeout`. Returns whether they are.
     pub(super) fn flush(&self, timeout: Duration) -> bool {
         let deadline = Instant::now() + timeout;
         let mut state = self.lock();
@@ -168,7 +169,7 @@ impl Console {
     }
 }
 
-/// Writes as many whole lines together as a pipe takes in one piece, then the next ones.
+/// Writes whole lines together, as many at once as a pipe takes in one piece.
 fn write_lines(to: &mut impl Write, mut lines: &[u8]) -> io::Result<()> {
     while !lines.is_empty() {
         let most = lines.get(..TOGETHER).unwrap_or(lines);
@@ -180,7 +181,8 @@ fn write_lines(to: &mut impl Write, mut lines: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// One `write` in all but the rarest case: it is no more than what a pipe takes in one piece.
+/// Writes all of it: in one `write` nearly always, because it is no more than a pipe takes in one
+/// piece.
 fn write_all(to: &mut impl Write, mut lines: &[u8]) -> io::Result<()> {
     while !lines.is_empty() {
         match to.write(lines) {
@@ -197,7 +199,7 @@ fn write_all(to: &mut impl Write, mut lines: &[u8]) -> io::Result<()> {
 /// Bytes that colour adds to a line.
 const COLOUR_BYTES: usize = "\x1b[31m\x1b[0m".len();
 
-/// The line with its level, the second word, in colour.
+/// The line, with its level, which is the second word, in colour.
 fn coloured(line: &str) -> String {
     let mut words = line.splitn(3, ' ');
     let (Some(time), Some(level), Some(rest)) = (words.next(), words.next(), words.next()) else {
@@ -218,7 +220,7 @@ mod tests {
     use super::*;
     use std::sync::mpsc;
 
-    /// Sends each write to the test; with a gate, waits for it before each.
+    /// Sends each write to the test. If there is a gate, waits for it before each write.
     struct Gated {
         gate: Option<mpsc::Receiver<()>>,
         out: mpsc::Sender<String>,

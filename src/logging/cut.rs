@@ -1,12 +1,14 @@
-//! A record as one line that fits: control characters replaced, and what is too long cut with
-//! `...(+N more)`.
+//! Makes a record one line that fits its limit: replaces control characters, and cuts what is too
+//! long with `...(+N more)`.
+//!
+//! What must stay true: no line is over its limit, and no record can break its line.
 
 use std::borrow::Cow;
 
-/// Appends the record as one line of at most `limit` bytes, its newline included.
+/// Appends the record to `to` as one line of at most `limit` bytes, its newline included.
 ///
-/// If the cut falls into a list (`key=a,b,c`), it is made between two elements and N counts the
-/// elements left out; otherwise N counts bytes, and the cut is between two characters.
+/// If the cut falls into a list (`key=a,b,c`), it is made between two elements, and N is the number
+/// of elements left out. Otherwise it is made between two characters, and N is a number of bytes.
 pub(super) fn line(record: &str, limit: usize, to: &mut String) {
     let record = printable(record);
     let room = limit.saturating_sub(1); // the newline
@@ -30,9 +32,9 @@ fn mark(more: usize) -> String {
     format!("...(+{more} more)")
 }
 
-/// The safety net: nothing that a record holds may break the line or drive a terminal.
+/// Replaces control characters, so that nothing in a record can break its line or drive a terminal.
 fn printable(record: &str) -> Cow<'_, str> {
-    // Nearly all are plain ASCII, and that is seen faster.
+    // Nearly all records are plain ASCII, which is faster to check.
     let plain = record.bytes().all(|byte| (b' '..=b'~').contains(&byte));
     if !plain && record.chars().any(char::is_control) {
         Cow::Owned(record.chars().map(|c| if c.is_control() { ' ' } else { c }).collect())
@@ -46,8 +48,8 @@ fn floor_char_boundary(text: &str, at: usize) -> usize {
     (0..=at.min(text.len())).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0)
 }
 
-/// Where the list begins that position `at` lies in, if it lies in one: the value of a
-/// `key=a,b,c`, not quoted.
+/// Where the list begins in which position `at` lies: the unquoted value of a `key=a,b,c`. None if
+/// `at` lies in no list.
 fn list_around(record: &str, at: usize) -> Option<usize> {
     let (start, end) = word_around(record, at)?;
     let value = start + record.get(start..end)?.find('=')? + 1;
@@ -55,7 +57,7 @@ fn list_around(record: &str, at: usize) -> Option<usize> {
     (value <= at && !list.starts_with('"') && list.contains(',')).then_some(value)
 }
 
-/// The ends of the word that position `at` lies in; a space within quotes does not end a word.
+/// The start and end of the word in which position `at` lies. A space within quotes ends no word.
 fn word_around(record: &str, at: usize) -> Option<(usize, usize)> {
     let mut start = 0;
     let mut quoted = false;
@@ -74,7 +76,7 @@ fn word_around(record: &str, at: usize) -> Option<(usize, usize)> {
     Some((start, record.len()))
 }
 
-/// The last end of an element at or before `at`, and how many elements follow it.
+/// The last end of an element at or before `at`, and the number of elements behind it.
 fn between_elements(record: &str, start: usize, at: usize) -> (usize, usize) {
     let list = record.get(start..).unwrap_or_default();
     let list = list.split(' ').next().unwrap_or_default();
@@ -108,7 +110,8 @@ mod tests {
 
     #[test]
     fn a_list_is_cut_between_elements_and_counts_elements() {
-        // Room for 60 - 1 - "...(+91 more)" = 46 bytes: one short of the end of the fourth.
+        // There is room for 60 - 1 - "...(+91 more)" = 46 bytes, one byte short of the end of the
+        // fourth.
         let record = format!("x peers={} incarnation=7", ["127.0.0.1"; 8].join(","));
         assert_eq!(line(&record, 60), "x peers=127.0.0.1,127.0.0.1,127.0.0.1...(+5 more)\n");
         assert_eq!(

@@ -1,4 +1,7 @@
-//! The file side of the log: appended to by any number of processes, whole lines in one `write`.
+//! The file side of the log. Any number of processes append to the file.
+//!
+//! What must stay true: lines are written whole, in one `write`; on a full disk half a line is
+//! taken back or gets an end of its own, so that it never runs into the next line.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, Write};
@@ -8,7 +11,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use super::{FILE_LINE_LIMIT, LogError, cut};
 
-/// The open file; replaced by [`LogFile::reopen`].
+/// The open file, which [`LogFile::reopen`] replaces.
 #[derive(Debug)]
 pub(super) struct LogFile<W = File> {
     path: PathBuf,
@@ -18,9 +21,9 @@ pub(super) struct LogFile<W = File> {
 #[derive(Debug)]
 struct Open<W> {
     to: W,
-    /// The last write failed or was short.
+    /// Whether the last write failed or was short; it is told once.
     failed: bool,
-    /// Half a line is at the end of the file: the next record starts with a newline.
+    /// Whether half a line is at the end of the file. Then the next record starts with a newline.
     torn: bool,
 }
 
@@ -37,18 +40,19 @@ impl LogFile {
     }
 }
 
-/// What takes lines, and can take the half of one back.
+/// A file that takes lines, and can take half a line back.
 pub(super) trait Lines: Write {
-    /// Of the last write the last `bytes` are half a line, because there was no room for the rest:
-    /// takes them back, so that what is in the file ends with a whole line. False if they stay.
+    /// Takes back the last `bytes` of the last write: they are half a line, because there was no
+    /// room for the rest. The file then ends with a whole line. False if the half line stays.
     fn take_back(&mut self, path: &Path, bytes: usize) -> bool;
 }
 
 impl Lines for File {
-    /// In append mode the position is where the last write ended. As long as that is the end of the
-    /// file, nobody has written since, and the half can be cut off: whoever might, in the moment
-    /// between the look and the cut, has the same full disk. Otherwise the half gets an end of its own,
-    /// in place, so that the line behind it is whole.
+    /// In append mode the position is where the last write ended. If that is still the end of the
+    /// file, nobody has written since, and the half line is cut off. Another process could write in
+    /// the moment between check and cut, but its disk is as full as ours. If somebody has written
+    /// since, the last byte of the half line becomes a newline, so that the line behind it is
+    /// whole.
     fn take_back(&mut self, path: &Path, bytes: usize) -> bool {
         let (Ok(end), Ok(here)) = (self.stream_position(), self.metadata()) else { return false };
         let Some(begin) = u64::try_from(bytes).ok().and_then(|bytes| end.checked_sub(bytes)) else {
@@ -57,7 +61,7 @@ impl Lines for File {
         if here.len() == end {
             return self.set_len(begin).is_ok();
         }
-        // A descriptor in append mode writes at the end, wherever it is told to.
+        // A descriptor in append mode would write at the end of the file, whatever the position.
         let Ok(again) = OpenOptions::new().write(true).open(path) else { return false };
         let same =
             again.metadata().is_ok_and(|it| (it.dev(), it.ino()) == (here.dev(), here.ino()));
@@ -65,8 +69,8 @@ impl Lines for File {
     }
 }
 
-/// Append mode is what keeps the lines of several processes apart: the system puts each write at
-/// the end of the file, wherever that is by then.
+/// Append mode keeps the lines of several processes apart: the system puts each write at the end of
+/// the file, wherever the end is by then.
 fn append(path: &Path) -> Result<File, LogError> {
     let opened = OpenOptions::new().append(true).create(true).open(path);
     opened.map_err(|source| LogError::Open { path: path.to_owned(), source })
@@ -79,12 +83,12 @@ impl<W: Lines> LogFile<W> {
 
     /// Appends a record to `lines` as a line of the file.
     pub(super) fn line(&self, record: &str, lines: &mut String) {
-        // A byte less than the limit, so that there is room for the end of a torn line before it.
+        // One byte less than the limit leaves room for the newline that ends a torn line before it.
         cut::line(record, FILE_LINE_LIMIT - 1, lines);
     }
 
-    /// Writes some lines. A failure is told on stderr once, until the file is reopened: the node
-    /// goes on without its log.
+    /// Writes lines. The first failure is told on stderr, and further ones are not until the file
+    /// is reopened. The node goes on without its log.
     pub(super) fn write(&self, lines: &str) {
         let mut open = self.lock();
         let mut lines = lines.as_bytes();
@@ -101,7 +105,7 @@ impl<W: Lines> LogFile<W> {
                     let whole = done.last().is_none_or(|last| *last == b'\n');
                     if !whole {
                         let half = done.iter().rev().take_while(|byte| **byte != b'\n').count();
-                        // With the end of the torn line in front, which stays.
+                        // The end of an older torn line, which went out in front, stays.
                         open.torn = !open.to.take_back(&self.path, half);
                     } else if n > 0 {
                         open.torn = false;
@@ -109,8 +113,8 @@ impl<W: Lines> LogFile<W> {
                     if rest.is_empty() {
                         return;
                     }
-                    // The line that was cut, or else the first, is not tried again: another process
-                    // may have written in between. Those behind it are.
+                    // The line that was cut, or else the first, is not tried again, because another
+                    // process may have written in between. The lines behind it are tried.
                     lines = if done.is_empty() || !whole { after_a_line(rest) } else { rest };
                     io::Error::from(io::ErrorKind::StorageFull)
                 }
@@ -131,7 +135,7 @@ impl<W: Lines> LogFile<W> {
     }
 }
 
-/// What follows the first end of a line.
+/// The part behind the first end of a line.
 fn after_a_line(lines: &[u8]) -> &[u8] {
     let end = lines.iter().position(|byte| *byte == b'\n');
     end.and_then(|end| lines.get(end + 1..)).unwrap_or_default()
@@ -150,7 +154,7 @@ fn write_once(to: &mut impl Write, bytes: &[u8]) -> io::Result<usize> {
 mod tests {
     use super::*;
 
-    /// Remembers each write; takes at most `take` bytes of the first.
+    /// Remembers each write. Takes only so many bytes of the first, if a number is given.
     #[derive(Default)]
     struct Writes(Vec<String>, Option<usize>);
 
@@ -175,7 +179,7 @@ mod tests {
         }
     }
 
-    /// A file on a disk that takes so many bytes more.
+    /// A file on a disk that has room for so many more bytes.
     struct Full(File, usize);
 
     impl Write for Full {

@@ -1,20 +1,20 @@
-//! Lines that are written together.
+//! Gathers lines, so that those of one turn are written together.
 //!
-//! What must stay true: a line is in one `write`, whole, whatever it shares that with. A node that
-//! handles much in one turn logs much, and hands all lines of a turn over at once: a `write` a line was
-//! a tenth of what a registration cost its seeds.
+//! What must stay true: each line is whole in one `write`, however many others are in it. A node
+//! that handles much in one turn logs much, and hands over all lines of the turn at once: one
+//! `write` for each line took a tenth of what a registration costs its seeds.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::console::Console;
 use super::file::LogFile;
 
-/// Bytes of the file that are written together at most, if they are more than one line. A page: a
-/// `write` is cut short only between pages, by `kill -9` or a full disk, so that many lines in one
-/// are no likelier to be torn than each by itself.
+/// Bytes that are written to the file together at most, unless a single line is longer. This is one
+/// page: a `write` is cut short only between pages, by `kill -9` or a full disk, so many lines in
+/// one page are no likelier to be torn than each by itself.
 const TOGETHER: usize = 4_096;
 
-/// Where lines go.
+/// The file and the console to which lines go, and the lines that wait for them.
 #[derive(Debug)]
 pub(super) struct Sinks {
     pub file: Arc<LogFile>,
@@ -22,7 +22,7 @@ pub(super) struct Sinks {
     waiting: Mutex<Waiting>,
 }
 
-/// Lines that have been taken and not written yet.
+/// Lines that have been taken and are not written yet.
 #[derive(Debug, Default)]
 struct Waiting {
     file: String,
@@ -51,7 +51,7 @@ impl Sinks {
         self.console.line(record, &mut waiting.console);
     }
 
-    /// Writes what has been taken.
+    /// Writes the lines that wait.
     pub fn write(&self) {
         self.write_out(&mut self.waiting());
     }
@@ -98,7 +98,8 @@ mod tests {
         assert!(read().ends_with(&format!("short\n{long}\n")));
     }
 
-    /// Each thread is a process with a file of its own; the kernel does not tell them apart.
+    /// Each thread stands for a process with a file of its own; the kernel does not tell them
+    /// apart.
     #[test]
     fn turns_of_several_writers_tear_no_line() {
         let dir = tempfile::tempdir().unwrap();
@@ -109,7 +110,7 @@ mod tests {
                 scope.spawn(move || {
                     for round in 0..200 {
                         for line in 0..60 {
-                            // Of all lengths, so that writes end anywhere in a page.
+                            // The lines have all lengths, so that writes end anywhere in a page.
                             let length = 1 + (round * 7 + line * 13) % 400;
                             sinks.take(&format!("{writer}").repeat(length));
                         }

@@ -1,4 +1,5 @@
-//! The log of a program: a file that others write, too, and the console.
+//! The log of a program: a file to which other processes write, too, and the console. It takes only
+//! records under [`TARGET`], so no other crate can write into the shared file.
 
 use std::fmt;
 use std::io;
@@ -13,37 +14,36 @@ use super::{Sink, TARGET};
 use crate::proto::event::Event;
 use crate::proto::message::{Addr, Role};
 
-/// Bytes of a line in the file at most, newline included: far below what a local file system
-/// writes in one piece.
+/// Bytes of a line in the file at most, newline included. A local file system writes far more in
+/// one piece.
 pub const FILE_LINE_LIMIT: usize = 8_000;
 
-/// Bytes of a line on the console at most, newline included: below the 4,096 that a pipe takes in
-/// one piece.
+/// Bytes of a line on the console at most, newline included. A pipe takes 4,096 in one piece.
 pub const CONSOLE_LINE_LIMIT: usize = 1_000;
 
-/// Where the lines of the log go beside the file.
+/// Where the lines of the log go for people to read, beside the file.
 #[derive(Default)]
 pub enum Screen {
     /// To stdout.
     #[default]
     Stdout,
-    /// To stderr: stdout is for answers.
+    /// To stderr, for a program whose stdout is for answers.
     Stderr,
-    /// To whatever shows them above a line that is being edited.
+    /// To a writer that shows them above a line that is being edited.
     Prompt(Box<dyn io::Write + Send>),
 }
 
-/// Where the log goes, and how much of it.
+/// The file of a log, its level and its screen.
 pub struct LogOptions {
-    /// The file that is appended to, and created if it does not exist.
+    /// The file to append to. It is created if it does not exist.
     pub file: PathBuf,
-    /// What matters less than this is not logged.
+    /// The least severe level that is logged.
     pub level: log::LevelFilter,
-    /// Where the same lines go for people to read.
+    /// The place where people read the same lines.
     pub screen: Screen,
 }
 
-/// Why there is no log.
+/// The reason why there is no log.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// The file cannot be opened for appending.
@@ -51,7 +51,7 @@ pub enum LogError {
     Open {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
     /// The console's thread cannot be started, or its descriptor cannot be used.
@@ -62,11 +62,11 @@ pub enum LogError {
     Twice,
 }
 
-/// The log of this process: what nodes write to, and what is needed to reopen and to flush it.
+/// The log of this process: nodes write to it, and the program can reopen and flush it.
 #[derive(Clone)]
 pub struct LogHandle {
     sinks: Arc<Sinks>,
-    /// Formats a record, and hands it to `sinks`.
+    /// Formats records, and hands them to `sinks`.
     logger: Arc<dyn log::Log>,
 }
 
@@ -77,24 +77,24 @@ impl fmt::Debug for LogHandle {
 }
 
 impl LogHandle {
-    /// Opens the file again under its name, so that logrotate can move the old one away.
+    /// Opens the file again under its name, after logrotate has moved the old one away.
     ///
     /// # Errors
     ///
-    /// [`LogError::Open`]; the log then goes on to the file that was open before.
+    /// [`LogError::Open`]. The log then goes on in the file that was open before.
     pub fn reopen(&self) -> Result<(), LogError> {
         self.sinks.file.reopen()
     }
 
-    /// Waits until the console has taken all lines, at most `timeout`; whether it has. The file
-    /// never lags.
+    /// Waits until the console has taken all lines, at most for `timeout`. Returns whether it has.
+    /// The file never lags behind.
     pub fn flush(&self, timeout: Duration) -> bool {
         self.sinks.console.flush(timeout)
     }
 }
 
 impl Sink for LogHandle {
-    /// One `write` for all lines, unless they fill more than a page.
+    /// Writes all lines in one `write`, unless they fill more than a page.
     fn write(&self, role: Role, me: Addr, events: &[Event]) {
         for event in events {
             super::record(&*self.logger, role, me, event);
@@ -103,7 +103,7 @@ impl Sink for LogHandle {
     }
 }
 
-/// The logger of the process, for whoever logs by the `log` crate: each record is written at once.
+/// The logger of the process for users of the `log` crate. Each record is written at once.
 struct AtOnce(LogHandle);
 
 impl log::Log for AtOnce {
@@ -123,7 +123,7 @@ impl log::Log for AtOnce {
 ///
 /// # Errors
 ///
-/// The file cannot be opened, the console cannot be used, or the process has a logger already.
+/// If the file cannot be opened, the console cannot be used, or the process has a logger already.
 pub fn init(options: LogOptions) -> Result<LogHandle, LogError> {
     let file = Arc::new(LogFile::open(options.file)?);
     let console = Console::on(options.screen).map_err(LogError::Console)?;
@@ -136,7 +136,8 @@ pub fn init(options: LogOptions) -> Result<LogHandle, LogError> {
     Ok(handle)
 }
 
-/// Level, target and time; `record` sees to the rest of a line.
+/// A logger for records under [`TARGET`] of that level. It puts time and level in front of each,
+/// and hands the text to `record`.
 fn dispatch(
     level: log::LevelFilter,
     record: impl Fn(&str) + Send + Sync + 'static,
@@ -146,11 +147,12 @@ fn dispatch(
         .level_for(TARGET, level)
         .filter(|metadata| metadata.target() == TARGET)
         .format(|out, message, record| {
-            // The same as a format string would make, which is read anew for each record.
+            // The format is the same in code as in a format string, which would be read anew for
+            // each record.
             let time = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Micros, true);
             out.finish(format_args!("{time} {} {message}", record.level()));
         })
-        // Formatted once for file and console both.
+        // The text is made once, for both file and console.
         .chain(fern::Output::call(move |line| record(&line.args().to_string())))
 }
 

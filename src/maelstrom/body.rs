@@ -1,8 +1,8 @@
-//! The bodies of requests, read and checked.
+//! Reads and checks the bodies of requests.
 //!
-//! What must stay true: a line that is no message is a complaint, a message
-//! that cannot be served is a mistake with Maelstrom's code, and neither ends
-//! the node (CONTRACT.md, section 5).
+//! What must stay true: a line that is no message leads to a complaint, a message that cannot be
+//! served leads to an error with Maelstrom's code, and neither ends the node
+//! (CONTRACT.md, section 5).
 
 use serde_json::{Map, Value};
 
@@ -27,10 +27,10 @@ const SERVED: [&str; 13] = [
     "frames",
 ];
 
-/// Characters of a line that a complaint about it shows at most.
+/// Characters of a bad line that a complaint shows at most.
 const SHOWN: usize = 200;
 
-/// What a body asks for.
+/// The request that a body makes.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Call {
     Init {
@@ -53,18 +53,18 @@ pub(super) enum Call {
         messages: Option<Vec<Value>>,
     },
     Stats,
-    /// What another node's machine says.
+    /// The frames of another node's machine.
     Frames(Vec<Value>),
-    /// The answer to something that this node said: nothing to do.
+    /// The answer to something that this node said. Nothing is done with it.
     Answer,
 }
 
-/// Why a request is not served.
+/// The reason why a request is not served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Mistake {
-    /// Maelstrom's number for it.
+    /// Maelstrom's number for this kind of error.
     pub code: u32,
-    /// In words.
+    /// The reason in words.
     pub text: String,
 }
 
@@ -74,20 +74,20 @@ impl Mistake {
         Self { code: 10, text: format!("this node does not serve {kind:?}") }
     }
 
-    /// A request that lacks something, or has it in another form.
+    /// The error for a request that lacks a field, or has one in another form.
     pub fn malformed(text: impl Into<String>) -> Self {
         Self { code: 12, text: text.into() }
     }
 
-    /// A failure of the node's own.
+    /// The error for a failure of the node itself.
     pub fn crash(text: impl Into<String>) -> Self {
         Self { code: 13, text: text.into() }
     }
 }
 
-/// Takes a line apart: who sends, and the body. Otherwise a complaint.
+/// Splits a line into its sender and its body, or returns a complaint.
 pub(super) fn envelope(line: &str) -> Result<(String, Body), String> {
-    // One line, whatever is in it.
+    // Escaped, so that a complaint is one line whatever the input holds.
     let shown = || line.trim().escape_debug().take(SHOWN).collect::<String>();
     let value: Value = serde_json::from_str(line)
         .map_err(|error| format!("not JSON, skipped: {error}: {}", shown()))?;
@@ -101,7 +101,7 @@ pub(super) fn envelope(line: &str) -> Result<(String, Body), String> {
 }
 
 impl Call {
-    /// Reads a body; which field an `add` has to have follows from the workload, if that is known.
+    /// Reads a body. The workload, if it is known, decides which field an `add` has to have.
     pub fn read(body: &Body, workload: Option<Kind>) -> Result<Self, Mistake> {
         let Some(kind) = body.get("type") else {
             return Err(Mistake::malformed("type is missing"));
@@ -110,10 +110,11 @@ impl Call {
             return Err(Mistake::malformed("type is not a string"));
         };
         if body.contains_key("in_reply_to") {
-            // An answer is never answered, or two nodes might never stop.
+            // An answer is never answered. Otherwise two nodes might answer each other for ever.
             return Ok(Call::Answer);
         }
-        // Before anything else is looked at: what is not served has no form that it could lack.
+        // This is checked first, because a type that is not served has no fields that could be
+        // missing.
         if !SERVED.contains(&kind) {
             return Err(Mistake::unknown(kind));
         }
@@ -124,7 +125,7 @@ impl Call {
     }
 }
 
-/// The fields of a request of a kind that is served.
+/// The fields of a request whose type is served.
 struct Fields<'a> {
     kind: &'a str,
     body: &'a Body,
@@ -198,7 +199,7 @@ impl Fields<'_> {
         let counts = match workload {
             Some(Kind::Element) => false,
             Some(Kind::Counter { .. }) => true,
-            // Nothing has told: the request does.
+            // The workload is not known yet, so the fields of the request decide.
             _ => !self.body.contains_key("element") && self.body.contains_key("delta"),
         };
         if !counts {

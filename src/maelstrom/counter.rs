@@ -1,42 +1,43 @@
 //! The sum that clients of `g-counter` and `pn-counter` see.
 //!
-//! A counter of one total for each node and life, which that node alone changes
-//! (Shapiro, Preguiça, Baquero, Zawirski, "A comprehensive study of Convergent
-//! and Commutative Replicated Data Types", 2011, section 3.1). What must stay
-//! true: a node gossips its total and not what was added, so that each message
-//! stands for all before it: one that comes twice, late or never changes
-//! nothing, as long as one later one comes.
+//! Each life of each node has a total, which that node alone changes (Shapiro, Preguiça, Baquero,
+//! Zawirski, "A comprehensive study of Convergent and Commutative Replicated Data Types", 2011,
+//! section 3.1). What must stay true: a node gossips its total, and not what was added. So each
+//! message stands for all earlier ones of that life. A message that comes twice, comes late or is
+//! lost does no harm, as long as a later one arrives.
 
 use std::collections::BTreeMap;
 
 use crate::proto::message::Gossip;
 
-/// What a gossiped total begins with.
+/// The first character of a gossiped total.
 const MARK: char = 'c';
 
-/// The totals of all nodes, by lives: a number that a node draws when it starts, so that one which
-/// has lost its total takes nothing away from what it had added before.
+/// The totals of all nodes, by life. A life is a number that a node draws when it starts. So a node
+/// that has lost its total begins a new one, and what it added before still counts.
 #[derive(Debug)]
 pub(super) struct Counter {
     life: u64,
     mine: i64,
-    /// Of each other life: the number of the newest message that told, and the total.
+    /// For each other life, its total and the number of the message that told it, the newest so
+    /// far.
     others: BTreeMap<u64, (u64, i64)>,
 }
 
 impl Counter {
-    /// Of a node in that life.
+    /// The counter of a node that is in this life.
     pub fn new(life: u64) -> Self {
         Self { life, mine: 0, others: BTreeMap::new() }
     }
 
-    /// Adds to this node's own total; what is to be gossiped, or nothing if that does not fit.
+    /// Adds to this node's own total. Returns the text to gossip, or none if the total would not
+    /// fit.
     pub fn add(&mut self, delta: i64) -> Option<String> {
         self.mine = self.mine.checked_add(delta)?;
         Some(format!("{MARK}{:x}:{}", self.life, self.mine))
     }
 
-    /// Takes in what a node gossiped; false if it is no total.
+    /// Takes in what another node gossiped; false if that is not a total.
     pub fn receive(&mut self, gossip: &Gossip) -> bool {
         let Some((life, total)) = read(&gossip.payload) else { return false };
         if life != self.life {
@@ -55,7 +56,7 @@ impl Counter {
     }
 }
 
-/// A life and its total.
+/// Reads a life and its total.
 fn read(payload: &[u8]) -> Option<(u64, i64)> {
     let (life, total) = std::str::from_utf8(payload).ok()?.strip_prefix(MARK)?.split_once(':')?;
     Some((u64::from_str_radix(life, 16).ok()?, total.parse().ok()?))

@@ -1,7 +1,7 @@
-//! The set that clients see: messages of `broadcast`, elements of the g-set.
+//! The set that clients see: the messages of `broadcast`, or the elements of the g-set.
 //!
-//! What must stay true: an element is in it once, however it came, and two sets
-//! of the same elements have the same digest.
+//! What must stay true: an element is in the set once, however often it comes, and two sets of the
+//! same elements have the same digest.
 
 use std::collections::BTreeMap;
 
@@ -11,10 +11,11 @@ use sha2::{Digest, Sha256};
 use super::workload::Kind;
 use crate::proto::hex::Hex;
 
-/// Numbers by size, then everything else by its JSON text; texts that differ are different.
+/// Sorts whole numbers by size, and then everything else by its JSON text. Elements are equal if
+/// these are.
 type Key = (u8, i128, String);
 
-/// The elements, and what is known of the workload.
+/// The elements, and the workload, if it is known.
 #[derive(Debug, Default)]
 pub(super) struct Elements {
     all: BTreeMap<Key, Value>,
@@ -22,17 +23,17 @@ pub(super) struct Elements {
 }
 
 impl Elements {
-    /// Something tells which workload this is; the first to do so is believed.
+    /// Notes which workload this is. Only the first hint counts.
     pub fn hint(&mut self, kind: Kind) {
         self.kind.get_or_insert(kind);
     }
 
-    /// Which workload this is, once something has told.
+    /// The workload, once something has told it.
     pub fn kind(&self) -> Option<Kind> {
         self.kind
     }
 
-    /// Puts an element in; false if it is there.
+    /// Puts an element in; false if it was there before.
     pub fn insert(&mut self, kind: Option<Kind>, element: Value) -> bool {
         if let Some(kind) = kind {
             self.hint(kind);
@@ -40,8 +41,8 @@ impl Elements {
         self.all.insert(key(&element), element).is_none()
     }
 
-    /// Takes in what came by gossip. What is no element is left alone: another node of this network
-    /// cannot have said it.
+    /// Takes in what came by gossip. Anything that is no element is ignored: no node of this
+    /// network can have said it.
     pub fn receive(&mut self, payload: &[u8]) {
         let (kind, json) = match payload {
             [b'm', json @ ..] => (Some(Kind::Message), json),
@@ -59,13 +60,13 @@ impl Elements {
         self.all.values().cloned().collect()
     }
 
-    /// How many there are.
+    /// The number of elements.
     pub fn len(&self) -> usize {
         self.all.len()
     }
 
-    /// SHA-256, in hex, over the JSON texts of the sorted elements with a comma between them; of
-    /// the empty set over nothing.
+    /// SHA-256, in hex, of the JSON texts of the sorted elements with a comma between them. For the
+    /// empty set it is that of no bytes.
     pub fn digest(&self) -> String {
         let mut hash = Sha256::new();
         for (place, element) in self.all.values().enumerate() {
@@ -78,7 +79,7 @@ impl Elements {
     }
 }
 
-/// An element as it is gossiped.
+/// The text in which an element is gossiped.
 pub(super) fn payload(kind: Option<Kind>, element: &Value) -> String {
     let mark = match kind {
         Some(Kind::Message) => 'm',

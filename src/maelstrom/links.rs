@@ -1,10 +1,12 @@
 //! Connections between nodes, carried by Maelstrom's messages.
 //!
-//! A body of type `frames` carries all that is to go to one node: each frame
-//! names a connection, by the number that the node which opened it gave it, and
-//! says hello, answers one, says something over it, or ends it; the bytes are
-//! those of `net::codec`, in hex. What must stay true: a node that does not know
-//! a connection says so, or the other side would talk into the void for ever.
+//! A body of type `frames` carries everything that waits to go to one node. Each frame names a
+//! connection, by the number that the node which opened it gave it, and opens the connection,
+//! answers the opening, says something over the connection, or closes it. The bytes are those of
+//! `net::codec`, in hex.
+//!
+//! What must stay true: a node that hears of a connection that it does not know says that it is
+//! closed. Otherwise the other side would talk into the void for ever.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,16 +19,16 @@ use crate::proto::machine::{Conn, Effect, Input, OpenError};
 use crate::proto::message::{Addr, Answer, AntiEntropy, Broadcast, Hello, Message};
 use crate::proto::time::Time;
 
-/// Connections at the same time; a network of some hundred nodes needs as many.
+/// Connections at the same time. A network of some hundred nodes needs so many.
 const MAX_LINES: usize = 16_384;
 
-/// What nobody waits for waits this long for a message that goes the same way.
+/// A message that nobody waits for is held back this long, to go with others to the same node.
 const PATIENCE: Duration = Duration::from_millis(350);
-/// So does a question of anti-entropy, longer: with the answer to it that has to come before it is asked
-/// again.
+/// A question of anti-entropy is held back longer. It may not be more, because the question and its
+/// answer have to come before the question is asked again.
 const QUESTION: Duration = Duration::from_millis(400);
 
-/// The other node, the number that the one who opened the connection gave it, and whether that was
+/// The other node, the number of the connection at the node that opened it, and whether that was
 /// this node.
 type Name = (String, Conn, bool);
 
@@ -38,23 +40,24 @@ pub(super) struct Links {
     addresses: BTreeMap<String, Addr>,
     lines: BTreeMap<Conn, Name>,
     conns: BTreeMap<Name, Conn>,
-    /// Opened, not answered, and until when that is waited for.
+    /// Connections that are not answered yet, and when each is given up.
     opening: BTreeMap<Conn, Time>,
     incoming_used: Conn,
     queues: BTreeMap<String, Queue>,
     company: Duration,
 }
 
-/// What waits to go to one node.
+/// Frames that wait to go to one node.
 #[derive(Debug)]
 struct Queue {
     frames: Vec<Value>,
-    /// When it goes at the latest.
+    /// The latest time at which they go.
     due: Time,
 }
 
 impl Links {
-    /// Of the node at `me`, among these nodes. Gossip to an older one may wait so long for company.
+    /// The connections of the node at `me` with all these nodes. `company` is how long gossip to an
+    /// older node may wait for more.
     pub fn new(me: Addr, all: impl Iterator<Item = (String, Addr)>, company: Duration) -> Self {
         let addresses: BTreeMap<String, Addr> = all.collect();
         let names = addresses.iter().map(|(name, addr)| (*addr, name.clone())).collect();
@@ -71,13 +74,13 @@ impl Links {
         }
     }
 
-    /// When something is due.
+    /// The time at which something is due.
     pub fn wake_at(&self) -> Option<Time> {
         let queues = self.queues.values().map(|queue| queue.due);
         queues.chain(self.opening.values().copied()).min()
     }
 
-    /// Gives up connections that nobody has answered in time.
+    /// Gives up connections that were not answered in time.
     pub fn overdue<C>(&mut self, now: Time) -> Vec<Input<C>> {
         let late: Vec<Conn> = self
             .opening
@@ -93,7 +96,7 @@ impl Links {
         inputs
     }
 
-    /// Takes out what is due, or all that waits: for each node its frames.
+    /// Takes out the frames that are due, or all that wait, for each node.
     pub fn due(&mut self, now: Time, all: bool) -> Vec<(String, Vec<Value>)> {
         let due =
             |(name, queue): (&String, &Queue)| (all || queue.due <= now).then(|| name.clone());
@@ -102,7 +105,8 @@ impl Links {
         names.into_iter().filter_map(take).map(|(name, queue)| (name, queue.frames)).collect()
     }
 
-    /// Does what the machine wants of its connections; returns what it has to hear at once.
+    /// Does what the machine wants with its connections. Returns what the machine has to hear at
+    /// once.
     pub fn perform<C, R, K>(&mut self, now: Time, effect: Effect<R, K>) -> Option<Input<C>> {
         match effect {
             Effect::Open { conn, to, hello, within } => {
@@ -147,16 +151,16 @@ impl Links {
         }
     }
 
-    /// How long a message may wait for another one that goes the same way.
+    /// How long a message may wait for others to the same node.
     fn wait(&self, conn: Conn, message: &Message) -> Duration {
         match message {
             Message::Broadcast(Broadcast::Gossip(_)) => {
-                // What comes from the hub has been gathered there. The older ones have the lower addresses.
+                // Gossip from the hub was gathered there already. Older nodes have lower addresses.
                 let to = self.lines.get(&conn).and_then(|(name, ..)| self.addresses.get(name));
                 if to.is_some_and(|to| *to < self.me) { self.company } else { Duration::ZERO }
             }
-            // A step of a comparison comes only if the two differ, and the first question over a new
-            // link is what heals a cut.
+            // These are urgent: a step of a comparison comes only if two nodes differ, and the
+            // first question over a new link is what heals a cut.
             Message::Broadcast(Broadcast::Want(_))
             | Message::AntiEntropy(AntiEntropy::Ranges(_))
             | Message::AntiEntropy(AntiEntropy::Digest { fresh: true, .. }) => Duration::ZERO,
@@ -167,7 +171,7 @@ impl Links {
 
     fn queue(&mut self, now: Time, conn: Conn, what: &str, bytes: &[u8], wait: Duration) {
         let Some((name, number, mine)) = self.lines.get(&conn).cloned() else { return };
-        // Without the length in front: the text has its own.
+        // The length in front is left out, because the text has a length of its own.
         let bytes = bytes.get(4..).unwrap_or(&[]);
         self.put(now, name, json!([number, mine, what, Hex(bytes).to_string()]), wait);
     }
@@ -191,7 +195,7 @@ impl Links {
         }
     }
 
-    /// Takes in a connection that another node has opened.
+    /// Takes in a connection that another node opens.
     fn take_in(&mut self, from: Addr, hello: &Hello, name: Name) -> Result<Conn, String> {
         if hello.from != from {
             return Err("it claims the address of another".to_owned());
@@ -204,7 +208,8 @@ impl Links {
         Ok(self.incoming_used)
     }
 
-    /// Reads what another node sends; what makes no sense is skipped, and complained about.
+    /// Reads frames of another node. Frames that make no sense are skipped, and the last is
+    /// complained about.
     pub fn frames<C>(&mut self, src: &str, frames: &[Value]) -> (Vec<Input<C>>, Option<String>) {
         let Some(from) = self.addresses.get(src).copied().filter(|from| *from != self.me) else {
             return (Vec::new(), Some(format!("frames from {src}, who is no other node; skipped")));
@@ -258,7 +263,8 @@ impl Links {
                     Input::Closed { conn }
                 })
             }
-            // Closed here, while the news of it was lost or is on its way.
+            // This node has closed the connection, and the other has not heard of it: the news is
+            // lost or on its way.
             ("say" | "answer", None) => {
                 let gone = json!([number, !theirs, "close", ""]);
                 let now = Time::default();
@@ -271,7 +277,7 @@ impl Links {
     }
 }
 
-/// The number and side of a frame, what it does, and its bytes.
+/// Splits a frame into its number, its side, its kind and its bytes.
 fn parts(frame: &Value) -> Result<(u64, bool, &str, Vec<u8>), String> {
     let parts = frame.as_array().map(Vec::as_slice);
     let Some(

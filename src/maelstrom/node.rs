@@ -1,4 +1,7 @@
-//! A node: lines and the time in, lines out.
+//! A Maelstrom node without input and output: it takes lines and the time, and returns lines.
+//!
+//! What must stay true: nothing is answered before `init` has named the node; requests that come
+//! earlier wait for it.
 
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
@@ -22,26 +25,26 @@ use crate::proto::peer::PeerMachine;
 use crate::proto::roles::{PeerCommand, PeerReply};
 use crate::proto::time::Time;
 
-/// Messages that may wait for `init`; further ones are refused, with a word on stderr.
+/// Messages that may wait for `init`. Further ones are refused, with a word on stderr.
 const MAX_HELD: usize = 1_024;
-/// Bytes of a digest in hex, which is what a comparison costs where lists would be sent.
+/// Bytes of a digest in hex: the cost of a comparison that would otherwise send lists.
 const DIGEST_HEX: u64 = 64;
 
-/// What `peer --maelstrom` is told.
+/// The options of `peer --maelstrom`.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// How long a node may gather broadcasts before it forwards them. With zero each goes straight
-    /// from its origin to all others.
+    /// How long a node may gather broadcasts before it forwards them. With zero, each broadcast
+    /// goes straight from its origin to all others.
     pub batch: Duration,
-    /// Which workload this is, if that is known before a request tells.
+    /// The workload, if it is known before a request tells.
     pub workload: Option<Workload>,
-    /// The settings of the peer, but for its address, its network and its overlay.
+    /// The settings of the peer; address and members follow from `init`, the overlay from `batch`.
     pub peer: PeerConfig,
 }
 
 impl Options {
-    /// Gathers for that long. Everything else has the defaults of this mode, whose partitions last
-    /// seconds and whose links take a tenth of one.
+    /// Gathers for that long. All other options have the defaults of this mode, whose partitions
+    /// last seconds and whose links take a tenth of a second.
     pub fn new(batch: Duration) -> Self {
         let nobody = (Ipv4Addr::UNSPECIFIED, 0).into();
         let peer = PeerConfig::new(nobody, Network::without_seeds("maelstrom"))
@@ -56,18 +59,18 @@ impl Options {
     }
 }
 
-/// The batch unless another is asked for: as long as keeps a broadcast below two messages and the
-/// median below 300 ms, with 25 nodes and 100 ms a link.
+/// The usual batch: long enough to need less than two messages for a broadcast, and short enough
+/// for a median below 300 ms, with 25 nodes and links of 100 ms.
 pub const DEFAULT_BATCH: Duration = Duration::from_millis(170);
 
-/// Something to write.
+/// A line to write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Out {
     /// A message, for stdout.
     Message(String),
     /// A complaint about the input, for stderr.
     Complaint(String),
-    /// What the machine logs, for stderr.
+    /// An event that the machine logs, for stderr.
     Event(Event),
 }
 
@@ -77,13 +80,13 @@ pub struct Node {
     options: Options,
     rng: SmallRng,
     next_msg_id: u64,
-    /// What came before `init`.
+    /// Senders and bodies that came before `init`.
     held: VecDeque<(String, String)>,
     started: Option<Started>,
     out: Vec<Out>,
 }
 
-/// What a node is once it knows its name.
+/// The part of a node that exists once it knows its name.
 #[derive(Debug)]
 struct Started {
     name: String,
@@ -94,14 +97,14 @@ struct Started {
     inputs: VecDeque<Input<PeerCommand>>,
     elements: Elements,
     counter: Counter,
-    /// What no other life of this node, and no other node, has: part of each identifier.
+    /// A number that no other life of this node and no other node has: part of each identifier.
     life: u64,
     generated: u64,
     tokens: u64,
     stats: Stats,
 }
 
-/// What clients asked for that the machine does not count.
+/// Counts of what clients asked for and the machine does not count.
 #[derive(Debug, Default)]
 struct Stats {
     rounds: u64,
@@ -111,7 +114,7 @@ struct Stats {
 }
 
 impl Node {
-    /// A node that waits for `init`. `rng_seed` decides what is left to chance.
+    /// A node that waits for `init`. `rng_seed` decides everything that is left to chance.
     pub fn new(options: Options, rng_seed: u64) -> Self {
         Self {
             options,
@@ -123,7 +126,7 @@ impl Node {
         }
     }
 
-    /// Takes a line of input; what is to be written is added to `out`.
+    /// Takes a line of input. Adds to `out` what is to be written.
     pub fn line(&mut self, now: Time, line: &str, out: &mut Vec<Out>) {
         if !line.trim().is_empty() {
             match envelope(line) {
@@ -134,7 +137,7 @@ impl Node {
         self.finish(now, false, out);
     }
 
-    /// The time that `wake_at` asked for has come.
+    /// Tells the node that the time of `wake_at` has come.
     pub fn tick(&mut self, now: Time, out: &mut Vec<Out>) {
         if let Some(node) = &mut self.started {
             node.inputs.extend(node.links.overdue(now));
@@ -143,19 +146,19 @@ impl Node {
         self.finish(now, false, out);
     }
 
-    /// When it wants a tick.
+    /// The time at which the node wants a tick.
     pub fn wake_at(&self) -> Option<Time> {
         let node = self.started.as_ref()?;
         [node.machine.wake_at(), node.links.wake_at()].into_iter().flatten().min()
     }
 
-    /// How many elements it holds.
+    /// The number of elements that the node holds.
     pub fn known(&self) -> usize {
         self.started.as_ref().map_or(0, |node| node.elements.len())
     }
 
-    /// The input is over: writes what waits for company. False if something is owed that has to be
-    /// waited for.
+    /// Ends the input: writes the frames that wait for company. False if gossip is still being
+    /// gathered, which the caller has to wait for.
     pub fn end(&mut self, now: Time, out: &mut Vec<Out>) -> bool {
         self.finish(now, true, out);
         self.started.as_ref().is_none_or(|node| !node.machine.rumors().is_gathering())
@@ -208,7 +211,7 @@ impl Node {
                 false => Err(Mistake::malformed("the node has another name already")),
             };
         }
-        // Shorter names first, so that n2 is older than n10 as anybody would expect.
+        // Shorter names come first, so that n2 counts as older than n10.
         all.push(name.clone());
         all.sort_by(|one, other| (one.len(), one).cmp(&(other.len(), other)));
         all.dedup();
@@ -217,8 +220,8 @@ impl Node {
         let Some((_, me)) = me else { return Err(Mistake::crash("no address for this node")) };
         let config = self.config_of(*me, &addresses);
         let batch = self.options.batch;
-        // Whoever asks for a longer batch than the usual one wants fewer messages: then what goes to the
-        // hub may wait for more of the same, too, for a part of what is longer.
+        // A batch longer than usual asks for fewer messages. Then gossip to the hub may wait for
+        // more, too, for a quarter of the time beyond the usual batch.
         let company = batch.saturating_sub(DEFAULT_BATCH) / 4;
         let links = Links::new(*me, all.iter().cloned().zip(addresses), company);
         let others = all.into_iter().filter(|other| *other != name).collect();
@@ -241,12 +244,12 @@ impl Node {
             tokens: 0,
             stats: Stats::default(),
         });
-        // Before anything that was held is served.
+        // The machine starts before any held message is served.
         self.run_machine(now);
         Ok(Some(json!({"type": "init_ok"})))
     }
 
-    /// The settings of the machine, among nodes at these addresses.
+    /// The settings of the machine, for a network of nodes at these addresses.
     fn config_of(&self, me: Addr, addresses: &[Addr]) -> PeerConfig {
         let batch = self.options.batch;
         let mut config = self.options.peer.clone();
@@ -303,7 +306,7 @@ impl Node {
         Ok(Some(reply))
     }
 
-    /// Sends all that is known to a few others.
+    /// Sends all elements to a few other nodes.
     fn round(&mut self) -> Value {
         let Some(node) = &mut self.started else { return Value::Null };
         node.stats.rounds += 1;
@@ -327,7 +330,7 @@ impl Node {
         reply
     }
 
-    /// Lets the machine take what waits for it, and what follows from that.
+    /// Hands the machine the inputs that wait, and those that follow from them.
     fn run_machine(&mut self, now: Time) {
         let Some(node) = &mut self.started else { return };
         while let Some(input) = node.inputs.pop_front() {
@@ -350,7 +353,7 @@ impl Node {
         }
     }
 
-    /// Ends a turn: lets the machine run, and writes what is due.
+    /// Ends a turn: runs the machine, and writes the frames that are due.
     fn finish(&mut self, now: Time, all: bool, out: &mut Vec<Out>) {
         self.run_machine(now);
         let due = self.started.as_mut().map(|node| node.links.due(now, all)).unwrap_or_default();
@@ -369,7 +372,7 @@ impl Node {
 
     fn say(&mut self, to: &str, mut body: Value) {
         let Some(node) = &self.started else {
-            // Without a name nothing can be said.
+            // A node without a name cannot say anything.
             self.out.push(Out::Complaint(format!("no init yet; {to} gets no answer")));
             return;
         };
@@ -381,18 +384,19 @@ impl Node {
 }
 
 impl Started {
-    /// All elements, or their sum.
+    /// Answers a read: all elements, or the sum of the counter.
     fn read(&self) -> Result<Value, Mistake> {
         let (field, value) = match self.elements.kind() {
             Some(Kind::Element) => ("value", Value::Array(self.elements.all())),
             Some(Kind::Counter { .. }) => ("value", self.sum()?),
-            // Nothing has told: a field more than asked for ends the clients of Maelstrom.
+            // The workload is not known. Both fields cannot be sent: one too many ends the clients
+            // of Maelstrom.
             _ => ("messages", Value::Array(self.elements.all())),
         };
         Ok(json!({"type": "read_ok", field: value}))
     }
 
-    /// An identifier that nobody else makes.
+    /// Makes an identifier that nobody else makes.
     fn generate(&mut self) -> Value {
         self.elements.hint(Kind::Nothing);
         self.generated += 1;
@@ -400,7 +404,7 @@ impl Started {
         json!({"type": "generate_ok", "id": id})
     }
 
-    /// Puts an element in and gossips it; false if it is there.
+    /// Puts an element in and gossips it; false if it was there before.
     fn add(&mut self, kind: Option<Kind>, element: Value) -> bool {
         let payload = Bytes::from(elements::payload(kind, &element));
         let is_new = self.elements.insert(kind, element);
@@ -410,13 +414,13 @@ impl Started {
         is_new
     }
 
-    /// Puts in what another node has; returns how many were new.
+    /// Puts in the elements of another node. Returns how many of them were new.
     fn add_all(&mut self, elements: Vec<Value>) -> usize {
         let kind = self.elements.kind();
         elements.into_iter().filter(|element| self.add(kind, element.clone())).count()
     }
 
-    /// Adds to the counter, and gossips what this node's part of it is now.
+    /// Adds to the counter, and gossips the new total of this node.
     fn count(&mut self, delta: i64) -> Result<(), Mistake> {
         self.elements.hint(Kind::Counter { grows_only: false });
         if delta == 0 {
@@ -434,7 +438,7 @@ impl Started {
         sum.map(Value::from).map_err(|_| Mistake::crash("the sum does not fit 64 bits"))
     }
 
-    /// Takes in what came by gossip.
+    /// Takes in what came by gossip: a total or an element.
     fn receive(&mut self, gossip: &Gossip) {
         if self.counter.receive(gossip) {
             self.elements.hint(Kind::Counter { grows_only: false });
@@ -463,13 +467,13 @@ impl Started {
             "type": "digest_sync_ok",
             "match": false,
             "transferred": transferred,
-            // The set after the merge: whoever asked takes from it what it lacks, and then has all.
+            // The set after the merge. The asker takes from it what it lacks, and then has all.
             "local_messages": self.elements.all(),
         })
     }
 
     fn stats(&self) -> Value {
-        // What the machine saved against lists of all identities, of 32 bytes each.
+        // The machine's savings are counted against lists of all identities, of 32 bytes each.
         let counters = self.machine.counters();
         json!({
             "type": "stats_ok",
@@ -481,7 +485,7 @@ impl Started {
     }
 }
 
-/// The address under which the machine knows the node of that number: as good as any, since nobody
+/// The address under which the machine knows the node of that number. Any would do, since nobody
 /// connects to it.
 fn address(number: u32) -> Addr {
     (Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 0, 0, 0)).saturating_add(number)), 1).into()

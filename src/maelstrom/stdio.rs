@@ -1,4 +1,6 @@
-//! A node on stdin and stdout: a thread that reads lines, and one that owns the node.
+//! Runs a node on stdin and stdout. One thread reads lines, and another one owns the node.
+//!
+//! What must stay true: only messages go to stdout; complaints and the log go to stderr.
 
 use std::io::{self, BufRead, Write};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -8,14 +10,14 @@ use super::node::{Node, Options, Out};
 use crate::clock::Clock;
 use crate::proto::event::Severity;
 
-/// Lines that may wait; beyond, the reader waits, and Maelstrom with it.
+/// Lines that may wait. When so many do, the reader waits, and Maelstrom with it.
 const WAITING: usize = 4_096;
-/// Bytes of a line at most: a message and what is around it, in hex.
+/// Bytes of a line at most: room for the longest message, in hex, and what is around it.
 const MAX_LINE: u64 = 64 << 20;
 /// How long a node without any timer sleeps.
 const IDLE: Duration = Duration::from_secs(3_600);
 
-/// Runs a node until its input ends, and it has written what it owes.
+/// Runs a node until its input has ended and all that it owes is written.
 ///
 /// # Errors
 ///
@@ -40,7 +42,7 @@ pub fn run(options: Options, rng_seed: u64, least: Severity) -> io::Result<()> {
         }
         write(&mut out, least)?;
     }
-    // What is being gathered goes out when its time has come, and that is the end.
+    // Gossip that is being gathered still goes out when its time has come; then the node ends.
     let last = now() + patience;
     while !node.end(now(), &mut out) && now() < last {
         write(&mut out, least)?;
@@ -63,7 +65,7 @@ fn read_lines() -> io::Result<mpsc::Receiver<io::Result<String>>> {
             let read = io::Read::take(&mut stdin, MAX_LINE).read_until(b'\n', &mut line);
             let line = match read {
                 Ok(0) => return,
-                // Whatever is no text is no JSON either, and is complained about.
+                // Bytes that are no UTF-8 text are no JSON either, and lead to a complaint.
                 Ok(_) => Ok(String::from_utf8_lossy(&line).into_owned()),
                 Err(error) => Err(error),
             };
@@ -89,7 +91,7 @@ fn write(out: &mut Vec<Out>, least: Severity) -> io::Result<()> {
         to.push('\n');
     }
     if !words.is_empty() {
-        // Nobody may be there to read it.
+        // A failure is ignored, because nobody may be there to read.
         let _ = io::stderr().write_all(words.as_bytes());
     }
     if !messages.is_empty() {

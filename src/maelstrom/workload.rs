@@ -1,8 +1,7 @@
-//! Which of Maelstrom's workloads a node is in.
+//! The workload of Maelstrom that a node serves.
 //!
-//! Two of them call different things `add` and `read`, so a node has to know
-//! which it serves: `--workload` says it, or else the first request that only
-//! one of them makes.
+//! Some workloads use the names `add` and `read` for different things, so a node has to know which
+//! of them it serves. `--workload` says it, or else the first request that only one workload makes.
 
 /// A workload, as `--workload` names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -16,16 +15,16 @@ pub enum Workload {
     Echo,
 }
 
-/// What clients put in and read: the workload as far as an answer depends on it.
+/// What clients put in and read, which is all of a workload that answers depend on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Messages, of `broadcast`.
+    /// Messages of `broadcast`.
     Message,
-    /// Elements, of the g-set.
+    /// Elements of the g-set.
     Element,
     /// Deltas, of a counter.
     Counter {
-        /// It takes no negative ones.
+        /// Whether it refuses negative deltas.
         grows_only: bool,
     },
     /// Nothing: `echo` and `unique-ids` keep no state.

@@ -1,9 +1,9 @@
-//! The one place that knows how messages become bytes.
+//! Turns messages into bytes and back; no other module knows how.
 //!
-//! bincode 2 through serde, in frames with a four-byte length (DESIGN.md,
-//! section 6). What must stay true: decoding has a limit on what it allocates,
-//! and a frame is consumed to its last byte or refused. Nothing outside of this
-//! module names the format; the golden vectors in `tests/wire.rs` pin it.
+//! The format is bincode 2 through serde, in frames with a length of four bytes
+//! (DESIGN.md, section 6). What must stay true: decoding allocates no more than a limit, and a
+//! frame is consumed to its last byte or refused. Nothing outside of this module names the format;
+//! the golden vectors in `tests/wire.rs` pin it.
 
 use std::sync::Arc;
 
@@ -17,34 +17,35 @@ use crate::proto::gossip::MAX_PAYLOAD;
 use crate::proto::kv::clock::MAX_CLOCK;
 use crate::proto::message::{Answer, Hello, Message, Records, ToPeer};
 
-/// Longest frame after the opening, bytes: the longest payload or value, and what is said around it,
-/// which for a write is what it replaces and the two clocks of what it rests on, and for a part of a
-/// snapshot the clock of the whole besides.
+/// Bytes of the longest frame after the opening. It has room for the longest payload or value, and
+/// for what is said around it: with a write, what the write replaces and the two clocks of what it
+/// rests on; with a part of a snapshot, the clock of the whole besides.
 pub const MAX_FRAME: usize = MAX_PAYLOAD + 3 * MAX_CLOCK + (256 << 10);
-/// Longest frame of the opening, bytes: a stranger must not make us hold more.
+/// Bytes of the longest frame in an opening. It is short, so that a stranger cannot make us hold
+/// more.
 pub const MAX_OPENING: usize = 1_024;
-/// First bytes of a link.
+/// The first bytes of a hello.
 pub const MAGIC: [u8; 4] = *b"RMIL";
 /// Version of the protocol; links between different versions are refused.
 pub const VERSION: u8 = 5;
-/// Bytes of a frame's length.
+/// Bytes of the length in front of a frame.
 const HEADER: usize = 4;
-/// A piece of so many bytes is shared by the queues of those who are sent it: to copy less is cheaper
-/// than to count who still needs it, and takes less memory.
+/// A piece of at least so many bytes is shared by the queues that send it. A smaller one is copied:
+/// that is cheaper than to count who still needs it, and takes less memory.
 pub const SHARED: usize = 4_096;
 
 type Format = Configuration<LittleEndian, Varint, Limit<MAX_FRAME>>;
 
-// Without a limit a frame of ten bytes can claim an allocation that aborts the process.
+// Without a limit, a frame of ten bytes could claim an allocation that aborts the process.
 const FORMAT: Format = bincode::config::standard().with_limit::<MAX_FRAME>();
 
-/// Why bytes are not a message.
+/// The reason why bytes are not a message.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
-    /// The format says no.
+    /// The format cannot decode them.
     #[error("not a valid message: {0}")]
     Format(String),
-    /// There is more in the frame than the message.
+    /// The frame holds more than the message.
     #[error("{0} bytes left over after the message")]
     LeftOver(usize),
     /// The first bytes are not those of this protocol.
@@ -58,13 +59,13 @@ pub enum DecodeError {
     TooLong,
 }
 
-/// Why a message cannot be sent.
+/// The reason why a message cannot be sent.
 #[derive(Debug, thiserror::Error)]
 pub enum EncodeError {
-    /// The format says no.
+    /// The format cannot encode it.
     #[error("cannot encode: {0}")]
     Format(String),
-    /// The message is longer than a frame.
+    /// The message does not fit into a frame.
     #[error("message of {0} bytes is over the frame limit of {MAX_FRAME}")]
     TooLong(usize),
 }
@@ -104,14 +105,14 @@ pub fn encode(message: &Message, buffer: &mut Vec<u8>) -> Result<(), EncodeError
     frame(buffer, |buffer| put(message, buffer))
 }
 
-/// A message as a frame, in pieces: what is large in it can be shared by all who send the same.
+/// A message as a frame, in pieces. A large piece can be shared by all who send the same.
 #[derive(Debug)]
 pub struct Frame<'a> {
-    /// What stands before the shared piece, or all of it.
+    /// The bytes before the shared piece, or all of them.
     pub before: &'a [u8],
-    /// What may be shared; empty if nothing is worth it.
+    /// The piece that may be shared; empty if no piece is large enough.
     pub shared: Bytes,
-    /// What stands behind.
+    /// The bytes behind the shared piece.
     pub after: &'a [u8],
 }
 
@@ -123,8 +124,8 @@ impl Frame<'_> {
     }
 }
 
-/// Encodes messages one after another. The records of a list are not encoded again if they were
-/// those of the last one: of the peers that register together many are sent the same.
+/// Encodes messages one after another. If a list has the same records as the last one, they are not
+/// encoded again, because many peers that register together are sent the same list.
 #[derive(Debug, Default)]
 pub struct Encoder {
     buffer: Vec<u8>,
@@ -133,7 +134,7 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// A message as a frame: the same bytes as those of [`encode`].
+    /// Encodes a message as a frame: the same bytes as those of [`encode`].
     ///
     /// # Errors
     ///
@@ -165,14 +166,14 @@ impl Encoder {
                 let mut bytes = Vec::new();
                 put(records, &mut bytes)?;
                 let bytes = Bytes::from(bytes);
-                // Whoever else has them may send them again.
+                // Somebody else holds these records too, and may send them again.
                 let again = Arc::strong_count(records) > 1;
                 self.list = again.then(|| (Arc::clone(records), bytes.clone()));
                 bytes
             }
         };
-        // Around the records stands what an empty list consists of, less the length of no records: a
-        // byte, as is the one behind them.
+        // The bytes around the records are those of an empty list, without the length of its
+        // records, which is one byte. One byte stands behind the records, too.
         let around = Message::ToPeer(ToPeer::List { request, records: Arc::default(), more });
         self.buffer.put_u32(0);
         put(&around, &mut self.buffer)?;
@@ -215,7 +216,7 @@ fn put<T: Serialize>(value: &T, buffer: &mut Vec<u8>) -> Result<(), EncodeError>
     written.map(|_| ()).map_err(|error| EncodeError::Format(error.to_string()))
 }
 
-/// What a frame of so many bytes begins with.
+/// The length in front of a frame of so many bytes.
 fn header(length: usize) -> Result<[u8; HEADER], EncodeError> {
     match u32::try_from(length) {
         Ok(header) if length <= MAX_FRAME => Ok(header.to_be_bytes()),

@@ -1,4 +1,7 @@
-//! The opening of a link: hello, answer, deadlines.
+//! The opening of a link: one side says hello, the other side answers, and both have deadlines.
+//!
+//! What must stay true: a stranger can hold a connection only for a bounded time and with a bounded
+//! number of bytes before its hello is complete.
 
 use std::io;
 use std::time::Duration;
@@ -13,37 +16,37 @@ use crate::proto::config::Network;
 use crate::proto::machine::OpenError;
 use crate::proto::message::{Addr, Answer, Hello, Purpose, Refusal, Refused, Welcome};
 
-/// A stranger that connects has this long to say hello.
+/// The time that a stranger has to say hello.
 pub const HELLO_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Between two attempts to dial somebody who hung up without an answer.
+/// Pause between two attempts to dial a process that hung up without an answer.
 const DIAL_AGAIN: Duration = Duration::from_millis(20);
 
-/// What is left of a connection once it is open: the stream, and bytes that came with the opening.
+/// A connection whose opening is over: the stream, and the bytes that came behind the opening.
 #[derive(Debug)]
 pub struct Opened {
-    /// The connection.
+    /// The open connection.
     pub stream: TcpStream,
-    /// What was read beyond the opening.
+    /// Bytes that were read behind the opening.
     pub rest: BytesMut,
 }
 
-/// Why an incoming connection did not get as far as a valid hello.
+/// The reason why an incoming connection has no valid hello.
 #[derive(Debug, thiserror::Error)]
 pub enum AcceptError {
     /// No hello within [`HELLO_PATIENCE`].
     #[error("no hello in time")]
     TimedOut,
-    /// It ended before its hello did.
+    /// The connection ended before its hello was complete.
     #[error("closed before its hello was complete")]
     Closed,
-    /// Somebody else's protocol.
+    /// The first bytes are those of another protocol.
     #[error("{0}")]
     NoLink(&'static str),
-    /// What was said is no hello.
+    /// The bytes are no hello.
     #[error("{0}")]
     Decode(#[from] DecodeError),
-    /// Another network.
+    /// The hello is of another network, another list of seeds or another version.
     #[error("{}", .0.words())]
     Refused(Refused),
     /// The socket failed.
@@ -52,18 +55,19 @@ pub enum AcceptError {
 }
 
 impl AcceptError {
-    /// Whether nothing at all was said: a port scan or a health check, not worth a warning.
+    /// Whether this looks like a port scan or a health check, which is not worth a warning: the
+    /// connection ended or failed before its hello was complete.
     pub fn is_silent(&self) -> bool {
         matches!(self, AcceptError::Closed | AcceptError::Io(_))
     }
 }
 
-/// Opens a link: connects, says hello, hears the answer, all `within` the given time.
+/// Opens a link `within` the given time: connects, says hello, and hears the answer.
 ///
 /// # Errors
 ///
-/// Why it came to nothing, in the machine's terms. A want of local resources counts as a time-out,
-/// because it says nothing about the other side.
+/// The reason for the failure, in the machine's terms. A lack of local resources is
+/// [`OpenError::Local`], because it says nothing about the other side.
 pub async fn open(
     to: Addr,
     hello: &Hello,
@@ -72,20 +76,20 @@ pub async fn open(
     timeout(within, persist(to, hello)).await.unwrap_or(Err(OpenError::TimedOut))
 }
 
-/// Dials until there is an answer of some kind. A connection that ends before its answer proves
-/// nothing: a process that is dying ends it, and so does one that is crowded. The next attempt tells
-/// them apart, because nobody listens for the dead.
+/// Dials until there is an answer of some kind. A connection that ends without an answer proves
+/// nothing, because both a dying process and a crowded one end it. The next attempt tells them
+/// apart: where a process is dead, nobody listens.
 async fn persist(to: Addr, hello: &Hello) -> Result<(Opened, Welcome), OpenError> {
     loop {
         if let Some(result) = dial(to, hello).await {
             return result;
         }
-        // There is no event to wait for: the other side is asked again.
+        // No event tells when the other side can be asked again, so this waits for a while.
         tokio::time::sleep(DIAL_AGAIN).await;
     }
 }
 
-/// One attempt; none if it ended without an answer.
+/// Dials once; none if the connection ended without an answer.
 async fn dial(to: Addr, hello: &Hello) -> Option<Result<(Opened, Welcome), OpenError>> {
     let probe = hello.purpose == Purpose::Probe;
     let connected = match probe {
@@ -100,7 +104,7 @@ async fn dial(to: Addr, hello: &Hello) -> Option<Result<(Opened, Welcome), OpenE
     if codec::encode_hello(hello, &mut bytes).is_err() {
         return Some(Err(OpenError::Local));
     }
-    // Nothing delays the one thing that a probe says.
+    // A probe says only one thing, which nothing delays, so it does without `nodelay`.
     let prepared = if probe { Ok(()) } else { stream.set_nodelay(true) };
     if prepared.is_err() || stream.write_all(&bytes).await.is_err() {
         return None;
@@ -118,24 +122,24 @@ async fn dial(to: Addr, hello: &Hello) -> Option<Result<(Opened, Welcome), OpenE
     })
 }
 
-/// Connects to ask one thing, and to hear one answer: what acknowledges the other side's packets
-/// goes along with what is said next, and not in two packets of its own out of eight in all. A seed
-/// does that for every newcomer.
+/// Connects to ask one thing and to hear one answer. Acknowledgements go along with what is said
+/// next instead of in packets of their own, which saves two packets of eight. That matters, because
+/// a seed does this for every newcomer.
 async fn connect_for_a_question(to: Addr) -> io::Result<TcpStream> {
     let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     #[cfg(target_os = "linux")]
-    // It would also do without.
+    // A failure is ignored: the option only saves packets.
     let _ = socket2::SockRef::from(&socket).set_tcp_quickack(false);
     socket.connect(to).await
 }
 
-/// What a failed connect proves about the other side; none if it is to be tried again.
+/// The proof about the other side that a failed connect gives; none if it is to be dialled again.
 fn evidence(error: &io::Error) -> Option<OpenError> {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => Some(OpenError::Unreachable),
         io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted => None,
         io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable => Some(OpenError::TimedOut),
-        // No descriptors, no ports, no network on this side.
+        // This side lacks descriptors, ports or a network.
         _ => Some(OpenError::Local),
     }
 }
@@ -158,8 +162,8 @@ async fn read_opening(
     }
 }
 
-/// What speaks a protocol of its own at this port, by the first bytes of it: as the length of a hello,
-/// which they are not, they would be told of as a frame over the limit.
+/// Recognizes another protocol by its first bytes, and returns what to say about it. Otherwise the
+/// bytes would be read as the length of a hello, and the log would tell of a frame over the limit.
 fn stranger(bytes: &[u8]) -> Option<&'static str> {
     const HTTP: [&[u8]; 11] = [
         b"GET ", b"HEAD", b"POST", b"PUT ", b"DELE", b"CONN", b"OPTI", b"TRAC", b"PATC", b"PRI ",
@@ -177,8 +181,8 @@ fn stranger(bytes: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// Whether what comes in is a link: the first byte of its hello's length is 0, since a hello is short.
-/// One that says nothing counts as one, and [`accept`] finds out what is the matter with it.
+/// Whether a connection is a link: a hello is short, so the first byte of its length is 0. A
+/// connection that says nothing counts as a link, and [`accept`] finds out what is wrong with it.
 pub async fn is_link(stream: &TcpStream) -> bool {
     let mut first = [0; 1];
     match timeout(HELLO_PATIENCE, stream.peek(&mut first)).await {
@@ -187,11 +191,12 @@ pub async fn is_link(stream: &TcpStream) -> bool {
     }
 }
 
-/// Hears the hello of an incoming connection. One of another version or network is told why.
+/// Hears the hello of an incoming connection. If it is of another version or network, the other
+/// side is told so.
 ///
 /// # Errors
 ///
-/// Why there was no valid hello.
+/// The reason why there was no valid hello.
 pub async fn accept(
     mut stream: TcpStream,
     network: &Network,
@@ -203,7 +208,7 @@ pub async fn accept(
         Ok(hello) if hello.network != network.name => Refused::Network,
         Ok(hello) if hello.seeds != network.digest() => Refused::SeedList,
         Ok(hello) => {
-            // Of a probe only the answer is left to be said, which nothing delays.
+            // To a probe only the answer is left to be said, which nothing delays either.
             if hello.purpose != Purpose::Probe {
                 stream.set_nodelay(true)?;
             }
@@ -220,7 +225,7 @@ pub async fn accept(
     Err(AcceptError::Refused(refused))
 }
 
-/// An answer, ready to be written.
+/// Encodes an answer, ready to be written.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! Bytes in, messages out: frames, the opening of a link, the limits on both.
+//! Messages and their bytes: frames and limits (`codec`), and the opening of a link (`handshake`).
 
 pub mod codec;
 pub mod handshake;

@@ -1,4 +1,7 @@
-//! What this process asks of a peer, who waits for its answers, and who listens to it.
+//! What a process asks of the peer that it holds, who waits for the answers, and who listens to it.
+//!
+//! What must stay true: the log is written before an answer, a message or an event leaves that
+//! tells of the same thing; and a program that does not take its messages delays nobody.
 
 use std::collections::HashMap;
 
@@ -15,23 +18,23 @@ use crate::proto::order::{Order, Outcome};
 use crate::proto::peer::PeerMachine;
 use crate::proto::roles::{Delivery, MemberEvent, PeerCommand, PeerReply, PublishError};
 
-/// What a program receives.
+/// A message for a program, or the number of those that it has missed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Received {
-    /// A message, its own ones included; each once.
+    /// A message. Each comes once, and the peer's own ones come, too.
     Message(Delivery),
-    /// The program did not keep up: that many messages were left out before the next one.
+    /// The program did not keep up: so many messages were left out before the next one.
     Missed(u64),
 }
 
-/// A program that takes messages, and how many it has missed since its last one.
+/// A program that takes messages, and how many messages it has missed since its last one.
 struct Subscriber {
     to: mpsc::Sender<Received>,
     missed: u64,
 }
 
 impl Subscriber {
-    /// Hands it a message; false if it is gone.
+    /// Hands the program a message, or counts it as missed; false if the program is gone.
     fn offer(&mut self, delivery: &Delivery) -> bool {
         use mpsc::error::TrySendError::{Closed, Full};
         if self.missed > 0 {
@@ -55,24 +58,24 @@ impl Subscriber {
     }
 }
 
-/// What is asked of a peer from within this process.
+/// A question or a wish of this process to its peer.
 pub enum PeerAsk {
-    /// Gossip this.
+    /// Gossip this payload.
     Publish { payload: Bytes, answer: Option<oneshot::Sender<Published>> },
-    /// Ask the store, as a client that has seen this.
+    /// Ask the store, as a client that has seen this much.
     Store { request: Request, seen: Option<Seen>, answer: oneshot::Sender<Reply> },
-    /// Something else that an operator wants.
+    /// Do something else that an operator wants.
     Operate { order: Order, answer: oneshot::Sender<Outcome> },
-    /// Hand messages there from now on.
+    /// Hand messages to this channel from now on.
     Subscribe(mpsc::Sender<Received>, oneshot::Sender<()>),
-    /// Tell membership events there from now on.
+    /// Tell membership events to this channel from now on.
     Watch(mpsc::UnboundedSender<MemberEvent>, oneshot::Sender<()>),
 }
 
-/// What comes of publishing.
+/// The result of publishing.
 type Published = Result<MessageId, PublishError>;
 
-/// Who waits for answers of a peer, by the token of what was asked, and who listens.
+/// Those who wait for answers of a peer, by the token of their question, and those who listen.
 #[derive(Default)]
 pub struct PeerWaiting {
     tokens_used: u64,
@@ -90,7 +93,7 @@ impl PeerWaiting {
     }
 }
 
-/// Answers whoever waits for it in this process.
+/// Answers whoever waits for this token, once the log has caught up.
 fn answer<T>(
     waiting: &mut HashMap<u64, oneshot::Sender<T>>,
     log: &mut HostLog,

@@ -1,8 +1,7 @@
-//! One open connection: a bounded queue out, batches of messages in.
+//! One open connection: a bounded queue of what goes out, and batches of messages that come in.
 //!
-//! What must stay true: whatever is queued goes out in one write, nothing
-//! waits for a reader that is slow but the reader's own queue, and that queue
-//! has an end.
+//! What must stay true: what a turn queues goes out together; a slow reader delays nobody else,
+//! since only its own queue waits for it; and that queue has a bound.
 
 use std::io;
 use std::time::Duration;
@@ -23,21 +22,23 @@ use crate::net::codec::{self, Frame};
 use crate::proto::machine::Conn;
 use crate::proto::message::{Addr, Message};
 
-/// Beyond this many queued bytes eager traffic passes the connection by.
+/// When more bytes than this are queued, eager traffic passes the connection by.
 const HIGH_WATER: usize = 256 << 10;
-/// Below this many it comes back.
+/// When fewer bytes than this are queued, eager traffic comes back.
 const LOW_WATER: usize = 32 << 10;
-/// Beyond this many the connection is closed: the other side does not read.
+/// When more bytes than this are queued, the connection is closed: the other side does not read.
 const MAX_QUEUE: usize = 16 << 20;
 /// Bytes asked for in one read.
 const READ: usize = 32 << 10;
-/// Messages handed over at once.
+/// Messages that are handed to the machine at once.
 const BATCH: usize = 256;
-/// Batches of one connection that may wait for the machine: the next ones wait in its own socket, so that a
-/// connection that brings much, or what is slow to handle, cannot make the others wait behind it.
+/// Batches of one connection that may wait for the machine; what comes after them waits in the
+/// connection's own socket. Otherwise a connection that brings much, or messages that are slow to
+/// handle, would make the other connections wait.
 const BATCHES: usize = 2;
-/// A closed connection may take this long to hear that the other side has closed as well. Closing
-/// with bytes unread would reset it, and the last words could be lost.
+/// How long last words may take to be written, and then how long the other side may take to close
+/// as well. To close while bytes are unread would reset the connection, and could lose the last
+/// words.
 const LINGER: Duration = Duration::from_millis(500);
 
 /// What a flush did to the queue.
@@ -49,15 +50,15 @@ pub(super) enum Flushed {
     Congested,
     /// A congested queue is nearly empty again.
     Relieved,
-    /// The connection failed, or the other side did something wrong, which is then named.
+    /// The connection failed. The reason is given if the other side did something wrong.
     Broken(Option<&'static str>),
 }
 
-/// What has been said over a connection since it was opened.
+/// How much this side has said over a connection since it was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Said {
     Nothing,
-    /// The answer to its opening.
+    /// The answer to the opening, and nothing else.
     Answer,
     More,
 }
@@ -69,21 +70,21 @@ pub(super) struct Connection<M: Hosted> {
     write: Option<OwnedWriteHalf>,
     queue: Queue,
     congested: bool,
-    /// The connection takes nothing for now: the task that waits for it to has the write half, and
-    /// takes the last words.
+    /// Set while the socket takes no bytes. A task then holds the write half and waits; it is sent
+    /// the rest of the queue if the connection is closed meanwhile.
     blocked: Option<oneshot::Sender<Queue>>,
-    /// There was no room for a frame, which is lost.
+    /// A frame found no room and is lost; the next flush says that the connection is broken.
     overfull: bool,
     inbox: mpsc::Sender<Inbound<M>>,
-    /// What is to be read, until somebody listens.
+    /// The read half, and the bytes that came behind the opening, until a reader takes them.
     unread: Option<(OwnedReadHalf, BytesMut)>,
     /// Dropped to tell the reader that nobody listens any more.
     reader: Option<oneshot::Sender<()>>,
     said: Said,
-    /// Its place among the connections from one address, if it came in.
+    /// Its place among the connections from its address, if it came in; held, never read.
     _place: Option<Place>,
     dirty: bool,
-    /// Who says to be at the other end, for the log.
+    /// The address that the other side gave as its own, for the log.
     pub peer: Option<Addr>,
 }
 
@@ -114,7 +115,7 @@ impl<M: Hosted> Connection<M> {
         }
     }
 
-    /// Starts its reader, unless it has one.
+    /// Starts the task that reads from the connection, unless it was started before.
     pub fn listen(&mut self) {
         let Some((read, rest)) = self.unread.take() else { return };
         let (reader, closed) = oneshot::channel();
@@ -122,23 +123,25 @@ impl<M: Hosted> Connection<M> {
         self.reader = Some(reader);
     }
 
-    /// Has it flushed at the end of the turn. True if it was not going to be.
+    /// Has the connection flushed at the end of the turn. True if it was not marked for that
+    /// already.
     pub fn mark(&mut self) -> bool {
         !std::mem::replace(&mut self.dirty, true)
     }
 
-    /// Whether a frame finds room only if what is queued is written first.
+    /// Whether a frame fits only if some of the queue is written first.
     pub fn is_full_for(&self, frame: &Frame<'_>) -> bool {
         !self.overfull && self.queue.len() + frame.len() > MAX_QUEUE
     }
 
-    /// Queues a frame, if there is room. Else it is lost, and the connection with it: the next flush says
-    /// so.
+    /// Queues a frame, if there is room. Otherwise the frame is lost, and the next flush says that
+    /// the connection is broken.
     pub fn queue(&mut self, frame: &Frame<'_>) {
         self.said = Said::More;
         let fits = |queue: &Queue| queue.len() + frame.len() <= MAX_QUEUE;
         if self.is_full_for(frame) {
-            // Or only this turn is long.
+            // The queue may be full only because the turn is long; then the socket takes some of it
+            // now.
             let failed = self.blocked.is_none() && self.write_out().is_err();
             self.overfull = failed || !fits(&self.queue);
         }
@@ -147,14 +150,15 @@ impl<M: Hosted> Connection<M> {
         }
     }
 
-    /// Queues the answer to the opening.
+    /// Queues the answer to the opening; `welcome` says whether it accepts.
     pub fn queue_answer(&mut self, answer: &[u8], welcome: bool) {
-        // Who is refused may be a stranger that has said more than its opening.
+        // Someone who is refused may be a stranger and may have sent more than its opening. That
+        // has to be read before the connection closes, or it would be reset.
         self.said = if welcome { Said::Answer } else { Said::More };
         self.queue.push_bytes(answer);
     }
 
-    /// Writes as much as the connection takes, in as few writes as it takes.
+    /// Writes as much of the queue as the socket takes, and says what that did to the queue.
     pub fn flush(&mut self) -> Flushed {
         self.dirty = false;
         if self.blocked.is_none() && self.write_out().is_err() {
@@ -188,7 +192,7 @@ impl<M: Hosted> Connection<M> {
 
     /// Hands the write half to a task that gives it back when the connection takes bytes again.
     fn wait_until_writable(&mut self) {
-        // What has been sent need not be kept meanwhile.
+        // The bytes that were sent need not be kept while the connection waits.
         self.queue.compact();
         let Some(write) = self.write.take() else { return };
         let (closing, closed) = oneshot::channel();
@@ -199,7 +203,8 @@ impl<M: Hosted> Connection<M> {
                 _ = write.writable() => {
                     let _ = inbox.send(Inbound::Writable { conn, write }).await;
                 }
-                // Without last words the connection is lost; either way the connection ends here.
+                // Without last words the connection was lost. The connection ends here in both
+                // cases.
                 last = closed => if let Ok(mut last) = last {
                     let _ = timeout(LINGER, write_all(&write, &mut last)).await;
                 }
@@ -207,19 +212,19 @@ impl<M: Hosted> Connection<M> {
         });
     }
 
-    /// The connection takes bytes again.
+    /// Takes the write half back: the connection takes bytes again.
     pub fn writable(&mut self, write: OwnedWriteHalf) {
         self.write = Some(write);
         self.blocked = None;
     }
 
-    /// Whether the other side has heard nothing over it but that it is open.
+    /// Whether this side has said nothing since the connection was opened.
     pub fn is_silent(&self) -> bool {
         self.said == Said::Nothing
     }
 
-    /// Ends the connection after what is queued. What cannot be done at once is left to the task
-    /// returned, which is over when it is done, or after a bound.
+    /// Ends the connection behind what is queued. The task that is returned does what cannot be
+    /// done at once; it ends when that is done, or after a time limit.
     pub fn close(mut self) -> Option<impl Future<Output = ()> + Send + 'static> {
         let mut rest = std::mem::take(&mut self.queue);
         if let Some(closing) = self.blocked.take() {
@@ -234,14 +239,15 @@ impl<M: Hosted> Connection<M> {
         let unread = self.unread.take().map(|(read, _)| read);
         let said = self.said;
         if rest.len() == 0 && said != Said::More {
-            // Who has a reader, which lingers, is told by the end of the write half. Else it is a
-            // probe: the other side had nothing to say after its opening, so there is nothing unread
-            // that would reset the connection before it has heard the answer.
+            // If there is a reader, the end of the write half tells the other side, and the reader
+            // lingers. If there is none, this was a probe: the other side had nothing to say after
+            // its opening, so no unread bytes can reset the connection before the other side has
+            // heard the answer.
             if let Some(read) = unread {
                 if said == Said::Nothing {
-                    // And the answer was all that was wanted: without a farewell, neither side keeps
-                    // the connection for a minute more. Of seeds that dial every newcomer that is
-                    // most of what they would keep.
+                    // This side asked, and has its answer. A reset ends the connection at once;
+                    // after a farewell one side would keep it for a minute more. Seeds dial every
+                    // newcomer, and would keep mostly such connections.
                     let _ = read.as_ref().set_zero_linger();
                 }
                 write.forget();
@@ -258,7 +264,7 @@ impl<M: Hosted> Connection<M> {
     }
 }
 
-/// Writes all of it, however often the connection has to be waited for.
+/// Writes all of the queue, and waits for the socket as often as needed.
 async fn write_all(write: &OwnedWriteHalf, rest: &mut Queue) -> io::Result<()> {
     loop {
         match rest.write_to(write) {
@@ -275,8 +281,8 @@ async fn run_reader<M: Hosted>(
     inbox: mpsc::Sender<Inbound<M>>,
     mut closed: oneshot::Receiver<()>,
 ) {
-    // Both branches may be cancelled: a read that is not done has taken nothing, and the channel
-    // only ever says that it is over.
+    // Both branches may be cancelled: a read that is not done has taken no bytes, and the channel
+    // carries nothing but its end.
     let reason = tokio::select! {
         reason = read_messages(conn, &mut read, &mut buffer, &inbox) => reason,
         _ = &mut closed => {
@@ -338,7 +344,7 @@ async fn read_messages<M: Hosted>(
     }
 }
 
-/// Reads and forgets until the other side closes too, within a bound.
+/// Reads and discards bytes until the other side closes too, for [`LINGER`] at most.
 async fn linger(read: OwnedReadHalf) {
     let mut scratch = [0_u8; 1_024];
     let _ = timeout(LINGER, async {
@@ -364,7 +370,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
-    /// A connection, and the other side of it.
+    /// A connection, the socket at its other end, and the inbox of its host.
     async fn pair() -> (Connection<PeerMachine>, TcpStream, mpsc::Receiver<Inbound<PeerMachine>>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
@@ -373,7 +379,7 @@ mod tests {
         (Connection::new(1, stream, BytesMut::new(), inbox, None), other, inbound)
     }
 
-    /// All that comes until the connection ends in order.
+    /// Reads until the connection ends in order; returns the number of bytes.
     async fn read_all(mut other: TcpStream) -> io::Result<usize> {
         let mut all = Vec::new();
         timeout(LINGER * 10, other.read_to_end(&mut all)).await.unwrap()?;
@@ -389,7 +395,7 @@ mod tests {
             if listens {
                 connection.listen();
             }
-            // Unread when the connection closes.
+            // These bytes are still unread when the connection closes.
             other.write_all(&[0; 5]).await.unwrap();
             let farewell = connection.close();
             if let Some(farewell) = farewell {
@@ -406,7 +412,7 @@ mod tests {
             let (mut connection, other, mut inbound) = pair().await;
             let frame = vec![7; 8 << 20];
             connection.queue(&Frame { before: &frame, shared: Bytes::new(), after: &[] });
-            // It takes a part.
+            // The socket takes a part of the frame.
             connection.flush();
             assert!(connection.blocked.is_some(), "8 MB fit into a socket");
             assert!(connection.close().is_none(), "the task that waits has the rest");
@@ -428,13 +434,13 @@ mod tests {
         connection.queue(&Frame { before: &frame, shared: Bytes::new(), after: &[] });
         connection.flush();
         drop(connection);
-        // The end comes behind what the system had taken already, or as a reset.
+        // The other side reads what the system had taken already, and then the end.
         assert!(read_all(other).await.is_ok_and(|heard| heard < frame.len()));
     }
 
     #[tokio::test]
     async fn a_queue_has_a_bound_within_a_turn_too() {
-        // It never reads.
+        // The other side never reads.
         let (mut connection, _other, _inbound) = pair().await;
         let frame = vec![7; 1 << 20];
         let frame = Frame { before: &frame, shared: Bytes::new(), after: &[] };

@@ -1,4 +1,6 @@
-//! How many connections there are from each address.
+//! Counts the connections from each address, so that no address can take more than its share.
+//!
+//! What must stay true: a connection counts for exactly as long as its place is held.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -20,7 +22,7 @@ impl Crowd {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives a place to one more from that address, unless as many as may have one.
+    /// Gives a place to one more connection from that address; none if `most` are taken already.
     pub fn enter(&self, ip: IpAddr, most: usize) -> Option<Place> {
         let mut count = self.count();
         let entry = count.entry(ip).or_default();

@@ -1,4 +1,7 @@
-//! The newest lines of one node's log, for those who follow it.
+//! The newest lines of one node's log, kept for those who follow it.
+//!
+//! What must stay true: each line has a number of its own, so that a follower who resumes misses no
+//! line that is still kept, and gets none twice.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -10,17 +13,17 @@ use crate::proto::event::{Event, Severity};
 use crate::proto::message::{Addr, Role};
 use crate::proto::time::Time;
 
-/// Lines kept for whoever resumes.
+/// Lines kept for followers who resume.
 const KEPT: usize = 1_024;
 
 /// One line of the log, as data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Logged {
-    /// When it was told, by the wall clock.
+    /// Wall-clock time at which it was logged.
     pub at: Time,
-    /// What kind of process tells it.
+    /// The kind of process that logged it.
     pub role: Role,
-    /// Where that process listens.
+    /// The address at which that process listens.
     pub me: Addr,
     /// What happened.
     pub event: Event,
@@ -38,23 +41,23 @@ pub struct EventLog {
 }
 
 impl Default for EventLog {
-    /// Of what is logged by default.
+    /// Keeps the lines that are logged by default.
     fn default() -> Self {
         Self::new(Severity::Info)
     }
 }
 
 impl EventLog {
-    /// An empty one, for what matters at least that much. Numbers begin with the time, microseconds
-    /// since the Unix epoch, so that those of a former life are lower, and whoever resumes with one
-    /// gets all of this one.
+    /// An empty one, for lines that matter at least as much as `least`. Numbers begin with the
+    /// time, microseconds since the Unix epoch. So numbers of a former life are lower, and a
+    /// follower who resumes with one gets all lines of this life.
     pub fn new(least: Severity) -> Self {
         let newest = watch::Sender::new(wall_clock().micros());
         Self { lines: Arc::default(), newest, least }
     }
 
     fn lines(&self) -> MutexGuard<'_, VecDeque<Numbered>> {
-        // Nothing that holds it can panic half way through a change.
+        // No thread can panic half way through a change while it holds the lock.
         self.lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
@@ -70,8 +73,8 @@ impl EventLog {
             lines.pop_front();
         }
         lines.push_back((id, line.into()));
-        // Told before the next line may take its number from it: two lines of one number would be one
-        // to whoever follows.
+        // The number is published under the lock. Otherwise the next line could get the same
+        // number, and a follower would take the two lines for one.
         self.newest.send_replace(id);
     }
 
@@ -80,14 +83,14 @@ impl EventLog {
         *self.newest.borrow() + 1
     }
 
-    /// The lines from that number on that are still kept.
+    /// The lines that are still kept, from that number on.
     pub fn from(&self, first: u64) -> Vec<(u64, Arc<Logged>)> {
         self.lines().iter().filter(|(id, _)| *id >= first).cloned().collect()
     }
 
-    /// Waits until there is a line of that number.
+    /// Waits until a line has that number.
     pub async fn after(&self, number: u64) {
-        // The sender lives as long as this does.
+        // The sender is a field of `self`, so the wait cannot fail.
         let _ = self.newest.subscribe().wait_for(|newest| *newest >= number).await;
     }
 }

@@ -1,4 +1,7 @@
-//! A running node, and handles to it: the same for seed and peer.
+//! A running node, and the handles to it. Both are the same for seeds and peers.
+//!
+//! A handle sends what is asked to the host's inbox, and waits for the answer. It never touches the
+//! machine, so any task of the process may hold one.
 
 use std::fmt;
 
@@ -24,7 +27,7 @@ use crate::storage::StorageError;
 #[error("the node has stopped")]
 pub struct Stopped;
 
-/// Why a node cannot be started.
+/// The reason why a node cannot be started.
 #[cfg(feature = "durable")]
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -37,7 +40,7 @@ pub enum StartError {
     Storage(#[from] StorageError),
 }
 
-/// A node to ask from anywhere; cheap to clone.
+/// Asks a node things from anywhere; cheap to clone.
 pub struct Handle<M: Hosted> {
     address: Addr,
     inbox: mpsc::Sender<Inbound<M>>,
@@ -62,7 +65,7 @@ impl<M: Hosted> Handle<M> {
         self.address
     }
 
-    /// The node's log, for what happens at it outside its own task.
+    /// The node's log, for events outside of the node's own task.
     #[cfg(feature = "http")]
     pub(crate) fn log(&self) -> &NodeLog {
         &self.log
@@ -95,7 +98,7 @@ impl<M: Hosted> Handle<M> {
         answered.await.map_err(|_| Stopped)
     }
 
-    /// Asks something without waiting for room or for an answer.
+    /// Asks something, without waiting for room in the inbox or for an answer.
     pub(super) fn try_ask(&self, ask: M::Ask) -> Result<(), mpsc::error::TrySendError<()>> {
         self.inbox.try_send(Inbound::Ask(ask)).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => mpsc::error::TrySendError::Full(()),
@@ -104,8 +107,8 @@ impl<M: Hosted> Handle<M> {
     }
 }
 
-/// A running node. Dropped, it goes on running until its runtime ends: whoever wants it gone says
-/// so.
+/// A running node. It goes on running if this is dropped, until its runtime ends; to end it, ask
+/// for that.
 pub struct Node<M: Hosted> {
     handle: Handle<M>,
     task: JoinHandle<Option<String>>,
@@ -117,7 +120,8 @@ impl<M: Hosted> fmt::Debug for Node<M> {
     }
 }
 
-/// What a disk's writer tells its host with: a batch is durable, or all is over.
+/// The two ways in which a disk's writer reports to its host: a batch is durable, or the disk
+/// failed.
 #[cfg(feature = "durable")]
 pub(super) type DiskReports = (Box<dyn FnMut(u64) + Send>, Box<dyn FnOnce(String) + Send>);
 
@@ -127,7 +131,7 @@ impl<M: Hosted> Node<M> {
         Self::begin(me, Host::start(machine, port, me, network))
     }
 
-    /// As [`Node::run`]; what the machine wants kept is on disk before it is told that it is.
+    /// As [`Node::run`], but changes are on disk before the machine is told that they are durable.
     ///
     /// # Errors
     ///
@@ -161,33 +165,34 @@ impl<M: Hosted> Node<M> {
         Self { handle: Handle { address, inbox, log }, task: tokio::spawn(host.run()) }
     }
 
-    /// Where it listens.
+    /// The address at which the node listens.
     pub fn address(&self) -> Addr {
         self.handle.address
     }
 
-    /// A handle to ask it from anywhere.
+    /// A handle, which asks the node things from anywhere.
     pub fn handle(&self) -> Handle<M> {
         self.handle.clone()
     }
 
-    /// What ends its task.
+    /// Aborts the node's task.
     pub(super) fn abort_handle(&self) -> AbortHandle {
         self.task.abort_handle()
     }
 
-    /// Has it stop by itself, and waits for that.
+    /// Has the node stop by itself, and waits until it has.
     pub(super) async fn end(self) {
         let _ = self.handle.inbox.send(Inbound::Stop).await;
         let _ = self.task.await;
     }
 
-    /// Ends it at once, as a crash would: nobody is told.
+    /// Ends the node at once, as a crash would: nobody is told.
     pub fn kill(self) {
         self.task.abort();
     }
 
-    /// Waits until it has ended by itself, which it does only if it fails; why, if that is known.
+    /// Waits until the node has ended by itself, which it does only if it fails. Returns the
+    /// reason, if it is known.
     pub async fn ended(&mut self) -> Option<String> {
         (&mut self.task).await.ok().flatten()
     }

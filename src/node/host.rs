@@ -1,8 +1,11 @@
-//! Runs one machine on tokio: inputs in, effects out, nothing decided.
+//! Runs one machine on tokio: hands inputs to it and performs its effects. Nothing is decided here.
 //!
-//! One task owns the machine and the queues of all its connections. It takes all
-//! inputs that wait, lets the machine handle them, and only then writes each
-//! connection's queue in one go: under load that is what a delivery costs.
+//! One task owns the machine and the queues of all its connections. The task takes all inputs that
+//! wait, lets the machine handle them, and only then writes the queue of each connection in one go:
+//! under load the writes are what a delivery costs, so one write must carry many messages.
+//!
+//! What must stay true: a line of the log is written before anything leaves the host by which
+//! others could know what the line tells.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -30,17 +33,17 @@ mod conns;
 
 use self::conns::Conns;
 
-/// Batches of input that may wait; beyond, readers wait, and their senders with them.
+/// Batches of input that may wait. When the inbox is full, readers wait, and so do those who send.
 const INBOX: usize = 1_024;
-/// Batches handled before queues are flushed.
+/// Batches that one turn handles before the queues are flushed.
 const TURN: usize = 64;
-/// How long last words may take when the machine has stopped.
+/// How long the last words to all connections may take once the machine has stopped.
 const FAREWELL: Duration = Duration::from_millis(300);
 
 /// A machine at work.
 pub(super) struct Host<M: Hosted> {
     machine: M,
-    /// Who waits for its answers, and who listens.
+    /// Those in this process who wait for an answer, and those who listen.
     waiting: M::Waiting,
     clock: Clock,
     log: HostLog,
@@ -48,10 +51,10 @@ pub(super) struct Host<M: Hosted> {
     listener: AbortHandle,
     conns: Conns<M>,
     effects: Vec<EffectOf<M>>,
-    /// Inputs that effects led to.
+    /// Inputs that came of performing effects; the machine handles them next.
     follow_up: VecDeque<Input<M::Command>>,
     disk: Disk<M::Change>,
-    /// Batches up to this one are on disk.
+    /// The last batch that is known to be on disk.
     durable: u64,
     ended: Option<Ended>,
 }
@@ -67,12 +70,12 @@ pub(super) struct Started<M: Hosted> {
 enum Ended {
     /// The machine has stopped.
     Stopped,
-    /// Something that it cannot do without has failed.
+    /// Something that the host cannot do without has failed, and why.
     Failed(String),
 }
 
 impl<M: Hosted> Host<M> {
-    /// Starts listening, and readies the machine; it runs once [`Host::run`] is awaited.
+    /// Starts to listen, and readies the machine, which runs once [`Host::run`] is awaited.
     pub fn start(machine: M, port: Port, me: Addr, network: Network) -> Started<M> {
         let (sender, inbox) = mpsc::channel(INBOX);
         let log = NodeLog::new(port.log.clone(), M::ROLE, me);
@@ -94,13 +97,13 @@ impl<M: Hosted> Host<M> {
         Started { host, inbox: sender, log }
     }
 
-    /// Has what the machine wants kept written to disk before it is told that it is.
+    /// From now on, changes are written to disk before the machine is told that they are durable.
     #[cfg(feature = "durable")]
     pub fn keep_with(&mut self, keeper: Box<dyn Keeper<M::Change>>) {
         self.disk.keep_with(keeper);
     }
 
-    /// Runs the machine until it has stopped; why, if nobody wanted it.
+    /// Runs the machine until it has stopped or something failed; returns why it failed.
     pub async fn run(mut self) -> Option<String> {
         let mut now = self.clock.now();
         self.handle(now, Input::Start);
@@ -114,12 +117,13 @@ impl<M: Hosted> Host<M> {
             if let Some(at) = wake
                 && (at < alarm || alarm <= now)
             {
-                // Setting the alarm anew for each message would cost more than the message; one
-                // that goes off early is only set again.
+                // An alarm that is set for too early is left: to set it anew for each message would
+                // cost more than the message, and when it goes off it is only set again.
                 alarm = at;
                 sleep.as_mut().reset(self.clock.instant(at).into());
             }
-            // Both branches may be cancelled: messages stay in the inbox, the alarm stays set.
+            // Both branches may be cancelled: the messages stay in the inbox, and the alarm stays
+            // set.
             tokio::select! {
                 biased;
                 _ = self.inbox.recv_many(&mut batch, TURN) => {}
@@ -136,7 +140,8 @@ impl<M: Hosted> Host<M> {
     async fn end(mut self) -> Option<String> {
         self.listener.abort();
         self.conns.close_all(&mut self.log);
-        // The writer may be waiting to say that something is durable.
+        // The disk's writer may wait for room in the inbox, to say what is durable. It has to be
+        // let go, or the drop of the disk would wait for it for ever.
         self.inbox.close();
         let disk = std::mem::take(&mut self.disk);
         let _ = tokio::task::spawn_blocking(move || drop(disk)).await;
@@ -147,8 +152,8 @@ impl<M: Hosted> Host<M> {
         }
     }
 
-    /// Handles a batch. What it logs is written when this returns, and so before its queues are; and
-    /// before whatever leaves the machine by another way.
+    /// Handles a batch. What it logs is written when this returns, and so before the queues of the
+    /// connections are, and before anything leaves the machine by another way.
     fn turn(&mut self, now: Time, batch: &mut Vec<Inbound<M>>) {
         for inbound in batch.drain(..) {
             self.take(now, inbound);
@@ -196,16 +201,16 @@ impl<M: Hosted> Host<M> {
                 self.durable = last;
             }
             Inbound::DiskFailed(error) => {
-                // Nothing that is said from here on could be kept.
+                // What is said from here on could not be kept, so the host ends.
                 self.note(Severity::Error, "disk failed", &error);
                 self.ended = Some(Ended::Failed(error));
             }
         }
     }
 
-    /// Messages that came together over one connection.
+    /// Has the machine handle messages that came together over one connection.
     fn hear(&mut self, now: Time, conn: Conn, messages: Vec<Message>) {
-        // A connection that the machine has closed may still have said something.
+        // The machine may have closed the connection while these were on their way.
         if self.conns.is_open(conn) {
             for message in messages {
                 let input = Input::Received { conn, message };
@@ -225,14 +230,14 @@ impl<M: Hosted> Host<M> {
         self.perform(now);
     }
 
-    /// Performs what the machine wants, and what follows from that.
+    /// Performs what the machine wants, and then what follows from that, until nothing is left.
     fn perform(&mut self, now: Time) {
         loop {
             let mut effects = std::mem::take(&mut self.effects);
             for effect in effects.drain(..) {
                 self.perform_one(effect);
             }
-            // The vector's memory is used again.
+            // The emptied vector goes back, so that its memory is used again.
             if self.effects.is_empty() {
                 self.effects = effects;
             }
@@ -265,7 +270,7 @@ impl<M: Hosted> Host<M> {
         }
     }
 
-    /// Ends a turn: hands over what is to be kept, and writes the queues of all connections that have
+    /// Ends a turn: hands changes to the disk, and writes the queues of all connections that have
     /// something new.
     fn flush(&mut self, now: Time) {
         self.disk.flush();
@@ -277,13 +282,13 @@ impl<M: Hosted> Host<M> {
                 Flushed::Relieved => self.handle(now, Input::Relieved { conn }),
                 Flushed::Broken(reason) => self.lose(now, conn, reason),
             }
-            // What came of it, before the next connection can tell of it.
+            // Lines that came of this connection are written before the next one can tell of them.
             self.log.catch_up();
         }
         self.disk.flush();
     }
 
-    /// A connection has ended; why, if that is worth a line.
+    /// Ends a connection that was lost; logs the reason, if there is one.
     fn lose(&mut self, now: Time, conn: Conn, reason: Option<&str>) {
         if let Some(reason) = reason
             && self.conns.is_open(conn)
@@ -301,7 +306,7 @@ impl<M: Hosted> Host<M> {
 }
 
 impl<M: Hosted> Drop for Host<M> {
-    /// Whoever drops a running host wants all of it gone, the listening socket first.
+    /// Stops listening: whoever drops a running host wants all of it gone, also its socket.
     fn drop(&mut self) {
         self.listener.abort();
     }

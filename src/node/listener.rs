@@ -1,12 +1,12 @@
-//! Takes connections in, and hears their hello.
+//! Accepts connections, and hears the hello of each.
 //!
-//! What must stay true: whoever connects and says nothing costs a bounded
-//! number of places, and keeps nobody else out: when they are all taken, the
-//! one that has been silent longest goes. A probe that finds no place would be
-//! a peer voted dead.
+//! What must stay true: connections that say nothing take a bounded number of places and keep
+//! nobody else out. When all places are taken, the connection that has been silent longest goes.
+//! Otherwise silent strangers could fill all places, a probe would find none, and a living peer
+//! would be voted dead.
 //!
-//! One port may serve links and something else: a link begins with the length of
-//! its hello, whose first byte is 0, and nothing that people type does.
+//! One port may serve links and something else, such as HTTP. A link begins with the length of its
+//! hello, whose first byte is 0; no text protocol begins with that byte.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,16 +27,16 @@ use crate::proto::config::Network;
 use crate::proto::event::Severity;
 use crate::proto::message::{Addr, Hello, Purpose};
 
-/// Connections that have not said hello yet.
+/// Connections that may wait to say hello.
 const MAX_HALF_OPEN: usize = 512;
-/// Open connections from one address, probes not counted. A thousand peers on one machine are a
-/// test, and must still fit.
+/// Open connections from one address, probes not counted. A test may run a thousand peers on one
+/// machine, and they must fit.
 const MAX_CONNECTIONS_PER_ADDRESS: usize = 4_096;
-/// Want of descriptors is told this often: it lasts, and each further line is as much use as the first.
+/// A lack of descriptors is logged this often. It lasts, and more lines would say nothing new.
 const OUT_OF_FILES_TOLD: Duration = Duration::from_secs(60);
-/// Pause when the system has no more file descriptors.
+/// Pause before the next attempt to accept when the system has no more file descriptors.
 const OUT_OF_FILES: Duration = Duration::from_millis(50);
-/// Lines about connections that came to nothing, in a second; further ones are only counted.
+/// Lines a second about connections that came to nothing; further lines are only counted.
 const LINES_A_SECOND: u32 = 500;
 
 /// Connections that are no links and wait to be taken by whoever shares the port.
@@ -51,29 +51,29 @@ pub struct Port {
 }
 
 impl From<TcpListener> for Port {
-    /// For links alone.
+    /// A port for links alone, whose node logs to the logger of the process.
     fn from(listener: TcpListener) -> Self {
         Self { listener, other: None, log: Log::default() }
     }
 }
 
 impl Port {
-    /// Brings all lines of the node's log there, too, from the first.
+    /// Also adds all lines of the node's log to this event log, from the first line on.
     #[must_use]
     pub fn with_log(mut self, log: EventLog) -> Self {
         self.log.followed = Some(log);
         self
     }
 
-    /// Has the node's log written there, and not to the logger of the process.
+    /// Has the node's log written to this sink instead of the logger of the process.
     #[must_use]
     pub fn with_sink(mut self, sink: Arc<dyn Sink>) -> Self {
         self.log.sink = sink;
         self
     }
 
-    /// For links and something else, told apart by their first bytes; what is no link comes out of
-    /// the receiver.
+    /// A port for links and something else, told apart by their first bytes. Connections that are
+    /// no links come out of the receiver.
     pub fn shared(listener: TcpListener) -> (Self, mpsc::Receiver<TcpStream>) {
         let (other, streams) = mpsc::channel(MAX_OTHERS);
         (Self { listener, other: Some(other), log: Log::default() }, streams)
@@ -84,12 +84,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Connections that have not said hello, in order of their coming.
+/// Connections that have not said hello yet, in the order in which they came.
 #[derive(Clone, Debug, Default)]
 struct Silent(Arc<Mutex<BTreeMap<u64, AbortHandle>>>);
 
 impl Silent {
-    /// Makes room for one more; true if another one had to go for it.
+    /// Makes room for one more connection; true if the oldest one had to go for it.
     fn make_room(&self) -> bool {
         let mut waiting = lock(&self.0);
         let oldest = if waiting.len() >= MAX_HALF_OPEN { waiting.pop_first() } else { None };
@@ -103,7 +103,7 @@ impl Silent {
     }
 }
 
-/// Attempts to accept that failed.
+/// Failed attempts to accept.
 #[derive(Debug, Default)]
 struct Failures {
     told: Option<Instant>,
@@ -111,7 +111,7 @@ struct Failures {
 }
 
 impl Failures {
-    /// What to say of one more, if it is time to say it.
+    /// Counts one more failure. Returns the line to log, if it is time for one.
     fn told(&mut self, now: Instant, error: &std::io::Error) -> Option<String> {
         self.since += 1;
         if self.told.is_some_and(|told| now.duration_since(told) < OUT_OF_FILES_TOLD) {
@@ -123,11 +123,11 @@ impl Failures {
     }
 }
 
-/// Logs what came to nothing, not more often than is of use.
+/// Logs connections that came to nothing, but only so many lines a second.
 #[derive(Clone, Debug)]
 struct Notes {
     log: NodeLog,
-    /// Start of the present second, lines in it, lines left out.
+    /// Start of the present second, lines logged in it, lines left out so far.
     budget: Arc<Mutex<(Instant, u32, u64)>>,
 }
 
@@ -156,7 +156,7 @@ impl Notes {
     }
 }
 
-/// Runs until the host is gone or the task is aborted.
+/// Accepts connections until the host is gone or the task is aborted.
 pub(super) async fn run<M: Hosted>(
     Port { listener, other, log }: Port,
     me: Addr,
@@ -181,7 +181,8 @@ pub(super) async fn run<M: Hosted>(
                 if let Some(reason) = failures.told(Instant::now(), &error) {
                     notes.note(Severity::Warn, "accept failed", None, reason);
                 }
-                // Waiting for the event "a descriptor is free" is not to be had from the system.
+                // The system cannot tell when a descriptor becomes free, so the loop tries again
+                // after a pause.
                 tokio::time::sleep(OUT_OF_FILES).await;
                 continue;
             }
@@ -194,7 +195,8 @@ pub(super) async fn run<M: Hosted>(
             notes.note(Severity::Warn, "link closed", None, reason);
         }
         let (waiting, door) = (silent.clone(), door.clone());
-        // Held until the task is listed, so that it cannot be done before it is.
+        // The lock is held until the task is listed: the task removes its own entry, and must not
+        // do so before the entry is there.
         let mut list = lock(&silent.0);
         let task = tokio::spawn(async move {
             let said = door.hear(stream).await;
@@ -205,15 +207,15 @@ pub(super) async fn run<M: Hosted>(
     }
 }
 
-/// What whoever knocks has said.
+/// The first words of a connection.
 enum Said {
-    /// The hello of a link, or what was wrong with it.
+    /// The hello of a link, or the reason why it was not accepted.
     Hello(Result<(Opened, Hello), AcceptError>),
-    /// Something that is not of a link.
+    /// A connection that is no link, and where to send it.
     Other(TcpStream, mpsc::Sender<TcpStream>),
 }
 
-/// Where connections are let in, or not.
+/// Lets connections in, or closes them and logs why.
 struct Door<M: Hosted> {
     network: Arc<Network>,
     inbox: mpsc::Sender<Inbound<M>>,
@@ -235,7 +237,7 @@ impl<M: Hosted> Clone for Door<M> {
 }
 
 impl<M: Hosted> Door<M> {
-    /// Waits for the first words.
+    /// Waits for the first words of a connection.
     async fn hear(&self, stream: TcpStream) -> Said {
         match &self.other {
             Some(other) if !handshake::is_link(&stream).await => Said::Other(stream, other.clone()),
@@ -243,14 +245,14 @@ impl<M: Hosted> Door<M> {
         }
     }
 
-    /// Hands the connection on, or says why not.
+    /// Hands the connection on, or closes it and logs why.
     async fn let_in(self, from: Addr, said: Said) {
         let closed = |severity, reason| {
             self.notes.note(severity, "link closed", Some(from), reason);
         };
         match said {
             Said::Other(stream, other) => {
-                // Whoever takes them has more waiting than it can serve, or has ended.
+                // The receiver has more connections waiting than it can serve, or has ended.
                 if other.try_send(stream).is_err() {
                     closed(Severity::Warn, "too many connections wait to be served".to_owned());
                 }

@@ -1,7 +1,7 @@
-//! The log of a node: where its lines go, and those of a turn that have not been written yet.
+//! The log of a node: where its lines go, and the lines of a turn that are not written yet.
 //!
-//! What must stay true: what a turn logs is written before anybody outside can see what the line
-//! tells of; and nobody who follows the log hears of a line before it is written.
+//! What must stay true: a line is written before anybody outside can see the event that it tells
+//! of, and before anybody who follows the log hears of the line.
 
 use std::sync::Arc;
 
@@ -14,12 +14,12 @@ use crate::proto::message::{Addr, Role};
 #[derive(Clone, Debug)]
 pub(crate) struct Log {
     pub sink: Arc<dyn Sink>,
-    /// Whoever follows.
+    /// The event log that also gets the lines, if somebody follows.
     pub followed: Option<EventLog>,
 }
 
 impl Default for Log {
-    /// To the logger of the process.
+    /// Lines go to the logger of the process.
     fn default() -> Self {
         Self { sink: Arc::new(LogCrate), followed: None }
     }
@@ -34,12 +34,12 @@ pub(crate) struct NodeLog {
 }
 
 impl NodeLog {
-    /// What that node logs goes there.
+    /// A log for the lines of the node at `me`.
     pub fn new(log: Log, role: Role, me: Addr) -> Self {
         Self { log, role, me }
     }
 
-    /// Writes lines, and tells those who follow.
+    /// Writes lines, and then hands them to those who follow.
     fn write(&self, events: &[Event]) {
         self.log.sink.write(self.role, self.me, events);
         if let Some(followed) = &self.log.followed {
@@ -54,14 +54,14 @@ impl NodeLog {
         self.write(&[event]);
     }
 
-    /// As [`NodeLog::say`], of a note.
+    /// Writes a note, as [`NodeLog::say`] does.
     pub fn note(&self, severity: Severity, what: &'static str, keys: Vec<(&'static str, String)>) {
         self.say(Event::Note { severity, what, keys });
     }
 }
 
-/// The log of a node that gathers the lines of a turn: a write a line was a tenth of what a
-/// registration cost its seeds.
+/// The log of a node, which gathers the lines of a turn. To write each line by itself took a tenth
+/// of what a registration costs its seeds.
 #[derive(Debug)]
 pub struct HostLog {
     to: NodeLog,
@@ -69,17 +69,17 @@ pub struct HostLog {
 }
 
 impl HostLog {
-    /// Gathers for that log.
+    /// Gathers lines for that log.
     pub(super) fn new(to: NodeLog) -> Self {
         Self { to, waiting: Vec::new() }
     }
 
-    /// Takes a line.
+    /// Takes a line, which waits for the next [`HostLog::catch_up`].
     pub(super) fn push(&mut self, event: Event) {
         self.waiting.push(event);
     }
 
-    /// Writes what has been taken: somebody is about to see something of it.
+    /// Writes the lines that wait, because somebody is about to see some of what they tell.
     pub(super) fn catch_up(&mut self) {
         if !self.waiting.is_empty() {
             self.to.write(&self.waiting);
@@ -89,7 +89,7 @@ impl HostLog {
 }
 
 impl Drop for HostLog {
-    /// Also a turn that panics has written what it logged.
+    /// Writes the lines that wait, also when a turn panics.
     fn drop(&mut self) {
         self.catch_up();
     }

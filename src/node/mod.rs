@@ -1,7 +1,7 @@
-//! The tokio hosts that run a machine over TCP. They hold no decisions.
+//! The tokio hosts that run a machine over TCP. They decide nothing.
 //!
-//! `host` runs either machine, `connection` is one of its connections, `listener` takes
-//! connections in; [`Peer`] and [`Seed`] are what programs hold.
+//! `host` runs either machine, `connection` is one of its connections, and `listener` accepts
+//! connections. Programs hold a [`Peer`] or a [`Seed`].
 
 mod asks;
 mod connection;
@@ -48,16 +48,16 @@ const BACKLOG: u32 = 1_024;
 /// If the address cannot be listened on, for example because the port is taken.
 pub async fn bind(listen: SocketAddr) -> io::Result<TcpListener> {
     let socket = if listen.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    // A restart must not wait for the connections of the former life to run out. On Linux this
-    // does not let two processes listen on one port.
+    // A restarted node must be able to take its port while connections of its former life run out.
+    // On Linux this does not let two processes listen on one port.
     socket.set_reuseaddr(true)?;
     socket.bind(listen)?;
     socket.listen(BACKLOG)
 }
 
-/// The number that decides everything a machine leaves to chance.
+/// The seed of a machine's random numbers.
 pub(crate) fn chance() -> u64 {
-    // Without the system's randomness any number will do: what depends on it is jitter and choice,
-    // not secrecy.
+    // Without the system's randomness any number will do: only jitter and choices depend on it, and
+    // nothing secret does.
     SysRng.try_next_u64().unwrap_or_else(|_| u64::from(std::process::id()))
 }

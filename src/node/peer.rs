@@ -1,4 +1,8 @@
-//! A peer to hold: start it, publish, receive, leave.
+//! The peer that a program holds: start it, publish, receive, ask it things, leave.
+//!
+//! [`Peer`] is the running node, and a [`PeerHandle`] asks it from anywhere. Both only pass on to
+//! the machine what is asked. What must stay true: a program that does not take its messages does
+//! not slow the peer down; it is told how many messages it missed.
 
 use std::time::Duration;
 
@@ -21,32 +25,32 @@ use crate::proto::roles::{MemberEvent, PublishError};
 #[cfg(feature = "durable")]
 use crate::storage::OpenReplica;
 
-/// Messages that wait for a program that does not take them; further ones are counted instead.
+/// Messages that wait for a program that does not take them; further ones are only counted.
 const WAITING: usize = 65_536;
 
-/// A leave takes no longer (CONTRACT.md, section 1).
+/// The longest time that leaving takes (CONTRACT.md, section 1).
 const LEAVE_LIMIT: Duration = Duration::from_secs(2);
 
 /// A running peer.
 pub type Peer = Node<PeerMachine>;
 
-/// A peer to ask from anywhere; cheap to clone.
+/// Asks a peer things from anywhere; cheap to clone.
 pub type PeerHandle = Handle<PeerMachine>;
 
-/// How it stands with a peer.
+/// The state of a peer at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerStatus {
     /// Whether a quorum of seeds has accepted it.
     pub registered: bool,
     /// Its incarnation.
     pub incarnation: Incarnation,
-    /// Members as it knows them, itself included, by address.
+    /// Members that the peer knows, itself included, by address.
     pub members: Vec<Addr>,
     /// Its neighbours, by address.
     pub neighbours: Vec<Addr>,
-    /// Gossip messages that it holds.
+    /// Number of gossip messages that it holds.
     pub messages: usize,
-    /// What happened in the spreading of messages.
+    /// What it has counted while messages spread.
     pub counters: Counters,
 }
 
@@ -68,19 +72,19 @@ impl PeerStatus {
 pub struct Messages(mpsc::Receiver<Received>);
 
 impl Messages {
-    /// The next one; none once the peer has stopped.
+    /// The next message; none once the peer has stopped.
     pub async fn next(&mut self) -> Option<Received> {
         self.0.recv().await
     }
 
-    /// Takes as many as wait, up to `limit`, after waiting for the first; none once the peer has
-    /// stopped.
+    /// Waits for one message, and takes as many as there are by then, up to `limit`. Returns how
+    /// many: zero once the peer has stopped.
     pub async fn next_many(&mut self, into: &mut Vec<Received>, limit: usize) -> usize {
         self.0.recv_many(into, limit).await
     }
 }
 
-/// What a peer hears of its network.
+/// The membership events that a peer tells.
 #[derive(Debug)]
 pub struct MemberEvents(mpsc::UnboundedReceiver<MemberEvent>);
 
@@ -111,8 +115,8 @@ impl Publisher {
     ///
     /// # Errors
     ///
-    /// If the payload is too long, the peer has stopped, or too much waits for it already: then
-    /// nothing was published, and the caller may try again.
+    /// If the payload is too long, the peer has stopped, or too much waits for it already. Nothing
+    /// was published then, and the caller may try again.
     pub fn post(&self, payload: impl Into<Bytes>) -> Result<(), PublishError> {
         let payload = payload.into();
         if payload.len() > MAX_PAYLOAD {
@@ -132,12 +136,12 @@ impl PeerHandle {
         Publisher(self.clone())
     }
 
-    /// The store, as this peer's replica has it.
+    /// The key-value store, as this peer's replica has it.
     pub fn store(&self) -> Store {
         Store::new(self.clone())
     }
 
-    /// Membership events from now on.
+    /// Gives membership events, from now on.
     ///
     /// # Errors
     ///
@@ -161,7 +165,7 @@ impl PeerHandle {
         Ok(())
     }
 
-    /// Has the peer do something else that an operator may want.
+    /// Has the peer do what an operator orders.
     ///
     /// # Errors
     ///
@@ -170,7 +174,7 @@ impl PeerHandle {
         self.ask(|answer| PeerAsk::Operate { order, answer }).await
     }
 
-    /// How it stands with the peer right now.
+    /// The state of the peer right now.
     ///
     /// # Errors
     ///
@@ -181,8 +185,8 @@ impl PeerHandle {
 }
 
 impl Peer {
-    /// Starts a peer on the current tokio runtime. `config.me` is the address that others are
-    /// told; the port's own, unless it listens on all addresses.
+    /// Starts a peer on the current tokio runtime. `config.me` is the address that others are told:
+    /// that of the port, unless the port listens on all addresses.
     ///
     /// # Errors
     ///
@@ -197,7 +201,8 @@ impl Peer {
         Ok(Self::run(PeerMachine::new(config, super::chance()), port.into(), me, network))
     }
 
-    /// Starts a peer that keeps its replica of the store on disk, and begins with what is there.
+    /// Starts a peer that keeps its replica of the store on disk, and begins with what the disk
+    /// holds.
     ///
     /// # Errors
     ///
@@ -235,12 +240,12 @@ impl Peer {
         self.handle().publisher()
     }
 
-    /// The store, as this peer's replica has it.
+    /// The key-value store, as this peer's replica has it.
     pub fn store(&self) -> Store {
         self.handle().store()
     }
 
-    /// Messages from now on.
+    /// Gives messages, from now on.
     ///
     /// # Errors
     ///
@@ -251,7 +256,7 @@ impl Peer {
         Ok(Messages(receiver))
     }
 
-    /// Membership events from now on.
+    /// Gives membership events, from now on.
     ///
     /// # Errors
     ///
@@ -260,7 +265,7 @@ impl Peer {
         self.handle().member_events().await
     }
 
-    /// How it stands with the peer right now.
+    /// The state of the peer right now.
     ///
     /// # Errors
     ///
@@ -269,7 +274,8 @@ impl Peer {
         self.handle().status().await
     }
 
-    /// Leaves the network and stops; at most 2 s, after which it is gone whoever has heard of it.
+    /// Leaves the network and stops. After 2 s at most the peer is gone, even if not all have heard
+    /// of it.
     pub async fn leave(self) {
         let abort = self.abort_handle();
         if timeout(LEAVE_LIMIT, self.end()).await.is_err() {

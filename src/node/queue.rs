@@ -1,9 +1,10 @@
-//! What waits to be written to one connection.
+//! The bytes that wait to be written to one connection.
 //!
-//! Small frames are gathered one behind the other. A large one that goes to
-//! many connections, a list of a thousand members, is shared by their queues:
-//! copied for each, it costs more memory to fill than everything else that is
-//! said to a peer that registers.
+//! Small frames are copied one behind the other. The queues share a large one that goes to many
+//! connections, such as a list of a thousand members: to fill a copy for each of them would take
+//! more memory than everything else that is said to a peer that registers.
+//!
+//! What must stay true: bytes leave in the order in which they were queued.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -13,20 +14,20 @@ use tokio::net::tcp::OwnedWriteHalf;
 
 use crate::net::codec::{Frame, SHARED};
 
-/// Pieces written at once: a list between two small frames, and some more.
+/// Pieces written at once: enough for a list between two small frames, and a few more.
 const PIECES: usize = 8;
-/// An empty queue keeps this much of its memory, bytes.
+/// Bytes of memory that an empty queue keeps.
 const KEPT: usize = 64 << 10;
 
 /// Bytes that wait.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    /// Pieces that are complete, the first one less what was sent of it.
+    /// Complete pieces, the oldest first; the part of the first one that was sent is cut off.
     pieces: VecDeque<Bytes>,
-    /// Small frames behind them, and how much of that was sent.
+    /// Small frames behind the pieces, and how many of their bytes were sent.
     last: Vec<u8>,
     sent: usize,
-    /// Bytes in all of it.
+    /// Bytes that wait in all.
     len: usize,
 }
 
@@ -36,7 +37,7 @@ impl Queue {
         self.len
     }
 
-    /// Adds a frame.
+    /// Adds a frame. Copies a small shared part, and shares a large one.
     pub fn push(&mut self, frame: &Frame<'_>) {
         self.push_bytes(frame.before);
         if frame.shared.len() < SHARED {
@@ -49,7 +50,7 @@ impl Queue {
         self.push_bytes(frame.after);
     }
 
-    /// Adds bytes, which are copied.
+    /// Adds a copy of these bytes.
     pub fn push_bytes(&mut self, bytes: &[u8]) {
         self.last.extend_from_slice(bytes);
         self.len += bytes.len();
@@ -65,17 +66,18 @@ impl Queue {
         self.sent = 0;
     }
 
-    /// Gives back memory that is not needed while the connection takes nothing.
+    /// Gives back the memory of sent bytes, while the connection takes nothing.
     pub fn compact(&mut self) {
         self.last.drain(..self.sent);
         self.sent = 0;
     }
 
-    /// Writes as much as the connection takes at once, all of it or until it would block.
+    /// Writes until the queue is empty or the connection would block.
     ///
     /// # Errors
     ///
-    /// What the system says; [`io::ErrorKind::WouldBlock`] if it takes no more for now.
+    /// The error of the system; [`io::ErrorKind::WouldBlock`] if the connection takes no more for
+    /// now.
     pub fn write_to(&mut self, write: &OwnedWriteHalf) -> io::Result<()> {
         while self.len > 0 {
             let last = self.last.get(self.sent..).unwrap_or_default();
@@ -130,7 +132,7 @@ mod tests {
         assert_eq!((queue.len(), queue.last.len()), (1_000 * (SHARED + 5), queue.len()));
     }
 
-    /// Frames of all kinds, to a reader that is slow: what arrives is what was queued.
+    /// Frames of all kinds arrive as they were queued, also at a slow reader.
     #[tokio::test]
     async fn what_is_queued_arrives_in_order() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,4 +1,7 @@
-//! A seed to hold: start it, stop it.
+//! The seed that a program holds: start it, ask it things, stop it.
+//!
+//! [`Seed`] is the running node, and a [`SeedHandle`] asks it from anywhere. What must stay true: a
+//! program can look at its seed and stop it, and can change nothing that the seeds decide.
 
 use std::convert::Infallible;
 
@@ -20,21 +23,21 @@ use crate::storage::OpenStore;
 /// A running seed.
 pub type Seed = Node<SeedMachine>;
 
-/// A seed to ask from anywhere; cheap to clone.
+/// Asks a seed things from anywhere; cheap to clone.
 pub type SeedHandle = Handle<SeedMachine>;
 
-/// How it stands with a seed.
+/// The state of a seed at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SeedStatus {
     /// Whether it is connected to a quorum of seeds, itself included.
     pub has_quorum: bool,
-    /// How far it can be relied on to know what was answered for.
+    /// How far it can be relied on to hold every change that was confirmed.
     pub standing: Standing,
     /// Whether it votes.
     pub voting: bool,
-    /// Members.
+    /// Number of members.
     pub members: usize,
-    /// Records, of the living and the gone.
+    /// Number of records, also of those that are gone.
     pub records: usize,
 }
 
@@ -57,12 +60,12 @@ impl Hosted for SeedMachine {
 }
 
 impl Seed {
-    /// Starts a seed on the current tokio runtime. `config.me` is the address that others know,
-    /// and one of the network's seeds.
+    /// Starts a seed on the current tokio runtime. `config.me` is the address that others know, and
+    /// has to be one of the network's seeds.
     ///
     /// # Errors
     ///
-    /// If a seed cannot run with these settings: above all, if it is none of those listed.
+    /// If a seed cannot run with these settings, above all if `config.me` is not one of the seeds.
     ///
     /// # Panics
     ///
@@ -73,7 +76,7 @@ impl Seed {
         Ok(Self::run(SeedMachine::new(config, super::chance()), port.into(), me, network))
     }
 
-    /// Starts a seed that keeps its registry on disk, and begins with what is there.
+    /// Starts a seed that keeps its registry on disk, and begins with what the disk holds.
     ///
     /// # Errors
     ///
@@ -99,7 +102,7 @@ impl Seed {
         })?)
     }
 
-    /// How it stands with the seed right now.
+    /// The state of the seed right now.
     ///
     /// # Errors
     ///
@@ -116,7 +119,7 @@ impl Seed {
             .await
     }
 
-    /// All that it knows, the gone included, by address.
+    /// All records, also of those that are gone, by address.
     ///
     /// # Errors
     ///
@@ -129,8 +132,8 @@ impl Seed {
             .await
     }
 
-    /// The record of one peer, and what was decided about it while this seed ran: who proposed, who
-    /// reported, who voted what and why, oldest first.
+    /// The record of one peer, and the decisions about it while this seed ran, oldest first: who
+    /// proposed, who reported, who voted what and why.
     ///
     /// # Errors
     ///
@@ -144,7 +147,7 @@ impl Seed {
             .await
     }
 
-    /// The overlay, as both ends of each link reported it.
+    /// The overlay as peers report it; a link counts when both of its ends name it.
     ///
     /// # Errors
     ///
@@ -153,7 +156,7 @@ impl Seed {
         self.handle().look(SeedMachine::topology).await
     }
 
-    /// Stops it: what is queued goes out, then the connections close.
+    /// Stops the seed: what is queued goes out, then the connections close.
     pub async fn stop(self) {
         self.end().await;
     }

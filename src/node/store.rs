@@ -1,4 +1,5 @@
-//! The key-value store, as one peer's replica of it has it.
+//! The handle on the key-value store, as one peer's replica has it. It passes requests to the
+//! peer's machine, which answers them; nothing is kept here.
 
 use std::sync::Arc;
 
@@ -12,31 +13,31 @@ use crate::proto::peer::PeerMachine;
 
 /// The store at one peer; cheap to clone.
 ///
-/// Each operation takes what the client has seen so far, and returns what it has seen then, to be
-/// handed on with its next one at whatever peer: so that a client never reads less than it has seen
-/// (causal consistency). None stands for whatever that peer has. What a write was answered with is on
-/// disk at that peer, if it keeps one.
+/// Each operation takes what the client has seen so far, and returns what it has seen now. The
+/// client hands that on with its next operation, at whatever peer, and so never reads less than it
+/// has seen (causal consistency). `None` stands for whatever that peer has. A write is on disk at
+/// that peer before it is answered, if the peer keeps a disk.
 ///
-/// An operation whose past has not reached the peer waits for it, for as long as
-/// [`PeerConfig::causal_wait`](crate::proto::config::PeerConfig::causal_wait), and then fails with
-/// [`StoreError::Behind`].
+/// If the client has seen something that has not reached the peer, the operation waits for that, at
+/// most for [`PeerConfig::causal_wait`](crate::proto::config::PeerConfig::causal_wait), and then
+/// fails with [`StoreError::Behind`].
 #[derive(Clone, Debug)]
 pub struct Store(Handle<PeerMachine>);
 
-/// What came of a write.
+/// The result of a write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Written {
-    /// There was no such key before.
+    /// Whether the key did not exist before.
     pub created: bool,
     /// What the client has seen now.
     pub seen: Seen,
 }
 
-/// What a key holds.
+/// The values of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// At least one; several if they were written by clients that did not know of each other. The
-    /// first is the one to show.
+    /// At least one version. There are several if clients wrote them that did not know of each
+    /// other's writes. The first is the one to show.
     pub versions: Vec<Version>,
     /// What the client has seen now.
     pub seen: Seen,
@@ -56,8 +57,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// The key cannot be used, there are too many values or replicas, the client has seen more than
-    /// the peer, or the peer has stopped.
+    /// If the key cannot be used, there are too many values or replicas, the client has seen more
+    /// than the peer, or the peer has stopped.
     pub async fn put(
         &self,
         key: impl Into<Arc<str>>,
@@ -74,7 +75,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// There is no such key, the client has seen more than the peer, or the peer has stopped.
+    /// If there is no such key, the client has seen more than the peer, or the peer has stopped.
     pub async fn get(
         &self,
         key: impl Into<Arc<str>>,
@@ -84,12 +85,12 @@ impl Store {
         Ok(Found { versions, seen })
     }
 
-    /// Deletes all that the client has seen of a key; returns what it has seen now.
+    /// Deletes all that the client has seen of a key. Returns what the client has seen now.
     ///
     /// # Errors
     ///
-    /// There is no such key, there are only values that the client has not seen, there are too many
-    /// replicas, the client has seen more than the peer, or the peer has stopped.
+    /// If there is no such key, there are only values that the client has not seen, there are too
+    /// many replicas, the client has seen more than the peer, or the peer has stopped.
     pub async fn delete(
         &self,
         key: impl Into<Arc<str>>,
@@ -98,12 +99,13 @@ impl Store {
         Ok(self.ask(Request::Delete(key.into()), seen).await?.seen)
     }
 
-    /// Takes a write, or a delete, of a replica of another make, with the clock that it gave it.
+    /// Takes in a write or a delete that a replica of another make relays, with the clock that the
+    /// write has there.
     ///
     /// # Errors
     ///
-    /// The key cannot be used, there are too many replicas, what the write rests on is not here, or
-    /// the peer has stopped.
+    /// If the key cannot be used, there are too many replicas, a write that this one rests on is
+    /// not here, or the peer has stopped.
     pub async fn relay(
         &self,
         key: impl Into<Arc<str>>,
@@ -115,7 +117,7 @@ impl Store {
         self.ask(Request::Relayed(key, value, clock), None).await.map(|_| ())
     }
 
-    /// The keys, in order.
+    /// All keys, sorted.
     ///
     /// # Errors
     ///

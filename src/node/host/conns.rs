@@ -1,5 +1,8 @@
-//! The connections of a host: those that are open, those that are being opened, and those that wait to
-//! be answered.
+//! The connections of one host: those that are open, those that are being opened, and incoming ones
+//! that the machine has not answered yet.
+//!
+//! What must stay true: the log is written before a connection is closed or written to out of turn,
+//! since the other side may then look in the log for the reason.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -17,10 +20,10 @@ use crate::node::log::HostLog;
 use crate::proto::machine::{Conn, Input, OpenError};
 use crate::proto::message::{Addr, Answer, Hello, Message, Purpose, Welcome};
 
-/// Open connections in all; more are refused.
+/// Open connections in all; further ones are refused, except probes.
 const MAX_CONNECTIONS: usize = 16_384;
 
-/// Connections, by number.
+/// The connections of a host, by number.
 pub(super) struct Conns<M: Hosted> {
     inbox: mpsc::Sender<Inbound<M>>,
     open: HashMap<Conn, Connection<M>>,
@@ -28,22 +31,22 @@ pub(super) struct Conns<M: Hosted> {
     arriving: HashMap<Conn, (Opened, Addr, Option<Place>)>,
     dialling: HashMap<Conn, AbortHandle>,
     incoming_used: Conn,
-    /// Links that have something new in their queues.
+    /// Open connections to be flushed at the end of the turn.
     dirty: Vec<Conn>,
     encoder: Encoder,
-    /// Links that have ended and still have something to say.
+    /// Connections that are closed and still have last words to send.
     farewells: JoinSet<()>,
 }
 
 impl<M: Hosted> Conns<M> {
-    /// None yet; what their readers hear goes into the inbox.
+    /// Begins without connections. Their readers will put what they hear into the inbox.
     pub fn new(inbox: mpsc::Sender<Inbound<M>>) -> Self {
         Self {
             inbox,
             open: HashMap::new(),
             arriving: HashMap::new(),
             dialling: HashMap::new(),
-            // Odd numbers are the host's.
+            // Incoming connections get odd numbers; the machine numbers those that it opens itself.
             incoming_used: 1,
             dirty: Vec::new(),
             encoder: Encoder::default(),
@@ -56,14 +59,15 @@ impl<M: Hosted> Conns<M> {
         self.open.contains_key(&conn)
     }
 
-    /// Who is at the other end, if that is known.
+    /// The address of the other side, if it is known.
     pub fn peer(&self, conn: Conn) -> Option<Addr> {
         self.open.get(&conn).and_then(|connection| connection.peer)
     }
 
-    /// Takes in somebody who has called; none if there is no more room.
+    /// Takes an incoming connection in, and gives it a number; none if there is no room.
     pub fn arrive(&mut self, opened: Opened, hello: &Hello, place: Option<Place>) -> Option<Conn> {
-        // A probe asks whether this process lives, and is gone with the answer.
+        // A probe always gets in: it only asks whether this process lives, and is gone with the
+        // answer.
         if self.open.len() >= MAX_CONNECTIONS && hello.purpose != Purpose::Probe {
             return None;
         }
@@ -73,7 +77,8 @@ impl<M: Hosted> Conns<M> {
         Some(conn)
     }
 
-    /// An attempt to open a connection is over; what the machine is to hear of it.
+    /// Ends an attempt to open a connection. Returns what the machine is to be told; none if the
+    /// machine has given the attempt up.
     pub fn dialled(
         &mut self,
         conn: Conn,
@@ -91,15 +96,15 @@ impl<M: Hosted> Conns<M> {
         })
     }
 
-    /// Listens to a connection that the machine has kept: most, opened as a probe, it has closed by
-    /// now, and a reader would cost more than the probe.
+    /// Starts to read from a connection, if the machine has kept it. The machine has closed most of
+    /// those that were opened as probes by now, and a reader would cost more than the probe.
     pub fn listen(&mut self, conn: Conn) {
         if let Some(connection) = self.open.get_mut(&conn) {
             connection.listen();
         }
     }
 
-    /// Opens a connection.
+    /// Opens a connection in a task of its own, which reports the result to the inbox.
     pub fn open(&mut self, conn: Conn, to: Addr, hello: Hello, within: Duration) {
         let inbox = self.inbox.clone();
         let task = tokio::spawn(async move {
@@ -109,7 +114,7 @@ impl<M: Hosted> Conns<M> {
         self.dialling.insert(conn, task.abort_handle());
     }
 
-    /// Answers somebody who has called.
+    /// Answers an incoming connection; one that is refused is closed behind the answer.
     pub fn answer(&mut self, log: &mut HostLog, conn: Conn, answer: &Answer) {
         let Some((opened, peer, place)) = self.arriving.remove(&conn) else { return };
         let Opened { stream, rest } = opened;
@@ -126,11 +131,11 @@ impl<M: Hosted> Conns<M> {
         }
     }
 
-    /// Queues a message, encoded once, for however many connections.
+    /// Queues one message, which is encoded once, for several connections.
     ///
     /// # Errors
     ///
-    /// If it cannot be encoded; then it goes to nobody.
+    /// If the message cannot be encoded; then nobody gets it.
     pub fn send(
         &mut self,
         log: &mut HostLog,
@@ -141,7 +146,8 @@ impl<M: Hosted> Conns<M> {
         for conn in conns {
             let Some(connection) = self.open.get_mut(conn) else { continue };
             if connection.is_full_for(&frame) {
-                // It may be written now.
+                // The queue may be written before the turn ends, so the log has to be written
+                // first.
                 log.catch_up();
             }
             connection.queue(&frame);
@@ -161,7 +167,7 @@ impl<M: Hosted> Conns<M> {
         }
     }
 
-    /// A connection that was blocked takes bytes again.
+    /// Takes back the write half of a connection that was blocked and takes bytes again.
     pub fn writable(&mut self, conn: Conn, write: tokio::net::tcp::OwnedWriteHalf) {
         if let Some(connection) = self.open.get_mut(&conn) {
             connection.writable(write);
@@ -169,7 +175,7 @@ impl<M: Hosted> Conns<M> {
         }
     }
 
-    /// Flushes a connection that has something new; none is left.
+    /// Flushes one connection that has something new; none if no such connection is left.
     pub fn flush_next(&mut self) -> Option<(Conn, Flushed)> {
         while let Some(conn) = self.dirty.pop() {
             if let Some(connection) = self.open.get_mut(&conn) {
@@ -179,7 +185,7 @@ impl<M: Hosted> Conns<M> {
         None
     }
 
-    /// Closes a connection, or gives up opening it; what is queued still goes out.
+    /// Closes a connection, or gives up opening it. What is queued still goes out.
     pub fn close(&mut self, log: &mut HostLog, conn: Conn) {
         if let Some(task) = self.dialling.remove(&conn) {
             task.abort();
@@ -189,17 +195,18 @@ impl<M: Hosted> Conns<M> {
         }
     }
 
-    /// Drops a connection that has ended; false if there is none.
+    /// Drops a connection that has ended; false if it was not open.
     pub fn lose(&mut self, log: &mut HostLog, conn: Conn) -> bool {
         let Some(connection) = self.open.remove(&conn) else { return false };
-        // The other side may look for the reason.
+        // The other side may notice, and look in the log for the reason.
         log.catch_up();
         drop(connection);
         true
     }
 
     fn part_from(&mut self, log: &mut HostLog, connection: Connection<M>) {
-        // Who is told that it is over may look for the reason. To have been probed says nothing.
+        // The other side is told that the connection is over, and may look in the log for the
+        // reason. A silent connection was a probe, whose end tells nobody anything.
         if !connection.is_silent() {
             log.catch_up();
         }
@@ -208,12 +215,12 @@ impl<M: Hosted> Conns<M> {
         }
     }
 
-    /// Forgets farewells that are over.
+    /// Forgets the closed connections whose last words are sent.
     pub fn forget_farewells(&mut self) {
         while self.farewells.try_join_next().is_some() {}
     }
 
-    /// Closes all, and gives up those that are being opened.
+    /// Closes all open connections, and gives up those that are being opened.
     pub fn close_all(&mut self, log: &mut HostLog) {
         self.abort_dials();
         for connection in std::mem::take(&mut self.open).into_values() {
@@ -221,7 +228,7 @@ impl<M: Hosted> Conns<M> {
         }
     }
 
-    /// Waits until everything that was to be said is said.
+    /// Waits until all last words are sent.
     pub async fn farewells(&mut self) {
         while self.farewells.join_next().await.is_some() {}
     }
