@@ -35,6 +35,7 @@ use crate::proto::turn::PeerTurn;
 
 mod ends;
 mod fetch;
+mod renaming;
 
 /// So long after a write all neighbours are told what has been seen. A neighbour then asks for a
 /// push that was lost because the tree changed under it.
@@ -528,43 +529,6 @@ impl Replication {
             }
             None => turn.send(conn, StoreSync::SnapshotOffer),
         }
-    }
-
-    /// Renames this replica if others know of more writes of it than it does. Then its disk is an
-    /// old copy, and the dot of its next write would be one that it has used before.
-    pub(super) fn rename_if_behind(&mut self, turn: &mut PeerTurn<'_>, theirs: &Clock) {
-        let mine = self.store.name().clone();
-        let sealer = seal::sealer(&mine);
-        self.rename_if_known(turn, theirs.get(&mine), theirs.get(&sealer));
-    }
-
-    /// Renames this replica if others know of more writes or seals of it than it does.
-    fn rename_if_known(&mut self, turn: &mut PeerTurn<'_>, known: u64, seals: u64) {
-        let mine = self.store.name().clone();
-        let sealer = seal::sealer(&mine);
-        if mine.is_empty() || known <= self.store.count(&mine) && seals <= self.store.count(&sealer)
-        {
-            return;
-        }
-        let base = mine.rsplit_once('@').map_or(&*mine, |(addr, _)| addr);
-        let name: Replica = format!("{base}@{}", turn.now.millis()).into();
-        let keys = vec![("was", mine.to_string()), ("number", known.to_string())];
-        turn.note(Severity::Warn, "replica renamed", keys);
-        self.store.rename(name.clone());
-        self.durability.persist(turn, vec![StoreChange::Named(name)]);
-    }
-
-    /// Renames this replica if a write shows that others know more of it: by its dot, or by a life
-    /// that it ends.
-    pub(super) fn rename_if_ended(&mut self, turn: &mut PeerTurn<'_>, write: &Write) {
-        let ended = if write.is_seal() { &write.replaces[..] } else { &[] };
-        let (mine, sealer) = (self.store.name(), seal::sealer(self.store.name()));
-        let most = |name: &str| {
-            let known = ended.iter().chain([&write.dot]).filter(|dot| *dot.replica == *name);
-            known.map(|dot| dot.count).max().unwrap_or(0)
-        };
-        let (known, seals) = (most(mine), most(&sealer));
-        self.rename_if_known(turn, known, seals);
     }
 
     fn hear_context(&mut self, turn: &mut PeerTurn<'_>, conn: Conn, theirs: &Clock, answer: bool) {

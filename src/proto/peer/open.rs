@@ -144,8 +144,7 @@ impl PeerMachine {
                 .alive(&peer)
                 .filter(|r| r.incarnation <= record.incarnation);
             if let (Status::Dead, Some(known)) = (record.status, alive) {
-                // The record shows that this life began. Whether it is over, this peer has to see
-                // itself.
+                // It shows that this life began. Whether it is over, this peer has to see itself.
                 record = Record { status: Status::Alive, at: known.at, ..record };
                 deaths.push((peer, record.incarnation));
             }

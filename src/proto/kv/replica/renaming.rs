@@ -1,0 +1,45 @@
+//! When a replica takes another name: others know of writes of it that it does not know itself.
+//!
+//! What must stay true: no dot is used twice. A replica whose disk is an old copy would give its next
+//! write a dot that it has used before, so it goes on under a new name (DESIGN.md, section 5).
+
+use super::{Clock, PeerTurn, Replica, Replication, Severity, StoreChange, Write, seal};
+
+impl Replication {
+    /// Renames this replica if others know of more writes of it than it does. Then its disk is an
+    /// old copy, and the dot of its next write would be one that it has used before.
+    pub(super) fn rename_if_behind(&mut self, turn: &mut PeerTurn<'_>, theirs: &Clock) {
+        let mine = self.store.name().clone();
+        let sealer = seal::sealer(&mine);
+        self.rename_if_known(turn, theirs.get(&mine), theirs.get(&sealer));
+    }
+
+    /// Renames this replica if others know of more writes or seals of it than it does.
+    fn rename_if_known(&mut self, turn: &mut PeerTurn<'_>, known: u64, seals: u64) {
+        let mine = self.store.name().clone();
+        let sealer = seal::sealer(&mine);
+        if mine.is_empty() || known <= self.store.count(&mine) && seals <= self.store.count(&sealer)
+        {
+            return;
+        }
+        let base = mine.rsplit_once('@').map_or(&*mine, |(addr, _)| addr);
+        let name: Replica = format!("{base}@{}", turn.now.millis()).into();
+        let keys = vec![("was", mine.to_string()), ("number", known.to_string())];
+        turn.note(Severity::Warn, "replica renamed", keys);
+        self.store.rename(name.clone());
+        self.durability.persist(turn, vec![StoreChange::Named(name)]);
+    }
+
+    /// Renames this replica if a write shows that others know more of it: by its dot, or by a life
+    /// that it ends.
+    pub(super) fn rename_if_ended(&mut self, turn: &mut PeerTurn<'_>, write: &Write) {
+        let ended = if write.is_seal() { &write.replaces[..] } else { &[] };
+        let (mine, sealer) = (self.store.name(), seal::sealer(self.store.name()));
+        let most = |name: &str| {
+            let known = ended.iter().chain([&write.dot]).filter(|dot| *dot.replica == *name);
+            known.map(|dot| dot.count).max().unwrap_or(0)
+        };
+        let (known, seals) = (most(mine), most(&sealer));
+        self.rename_if_known(turn, known, seals);
+    }
+}
