@@ -41,6 +41,8 @@
 //! | [`net`] | bytes in, messages out |
 //! | [`node`] | the tokio hosts that run a machine: [`node::Peer`], [`node::Seed`] |
 //! | `http` (feature `http`) | the API: members, topology, gossip, the store, events, metrics |
+//! | `json`, `views` (feature `http`) | the JSON of HTTP and the console, and what is copied of a machine for it |
+//! | `storage` (feature `durable`) | what a seed and a replica keep on disk |
 //! | `console` (feature `programs`) | the commands of a peer, and their answers |
 //! | `maelstrom` (feature `programs`) | the same machine as a Maelstrom node on stdin and stdout |
 //! | `logging`, and with the feature `programs` `config` and `cli` | where nodes log to; arguments and exit codes of the programs |
