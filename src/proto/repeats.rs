@@ -52,9 +52,38 @@ impl Repeats {
     }
 }
 
+/// How many more lines of one kind may be written in this minute, where each of them is news and
+/// somebody else decides how many there are.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Allowance {
+    used: u32,
+    since: Time,
+}
+
+impl Allowance {
+    /// Whether one more line may be written, of at most `most` a minute.
+    pub fn allows(&mut self, now: Time, most: u32) -> bool {
+        if now.since(self.since) >= AGAIN {
+            *self = Self { used: 0, since: now };
+        }
+        self.used = self.used.saturating_add(1);
+        self.used <= most
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn so_many_lines_a_minute_and_no_more() {
+        let start = Time::from_millis(1_800_000_000_000);
+        let mut allowance = Allowance::default();
+        let seconds = (0..120_u64).map(|second| start + Duration::from_secs(second));
+        let allowed: Vec<bool> = seconds.map(|now| allowance.allows(now, 3)).collect();
+        let told: Vec<usize> = (0..120).filter(|second| allowed[*second]).collect();
+        assert_eq!(told, [0, 1, 2, 60, 61, 62]);
+    }
 
     #[test]
     fn the_same_is_told_when_it_changes_and_once_a_minute() {

@@ -66,7 +66,7 @@ use super::kv::store::Store;
 use super::machine::{Conn, EffectOf, Input, Machine};
 use super::message::{Addr, Incarnation, Parting};
 use super::registry::Registry;
-use super::repeats::Repeats;
+use super::repeats::{Allowance, Repeats};
 use super::roles::{PeerCommand, PeerReply, PublishError};
 use super::time::Time;
 use super::timers::Timers;
@@ -166,6 +166,7 @@ struct Broadcast {
 struct Told {
     clocks: Clocks,
     repeats: Repeats,
+    notices: Allowance,
 }
 
 /// A peer.

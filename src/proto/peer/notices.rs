@@ -14,6 +14,10 @@ use crate::proto::message::{Addr, Detection, Incarnation};
 use crate::proto::registry::Status;
 use crate::proto::turn::PeerTurn;
 
+/// Suspect notices that get a line of the log in one minute. It is far more than a wave of deaths
+/// brings to one peer that is not in a large network, where most are lines for debugging.
+const NOTICES_A_MINUTE: u32 = 1_000;
+
 impl PeerMachine {
     /// Takes in what somebody says of a suspect.
     pub(super) fn hear_of_suspect(
@@ -69,8 +73,12 @@ impl PeerMachine {
         peer: Addr,
         incarnation: Incarnation,
     ) {
-        let near = peer == self.life.config.me || !self.is_large();
-        turn.log(Event::SuspectNotice { peer, from }.told_if(near));
+        // Strangers could fill the disk with lines, and so could a peer that says nothing else.
+        let is_heard = from != peer && self.is_peer(&from);
+        if is_heard && self.told.notices.allows(turn.now, NOTICES_A_MINUTE) {
+            let near = peer == self.life.config.me || !self.is_large();
+            turn.log(Event::SuspectNotice { peer, from }.told_if(near));
+        }
         if peer == self.life.config.me {
             self.refute(turn, conn, incarnation);
             return;
@@ -84,8 +92,7 @@ impl PeerMachine {
             turn.send(conn, Detection::Witness { peer, incarnation });
             return;
         }
-        let of_use =
-            from != peer && self.is_peer(&from) && self.membership.members.alive(&peer).is_some();
+        let of_use = is_heard && self.membership.members.alive(&peer).is_some();
         if !of_use || self.life.leaving {
             return;
         }

@@ -27,6 +27,8 @@ const FAREWELL: Duration = Duration::from_secs(2);
 const FILL_AGAIN: Duration = Duration::from_secs(1);
 /// A full peer that refuses a link names at most this many others.
 pub(super) const OTHERS: usize = 8;
+/// Peers that are no members and are looked at at the same time, because a link to them was lost.
+const MAX_STRANGERS: usize = 16;
 
 /// All that is needed to say whether a member may be linked with.
 struct Choice<'a> {
@@ -165,9 +167,17 @@ impl PeerMachine {
             return;
         }
         if unexpected && !self.is_departing(turn.now, &peer) {
-            // The member is not dialled for a new link before it is known whether it lives.
-            self.overlay.avoid(turn.now, peer);
-            self.look_when_lost(turn, peer, incarnation);
+            let is_member = self.membership.members.alive(&peer).is_some();
+            if is_member {
+                // It is not dialled for a new link before it is known whether it lives.
+                self.overlay.avoid(turn.now, peer);
+            }
+            // A newcomer may die before the news of it is here, so a stranger is looked at as well.
+            // But whoever opens and breaks links in names of its choice must not have this peer
+            // dial any number of addresses.
+            if is_member || self.prober.strangers(&self.membership.members) < MAX_STRANGERS {
+                self.look_when_lost(turn, peer, incarnation);
+            }
         }
         self.fill(turn);
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::proto::machine::{Conn, OpenError};
 use crate::proto::message::{Addr, Incarnation};
+use crate::proto::registry::Registry;
 use crate::proto::time::Time;
 
 /// Probes under way at once. Beyond this many, no further one is begun because another peer asks.
@@ -170,6 +171,12 @@ impl Prober {
     /// Notes that a member whose link was lost is to be looked at later.
     pub fn lose(&mut self, peer: Addr, incarnation: Incarnation) {
         self.lost.insert(peer, incarnation);
+    }
+
+    /// Number of peers that are looked at, or are to be, and are no members.
+    pub fn strangers(&self, members: &Registry) -> usize {
+        let probed = self.probes.values().map(|probe| &probe.peer);
+        probed.chain(self.lost.keys()).filter(|peer| members.alive(peer).is_none()).count()
     }
 
     /// Takes out a member whose link was lost, now that it is looked at. Returns the incarnation

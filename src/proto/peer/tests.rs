@@ -276,6 +276,45 @@ fn a_full_peer_names_others_and_the_newcomer_asks_them() {
 }
 
 #[test]
+fn what_strangers_say_of_suspects_is_answered_and_costs_no_line() {
+    let mut stage = Stage::new(5, 1);
+    let notices = |stage: &Stage| stage.events(|e| matches!(e, Event::SuspectNotice { .. }));
+    let refute = |m: &Message| matches!(m, Message::Detection(Detection::Refute { .. }));
+    let hello = |stage: &Stage, from| {
+        stage.peer.life.config.network.clone().hello(Role::Peer, addr(from), 1, Purpose::Errand)
+    };
+    // Who brings it, about whom; whether it is answered, and whether it is told.
+    for (from, suspect, answered, told) in
+        [(50, 5, true, false), (50, 4, false, false), (3, 5, true, true), (3, 4, false, true)]
+    {
+        stage.effects.clear();
+        let (conn, hello) = (1_001 + 2 * u64::from(from + suspect), hello(&stage, from));
+        stage.give(Input::Incoming { conn, hello });
+        let notice = Detection::SuspectNotice { peer: addr(suspect), incarnation: 1 };
+        stage.hear(conn, Message::Detection(notice));
+        let what = format!("{from} says it of {suspect}");
+        assert_eq!((stage.sent(refute) > 0, notices(&stage) > 0), (answered, told), "{what}");
+    }
+}
+
+#[test]
+fn links_that_strangers_open_and_break_make_a_peer_dial_few_addresses() {
+    let mut stage = Stage::new(5, 1);
+    for stranger in 100..300 {
+        let conn = stage.link(stranger);
+        stage.give(Input::Closed { conn });
+    }
+    let dials = stage.effects.iter().filter(|effect| {
+        matches!(effect, Effect::Open { to, hello, .. }
+            if hello.purpose == Purpose::Probe && *to >= addr(100))
+    });
+    assert_eq!(dials.count(), 16);
+    let conn = stage.peer.overlay.get(&addr(0)).expect("a member is linked").conn;
+    stage.give(Input::Closed { conn });
+    assert!(stage.probing(0).is_some(), "a member is looked at all the same");
+}
+
+#[test]
 fn nobody_is_linked_in_a_life_that_cannot_be() {
     let far = NOW.millis() + 20 * 365 * 86_400_000;
     for (incarnation, may) in [(1, true), (far, false), (u64::MAX, false)] {
