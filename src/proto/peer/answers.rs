@@ -5,7 +5,6 @@
 
 use rand::RngExt;
 
-use super::common::is_believable;
 use super::overlay::OTHERS;
 use super::prober::{Failed, Probe, Why};
 use super::sessions::Dial;
@@ -103,13 +102,6 @@ impl PeerMachine {
                 if welcome.leaving {
                     self.departs(turn.now, peer);
                 }
-                turn.send(conn, Parting::Unlink);
-                turn.close(conn);
-            }
-            // An incarnation far in the future can only be a lie, and no record would ever rise above
-            // it, so that the link would outlive every news of the peer.
-            Ok(welcome) if !is_believable(welcome.incarnation, turn.now) => {
-                self.overlay.avoid(turn.now, peer);
                 turn.send(conn, Parting::Unlink);
                 turn.close(conn);
             }

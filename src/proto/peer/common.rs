@@ -134,7 +134,7 @@ impl PeerMachine {
     /// A member answers that it is leaving.
     pub(super) fn departs(&mut self, now: Time, peer: Addr) {
         let incarnation = self.membership.members.get(&peer).map_or(0, |record| record.incarnation);
-        self.suspicion.departs(now, peer, incarnation);
+        self.suspicion.departs(now, &self.membership.members, peer, incarnation);
     }
 
     pub(super) fn generate(&mut self, turn: &mut PeerTurn<'_>) {

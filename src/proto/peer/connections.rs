@@ -170,7 +170,8 @@ impl PeerMachine {
                 match said {
                     Parting::Leaving => {
                         let incarnation = self.overlay.get(&peer).map_or(0, |n| n.incarnation);
-                        self.suspicion.departs(turn.now, peer, incarnation);
+                        let members = &self.membership.members;
+                        self.suspicion.departs(turn.now, members, peer, incarnation);
                     }
                     Parting::Unlink => {}
                 }

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::common::{is_believable, sample};
+use super::common::sample;
 use super::links::{Links, Neighbour};
 use super::sessions::{Dial, Session, Sessions};
 use super::suspicions::Suspicions;
@@ -27,7 +27,8 @@ const FAREWELL: Duration = Duration::from_secs(2);
 const FILL_AGAIN: Duration = Duration::from_secs(1);
 /// A full peer that refuses a link names at most this many others.
 pub(super) const OTHERS: usize = 8;
-/// Peers that are no members and are looked at at the same time, because a link to them was lost.
+/// Peers of which there is no record and that are looked at at the same time, because a link to them
+/// was lost.
 const MAX_STRANGERS: usize = 16;
 
 /// All that is needed to say whether a member may be linked with.
@@ -65,10 +66,7 @@ impl PeerMachine {
         let is_gone = self.membership.members.get(&hello.from).is_some_and(|record| {
             record.status != Status::Alive && record.incarnation >= hello.incarnation
         });
-        let is_gone = is_gone && !self.membership.kind.links_the_gone();
-        // No record would ever rise above an incarnation far in the future, so that the link would
-        // outlive every news of the caller.
-        if is_gone || !is_believable(hello.incarnation, now) {
+        if is_gone && !self.membership.kind.links_the_gone() {
             return plain(Refused::NotMember);
         }
         // Both sides dial at once: the link that the smaller address opened is the one that stays.
@@ -167,16 +165,18 @@ impl PeerMachine {
             return;
         }
         if unexpected && !self.is_departing(turn.now, &peer) {
-            let is_member = self.membership.members.alive(&peer).is_some();
-            if is_member {
+            let members = &self.membership.members;
+            if members.alive(&peer).is_some() {
                 // It is not dialled for a new link before it is known whether it lives.
                 self.overlay.avoid(turn.now, peer);
             }
             // A newcomer may die before the news of it is here, so a stranger is looked at as well.
             // But whoever opens and breaks links in names of its choice must not have this peer
-            // dial any number of addresses.
-            if is_member || self.prober.strangers(&self.membership.members) < MAX_STRANGERS {
+            // dial any number of addresses: the others are looked at once there is news of them.
+            if members.get(&peer).is_some() || self.prober.strangers(members) < MAX_STRANGERS {
                 self.look_when_lost(turn, peer, incarnation);
+            } else {
+                self.suspicion.add_ghost(peer);
             }
         }
         self.fill(turn);

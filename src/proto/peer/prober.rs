@@ -173,10 +173,12 @@ impl Prober {
         self.lost.insert(peer, incarnation);
     }
 
-    /// Number of peers that are looked at, or are to be, and are no members.
+    /// Number of peers of which there is no record and that are looked at, or are to be, because a
+    /// link to them was lost.
     pub fn strangers(&self, members: &Registry) -> usize {
-        let probed = self.probes.values().map(|probe| &probe.peer);
-        probed.chain(self.lost.keys()).filter(|peer| members.alive(peer).is_none()).count()
+        let probed = self.probes.values().filter(|probe| probe.why.contains(&Why::LinkLost));
+        let all = probed.map(|probe| &probe.peer).chain(self.lost.keys());
+        all.filter(|peer| members.get(peer).is_none()).count()
     }
 
     /// Takes out a member whose link was lost, now that it is looked at. Returns the incarnation

@@ -18,7 +18,8 @@ const DEPARTURE: Duration = Duration::from_secs(5);
 /// A member that said that it leaves is asked for nothing for this long. A leave is committed
 /// within seconds where a quorum of seeds is up.
 const FAREWELL_KEPT: Duration = Duration::from_secs(60);
-/// Farewells remembered at once: whoever opens links in invented names may say any number of them.
+/// Farewells remembered at once, but for those of members: whoever opens links in invented names may
+/// say any number of them.
 const MAX_DEPARTING: usize = 4_096;
 /// Witnesses of one suspicion that are no members. A neighbour may be a member of whose
 /// registration the news is still on its way, but whoever has many such names has invented them.
@@ -163,11 +164,12 @@ impl Suspicions {
     }
 
     /// A member says that it leaves.
-    pub fn departs(&mut self, now: Time, peer: Addr, incarnation: Incarnation) {
+    pub fn departs(&mut self, now: Time, members: &Registry, peer: Addr, incarnation: Incarnation) {
         if self.departing.len() >= MAX_DEPARTING {
             self.departing.retain(|_, (_, since)| now.since(*since) < FAREWELL_KEPT);
         }
-        if self.departing.len() < MAX_DEPARTING || self.departing.contains_key(&peer) {
+        let is_member = members.alive(&peer).is_some();
+        if is_member || self.departing.len() < MAX_DEPARTING {
             self.departing.insert(peer, (incarnation, now));
         }
     }
@@ -223,12 +225,17 @@ mod tests {
         let (now, later) = (Time::from_millis(1), Time::from_millis(1) + FAREWELL_KEPT);
         let mut suspicions = Suspicions::default();
         for port in 0..=u16::MAX {
-            suspicions.departs(now, addr(port), Incarnation::MAX);
+            suspicions.departs(now, &Registry::new(), addr(port), Incarnation::MAX);
         }
         assert_eq!(suspicions.departing.len(), MAX_DEPARTING);
+        let mut members = Registry::new();
+        let record = Record { incarnation: 1, status: Status::Alive, at: 1, voters: vec![0] };
+        members.merge(addr(60_000), record);
+        suspicions.departs(now, &members, addr(60_000), 1);
+        assert!(suspicions.is_departing(now, &members, &addr(60_000)), "a member is heard");
         assert!(suspicions.has_said_farewell(now, &addr(1)));
         assert!(!suspicions.has_said_farewell(later, &addr(1)));
-        suspicions.departs(later, addr(u16::MAX), 7);
+        suspicions.departs(later, &members, addr(u16::MAX), 7);
         assert_eq!(suspicions.departing.len(), 1, "those that are over make room");
     }
 
@@ -250,7 +257,7 @@ mod tests {
     fn whoever_says_farewell_is_departing_for_a_while_and_not_in_a_later_life() {
         let (peer, now) = (addr(1), Time::from_millis(1));
         let (mut suspicions, mut members) = (Suspicions::default(), Registry::new());
-        suspicions.departs(now, peer, 7);
+        suspicions.departs(now, &members, peer, 7);
         assert!(suspicions.is_departing(now, &members, &peer));
         assert!(!suspicions.is_departing(now + DEPARTURE, &members, &peer));
         let record = Record { incarnation: 8, status: Status::Alive, at: 1, voters: vec![0] };

@@ -312,34 +312,11 @@ fn links_that_strangers_open_and_break_make_a_peer_dial_few_addresses() {
     let conn = stage.peer.overlay.get(&addr(0)).expect("a member is linked").conn;
     stage.give(Input::Closed { conn });
     assert!(stage.probing(0).is_some(), "a member is looked at all the same");
-}
-
-#[test]
-fn nobody_is_linked_in_a_life_that_cannot_be() {
-    let far = NOW.millis() + 20 * 365 * 86_400_000;
-    for (incarnation, may) in [(1, true), (far, false), (u64::MAX, false)] {
-        let mut stage = Stage::new(5, 0);
-        let network = stage.peer.life.config.network.clone();
-        let hello = network.hello(Role::Peer, addr(1), incarnation, Purpose::Link);
-        stage.give(Input::Incoming { conn: 77, hello });
-        let is_refused = |effect: &Effect| {
-            matches!(effect, Effect::Answer { answer: crate::proto::message::Answer::Refused(refusal), .. }
-                if refusal.reason == Refused::NotMember)
-        };
-        assert_eq!(stage.effects.iter().any(is_refused), !may, "called in {incarnation}");
-
-        let mut stage = Stage::with(5, |config| config);
-        let dialled = |effect: &Effect| match effect {
-            Effect::Open { conn, to, hello, .. } if hello.purpose == Purpose::Link => {
-                Some((*conn, *to))
-            }
-            _ => None,
-        };
-        let (conn, to) = stage.effects.iter().find_map(dialled).expect("a newcomer links");
-        let welcome = Welcome { role: Role::Peer, from: to, incarnation, leaving: false, clock: 0 };
-        stage.give(Input::Opened { conn, welcome });
-        assert_eq!(stage.peer.overlay.contains(&to), may, "answered in {incarnation}");
-    }
+    assert!(stage.probing(299).is_none());
+    let conn = stage.peer.sessions.such(|session| session == Session::Seed(seed_addr()))[0];
+    let record = Record { incarnation: 1, status: Status::Alive, at: 1, voters: vec![0] };
+    stage.hear(conn, Message::ToPeer(ToPeer::Update(vec![(addr(299), record)])));
+    assert!(stage.probing(299).is_some(), "a newcomer is looked at once there is news of it");
 }
 
 #[test]
