@@ -1,5 +1,6 @@
 //! The load on rumormill peers.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,7 +58,8 @@ pub async fn run(mode: Mode, kill_hub: bool) -> (Figures, Vec<(usize, usize)>) {
         }
         peers.push(Some(peer));
     }
-    let mut edges = Vec::new();
+    // From either end: a link may come up between the looks at its two ends.
+    let mut edges = BTreeSet::new();
     loop {
         edges.clear();
         let mut low = 0;
@@ -65,7 +67,7 @@ pub async fn run(mode: Mode, kill_hub: bool) -> (Figures, Vec<(usize, usize)>) {
             let neighbours = peer.status().await.unwrap().neighbours;
             low += usize::from(neighbours.len() < 3);
             let others = neighbours.iter().filter_map(|addr| numbers.get(addr).copied());
-            edges.extend(others.filter(|other| *other > node).map(|other| (node, other)));
+            edges.extend(others.map(|other| (node.min(other), node.max(other))));
         }
         if low == 0 {
             break;
@@ -118,5 +120,5 @@ pub async fn run(mode: Mode, kill_hub: bool) -> (Figures, Vec<(usize, usize)>) {
         }
         eprintln!("{total:?}");
     }
-    (figures, edges)
+    (figures, edges.into_iter().collect())
 }
