@@ -302,11 +302,8 @@ impl PeerMachine {
     /// The witnesses of a suspicion, if they are enough: at least one, or none where nobody is left
     /// who could be one.
     fn witnesses_enough(&self, now: Time, peer: &Addr, suspicion: &Suspicion) -> Option<Vec<Addr>> {
-        // A neighbour counts even if the news of its registration is still on its way.
-        let is_member = |other: &Addr| {
-            self.membership.members.alive(other).is_some() || self.overlay.contains(other)
-        };
-        let witnesses: Vec<Addr> = suspicion.witnesses.iter().copied().filter(is_member).collect();
+        let witnesses: Vec<Addr> =
+            suspicion.witnesses.iter().copied().filter(|other| self.is_peer(other)).collect();
         let others = || {
             let members = self.membership.members.members().map(|(other, _)| other);
             members.chain(self.overlay.peers()).any(|other| self.could_witness(now, other, peer))

@@ -79,13 +79,12 @@ impl PeerMachine {
     pub(super) fn request(&mut self, turn: &mut PeerTurn<'_>, seed: Addr, wish: Wish) {
         // There are seeds to ask only where seeds decide who belongs to the network.
         let Membership { members, kind: Kind::Voted(voted) } = &mut self.membership else { return };
-        let (version, digest) = voted.digest(members);
-        let request = self.registration.begin(turn.now, seed, wish, version);
+        let request = self.registration.begin(turn.now, seed, wish, voted.version());
         let incarnation = self.life.incarnation;
         let message = match wish {
             Wish::Register(incarnation) => ToSeed::Register { request, incarnation },
             Wish::Leave => ToSeed::Leave { request, incarnation },
-            Wish::Refresh => ToSeed::Refresh { request, digest },
+            Wish::Refresh => ToSeed::Refresh { request, digest: voted.digest(members) },
         };
         let patience = self.life.config.detection.probe_timeout * 2 + REQUEST_MARGIN;
         self.timers.set(Timer::SeedRequest(request), turn.now + patience);

@@ -56,7 +56,7 @@ impl PeerMachine {
         self.registration.refresh_answered();
         // The seed compared the list as it was then. If that has changed since, the next refresh
         // compares.
-        if matches!(&self.membership.kind, Kind::Voted(voted) if voted.is_still(version)) {
+        if matches!(&self.membership.kind, Kind::Voted(voted) if voted.version() == version) {
             self.learn(turn, seed, Said::Agreement);
         }
     }

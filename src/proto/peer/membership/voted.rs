@@ -57,16 +57,16 @@ impl Voted {
         Self { testimony: Testimony::new(seeds, quorum), version: 0, digest_of: None }
     }
 
-    /// The state of the list and its digest, which is computed once for each state.
-    pub fn digest(&mut self, members: &Registry) -> (u64, [u8; 32]) {
-        let version = self.version;
-        let known = self.digest_of.filter(|(of, _)| *of == version);
-        *self.digest_of.insert(known.unwrap_or_else(|| (version, members.status_digest())))
+    /// The state of the list.
+    pub fn version(&self) -> u64 {
+        self.version
     }
 
-    /// Whether the list is still in the state `version`.
-    pub fn is_still(&self, version: u64) -> bool {
-        self.version == version
+    /// The digest of the list, computed once for each state.
+    pub fn digest(&mut self, members: &Registry) -> [u8; 32] {
+        let version = self.version;
+        let known = self.digest_of.filter(|(of, _)| *of == version);
+        self.digest_of.insert(known.unwrap_or_else(|| (version, members.status_digest()))).1
     }
 
     /// What a seed has said of a member; `None` if it has not spoken of the member.
@@ -186,8 +186,8 @@ mod tests {
         ];
         for (what, seed, said, expected, version) in table {
             assert_eq!(voted.hear(&mut members, addr(seed), said), *expected, "{what}");
-            assert!(voted.is_still(version), "{what}: {}", voted.version);
-            assert_eq!(voted.digest(&members), (version, members.status_digest()), "{what}");
+            assert_eq!(voted.version(), version, "{what}");
+            assert_eq!(voted.digest(&members), members.status_digest(), "{what}");
         }
     }
 
@@ -203,6 +203,6 @@ mod tests {
         let detail = Heard { beliefs: Vec::new(), changed: true };
         let said = Said::Records(vec![(peer, better.clone())]);
         assert_eq!(voted.hear(&mut members, addr(3), said), detail);
-        assert_eq!((members.get(&peer), voted.is_still(1)), (Some(&better), true));
+        assert_eq!((members.get(&peer), voted.version()), (Some(&better), 1));
     }
 }
