@@ -2,14 +2,15 @@
 //! an exit code.
 //!
 //! What must stay true: every failure is one line on stderr that says what is wrong and what to do.
-//! The exit code is 1 for a failure while running, and 2 for a mistake in the arguments or CONFIG
-//! (CONTRACT.md, section 1).
+//! The exit code is 1 for a failure while running, and 2 for a mistake in the arguments, CONFIG or the
+//! key file (CONTRACT.md, section 1).
 
 use std::ffi::OsString;
 use std::fmt;
 use std::future::Future;
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,16 +23,17 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::config::{Common, LogLevel, PeerArgs, SeedArgs};
+use crate::config::{Common, LogLevel, PeerArgs, SeedArgs, read_keys};
 use crate::console::{self, Commands, Console};
 use crate::http::{self, Source};
 use crate::logging::{self, LogHandle, Screen};
 use crate::maelstrom;
+use crate::net::secure::{KnownSeeds, NetworkKey, NetworkKeys, Secret, Security};
 use crate::node::{self, EventLog, Log, NodeLog, Port};
-use crate::proto::config::{PeerConfig, SeedConfig};
+use crate::proto::config::{Network, PeerConfig, SeedConfig};
 use crate::proto::event::Severity;
 use crate::proto::message::{Addr, Role};
-use crate::storage::{OpenReplica, OpenStore};
+use crate::storage::{OpenReplica, OpenStore, open_known_seeds, open_secret};
 
 /// Threads that run the node: while one decides, the other keeps the sockets going.
 const WORKERS: usize = 2;
@@ -68,7 +70,13 @@ pub fn seed_main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         "seed",
         parse(args).and_then(|args: SeedArgs| {
             let config = args.resolve().map_err(Failure::usage)?;
-            run(&args.common, Screen::Stdout, |signals, log| seed(&args, config, signals, log))
+            if args.print_identity {
+                return print_identity(&args.common, config.me);
+            }
+            let keys = args.common.keys().map_err(Failure::usage)?;
+            run(&args.common, Screen::Stdout, |signals, log| {
+                seed(&args, config, keys, signals, log)
+            })
         }),
     )
 }
@@ -77,8 +85,11 @@ pub fn seed_main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 /// only once in a process, because the process has one log.
 pub fn peer_main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let mut args: Vec<OsString> = args.into_iter().collect();
-    if wants_maelstrom(&args) {
+    if wants(&args, "maelstrom") {
         return finish("peer", maelstrom_node(args));
+    }
+    if wants(&args, "generate-key") {
+        return finish("peer", generate_key(&args));
     }
     finish("peer", peer_of(&mut args))
 }
@@ -89,8 +100,9 @@ fn peer_of(args: &mut Vec<OsString>) -> Result<(), Failure> {
     }
     let args: PeerArgs = parse(args.drain(..))?;
     let config = args.resolve().map_err(Failure::usage)?;
+    let keys = args.common.keys().map_err(Failure::usage)?;
     let (commands, screen) = console::prepare(args.console);
-    run(&args.common, screen, |signals, log| peer(&args, config, commands, signals, log))
+    run(&args.common, screen, |signals, log| peer(&args, config, keys, commands, signals, log))
 }
 
 /// The arguments that `SOCKET_ADDRESS` and `VIEW` imply: one port for links and HTTP, no seeds, and
@@ -131,17 +143,40 @@ fn implied_by_environment() -> Result<Vec<OsString>, Failure> {
     Ok(implied.into_iter().map(OsString::from).collect())
 }
 
-/// Whether the arguments ask for a Maelstrom node. This has to be known before they are read,
-/// because IP, PORT and CONFIG are left out then.
-fn wants_maelstrom(args: &[OsString]) -> bool {
+/// Whether the arguments or the environment ask for this, which takes no IP, PORT and CONFIG. It has
+/// to be known before they are read, because they are left out then.
+fn wants(args: &[OsString], option: &str) -> bool {
     let is_yes = |text: &str| {
         matches!(text.to_lowercase().as_str(), "true" | "t" | "yes" | "y" | "on" | "1")
     };
     let said = args.iter().rev().filter_map(|arg| arg.to_str()).find_map(|arg| {
-        let value = arg.strip_prefix("--maelstrom")?;
+        let value = arg.strip_prefix("--")?.strip_prefix(option)?;
         if value.is_empty() { Some(true) } else { value.strip_prefix('=').map(is_yes) }
     });
-    said.unwrap_or_else(|| std::env::var("RUMORMILL_MAELSTROM").is_ok_and(|text| is_yes(&text)))
+    let name = format!("RUMORMILL_{}", option.to_uppercase().replace('-', "_"));
+    said.unwrap_or_else(|| std::env::var(name).is_ok_and(|text| is_yes(&text)))
+}
+
+/// Prints a fresh key for a key file.
+fn generate_key(args: &[OsString]) -> Result<(), Failure> {
+    if args.len() > 2 {
+        return Err(Failure::usage("--generate-key takes nothing else; leave the rest out"));
+    }
+    print_line(&NetworkKey::fresh().map_err(Failure::running)?.line())
+}
+
+/// Prints who the seed is that has its state in this directory.
+fn print_identity(common: &Common, me: Addr) -> Result<(), Failure> {
+    let Some(dir) = common.state_dir("seed", me) else {
+        return Err(Failure::usage(
+            "with --ephemeral a seed has another identity at each start; leave it out",
+        ));
+    };
+    print_line(&open_secret(&dir).map_err(Failure::running)?.identity().to_string())
+}
+
+fn print_line(line: &str) -> Result<(), Failure> {
+    writeln!(io::stdout(), "{line}").map_err(Failure::running)
 }
 
 /// Runs a Maelstrom node. Its stdout is for messages alone, so it logs to stderr, and only warnings
@@ -163,6 +198,7 @@ const ENDED: &str = "the node has stopped by itself; the end of the log says why
 async fn seed(
     args: &SeedArgs,
     config: SeedConfig,
+    keys: Option<NetworkKeys>,
     mut signals: Signals,
     log: LogHandle,
 ) -> Result<(), Failure> {
@@ -170,11 +206,12 @@ async fn seed(
     let listener = bind(args.common.listen()).await?;
     let Around { port, api, log: voice } =
         Around::new(&args.common, listener, role, me, &log).await?;
-    let mut seed = match args.common.state_dir("seed", me) {
-        Some(dir) => {
-            let store = OpenStore::open(&dir).map_err(Failure::running)?;
-            node::Seed::start_durable(port, config, store).map_err(Failure::running)?
-        }
+    let dir = args.common.state_dir("seed", me);
+    // The store is opened first: it is locked, so that no other process makes an identity there.
+    let store = dir.as_deref().map(OpenStore::open).transpose().map_err(Failure::running)?;
+    let port = signals.secure(port, keys, &args.common, dir.as_deref(), &config.network, &voice)?;
+    let mut seed = match store {
+        Some(store) => node::Seed::start_durable(port, config, store).map_err(Failure::running)?,
         None => node::Seed::start(port, config).map_err(Failure::usage)?,
     };
     let api = api.map(|(source, log)| Api::start(source, http::seed_routes(seed.handle(), log)));
@@ -189,6 +226,7 @@ async fn seed(
 async fn peer(
     args: &PeerArgs,
     mut config: PeerConfig,
+    keys: Option<NetworkKeys>,
     commands: Option<Commands>,
     mut signals: Signals,
     log: LogHandle,
@@ -200,9 +238,11 @@ async fn peer(
     config.me = me;
     let Around { port, api, log: voice } =
         Around::new(&args.common, listener, role, me, &log).await?;
-    let mut peer = match args.common.state_dir("peer", me) {
-        Some(dir) => {
-            let replica = OpenReplica::open(&dir).map_err(Failure::running)?;
+    let dir = args.common.state_dir("peer", me);
+    let replica = dir.as_deref().map(OpenReplica::open).transpose().map_err(Failure::running)?;
+    let port = signals.secure(port, keys, &args.common, dir.as_deref(), &config.network, &voice)?;
+    let mut peer = match replica {
+        Some(replica) => {
             node::Peer::start_durable(port, config, replica).map_err(Failure::running)?
         }
         None => node::Peer::start(port, config).map_err(Failure::usage)?,
@@ -358,6 +398,9 @@ struct Signals {
     interrupt: Signal,
     terminate: Signal,
     reopen: Signal,
+    reread: Signal,
+    /// The key file, and where its keys are used, if links are encrypted.
+    keys: Option<(PathBuf, Security)>,
 }
 
 impl Signals {
@@ -366,16 +409,62 @@ impl Signals {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
             reopen: signal(SignalKind::user_defined1())?,
+            reread: signal(SignalKind::hangup())?,
+            keys: None,
         })
     }
 
-    /// Returns at SIGINT or SIGTERM; until then reopens the log at each SIGUSR1. If this is dropped
-    /// while it waits, no signal is lost, because receiving one is a single step.
+    /// Has the links of a port encrypted if there are keys, and the keys reread at SIGHUP. `dir` is
+    /// where the process keeps who it is; without one it is somebody new at each start.
+    fn secure(
+        &mut self,
+        port: Port,
+        keys: Option<NetworkKeys>,
+        common: &Common,
+        dir: Option<&Path>,
+        network: &Network,
+        voice: &NodeLog,
+    ) -> Result<Port, Failure> {
+        let (Some(keys), Some(file)) = (keys, common.key_file.clone()) else { return Ok(port) };
+        let (secret, seeds) = match dir {
+            Some(dir) => (
+                open_secret(dir).map_err(Failure::running)?,
+                open_known_seeds(dir, network).map_err(Failure::running)?,
+            ),
+            None => (Secret::fresh().map_err(Failure::running)?, KnownSeeds::of(network)),
+        };
+        let security = Security::new(keys, secret, seeds);
+        let identity = security.identity().to_string();
+        voice.note(Severity::Info, "links encrypted", vec![("identity", identity)]);
+        self.keys = Some((file, security.clone()));
+        Ok(port.with_security(security))
+    }
+
+    /// Rereads the key file. If something is wrong with it, the keys stay as they are.
+    fn reread_keys(&self, voice: &NodeLog) {
+        let Some((file, security)) = &self.keys else { return };
+        match read_keys(file) {
+            Ok(keys) => {
+                let count = keys.count().to_string();
+                security.replace_keys(keys);
+                voice.note(Severity::Info, "keys reread", vec![("keys", count)]);
+            }
+            Err(error) => {
+                let keys = vec![("reason", error.to_string())];
+                voice.note(Severity::Warn, "keys not reread", keys);
+            }
+        }
+    }
+
+    /// Returns at SIGINT or SIGTERM; until then reopens the log at each SIGUSR1, and rereads the key
+    /// file at each SIGHUP. If this is dropped while it waits, no signal is lost, because receiving
+    /// one is a single step.
     async fn stop_requested(&mut self, log: &LogHandle, voice: &NodeLog) {
         loop {
             tokio::select! {
                 _ = self.interrupt.recv() => return,
                 _ = self.terminate.recv() => return,
+                _ = self.reread.recv() => self.reread_keys(voice),
                 _ = self.reopen.recv() => match log.reopen() {
                     Ok(()) => {}
                     Err(error) => {
@@ -454,13 +543,7 @@ fn finish(program: &str, outcome: Result<(), Failure>) -> ExitCode {
 }
 
 fn parse<A: Parser>(args: impl IntoIterator<Item = OsString>) -> Result<A, Failure> {
-    let parsed = A::try_parse_from(args).map_err(told::<A>)?;
-    if std::env::var_os(KEY_FILE).is_some() {
-        return Err(Failure::usage(format!(
-            "{KEY_FILE} is set, but encrypted links are not implemented yet; unset it"
-        )));
-    }
-    Ok(parsed)
+    A::try_parse_from(args).map_err(told::<A>)
 }
 
 /// What clap reports: help that was asked for, or a mistake.
@@ -477,10 +560,6 @@ fn told<A: Parser>(error: clap::Error) -> Failure {
         }
     }
 }
-
-/// A user who sets this variable believes that links are encrypted. They cannot be yet, so this
-/// variable is refused, while other unknown ones are ignored.
-const KEY_FILE: &str = "RUMORMILL_KEY_FILE";
 
 /// Makes one line of clap's message of several: what is wrong and the tips, without the usage and
 /// the pointer to `--help`.

@@ -10,9 +10,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 mod args;
+mod keys;
 mod values;
 
 pub use args::{ArgsError, Common, LogLevel, PeerArgs, SeedArgs};
+pub use keys::{KeyFileError, read_keys};
+
+use crate::proto::config::Network;
+use crate::proto::message::Identity;
 
 /// Bytes of a CONFIG at most: room for ten thousand seeds with a comment each. It stops the reading
 /// of `/dev/zero`, too.
@@ -72,12 +77,35 @@ pub enum ConfigError {
     },
 }
 
+/// A seed as CONFIG lists it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListedSeed {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Who it is, if CONFIG says.
+    pub identity: Option<Identity>,
+}
+
+/// The network of the seeds that the file lists.
+///
+/// # Errors
+///
+/// As [`read_seeds`].
+pub fn read_network(name: &str, path: &Path) -> Result<Network, ConfigError> {
+    let seeds = read_seeds(path)?;
+    let network = Network::new(name, seeds.iter().map(|seed| seed.address));
+    Ok(seeds.iter().fold(network, |network, seed| match seed.identity {
+        Some(identity) => network.with_identity(seed.address, identity),
+        None => network,
+    }))
+}
+
 /// Reads the seeds that the file lists, in its order.
 ///
 /// # Errors
 ///
 /// See [`ConfigError`]; each names the file and, where there is one, the line.
-pub fn read_seeds(path: &Path) -> Result<Vec<SocketAddr>, ConfigError> {
+pub fn read_seeds(path: &Path) -> Result<Vec<ListedSeed>, ConfigError> {
     let unreadable = |source| ConfigError::Unreadable { path: path.to_owned(), source };
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(unreadable)?;
@@ -95,7 +123,7 @@ pub fn read_seeds(path: &Path) -> Result<Vec<SocketAddr>, ConfigError> {
 /// # Errors
 ///
 /// As [`read_seeds`].
-pub fn parse_seeds(path: &Path, text: &str) -> Result<Vec<SocketAddr>, ConfigError> {
+pub fn parse_seeds(path: &Path, text: &str) -> Result<Vec<ListedSeed>, ConfigError> {
     let mut seeds = Vec::new();
     let mut first_lines = HashMap::new();
     let mut last_line = 1;
@@ -105,21 +133,35 @@ pub fn parse_seeds(path: &Path, text: &str) -> Result<Vec<SocketAddr>, ConfigErr
         if entry.is_empty() {
             continue;
         }
-        let seed = parse_address(entry).map_err(|why| ConfigError::BadLine {
+        let listed = parse_seed(entry).map_err(|why| ConfigError::BadLine {
             path: path.to_owned(),
             line,
             text: shown(entry),
             why,
         })?;
+        let seed = listed.address;
         if let Some(first) = first_lines.insert(seed, line) {
             return Err(ConfigError::Twice { path: path.to_owned(), line, seed, first });
         }
-        seeds.push(seed);
+        seeds.push(listed);
     }
     if seeds.is_empty() {
         return Err(ConfigError::NoSeed { path: path.to_owned(), line: last_line });
     }
     Ok(seeds)
+}
+
+/// Reads what a line says of a seed: its address and, if wanted, its identity.
+fn parse_seed(entry: &str) -> Result<ListedSeed, &'static str> {
+    let mut words = entry.split_whitespace();
+    let address = parse_address(words.next().unwrap_or_default())?;
+    let identity = words.next().map(str::parse).transpose().map_err(|_| {
+        "names no identity after its address; write the 64 hexadecimal digits that seed --print-identity shows, or nothing"
+    })?;
+    match words.next() {
+        None => Ok(ListedSeed { address, identity }),
+        Some(_) => Err("says more than a seed's address and identity; write one seed a line"),
+    }
 }
 
 /// Reads an address, which has to be one that others can reach.
@@ -163,8 +205,16 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn parse(text: &str) -> Result<Vec<SocketAddr>, String> {
+    fn parse(text: &str) -> Result<Vec<ListedSeed>, String> {
         parse_seeds(Path::new("c.txt"), text).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_seed_may_have_its_identity_behind_its_address() {
+        let digits = "a5".repeat(32);
+        let seeds = parse(&format!("127.0.0.1:1 {digits} # one\n127.0.0.1:2\n")).unwrap();
+        let identities: Vec<_> = seeds.iter().map(|seed| seed.identity).collect();
+        assert_eq!(identities, [Some(Identity([0xa5; 32])), None]);
     }
 
     #[test]
@@ -172,7 +222,8 @@ mod tests {
         let text =
             "\u{feff}# seeds\r\n\r\n127.0.0.1:5000 # first\r\n  [::1]:5000  \n\t\n10.0.0.1:1#x";
         let seeds = ["127.0.0.1:5000", "[::1]:5000", "10.0.0.1:1"];
-        assert_eq!(parse(text).unwrap(), seeds.map(|seed| seed.parse().unwrap()));
+        let parsed: Vec<_> = parse(text).unwrap().iter().map(|seed| seed.address).collect();
+        assert_eq!(parsed, seeds.map(|seed| seed.parse::<SocketAddr>().unwrap()));
     }
 
     #[test]
@@ -186,7 +237,8 @@ mod tests {
             ("[::]:5000", 1, "own IP"),
             ("224.0.0.1:5000", 1, "multicast"),
             ("127.0.0.1:65536", 1, "is no address"),
-            ("127.0.0.1:5000 127.0.0.1:5001", 1, "is no address"),
+            ("127.0.0.1:5000 127.0.0.1:5001", 1, "names no identity"),
+            (&format!("127.0.0.1:5000 {0} {0}", "00".repeat(32)), 1, "one seed a line"),
             ("127.0.0.1:5000\n\n127.0.0.1:5000", 3, "first on line 1"),
             ("127.0.0.1:5000\n[::ffff:127.0.0.1]:5000", 2, "first on line 1"),
             ("", 1, "without any seed"),

@@ -5,6 +5,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -215,19 +216,56 @@ fn a_mistake_in_a_peers_options_is_one_line_and_exit_code_2() {
 }
 
 #[test]
-fn what_is_not_offered_yet_is_refused() {
+fn options_of_a_peer_alone_are_refused_by_a_seed() {
     let place = Place::new();
-    for program in [SEED, PEER] {
-        let args = ["127.0.0.1", "5000", "c", "--key-file"];
-        assert_refused(&place.run(program, &args), 2, &["--key-file"]);
-    }
-    let mut with_key = place.command(PEER, &["127.0.0.1", "0", "c"]);
-    assert_refused(&output(with_key.env("RUMORMILL_KEY_FILE", "k")), 2, &["RUMORMILL_KEY_FILE"]);
-    // A peer's alone.
     for option in ["--links", "--console", "--causal-wait", "--peers", "--maelstrom"] {
         let args = ["127.0.0.1", "5000", "c", option];
         assert_refused(&place.run(SEED, &args), 2, &[option]);
     }
+}
+
+#[test]
+fn a_mistake_in_the_key_file_is_one_line_that_shows_no_key() {
+    let place = Place::new();
+    let key = String::from_utf8(place.run(PEER, &["--generate-key"]).stdout).unwrap();
+    assert_refused(&place.run(PEER, &["--generate-key", "x"]), 2, &["nothing else"]);
+    place.write("bad", &format!("{key}{}\n", key.trim().get(1..).unwrap()));
+    place.write("empty", "# no key\n");
+    place.write("open", &key);
+    for (file, mode, says) in [
+        ("bad", 0o600, "line 2 is no key"),
+        ("empty", 0o600, "--generate-key"),
+        ("open", 0o644, "chmod 600"),
+        ("absent", 0o600, "cannot read"),
+    ] {
+        let path = place.path(file);
+        if path.exists() {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        }
+        let seed = place.seed_args();
+        let seed: Vec<&str> = seed.iter().map(String::as_str).collect();
+        for (program, args) in [(SEED, &seed[..]), (PEER, &["127.0.0.1", "0", "c"][..])] {
+            let output = place.run(program, &[args, &["--key-file", file]].concat());
+            assert_refused(&output, 2, &[file, says]);
+            assert!(!String::from_utf8_lossy(&output.stderr).contains(&key.trim()[1..]));
+        }
+    }
+}
+
+#[test]
+fn a_seed_shows_who_it_is_and_stays_the_same() {
+    let place = Place::new();
+    let args = place.seed_args();
+    let args: Vec<&str> = args.iter().map(String::as_str).chain(["--print-identity"]).collect();
+    let shown = place.run(SEED, &args);
+    let identity = String::from_utf8(shown.stdout).unwrap();
+    assert_eq!((shown.status.code(), identity.trim_end().len()), (Some(0), 64), "{identity}");
+    assert_eq!(String::from_utf8(place.run(SEED, &args).stdout).unwrap(), identity);
+    // CONFIG may name it.
+    place.write("c", &format!("{} {identity}", place.seed));
+    assert_eq!(String::from_utf8(place.run(SEED, &args).stdout).unwrap(), identity);
+    place.write("c", &format!("{} {}", place.seed, &identity[..63]));
+    assert_refused(&place.run(SEED, &args), 2, &["c:1", "--print-identity"]);
 }
 
 #[test]

@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
-use rumormill::net::codec;
+use rumormill::net::codec::{self, Opening};
 use rumormill::proto::kv::clock::{Clock, Dot, Seen};
 use rumormill::proto::kv::store::Write;
 use rumormill::proto::kv::value::{MAX_VALUE, Value};
 use rumormill::proto::message::{
     Addr, Answer, AntiEntropy, Broadcast, CastVote, Change, ChangeKind, Council, Decision,
-    Detection, Gossip, Hello, Inspection, LinkReport, Members, Message, Parting, Parts, Prefix,
-    Purpose, Ranges, Refusal, Refused, Role, Standing, StoreSync, ToPeer, ToSeed, Welcome,
+    Detection, Gossip, Hello, Identity, Inspection, LinkReport, Members, Message, Parting, Parts,
+    Prefix, Purpose, Ranges, Refusal, Refused, Role, Standing, StoreSync, ToPeer, ToSeed, Welcome,
 };
 use rumormill::proto::registry::{Record, Status};
 use rumormill::proto::time::Time;
@@ -398,6 +398,7 @@ fn hello() -> Hello {
         incarnation: 5,
         purpose: Purpose::Link,
         clock: 1_795_250_907_430,
+        identity: None,
     }
 }
 
@@ -405,7 +406,7 @@ fn hello() -> Hello {
 fn the_opening_keeps_its_bytes() {
     let mut encoded = Vec::new();
     codec::encode_hello(&hello(), &mut encoded).unwrap();
-    let expected = "00000043_524d494c_05_0972756d6f726d696c6c\
+    let expected = "00000043_524d494c_06_0972756d6f726d696c6c\
         0303030303030303030303030303030303030303030303030303030303030303_01_007f000001fb7017_05_01_fd26e94afda1010000";
     assert_eq!(hex(&encoded), plain(expected));
     assert_eq!(codec::decode_hello(&encoded[4..]).unwrap(), hello());
@@ -416,6 +417,7 @@ fn the_opening_keeps_its_bytes() {
         incarnation: 5,
         leaving: false,
         clock: 7,
+        identity: None,
     });
     let refused = Answer::Refused(Refusal { reason: Refused::Full, others: vec![addr(6002)] });
     for (answer, expected) in [
@@ -427,6 +429,30 @@ fn the_opening_keeps_its_bytes() {
         assert_eq!(hex(&encoded), plain(expected), "{answer:?}");
         assert_eq!(codec::decode_answer(&encoded[4..]).unwrap(), answer);
     }
+}
+
+#[test]
+fn an_encrypted_opening_keeps_its_frames() {
+    let first = codec::encode_sealed_opening(&[1, 2]).unwrap();
+    assert_eq!(hex(&first), plain("00000007_524d4958_06_0102"));
+    assert_eq!(codec::decode_opening(&first[4..]).unwrap(), Opening::Sealed(&[1, 2]));
+    let second = codec::encode_sealed_reply(&[3]).unwrap();
+    assert_eq!(hex(&second), plain("00000002_ff_03"));
+    assert_eq!(codec::sealed_reply(&second[4..]), Some(&[3][..]));
+    assert_eq!(hex(&codec::encode_sealed_hello(&[4, 5]).unwrap()), plain("00000002_0405"));
+    // No answer is taken for a second message.
+    let refused = Answer::Refused(Refusal { reason: Refused::WrongKey, others: Vec::new() });
+    let mut encoded = Vec::new();
+    codec::encode_answer(&refused, &mut encoded).unwrap();
+    assert_eq!(hex(&encoded), plain("00000003_010b00"));
+    assert_eq!(codec::sealed_reply(&encoded[4..]), None);
+    // Inside, the identity stands before the hello.
+    let identity = Identity([9; 32]);
+    let inner = codec::encode_inner_hello(&identity, &hello()).unwrap();
+    let mut outer = Vec::new();
+    codec::encode_hello(&hello(), &mut outer).unwrap();
+    assert_eq!(inner, [&[9; 32][..], &outer[9..]].concat());
+    assert_eq!(codec::decode_inner_hello(&inner).unwrap(), (identity, hello()));
 }
 
 #[test]

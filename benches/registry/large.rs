@@ -29,10 +29,18 @@ async fn everybody(listener: TcpListener, network: Network) {
         let Ok(from) = stream.local_addr() else { continue };
         let network = network.clone();
         tokio::spawn(async move {
-            let Ok((mut opened, _)) = handshake::accept(stream, &network).await else { return };
-            let welcome =
-                Welcome { role: Role::Peer, from, incarnation: 1, leaving: false, clock: 0 };
-            let bytes = handshake::answer_bytes(&Answer::Welcome(welcome)).unwrap();
+            let Ok((mut opened, _)) = handshake::accept(stream, &network, None).await else {
+                return;
+            };
+            let welcome = Welcome {
+                role: Role::Peer,
+                from,
+                incarnation: 1,
+                leaving: false,
+                clock: 0,
+                identity: None,
+            };
+            let bytes = handshake::answer_bytes(None, &Answer::Welcome(welcome)).unwrap();
             let _ = opened.stream.write_all(&bytes).await;
             let _ = opened.stream.read(&mut [0; 1]).await;
         });

@@ -11,9 +11,10 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, ValueEnum};
 
-use super::{ConfigError, read_seeds, values};
+use super::{ConfigError, KeyFileError, read_keys, read_network, values};
 use crate::logging::{LogOptions, Screen};
 use crate::maelstrom;
+use crate::net::secure::NetworkKeys;
 use crate::proto::config::{DEFAULT_NETWORK, Membership, Network, PeerConfig, SeedConfig};
 use crate::proto::event::Severity;
 use crate::proto::message::Addr;
@@ -24,9 +25,12 @@ pub enum ArgsError {
     /// CONFIG is wrong.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The key file is wrong.
+    #[error(transparent)]
+    Keys(#[from] KeyFileError),
     /// Others could connect, and a process cannot tell who they are.
     #[error(
-        "{0} is not a loopback address, and links are not encrypted; listen on 127.0.0.1, or add --insecure if everybody on that network is trusted"
+        "{0} is not a loopback address, and links are not encrypted; add --key-file FILE (`peer --generate-key` makes a key), listen on 127.0.0.1, or add --insecure if everybody on that network is trusted"
     )]
     Insecure(IpAddr),
     /// Others could send requests, and HTTP asks nobody who they are.
@@ -163,11 +167,22 @@ pub struct Common {
           hide_possible_values = true, value_parser = BoolishValueParser::new())]
     pub ephemeral: bool,
 
+    /// The network's pre-shared keys, one a line, 64 hexadecimal digits each: the first is used to
+    /// dial, all are accepted; SIGHUP rereads them; every link is then encrypted and authenticated;
+    /// a file that others can read is refused
+    #[arg(long, env = "RUMORMILL_KEY_FILE", value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+
+    /// Processes of different names refuse each other
+    #[arg(long, env = "RUMORMILL_NETWORK", value_name = "NAME", default_value = DEFAULT_NETWORK, value_parser = values::network)]
+    pub network: String,
+
     /// The address that others are told, when IP is 0.0.0.0 or ::
     #[arg(long, env = "RUMORMILL_ADVERTISE", value_name = "IP", value_parser = values::ip)]
     pub advertise: Option<IpAddr>,
 
-    /// Allow a listening address other than loopback, although links are not encrypted
+    /// Allow a listening address other than loopback without --key-file, although links are then not
+    /// encrypted
     #[arg(long, env = "RUMORMILL_INSECURE", value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_value_t = false, default_missing_value = "true", hide_default_value = true,
           hide_possible_values = true, value_parser = BoolishValueParser::new())]
@@ -193,6 +208,15 @@ impl Common {
         SocketAddr::new(self.advertise.unwrap_or(self.ip), port)
     }
 
+    /// The keys of the network; none if links are to be plain.
+    ///
+    /// # Errors
+    ///
+    /// If something is wrong with the key file.
+    pub fn keys(&self) -> Result<Option<NetworkKeys>, ArgsError> {
+        Ok(self.key_file.as_deref().map(read_keys).transpose()?)
+    }
+
     /// The options of the shared log.
     pub fn log_options(&self, screen: Screen) -> LogOptions {
         LogOptions { file: self.log_file.clone(), level: self.log_level.into(), screen }
@@ -211,7 +235,7 @@ impl Common {
 
     /// Checks that hold for both programs.
     fn check(&self) -> Result<(), ArgsError> {
-        if !self.ip.is_loopback() && !self.insecure {
+        if !self.ip.is_loopback() && !self.insecure && self.key_file.is_none() {
             return Err(ArgsError::Insecure(self.ip));
         }
         if let Some(http) = self.http.filter(|http| !http.ip().is_loopback() && !self.insecure) {
@@ -245,6 +269,13 @@ pub struct SeedArgs {
     /// be gone are looked at twice
     #[arg(long, env = "RUMORMILL_SUSPECT_TIMEOUT", value_name = "DUR", default_value = "15s", allow_hyphen_values = true, value_parser = values::silence)]
     pub suspect_timeout: Duration,
+
+    /// Print the identity of the seed with this IP, PORT and --data-dir, for CONFIG, and exit; makes it
+    /// if there is none yet
+    #[arg(long, env = "RUMORMILL_PRINT_IDENTITY", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_value_t = false, default_missing_value = "true", hide_default_value = true,
+          hide_possible_values = true, hide_env = true, value_parser = BoolishValueParser::new())]
+    pub print_identity: bool,
 }
 
 impl SeedArgs {
@@ -259,7 +290,7 @@ impl SeedArgs {
             return Err(ArgsError::SeedPort(config()));
         }
         self.common.check()?;
-        let network = Network::new(DEFAULT_NETWORK, read_seeds(&self.config)?);
+        let network = read_network(&self.common.network, &self.config)?;
         let me = self.common.me(self.common.port);
         if !network.seeds().contains(&me) {
             return Err(ArgsError::NotListed { config: config(), me });
@@ -342,6 +373,12 @@ pub struct PeerArgs {
           default_missing_value = "true", hide_possible_values = true, value_parser = BoolishValueParser::new())]
     pub console: Option<bool>,
 
+    /// Print a fresh key for the network's key file, and exit; takes nothing else
+    #[arg(long, env = "RUMORMILL_GENERATE_KEY", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_value_t = false, default_missing_value = "true", hide_default_value = true,
+          hide_possible_values = true, hide_env = true, value_parser = BoolishValueParser::new())]
+    pub generate_key: bool,
+
     /// Be one Maelstrom node on stdin and stdout; takes no IP, PORT and CONFIG. Maelstrom's links are
     /// slow and its partitions short, so unless they are given, --ping-interval is 1s,
     /// --suspect-timeout 6s, --sync-interval 3s and --probe-timeout 700ms
@@ -420,14 +457,15 @@ impl PeerArgs {
         let me = self.common.me(self.common.port);
         let (network, membership) = match (&self.config, &self.peers) {
             (Some(config), None) => {
-                let network = Network::new(DEFAULT_NETWORK, read_seeds(config)?);
+                let network = read_network(&self.common.network, config)?;
                 if network.seeds().contains(&me) {
                     return Err(ArgsError::IsSeed { config: config.clone(), me });
                 }
                 (network, Membership::Voted)
             }
             (None, Some(peers)) => {
-                (Network::without_seeds(DEFAULT_NETWORK), Membership::Open(peers.clone()))
+                let network = Network::without_seeds(self.common.network.clone());
+                (network, Membership::Open(peers.clone()))
             }
             (Some(_), Some(_)) => return Err(ArgsError::SeedsAndPeers),
             (None, None) => return Err(ArgsError::NobodyNamed),
@@ -473,25 +511,28 @@ const MOST_LINKS: u64 = 65_535;
 const PEER_USAGE: &str = "\
 peer <IP> <PORT> <CONFIG> [OPTIONS]
        peer <IP> <PORT> --peers IP:PORT,... [OPTIONS]
-       peer --maelstrom [OPTIONS]";
+       peer --maelstrom [OPTIONS]
+       peer --generate-key";
 
 const PEER_AFTER_HELP: &str = "\
 Durations are written 500ms, 5s, 1m. The command line wins over the environment. With no argument at
 all, SOCKET_ADDRESS=IP:PORT and VIEW=IP:PORT,... in the environment make it peer IP PORT --peers VIEW
 --http IP:PORT --gossip-count 0 --ephemeral --insecure.
-Exit codes: 0 after a clean stop, 1 for a failure while running, 2 for a mistake in the arguments or CONFIG.
+Exit codes: 0 after a clean stop, 1 for a failure while running, 2 for a mistake in the arguments, CONFIG or the key file.
 
 Examples:
   peer 127.0.0.1 6000 config.txt --http 127.0.0.1:8000    with the seeds that config.txt lists
-  peer 127.0.0.1 6001 --peers 127.0.0.1:6000 --console    without seeds, and with a console";
+  peer 127.0.0.1 6001 --peers 127.0.0.1:6000 --console    without seeds, and with a console
+  (umask 077; peer --generate-key > key)    a key file, for --key-file key at every process";
 
 const AFTER_HELP: &str = "\
 Durations are written 500ms, 5s, 1m. The command line wins over the environment.
-Exit codes: 0 after a clean stop, 1 for a failure while running, 2 for a mistake in the arguments or CONFIG.
+Exit codes: 0 after a clean stop, 1 for a failure while running, 2 for a mistake in the arguments, CONFIG or the key file.
 
 Examples:
   seed 127.0.0.1 5000 config.txt    the only seed, or one of some; config.txt lists 127.0.0.1:5000
-  seed 10.0.0.7 5000 config.txt --insecure --http 127.0.0.1:8500    for others on a trusted network";
+  seed 10.0.0.7 5000 config.txt --key-file key    for others who have the key
+  seed 10.0.0.7 5000 config.txt --print-identity    what config.txt may name after 10.0.0.7:5000";
 
 #[cfg(test)]
 mod tests {

@@ -26,6 +26,18 @@ pub(super) fn ip(text: &str) -> Result<IpAddr, String> {
     Ok(ip.to_canonical())
 }
 
+/// Bytes of a network's name: it goes with every hello, whose length is bounded.
+const LONGEST_NAME: usize = 64;
+
+/// Reads the name of a network.
+pub(super) fn network(text: &str) -> Result<String, String> {
+    let fits = !text.trim().is_empty() && text.len() <= LONGEST_NAME;
+    match fits && !text.chars().any(char::is_control) {
+        true => Ok(text.to_owned()),
+        false => Err("not a name; write 1 to 64 bytes that can be printed".into()),
+    }
+}
+
 /// Reads the address of another process.
 pub(super) fn peer(text: &str) -> Result<SocketAddr, String> {
     super::parse_address(text.trim()).map_err(|why| format!("it {why}"))
@@ -117,6 +129,14 @@ mod tests {
         assert_eq!(wait("160ms"), Ok(Duration::from_millis(160)));
         for text in ["0", "160", "-1s", "", "31d"] {
             assert!(wait(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_network_has_a_name_that_fits_a_hello() {
+        assert_eq!(network("blue 2"), Ok("blue 2".to_owned()));
+        for text in ["", " ", "a\n", &"a".repeat(65)] {
+            assert!(network(text).is_err(), "{text:?}");
         }
     }
 

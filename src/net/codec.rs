@@ -15,7 +15,7 @@ use tokio_util::codec::{Decoder, LengthDelimitedCodec};
 
 use crate::proto::gossip::MAX_PAYLOAD;
 use crate::proto::kv::clock::MAX_CLOCK;
-use crate::proto::message::{Answer, Hello, Message, Records, ToPeer};
+use crate::proto::message::{Answer, Hello, Identity, Message, Records, ToPeer};
 
 /// Bytes of the longest frame after the opening. It has room for the longest payload or value, and
 /// for what is said around it: with a write, what the write replaces and the two clocks of what it
@@ -26,10 +26,15 @@ pub const MAX_FRAME: usize = MAX_PAYLOAD + 3 * MAX_CLOCK + (256 << 10);
 pub const MAX_OPENING: usize = 1_024;
 /// The first bytes of a hello.
 pub const MAGIC: [u8; 4] = *b"RMIL";
+/// The first bytes of a link that is to be encrypted.
+pub const SEALED_MAGIC: [u8; 4] = *b"RMIX";
+/// The first byte of the second message of an encrypted opening. No [`Answer`] begins with it, so
+/// that the dialling side can tell a refusal from that message.
+const SEALED_REPLY: u8 = 0xff;
 /// Version of the protocol; links between different versions are refused.
-pub const VERSION: u8 = 5;
+pub const VERSION: u8 = 6;
 /// Bytes of the length in front of a frame.
-const HEADER: usize = 4;
+pub const HEADER: usize = 4;
 /// A piece of at least so many bytes is shared by the queues that send it. A smaller one is copied:
 /// that is cheaper than to count who still needs it, and takes less memory.
 pub const SHARED: usize = 4_096;
@@ -202,6 +207,61 @@ pub fn encode_hello(hello: &Hello, buffer: &mut Vec<u8>) -> Result<(), EncodeErr
     })
 }
 
+/// What both sides of an encrypted link mix into their handshake, so that neither can be made to
+/// believe that the other speaks another version.
+pub fn prologue() -> [u8; 5] {
+    let [a, b, c, d] = SEALED_MAGIC;
+    [a, b, c, d, VERSION]
+}
+
+/// The first message of an encrypted opening as a frame.
+///
+/// # Errors
+///
+/// As [`encode`].
+pub fn encode_sealed_opening(message: &[u8]) -> Result<Vec<u8>, EncodeError> {
+    framed(&prologue(), message)
+}
+
+/// The second message of an encrypted opening as a frame.
+///
+/// # Errors
+///
+/// As [`encode`].
+pub fn encode_sealed_reply(message: &[u8]) -> Result<Vec<u8>, EncodeError> {
+    framed(&[SEALED_REPLY], message)
+}
+
+/// The third message of an encrypted opening as a frame.
+///
+/// # Errors
+///
+/// As [`encode`].
+pub fn encode_sealed_hello(message: &[u8]) -> Result<Vec<u8>, EncodeError> {
+    framed(&[], message)
+}
+
+fn framed(before: &[u8], message: &[u8]) -> Result<Vec<u8>, EncodeError> {
+    let mut buffer = Vec::new();
+    frame(&mut buffer, |buffer| {
+        buffer.put_slice(before);
+        buffer.put_slice(message);
+        Ok(())
+    })?;
+    Ok(buffer)
+}
+
+/// The inside of an encrypted opening: who says the hello, and the hello.
+///
+/// # Errors
+///
+/// As [`encode`].
+pub fn encode_inner_hello(me: &Identity, hello: &Hello) -> Result<Vec<u8>, EncodeError> {
+    let mut buffer = me.0.to_vec();
+    put(hello, &mut buffer)?;
+    Ok(buffer)
+}
+
 /// Appends the answer to a hello as a frame.
 ///
 /// # Errors
@@ -254,21 +314,66 @@ pub fn decode(frame: &[u8]) -> Result<Message, DecodeError> {
     whole(frame)
 }
 
-/// Decodes the hello in a frame.
+/// The first frame of whoever opens a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Opening<'a> {
+    /// The hello of a plain link.
+    Hello(Hello),
+    /// The first message of a link that is to be encrypted.
+    Sealed(&'a [u8]),
+}
+
+/// Decodes the first frame of a connection.
 ///
 /// # Errors
 ///
-/// If the magic or the version differ, or the rest is not exactly a hello.
-pub fn decode_hello(mut frame: &[u8]) -> Result<Hello, DecodeError> {
-    if frame.len() <= MAGIC.len() || !frame.starts_with(&MAGIC) {
+/// If the magic or the version differ, or the rest is not exactly a hello or a first message.
+pub fn decode_opening(frame: &[u8]) -> Result<Opening<'_>, DecodeError> {
+    let Some((magic, rest)) = frame.split_first_chunk() else { return Err(DecodeError::Magic) };
+    let sealed = *magic == SEALED_MAGIC;
+    if !sealed && *magic != MAGIC {
         return Err(DecodeError::Magic);
     }
-    frame.advance(MAGIC.len());
-    let version = frame.get_u8();
-    if version != VERSION {
-        return Err(DecodeError::Version(version));
+    let Some((version, rest)) = rest.split_first() else { return Err(DecodeError::Magic) };
+    if *version != VERSION {
+        return Err(DecodeError::Version(*version));
     }
-    whole(frame)
+    if sealed { Ok(Opening::Sealed(rest)) } else { whole(rest).map(Opening::Hello) }
+}
+
+/// Decodes the hello of a plain link.
+///
+/// # Errors
+///
+/// If the frame is anything else.
+pub fn decode_hello(frame: &[u8]) -> Result<Hello, DecodeError> {
+    match decode_opening(frame)? {
+        Opening::Hello(hello) => Ok(hello),
+        Opening::Sealed(_) => Err(DecodeError::Magic),
+    }
+}
+
+/// Decodes the inside of an encrypted opening: who says the hello, and the hello.
+///
+/// # Errors
+///
+/// If the bytes are anything else.
+pub fn decode_inner_hello(bytes: &[u8]) -> Result<(Identity, Hello), DecodeError> {
+    let (identity, hello) = bytes.split_first_chunk().ok_or(DecodeError::Magic)?;
+    Ok((Identity(*identity), whole(hello)?))
+}
+
+/// Takes the identity of the answering process from the bytes before its answer; none if there are
+/// too few.
+pub fn take_identity(bytes: &mut BytesMut) -> Option<Identity> {
+    let identity = Identity(*bytes.first_chunk()?);
+    bytes.advance(identity.0.len());
+    Some(identity)
+}
+
+/// The message in the second frame of an encrypted opening; none if the frame is an [`Answer`].
+pub fn sealed_reply(frame: &[u8]) -> Option<&[u8]> {
+    frame.split_first().filter(|(first, _)| **first == SEALED_REPLY).map(|(_, message)| message)
 }
 
 /// Decodes the answer to a hello in a frame.

@@ -9,7 +9,6 @@ use std::time::Duration;
 use bytes::BytesMut;
 use std::sync::Arc;
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
@@ -19,6 +18,8 @@ use super::hosted::Hosted;
 use super::inbox::Inbound;
 use super::queue::Queue;
 use crate::net::codec::{self, Frame};
+use crate::net::handshake::Opened;
+use crate::net::secure::Opener;
 use crate::proto::machine::Conn;
 use crate::proto::message::{Addr, Message};
 
@@ -77,7 +78,7 @@ pub(super) struct Connection<M: Hosted> {
     overfull: bool,
     inbox: mpsc::Sender<Inbound<M>>,
     /// The read half, and the bytes that came behind the opening, until a reader takes them.
-    unread: Option<(OwnedReadHalf, BytesMut)>,
+    unread: Option<(Source, BytesMut)>,
     /// Dropped to tell the reader that nobody listens any more.
     reader: Option<oneshot::Sender<()>>,
     said: Said,
@@ -92,21 +93,28 @@ impl<M: Hosted> Connection<M> {
     /// Takes an open connection over. Nothing is read from it before [`Connection::listen`].
     pub fn new(
         conn: Conn,
-        stream: TcpStream,
-        rest: BytesMut,
+        opened: Opened,
         inbox: mpsc::Sender<Inbound<M>>,
         place: Option<Place>,
     ) -> Self {
+        let Opened { stream, rest, session } = opened;
         let (read, write) = stream.into_split();
+        let (queue, sealed) = match session {
+            None => (Queue::default(), None),
+            Some(session) => {
+                let (session, sealed) = *session;
+                (Queue::sealed(session.sealer), Some((session.opener, sealed)))
+            }
+        };
         Self {
             conn,
             write: Some(write),
-            queue: Queue::default(),
+            queue,
             congested: false,
             blocked: None,
             overfull: false,
             inbox,
-            unread: Some((read, rest)),
+            unread: Some((Source { read, sealed }, rest)),
             reader: None,
             said: Said::Nothing,
             _place: place,
@@ -117,9 +125,9 @@ impl<M: Hosted> Connection<M> {
 
     /// Starts the task that reads from the connection, unless it was started before.
     pub fn listen(&mut self) {
-        let Some((read, rest)) = self.unread.take() else { return };
+        let Some((source, rest)) = self.unread.take() else { return };
         let (reader, closed) = oneshot::channel();
-        tokio::spawn(run_reader(self.conn, read, rest, self.inbox.clone(), closed));
+        tokio::spawn(run_reader(self.conn, source, rest, self.inbox.clone(), closed));
         self.reader = Some(reader);
     }
 
@@ -236,7 +244,7 @@ impl<M: Hosted> Connection<M> {
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => return None,
             _ => {}
         }
-        let unread = self.unread.take().map(|(read, _)| read);
+        let unread = self.unread.take().map(|(source, _)| source.read);
         let said = self.said;
         if rest.len() == 0 && said != Said::More {
             // If there is a reader, the end of the write half tells the other side, and the reader
@@ -274,9 +282,46 @@ async fn write_all(write: &OwnedWriteHalf, rest: &mut Queue) -> io::Result<()> {
     }
 }
 
+/// Where the bytes of a connection come from.
+#[derive(Debug)]
+struct Source {
+    read: OwnedReadHalf,
+    /// If the link is encrypted: what decrypts it, and bytes that are still to be decrypted.
+    sealed: Option<(Opener, BytesMut)>,
+}
+
+impl Source {
+    /// Appends the next bytes to the buffer. Returns how many; zero if the connection has ended. If
+    /// this is dropped while it waits, no byte is lost: a read that is not done has taken none.
+    async fn read(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
+        let Some((opener, sealed)) = &mut self.sealed else {
+            make_room(buffer);
+            return self.read.read_buf(buffer).await;
+        };
+        let before = buffer.len();
+        loop {
+            while opener.open(sealed, buffer).map_err(io::Error::other)? {}
+            if buffer.len() > before {
+                return Ok(buffer.len() - before);
+            }
+            make_room(sealed);
+            if self.read.read_buf(sealed).await? == 0 {
+                return Ok(0);
+            }
+        }
+    }
+}
+
+/// Makes room for the next read.
+fn make_room(buffer: &mut BytesMut) {
+    if buffer.capacity() - buffer.len() < READ / 4 {
+        buffer.reserve(READ);
+    }
+}
+
 async fn run_reader<M: Hosted>(
     conn: Conn,
-    mut read: OwnedReadHalf,
+    mut source: Source,
     mut buffer: BytesMut,
     inbox: mpsc::Sender<Inbound<M>>,
     mut closed: oneshot::Receiver<()>,
@@ -284,20 +329,20 @@ async fn run_reader<M: Hosted>(
     // Both branches may be cancelled: a read that is not done has taken no bytes, and the channel
     // carries nothing but its end.
     let reason = tokio::select! {
-        reason = read_messages(conn, &mut read, &mut buffer, &inbox) => reason,
+        reason = read_messages(conn, &mut source, &mut buffer, &inbox) => reason,
         _ = &mut closed => {
-            linger(read).await;
+            linger(source.read).await;
             return;
         }
     };
     let _ = inbox.send(Inbound::Closed { conn, reason }).await;
-    linger(read).await;
+    linger(source.read).await;
 }
 
 /// Reads until the connection ends; returns why, if the other side did something wrong.
 async fn read_messages<M: Hosted>(
     conn: Conn,
-    read: &mut OwnedReadHalf,
+    source: &mut Source,
     buffer: &mut BytesMut,
     inbox: &mpsc::Sender<Inbound<M>>,
 ) -> Option<String> {
@@ -332,13 +377,12 @@ async fn read_messages<M: Hosted>(
         if full {
             continue;
         }
-        if buffer.capacity() - buffer.len() < READ / 4 {
-            buffer.reserve(READ);
-        }
-        match read.read_buf(buffer).await {
+        match source.read(buffer).await {
             Ok(0) if buffer.is_empty() => return None,
             Ok(0) => return Some("closed in the middle of a frame".to_owned()),
             Ok(_) => {}
+            // The bytes arrived, and are no record of this link.
+            Err(error) if error.kind() == io::ErrorKind::Other => return Some(error.to_string()),
             Err(_) => return None,
         }
     }
@@ -368,7 +412,7 @@ mod tests {
     use crate::proto::peer::PeerMachine;
     use bytes::Bytes;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     /// A connection, the socket at its other end, and the inbox of its host.
     async fn pair() -> (Connection<PeerMachine>, TcpStream, mpsc::Receiver<Inbound<PeerMachine>>) {
@@ -376,7 +420,8 @@ mod tests {
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (other, _) = listener.accept().await.unwrap();
         let (inbox, inbound) = mpsc::channel(8);
-        (Connection::new(1, stream, BytesMut::new(), inbox, None), other, inbound)
+        let opened = Opened { stream, rest: BytesMut::new(), session: None };
+        (Connection::new(1, opened, inbox, None), other, inbound)
     }
 
     /// Reads until the connection ends in order; returns the number of bytes.

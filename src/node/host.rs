@@ -79,6 +79,7 @@ impl<M: Hosted> Host<M> {
     pub fn start(machine: M, port: Port, me: Addr, network: Network) -> Started<M> {
         let (sender, inbox) = mpsc::channel(INBOX);
         let log = NodeLog::new(port.log.clone(), M::ROLE, me);
+        let security = port.security.clone();
         let listener = tokio::spawn(listener::run(port, me, network, sender.clone()));
         let host = Self {
             machine,
@@ -87,7 +88,7 @@ impl<M: Hosted> Host<M> {
             log: HostLog::new(log.clone()),
             inbox,
             listener: listener.abort_handle(),
-            conns: Conns::new(sender.clone()),
+            conns: Conns::new(sender.clone(), security),
             effects: Vec::new(),
             follow_up: VecDeque::new(),
             disk: Disk::default(),

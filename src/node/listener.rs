@@ -23,9 +23,10 @@ use super::inbox::Inbound;
 use super::log::{Log, NodeLog};
 use crate::logging::Sink;
 use crate::net::handshake::{self, AcceptError, Opened};
+use crate::net::secure::Security;
 use crate::proto::config::Network;
 use crate::proto::event::Severity;
-use crate::proto::message::{Addr, Hello, Purpose};
+use crate::proto::message::{Addr, Hello, Purpose, Refused};
 
 /// Connections that may wait to say hello.
 const MAX_HALF_OPEN: usize = 512;
@@ -47,13 +48,14 @@ const MAX_OTHERS: usize = 1_024;
 pub struct Port {
     listener: TcpListener,
     other: Option<mpsc::Sender<TcpStream>>,
+    pub(super) security: Option<Security>,
     pub(super) log: Log,
 }
 
 impl From<TcpListener> for Port {
     /// A port for links alone, whose node logs to the logger of the process.
     fn from(listener: TcpListener) -> Self {
-        Self { listener, other: None, log: Log::default() }
+        Self { listener, other: None, security: None, log: Log::default() }
     }
 }
 
@@ -72,11 +74,19 @@ impl Port {
         self
     }
 
+    /// Has all links encrypted, those that come in and those that the node opens.
+    #[cfg(feature = "encryption")]
+    #[must_use]
+    pub fn with_security(mut self, security: Security) -> Self {
+        self.security = Some(security);
+        self
+    }
+
     /// A port for links and something else, told apart by their first bytes. Connections that are
     /// no links come out of the receiver.
     pub fn shared(listener: TcpListener) -> (Self, mpsc::Receiver<TcpStream>) {
         let (other, streams) = mpsc::channel(MAX_OTHERS);
-        (Self { listener, other: Some(other), log: Log::default() }, streams)
+        (Self { listener, other: Some(other), security: None, log: Log::default() }, streams)
     }
 }
 
@@ -158,7 +168,7 @@ impl Notes {
 
 /// Accepts connections until the host is gone or the task is aborted.
 pub(super) async fn run<M: Hosted>(
-    Port { listener, other, log }: Port,
+    Port { listener, other, security, log }: Port,
     me: Addr,
     network: Network,
     inbox: mpsc::Sender<Inbound<M>>,
@@ -168,6 +178,7 @@ pub(super) async fn run<M: Hosted>(
     let silent = Silent::default();
     let door = Door {
         network: Arc::new(network),
+        security,
         inbox,
         open: Crowd::default(),
         other,
@@ -218,6 +229,7 @@ enum Said {
 /// Lets connections in, or closes them and logs why.
 struct Door<M: Hosted> {
     network: Arc<Network>,
+    security: Option<Security>,
     inbox: mpsc::Sender<Inbound<M>>,
     open: Crowd,
     other: Option<mpsc::Sender<TcpStream>>,
@@ -228,6 +240,7 @@ impl<M: Hosted> Clone for Door<M> {
     fn clone(&self) -> Self {
         Self {
             network: Arc::clone(&self.network),
+            security: self.security.clone(),
             inbox: self.inbox.clone(),
             open: self.open.clone(),
             other: self.other.clone(),
@@ -241,7 +254,9 @@ impl<M: Hosted> Door<M> {
     async fn hear(&self, stream: TcpStream) -> Said {
         match &self.other {
             Some(other) if !handshake::is_link(&stream).await => Said::Other(stream, other.clone()),
-            _ => Said::Hello(handshake::accept(stream, &self.network).await),
+            _ => {
+                Said::Hello(handshake::accept(stream, &self.network, self.security.as_ref()).await)
+            }
         }
     }
 
@@ -265,9 +280,14 @@ impl<M: Hosted> Door<M> {
                 }
                 let _ = self.inbox.send(Inbound::Incoming { opened, hello, place }).await;
             }
-            Said::Hello(Err(AcceptError::Refused(refused))) => {
+            Said::Hello(Err(AcceptError::Refused(refused, who))) => {
+                let severity = match refused {
+                    // It calls again, and by then this process has reached it.
+                    Refused::UnknownIdentity => Severity::Info,
+                    _ => Severity::Warn,
+                };
                 let reason = refused.words().to_owned();
-                self.notes.note(Severity::Warn, "link refused", Some(from), reason);
+                self.notes.note(severity, "link refused", who.or(Some(from)), reason);
             }
             Said::Hello(Err(error)) => {
                 let severity = if error.is_silent() { Severity::Info } else { Severity::Warn };

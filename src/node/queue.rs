@@ -13,6 +13,7 @@ use bytes::{Buf, Bytes};
 use tokio::net::tcp::OwnedWriteHalf;
 
 use crate::net::codec::{Frame, SHARED};
+use crate::net::secure::{MAX_RECORD, Sealer};
 
 /// Pieces written at once: enough for a list between two small frames, and a few more.
 const PIECES: usize = 8;
@@ -27,14 +28,24 @@ pub(super) struct Queue {
     /// Small frames behind the pieces, and how many of their bytes were sent.
     last: Vec<u8>,
     sent: usize,
-    /// Bytes that wait in all.
+    /// Bytes that wait, without those of `record`.
     len: usize,
+    /// Encrypts what leaves, if the link is encrypted.
+    sealer: Option<Sealer>,
+    /// The encrypted record that is being written, and how many of its bytes were sent.
+    record: Vec<u8>,
+    record_sent: usize,
 }
 
 impl Queue {
+    /// A queue whose bytes leave encrypted.
+    pub fn sealed(sealer: Sealer) -> Self {
+        Self { sealer: Some(sealer), ..Self::default() }
+    }
+
     /// Bytes that wait.
     pub fn len(&self) -> usize {
-        self.len
+        self.len + self.record.len() - self.record_sent
     }
 
     /// Adds a frame. Copies a small shared part, and shares a large one.
@@ -79,6 +90,49 @@ impl Queue {
     /// The error of the system; [`io::ErrorKind::WouldBlock`] if the connection takes no more for
     /// now.
     pub fn write_to(&mut self, write: &OwnedWriteHalf) -> io::Result<()> {
+        if self.sealer.is_some() { self.write_sealed(write) } else { self.write_plain(write) }
+    }
+
+    fn write_sealed(&mut self, write: &OwnedWriteHalf) -> io::Result<()> {
+        loop {
+            while let Some(unsent) = self.record.get(self.record_sent..)
+                && !unsent.is_empty()
+            {
+                self.record_sent += write.try_write(unsent)?;
+            }
+            self.record.clear();
+            self.record_sent = 0;
+            if self.len == 0 {
+                self.record.shrink_to(KEPT);
+                return Ok(());
+            }
+            self.seal_record()?;
+        }
+    }
+
+    /// Encrypts the next bytes, as many as one record takes. This happens as late as it can: many
+    /// small frames then share one record, and a queue that waits is shared with other queues.
+    fn seal_record(&mut self) -> io::Result<()> {
+        let Some(sealer) = &mut self.sealer else { return Ok(()) };
+        let last = self.last.get(self.sent..).unwrap_or_default();
+        let taken = if self.pieces.is_empty() {
+            let next = last.get(..MAX_RECORD).unwrap_or(last);
+            sealer.seal(next, &mut self.record).map_err(io::Error::other)?;
+            next.len()
+        } else {
+            let mut next = Vec::with_capacity(self.len.min(MAX_RECORD));
+            for piece in self.pieces.iter().map(|piece| &**piece).chain([last]) {
+                let room = MAX_RECORD - next.len();
+                next.extend_from_slice(piece.get(..room).unwrap_or(piece));
+            }
+            sealer.seal(&next, &mut self.record).map_err(io::Error::other)?;
+            next.len()
+        };
+        self.advance(taken);
+        Ok(())
+    }
+
+    fn write_plain(&mut self, write: &OwnedWriteHalf) -> io::Result<()> {
         while self.len > 0 {
             let last = self.last.get(self.sent..).unwrap_or_default();
             let written = if self.pieces.is_empty() {

@@ -1,10 +1,11 @@
 //! The settings with which a machine is constructed, and the reasons for their defaults.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use super::message::{Addr, Hello, Incarnation, Purpose, Role};
+use super::message::{Addr, Hello, Identity, Incarnation, Purpose, Role};
 use super::planted::Flaw;
 use super::registry::hash_addr;
 
@@ -16,6 +17,8 @@ pub struct Network {
     /// The configured seeds, sorted.
     seeds: Vec<Addr>,
     digest: [u8; 32],
+    /// Who the seeds are, as far as the settings say.
+    identities: BTreeMap<Addr, Identity>,
 }
 
 /// The name of a network for which an embedding program gives no other.
@@ -31,13 +34,26 @@ impl Network {
         for seed in &seeds {
             hash_addr(&mut hash, seed);
         }
-        Self { name: name.into(), seeds, digest: hash.finalize().into() }
+        let (name, digest) = (name.into(), hash.finalize().into());
+        Self { name, seeds, digest, identities: BTreeMap::new() }
     }
 
     /// A network without seeds: its members are named beforehand, or peers tell each other who
     /// belongs to it ([`PeerConfig::membership`]).
     pub fn without_seeds(name: impl Into<String>) -> Self {
         Self::new(name, [])
+    }
+
+    /// Says who the seed at this address is, so that nobody else is taken for it.
+    #[must_use]
+    pub fn with_identity(mut self, seed: Addr, identity: Identity) -> Self {
+        self.identities.insert(seed, identity);
+        self
+    }
+
+    /// Who the seed at this address is, if the settings say.
+    pub fn identity(&self, seed: &Addr) -> Option<Identity> {
+        self.identities.get(seed).copied()
     }
 
     /// Whether seeds decide who belongs to the network.
@@ -69,7 +85,7 @@ impl Network {
         purpose: Purpose,
     ) -> Hello {
         let (network, seeds) = (self.name.clone(), self.digest);
-        Hello { network, seeds, role, from, incarnation, purpose, clock: 0 }
+        Hello { network, seeds, role, from, incarnation, purpose, clock: 0, identity: None }
     }
 }
 

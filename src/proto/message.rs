@@ -13,6 +13,7 @@ pub use super::change::{
 pub use super::gossip::message::{
     AntiEntropy, Broadcast, FANOUT, Gossip, Parts, Prefix, Print, Ranges, Runs, Salt, Tag,
 };
+pub use super::identity::Identity;
 pub use super::kv::message::{Inspection, StoreSync};
 pub use super::peer::message::{Detection, Members, Parting};
 pub use super::seed::message::{Council, Records, ToPeer, ToSeed};
@@ -62,6 +63,10 @@ pub struct Hello {
     pub purpose: Purpose,
     /// The caller's clock, Unix milliseconds; 0 if it does not say.
     pub clock: u64,
+    /// Who the caller is, as an encrypted link has proven; none over a plain link. It is not part of
+    /// the message: whoever runs the machine that hears the hello puts it in.
+    #[serde(skip)]
+    pub identity: Option<Identity>,
 }
 
 /// The reply to a [`Hello`].
@@ -86,6 +91,9 @@ pub struct Welcome {
     pub leaving: bool,
     /// Its clock, Unix milliseconds; 0 if it does not say.
     pub clock: u64,
+    /// Who it is, as an encrypted link has proven; not part of the message, as in a [`Hello`].
+    #[serde(skip)]
+    pub identity: Option<Identity>,
 }
 
 impl Welcome {
@@ -126,6 +134,16 @@ pub enum Refused {
     Myself,
     /// The caller is dead or gone as far as the one called knows: it has to register again.
     NotMember,
+    /// The caller's link is plain, and the one called takes encrypted links alone.
+    Plain,
+    /// The caller's link is encrypted, and the one called has no key.
+    Encrypted,
+    /// The caller has no key that the one called accepts.
+    WrongKey,
+    /// The caller is not the process that its address is known for.
+    WrongIdentity,
+    /// The caller says that it is a seed which the one called has not reached at that address yet.
+    UnknownIdentity,
 }
 
 impl Refused {
@@ -141,6 +159,11 @@ impl Refused {
             Refused::WrongRole => "wrong role",
             Refused::Myself => "own address",
             Refused::NotMember => "not a member",
+            Refused::Plain => "the link is not encrypted: start it with the network's --key-file",
+            Refused::Encrypted => "the link is encrypted, and this process has no --key-file",
+            Refused::WrongKey => "no key in common: compare the key files",
+            Refused::WrongIdentity => "another process is known at that address",
+            Refused::UnknownIdentity => "the seed at that address has to be reached first",
         }
     }
 }

@@ -11,6 +11,7 @@ pub mod event;
 mod frames;
 pub mod gossip;
 pub mod hex;
+pub mod identity;
 pub mod kv;
 pub mod machine;
 pub mod message;

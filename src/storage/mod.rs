@@ -5,6 +5,8 @@
 //! overwritten. Each writer has its own thread to wait for the disk, because the task that runs the
 //! protocol must never wait for it.
 
+#[cfg(feature = "encryption")]
+mod identity;
 mod registry;
 mod replica;
 
@@ -16,6 +18,8 @@ use std::{fs, io};
 use crate::proto::machine::Batch;
 use redb::{Builder, Database, DatabaseError, ReadableTable, TableDefinition, WriteTransaction};
 
+#[cfg(feature = "encryption")]
+pub use identity::{open_known_seeds, open_secret};
 pub use registry::{OpenStore, RegistryStore};
 pub use replica::{OpenReplica, ReplicaStore};
 
@@ -49,6 +53,9 @@ pub enum StorageError {
         /// What is wrong with it.
         what: String,
     },
+    /// Others can read a file that holds a secret.
+    #[error("{} can be read by others, so it proves nothing any more; make a new one by moving it away, or chmod 600 it if nobody has read it", .0.display())]
+    Exposed(PathBuf),
     /// The file has a format that this version of the program does not read.
     #[error("{} has format {found}, this version reads {reads}; use the version that wrote it", file.display())]
     Version {

@@ -151,6 +151,7 @@ impl Circle {
                         incarnation: 0,
                         leaving: false,
                         clock: 0,
+                        identity: None,
                     };
                     todo.push_back((peer, Input::Opened { conn, welcome }));
                     return;

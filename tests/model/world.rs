@@ -229,7 +229,7 @@ impl World {
                 let (role, from) = (Role::Peer, peer_addr(peer));
                 Input::Opened {
                     conn,
-                    welcome: Welcome { role, from, incarnation, leaving, clock: 0 },
+                    welcome: Welcome { role, from, incarnation, leaving, clock: 0, identity: None },
                 }
             }
             None => Input::OpenFailed { conn, error: OpenError::Unreachable },
@@ -253,7 +253,8 @@ impl World {
         self.links.insert((place, other), link);
         todo.push_back((other, Input::Incoming { conn: theirs, hello }));
         let (role, from) = (Role::Seed, seed_addr(other));
-        let welcome = Welcome { role, from, incarnation: 0, leaving: false, clock: 0 };
+        let welcome =
+            Welcome { role, from, incarnation: 0, leaving: false, clock: 0, identity: None };
         todo.push_back((place, Input::Opened { conn, welcome }));
         true
     }

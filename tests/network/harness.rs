@@ -49,13 +49,18 @@ impl Network {
     /// Three seeds that run and are connected to each other.
     pub fn with_three_seeds() -> Self {
         let mut network = Self::of_seeds(3);
-        for seed in network.seeds() {
-            network.start_seed(seed);
+        network.start_three_seeds();
+        network
+    }
+
+    /// Starts the three seeds; returns when they are connected to each other.
+    pub fn start_three_seeds(&mut self) {
+        for seed in self.seeds() {
+            self.start_seed(seed);
         }
-        network.wait_for("three connected seeds", |log| {
+        self.wait_for("three connected seeds", |log| {
             (log.events("seed connected").count() == 6).then_some(())
         });
-        network
     }
 
     /// Three seeds, and so many peers which are registered and known at every seed.

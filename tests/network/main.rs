@@ -13,6 +13,7 @@ mod harness;
 #[path = "../model/history.rs"]
 mod history;
 mod joining;
+mod keys;
 mod leaving;
 mod linear;
 mod log;

@@ -50,8 +50,14 @@ impl Stub {
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let leaving = gone.load(Ordering::Relaxed);
-                let welcome =
-                    Welcome { role: Role::Peer, from: addr, incarnation, leaving, clock: 0 };
+                let welcome = Welcome {
+                    role: Role::Peer,
+                    from: addr,
+                    incarnation,
+                    leaving,
+                    clock: 0,
+                    identity: None,
+                };
                 tokio::spawn(answer(stream, of.clone(), welcome));
             }
         });
@@ -63,7 +69,7 @@ impl Stub {
         let hello =
             self.network.hello(Role::Peer, self.addr, self.incarnation, Purpose::Membership);
         let (opened, _) =
-            handshake::open(seed, &hello, OPENING).await.map_err(|_| Failure::Gone)?;
+            handshake::open(seed, &hello, OPENING, None).await.map_err(|_| Failure::Gone)?;
         Ok(Line { stream: opened.stream, rest: opened.rest, requests: 0 })
     }
 
@@ -80,8 +86,8 @@ impl Drop for Stub {
 }
 
 async fn answer(stream: TcpStream, network: Network, welcome: Welcome) {
-    let Ok((mut opened, _)) = handshake::accept(stream, &network).await else { return };
-    let bytes = handshake::answer_bytes(&Answer::Welcome(welcome)).unwrap();
+    let Ok((mut opened, _)) = handshake::accept(stream, &network, None).await else { return };
+    let bytes = handshake::answer_bytes(None, &Answer::Welcome(welcome)).unwrap();
     let _ = opened.stream.write_all(&bytes).await;
     // Whoever asked hangs up.
     let _ = opened.stream.read(&mut [0; 1]).await;

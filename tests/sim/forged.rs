@@ -160,7 +160,14 @@ impl Machine for Liar {
                 } else {
                     let (from, incarnation) = (self.me, self.incarnation);
                     let role = Role::Peer;
-                    Answer::Welcome(Welcome { role, from, incarnation, leaving: false, clock: 0 })
+                    Answer::Welcome(Welcome {
+                        role,
+                        from,
+                        incarnation,
+                        leaving: false,
+                        clock: 0,
+                        identity: None,
+                    })
                 };
                 effects.push(Effect::Answer { conn, answer });
             }

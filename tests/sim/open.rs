@@ -135,8 +135,14 @@ impl Machine for Slanderer {
             }
             Input::Incoming { conn, .. } => {
                 let (from, incarnation) = (self.me, self.incarnation);
-                let welcome =
-                    Welcome { role: Role::Peer, from, incarnation, leaving: false, clock: 0 };
+                let welcome = Welcome {
+                    role: Role::Peer,
+                    from,
+                    incarnation,
+                    leaving: false,
+                    clock: 0,
+                    identity: None,
+                };
                 effects.push(Effect::Answer { conn, answer: Answer::Welcome(welcome) });
             }
             Input::Opened { conn, .. } => self.opened.push(conn),

@@ -116,8 +116,14 @@ impl Machine for Impostor {
         match input {
             Input::Incoming { conn, hello } => {
                 let (from, incarnation) = (self.me, 0);
-                let welcome =
-                    Welcome { role: Role::Seed, from, incarnation, leaving: false, clock: 0 };
+                let welcome = Welcome {
+                    role: Role::Seed,
+                    from,
+                    incarnation,
+                    leaving: false,
+                    clock: 0,
+                    identity: None,
+                };
                 effects.push(Effect::Answer { conn, answer: Answer::Welcome(welcome) });
                 if hello.purpose == Purpose::Membership {
                     self.callers.push(conn);

@@ -12,6 +12,7 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use crate::net::codec::{EncodeError, Encoder};
 use crate::net::handshake::{self, Opened};
+use crate::net::secure::Security;
 use crate::node::connection::{Connection, Flushed};
 use crate::node::crowd::Place;
 use crate::node::hosted::Hosted;
@@ -26,6 +27,8 @@ const MAX_CONNECTIONS: usize = 16_384;
 /// The connections of a host, by number.
 pub(super) struct Conns<M: Hosted> {
     inbox: mpsc::Sender<Inbound<M>>,
+    /// Set if links are encrypted.
+    security: Option<Security>,
     open: HashMap<Conn, Connection<M>>,
     /// Incoming connections that the machine has not answered yet.
     arriving: HashMap<Conn, (Opened, Addr, Option<Place>)>,
@@ -40,9 +43,10 @@ pub(super) struct Conns<M: Hosted> {
 
 impl<M: Hosted> Conns<M> {
     /// Begins without connections. Their readers will put what they hear into the inbox.
-    pub fn new(inbox: mpsc::Sender<Inbound<M>>) -> Self {
+    pub fn new(inbox: mpsc::Sender<Inbound<M>>, security: Option<Security>) -> Self {
         Self {
             inbox,
+            security,
             open: HashMap::new(),
             arriving: HashMap::new(),
             dialling: HashMap::new(),
@@ -86,8 +90,8 @@ impl<M: Hosted> Conns<M> {
     ) -> Option<Input<M::Command>> {
         self.dialling.remove(&conn)?;
         Some(match result {
-            Ok((Opened { stream, rest }, welcome)) => {
-                let mut connection = Connection::new(conn, stream, rest, self.inbox.clone(), None);
+            Ok((opened, welcome)) => {
+                let mut connection = Connection::new(conn, opened, self.inbox.clone(), None);
                 connection.peer = Some(welcome.from);
                 self.open.insert(conn, connection);
                 Input::Opened { conn, welcome }
@@ -106,9 +110,9 @@ impl<M: Hosted> Conns<M> {
 
     /// Opens a connection in a task of its own, which reports the result to the inbox.
     pub fn open(&mut self, conn: Conn, to: Addr, hello: Hello, within: Duration) {
-        let inbox = self.inbox.clone();
+        let (inbox, security) = (self.inbox.clone(), self.security.clone());
         let task = tokio::spawn(async move {
-            let result = handshake::open(to, &hello, within).await;
+            let result = handshake::open(to, &hello, within, security.as_ref()).await;
             let _ = inbox.send(Inbound::Dialled { conn, result }).await;
         });
         self.dialling.insert(conn, task.abort_handle());
@@ -117,9 +121,9 @@ impl<M: Hosted> Conns<M> {
     /// Answers an incoming connection; one that is refused is closed behind the answer.
     pub fn answer(&mut self, log: &mut HostLog, conn: Conn, answer: &Answer) {
         let Some((opened, peer, place)) = self.arriving.remove(&conn) else { return };
-        let Opened { stream, rest } = opened;
-        let Ok(bytes) = handshake::answer_bytes(answer) else { return };
-        let mut connection = Connection::new(conn, stream, rest, self.inbox.clone(), place);
+        let me = self.security.as_ref().map(Security::identity);
+        let Ok(bytes) = handshake::answer_bytes(me.as_ref(), answer) else { return };
+        let mut connection = Connection::new(conn, opened, self.inbox.clone(), place);
         connection.peer = Some(peer);
         connection.queue_answer(&bytes, matches!(answer, Answer::Welcome(_)));
         match answer {

@@ -40,7 +40,10 @@ impl PeerMachine {
         self.told.clocks.met(turn, hello.from, hello.clock);
         let me = self.life.config.me;
         let (incarnation, leaving) = (self.life.incarnation, self.life.leaving);
-        turn.welcome(conn, Welcome { role: Role::Peer, from: me, incarnation, leaving, clock: 0 });
+        turn.welcome(
+            conn,
+            Welcome { role: Role::Peer, from: me, incarnation, leaving, clock: 0, identity: None },
+        );
         match hello.purpose {
             Purpose::Link => self.link_up(turn, conn, hello.from, hello.incarnation, false),
             Purpose::Errand => {

@@ -82,7 +82,7 @@ impl Stage {
     }
 
     fn welcome(&mut self, conn: Conn, from: Addr, role: Role, incarnation: Incarnation) {
-        let welcome = Welcome { role, from, incarnation, leaving: false, clock: 0 };
+        let welcome = Welcome { role, from, incarnation, leaving: false, clock: 0, identity: None };
         self.give(Input::Opened { conn, welcome });
     }
 

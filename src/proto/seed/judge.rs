@@ -286,7 +286,7 @@ mod tests {
 
     fn answer(role: Role, incarnation: Incarnation, leaving: bool) -> Result<Welcome, OpenError> {
         let from = ([127, 0, 0, 1], 6000).into();
-        Ok(Welcome { role, from, incarnation, leaving, clock: 0 })
+        Ok(Welcome { role, from, incarnation, leaving, clock: 0, identity: None })
     }
 
     #[test]

@@ -235,8 +235,14 @@ impl SeedMachine {
             return;
         }
         self.shown.clocks.met(turn, hello.from, hello.clock);
-        let welcome =
-            Welcome { role: Role::Seed, from: me, incarnation: 0, leaving: false, clock: 0 };
+        let welcome = Welcome {
+            role: Role::Seed,
+            from: me,
+            incarnation: 0,
+            leaving: false,
+            clock: 0,
+            identity: None,
+        };
         turn.welcome(conn, welcome);
         match hello.purpose {
             Purpose::Membership => {

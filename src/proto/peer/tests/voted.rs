@@ -45,7 +45,14 @@ impl Voted {
                 match effect {
                     Effect::Open { conn, to, .. } if (5000..5003).contains(&to.port()) => {
                         let (role, from, leaving) = (Role::Seed, *to, false);
-                        let welcome = Welcome { role, from, incarnation: 0, leaving, clock: 0 };
+                        let welcome = Welcome {
+                            role,
+                            from,
+                            incarnation: 0,
+                            leaving,
+                            clock: 0,
+                            identity: None,
+                        };
                         self.seed_conns.insert(*to, *conn);
                         inputs.push(Input::Opened { conn: *conn, welcome });
                     }

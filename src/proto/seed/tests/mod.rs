@@ -52,8 +52,14 @@ impl Stage {
     fn connect(&mut self, number: u16) {
         let addr = seed_addr(number);
         let conn = self.dialled(addr).expect("a seed dials the others at start");
-        let welcome =
-            Welcome { role: Role::Seed, from: addr, incarnation: 0, leaving: false, clock: 0 };
+        let welcome = Welcome {
+            role: Role::Seed,
+            from: addr,
+            incarnation: 0,
+            leaving: false,
+            clock: 0,
+            identity: None,
+        };
         self.give(Input::Opened { conn, welcome });
         self.call(addr, Role::Seed, Purpose::Council);
     }
@@ -135,8 +141,14 @@ impl Stage {
         let conn = self.dialled(peer).expect("the seed probes by itself");
         self.give(match result {
             Ok((incarnation, leaving)) => {
-                let welcome =
-                    Welcome { role: Role::Peer, from: peer, incarnation, leaving, clock: 0 };
+                let welcome = Welcome {
+                    role: Role::Peer,
+                    from: peer,
+                    incarnation,
+                    leaving,
+                    clock: 0,
+                    identity: None,
+                };
                 Input::Opened { conn, welcome }
             }
             Err(error) => Input::OpenFailed { conn, error },

@@ -135,8 +135,14 @@ impl Council {
             self.inbox.push_back((id, Input::OpenFailed { conn, error }));
         } else {
             // Every member answers its probe.
-            let welcome =
-                Welcome { role: Role::Peer, from: to, incarnation: 1, leaving: false, clock: 0 };
+            let welcome = Welcome {
+                role: Role::Peer,
+                from: to,
+                incarnation: 1,
+                leaving: false,
+                clock: 0,
+                identity: None,
+            };
             self.inbox.push_back((id, Input::Opened { conn, welcome }));
         }
     }
