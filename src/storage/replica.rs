@@ -21,8 +21,9 @@ const FILE: &str = "store.redb";
 const VERSIONS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("versions");
 /// By replica: how many of its writes were seen. Lives that a seal has ended are not in it.
 const CONTEXT: TableDefinition<'_, &str, u64> = TableDefinition::new("context");
-/// By Lamport time and the sealing replica's name: seals, as JSON. In this order a seal is read
-/// after the seals that caused it.
+/// By a number and the sealing replica's name: seals, as JSON. The numbers rise in the order in which
+/// the seals came, so that a seal is read after those that it rests on. (They were Lamport times
+/// once, and so begin above those.)
 const SEALS: TableDefinition<'_, (u64, &str), &[u8]> = TableDefinition::new("seals");
 /// The replica's name.
 const NAME: TableDefinition<'_, &str, &str> = TableDefinition::new("name");
@@ -148,7 +149,9 @@ fn commit(database: &Database, _: &Path, group: &[Batch<StoreChange>]) -> Result
                     lamport = lamport.max(write.lamport);
                     if write.is_seal() {
                         let bytes = serde_json::to_vec(write).map_err(std::io::Error::other)?;
-                        seals.insert((write.lamport, &**replica), bytes.as_slice())?;
+                        let last = seals.last()?.map_or(0, |(key, _)| key.value().0);
+                        let number = last.saturating_add(1);
+                        seals.insert((number, &**replica), bytes.as_slice())?;
                         for ended in &write.replaces {
                             let kept = context.get(&*ended.replica)?.map(|kept| kept.value());
                             if kept.is_some_and(|count| count <= ended.count) {
@@ -239,5 +242,32 @@ mod tests {
         assert_eq!(again.store().keys().count(), 10);
         assert_eq!(again.store().context(), store.context());
         assert_eq!(again.store().count("127.0.0.1:6001@8"), 1);
+    }
+
+    #[test]
+    fn seals_are_read_in_the_order_in_which_they_came_whatever_their_lamport_times() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut open = OpenReplica::open(dir.path()).unwrap();
+        let mut store = open.take_store();
+        let writer = open.start(|_| {}, |error| panic!("{error}")).unwrap();
+        store.rename("127.0.0.1:6000@7".into());
+        let mut liar = Store::new("127.0.0.1:6001@7".into());
+        for (number, time) in [(1, u64::MAX >> 11), (2, u64::MAX >> 11), (3, 1)] {
+            let mut over = Store::new(format!("127.0.0.1:6002@{number}").into());
+            let (write, _) = over.put(NOW, "k", Value::new(&json!(number)).unwrap(), None);
+            let last = over.context().clone();
+            liar.receive(write.clone()).unwrap();
+            store.receive(write.clone()).unwrap();
+            let mut seal = Write::clone(&liar.seal(NOW, &last).unwrap());
+            seal.lamport = time;
+            let seal = Arc::new(seal);
+            store.receive(seal.clone()).unwrap();
+            writer
+                .submit(number, [applied(&store, write), vec![StoreChange::Write(seal)]].concat());
+        }
+        drop(writer);
+        let again = OpenReplica::open(dir.path()).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(again.store().seals().len(), 3);
+        assert_eq!(again.store().context(), store.context());
     }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::clock::{Clock, Dot, MAX_COUNT, MAX_EXTRA, Replica, Seen};
+use super::clock::{Clock, Dot, MAX_EXTRA, Replica, Seen};
 use super::name;
 use super::seal;
 use super::store::Store;
@@ -108,7 +108,7 @@ impl Store {
     /// end.
     pub fn seal(&mut self, now: Time, last: &Clock) -> Option<Arc<Write>> {
         let replica = seal::sealer(&self.me);
-        let room = self.context.has_room_for(&replica) && self.lamport < MAX_COUNT;
+        let room = self.context.has_room_for(&replica);
         let last = last.iter().filter(|(replica, count)| self.context.get(replica) == *count);
         let replaces: Vec<Dot> = last
             .map(|(replica, count)| Dot { replica: replica.clone(), count })
@@ -120,7 +120,7 @@ impl Store {
         let mut past = self.context.without(&replica);
         past.retain(|name, _| name::is_sealer(name));
         let own = self.count(&replica);
-        self.lamport += 1;
+        self.step_lamport();
         let write = Arc::new(Write {
             dot: Dot { replica, count: own + 1 },
             past: Seen::of(past),

@@ -39,6 +39,9 @@ struct Kept {
     at: Time,
     /// Number of lives that it ends.
     ends: usize,
+    /// One more than that of the deepest seal that it rests on. It orders seals, causes first and
+    /// alike at all replicas, and unlike the Lamport time it is not for the sealer to choose.
+    depth: u32,
     /// Seals kept before it for which it does not stand.
     beside: Vec<u32>,
 }
@@ -140,6 +143,13 @@ impl Seals {
         self.ended.values().map(Vec::len).sum()
     }
 
+    /// Number of writes that they stand for or are themselves. A life that two of them end counts
+    /// twice.
+    pub(super) fn total(&self) -> u64 {
+        let ended = self.ended.values().flatten().map(|ended| ended.count);
+        ended.fold(self.kept.len() as u64, u64::saturating_add)
+    }
+
     /// Number of writes of a replica for which they stand, all together.
     pub(super) fn count(&self, replica: &str) -> u64 {
         if self.kept.is_empty() {
@@ -179,19 +189,17 @@ impl Seals {
     }
 
     /// The newest seals that a seal rests on, which stand for the others. None if it cannot follow
-    /// on those that are kept. Its Lamport time has to be greater than theirs, so that in order of
-    /// Lamport time causes come first, on disk and on the wire.
+    /// on those that are kept. Its Lamport time is not looked at: one seal with the greatest of all
+    /// would be the last one that anybody could make.
     fn tops_of(&self, write: &Write) -> Option<Vec<u32>> {
-        let Write { dot, past, lamport, .. } = write;
+        let Write { dot, past, .. } = write;
         let of = self.by_sealer.get(&dot.replica).map_or(&[][..], Vec::as_slice);
         if of.len() as u64 + 1 != dot.count || !self.knows(&past.clock) {
             return None;
         }
         let mut tops = self.tops(&past.clock);
         tops.extend(of.last());
-        let is_earlier =
-            |top: &u32| self.kept.get(*top as usize).is_some_and(|kept| kept.lamport < *lamport);
-        tops.iter().all(is_earlier).then_some(tops)
+        Some(tops)
     }
 
     /// Whether a seal follows on those that are kept.
@@ -214,6 +222,8 @@ impl Seals {
         let Some(tops) = self.tops_of(write) else { return false };
         let is_beside = |other: &u32| !tops.iter().any(|top| self.stands_for(*top, *other));
         let beside = (0..number).filter(is_beside).collect();
+        let depths = tops.iter().filter_map(|top| Some(self.kept.get(*top as usize)?.depth));
+        let depth = depths.max().map_or(0, |deepest| deepest.saturating_add(1));
         let (dot, past) = (dot.clone(), past.clock.clone());
         self.by_sealer.entry(dot.replica.clone()).or_default().push(number);
         self.kept.push(Kept {
@@ -222,6 +232,7 @@ impl Seals {
             lamport: *lamport,
             at: *at,
             ends: replaces.len(),
+            depth,
             beside,
         });
         for last in replaces {
@@ -240,7 +251,7 @@ impl Seals {
         let view = self.view(clock);
         let lacking = self.kept.iter().zip(0_u32..).filter(|(_, seal)| !view.reaches(*seal, None));
         let mut lacking: Vec<(&Kept, u32)> = lacking.collect();
-        lacking.sort_by_key(|(kept, _)| (kept.lamport, &kept.dot));
+        lacking.sort_by_key(|(kept, _)| (kept.depth, &kept.dot));
         lacking.into_iter().map(|(_, seal)| seal).collect()
     }
 

@@ -31,6 +31,10 @@ const MAX_SIBLINGS: usize = 256;
 const MAX_HELD: (usize, usize) = (4_096, 16 << 20);
 /// Most writes kept for replicas that lack them, and most bytes of these.
 const MAX_LOG: (usize, usize) = (16_384, 16 << 20);
+/// A write that comes may be this much further in Lamport time than this replica. The writes that
+/// its replica had seen and this one has not are fewer. A greater step is a lie, and followed it would
+/// put an end to the order of versions for good: nothing is later than the greatest time.
+const MAX_LEAP: u64 = 1 << 16;
 /// So many writes are sent one by one even if few of their versions stand.
 const MANY: usize = 512;
 
@@ -108,6 +112,7 @@ impl Store {
             versions.iter_mut().for_each(|version| version.intern(&context));
             sort(versions);
         }
+        let lamport = lamport.min(total(&context, &kept).saturating_add(MAX_LEAP));
         Self {
             me,
             lamport,
@@ -345,8 +350,7 @@ impl Store {
             floor: seen.floor.without(&self.me),
         };
         let count = self.count(&self.me) + 1;
-        // Nobody would take a write with a greater time. Only the order of versions shown suffers.
-        self.lamport = self.lamport.saturating_add(1).min(MAX_COUNT);
+        self.step_lamport();
         let write = Arc::new(Write {
             dot: Dot { replica: self.me.clone(), count },
             past,
@@ -423,8 +427,8 @@ impl Store {
             && (!write.is_seal() || write.replaces.iter().all(|last| self.has(last)))
     }
 
-    /// Whether a write whose past is here replaces only what its writer had seen. A seal has to be
-    /// later than the seals that it rests on.
+    /// Whether a write whose past is here replaces only what its writer had seen. A seal has to
+    /// follow on the seals that it rests on.
     fn is_honest(&self, write: &Write) -> bool {
         if write.is_seal() {
             return self.seals.precede(write);
@@ -464,7 +468,7 @@ impl Store {
         } else {
             self.apply_to_key(write);
         }
-        self.lamport = self.lamport.max(write.lamport);
+        self.follow_lamport(write.lamport, 0);
         self.log_size += write.size();
         self.log.push_back(write.clone());
         while (self.log.len() > MAX_LOG.0 || self.log_size > MAX_LOG.1)
@@ -547,9 +551,28 @@ impl Store {
         self.deletes = self.context.clone();
     }
 
-    pub(super) fn raise_lamport(&mut self, lamport: u64) {
-        self.lamport = self.lamport.max(lamport);
+    /// Takes one more step in Lamport time. Nobody would take a write with a greater time than the
+    /// greatest; where that was reached, only the order of versions shown suffers.
+    pub(super) fn step_lamport(&mut self) {
+        self.lamport = self.lamport.saturating_add(1).min(MAX_COUNT);
     }
+
+    /// Follows to a later Lamport time, by a leap or to the time that so many writes account for.
+    fn follow_lamport(&mut self, lamport: u64, writes: u64) {
+        let limit = self.lamport.saturating_add(MAX_LEAP).max(writes);
+        self.lamport = self.lamport.max(lamport.min(limit)).min(MAX_COUNT);
+    }
+
+    /// Follows to the Lamport time of a snapshot, if the writes seen by now account for it.
+    pub(super) fn raise_lamport(&mut self, lamport: u64) {
+        self.follow_lamport(lamport, total(&self.context, &self.seals));
+    }
+}
+
+/// Number of writes that a clock names, and the seals in it: no Lamport time is greater, because each
+/// write is at most one step beyond what its replica had seen.
+fn total(context: &Clock, seals: &Seals) -> u64 {
+    context.iter().map(|(_, count)| count).fold(seals.total(), u64::saturating_add)
 }
 
 #[cfg(test)]

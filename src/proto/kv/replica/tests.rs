@@ -368,6 +368,27 @@ fn a_writer_that_has_seen_the_greatest_lamport_time_is_taken_still() {
     assert!(matches!(other.receive(write), Ok(Receipt::Applied(_))));
 }
 
+#[test]
+fn a_lamport_time_that_nobody_can_have_reached_is_not_followed() {
+    let mut stage = Stage::new();
+    let greatest = crate::proto::kv::clock::MAX_COUNT;
+    let mut far = Write::clone(&writes(1)[0]);
+    far.lamport = greatest;
+    assert!(stage.hear(Message::StoreSync(StoreSync::Write(Arc::new(far)))));
+    stage.put("k", value(json!(1)));
+    let lamport = stage.last_write().lamport;
+    assert!(lamport < 1 << 20, "the order of all later versions would be lost: {lamport}");
+    // A store that was spoilt before, or by its disk, is no longer so once it is read again.
+    let store = stage.replica.store();
+    let again = Store::recovered(store.name().clone(), store.context().clone(), greatest, [], []);
+    assert!(again.lamport() < 1 << 20, "{}", again.lamport());
+    // Neither does a snapshot say more than the writes that it names account for.
+    let mut other = Store::new("127.0.0.1:3@7".into());
+    let snapshot = Snapshot { lamport: greatest, ..store.snapshot(&Clock::new()) };
+    other.merge(snapshot).unwrap();
+    assert!(other.lamport() < 1 << 20, "{}", other.lamport());
+}
+
 /// Writes of `count` lives of one address, one each; the last life is not over.
 fn lives(count: u64) -> Vec<Arc<Write>> {
     let life = |life: u64| {
@@ -417,6 +438,27 @@ fn lives_that_are_over_at_two_looks_are_ended() {
     assert!(stage.hear(Message::StoreSync(StoreSync::Write(late.clone()))));
     assert_eq!(stage.replica.store().get("k4").len(), 1);
     assert_eq!(stage.replica.store().context().get("127.0.0.1:2@4"), 2);
+}
+
+#[test]
+fn lives_are_ended_after_a_write_and_a_seal_of_the_greatest_lamport_time() {
+    let mut stage = with_lives();
+    let greatest = crate::proto::kv::clock::MAX_COUNT;
+    let mut liar = Store::new("127.0.0.1:3@7".into());
+    let mut far = Write::clone(&liar.put(NOW, "k", value(json!(1)), None).0);
+    far.lamport = greatest;
+    assert!(stage.hear(Message::StoreSync(StoreSync::Write(Arc::new(far)))));
+    let last = [("127.0.0.1:3@7".into(), 1)].into_iter().collect();
+    let mut seal = Write::clone(&liar.seal(NOW, &last).unwrap());
+    seal.lamport = greatest;
+    assert!(stage.hear(Message::StoreSync(StoreSync::Write(Arc::new(seal)))));
+    stage.pass(LOOK);
+    stage.pass(LOOK);
+    assert_eq!(stage.replica.counters().seals, 1, "or clocks would grow for ever");
+    let mut other = Store::new("127.0.0.1:4@7".into());
+    let theirs = stage.replica.store().snapshot(&Clock::new());
+    other.merge(theirs).unwrap();
+    assert_eq!(other.context(), stage.replica.store().context(), "and others take them");
 }
 
 #[test]
