@@ -29,6 +29,7 @@ use crate::proto::frames::{frames, with_more};
 use crate::proto::machine::Conn;
 use crate::proto::message::{Breach, Inspection, StoreSync};
 use crate::proto::order::{Holding, Outcome};
+use crate::proto::repeats::Allowance;
 use crate::proto::time::Time;
 use crate::proto::timers::Timers;
 use crate::proto::turn::PeerTurn;
@@ -81,6 +82,8 @@ pub struct Replication {
     announced: Announced,
     pub(super) transfers: Transfers,
     pub(super) counters: StoreCounters,
+    /// Names that this replica has taken because others knew more of it than it did.
+    renamed: Allowance,
     pub(super) timers: Timers<Timer>,
 }
 
@@ -107,6 +110,7 @@ impl Replication {
             announced: Announced::default(),
             transfers: Transfers::default(),
             counters: StoreCounters::default(),
+            renamed: Allowance::default(),
             timers: Timers::default(),
         }
     }
@@ -291,6 +295,7 @@ impl Replication {
         if self.store.name().is_empty() {
             return; // this peer holds no replica
         }
+        self.talks.tells_context(turn.now, conn);
         let context = self.store.context_with_own();
         let message = StoreSync::Context { context, answer };
         self.durability.say(turn, conn, message);

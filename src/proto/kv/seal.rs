@@ -23,7 +23,7 @@ use super::write::Write;
 use crate::proto::time::Time;
 
 /// Bytes that an ended life takes in a frame, roughly.
-const ENDED_BYTES: usize = 32;
+pub(super) const ENDED_BYTES: usize = 32;
 
 /// The name under which a replica makes seals.
 pub(super) fn sealer(replica: &str) -> Replica {

@@ -152,7 +152,9 @@ impl Store {
             return Err(WriteError::Replica);
         }
         let (ours, theirs) = (seals.view(&self.context), seals.view(&snapshot.context));
-        if !snapshot.is_whole(&theirs, &merged.seals) {
+        if !snapshot.is_whole(&theirs, &merged.seals)
+            || self.would_lose(&snapshot, &theirs) > self.unseen(&snapshot)
+        {
             return Err(WriteError::Metadata);
         }
         merged.changed = merge_versions(
@@ -182,6 +184,43 @@ impl Store {
     }
 }
 
+impl Store {
+    /// Number of writes that a snapshot names and that have not been seen here, those of ended lives
+    /// included.
+    fn unseen(&self, snapshot: &Snapshot) -> u64 {
+        let named = snapshot.context.iter();
+        let ended = snapshot.seals.iter().flat_map(|seal| &seal.replaces);
+        let all = named.chain(ended.map(|last| (&last.replica, last.count)));
+        let unseen = all.map(|(replica, count)| count.saturating_sub(self.count(replica)));
+        unseen.fold(0, u64::saturating_add)
+    }
+
+    /// Number of keys that would lose a version by a snapshot. Each of them was written or deleted
+    /// there by a write that has not been seen here, and a write is of one key. So they cannot be
+    /// more than such writes: nobody empties a store by saying that it has seen all and holds
+    /// nothing.
+    fn would_lose(&self, snapshot: &Snapshot, theirs: &View<'_>) -> u64 {
+        let standing = by_replica(&snapshot.standing);
+        let news: BTreeMap<&str, &[Version]> =
+            snapshot.versions.iter().map(|(key, of)| (&**key, of.as_slice())).collect();
+        let loses = |(key, of): &(&Arc<str>, &[Version])| {
+            let news = news.get(&***key).copied().unwrap_or_default();
+            of.iter().any(|version| !stays(theirs, &standing, news, &version.dot))
+        };
+        self.iter().filter(loses).count() as u64
+    }
+}
+
+fn by_replica(standing: &[(Replica, Runs)]) -> BTreeMap<&str, &Runs> {
+    standing.iter().map(|(replica, runs)| (&**replica, runs)).collect()
+}
+
+/// Whether a version that is held here stays when a snapshot is taken over that has `news` of its
+/// key.
+fn stays(theirs: &View<'_>, standing: &BTreeMap<&str, &Runs>, news: &[Version], dot: &Dot) -> bool {
+    !theirs.contains(dot) || stands(standing, dot) || news.iter().any(|version| version.dot == *dot)
+}
+
 /// Takes over versions not seen here, and drops those that the other replica has seen and does not
 /// hold any more. Returns the keys that have changed.
 fn merge_versions(
@@ -192,17 +231,12 @@ fn merge_versions(
     (ours, theirs): (&View<'_>, &View<'_>),
 ) -> Vec<Arc<str>> {
     let mut changed = Vec::new();
-    let standing: BTreeMap<&str, &Runs> =
-        standing.iter().map(|(replica, runs)| (&**replica, runs)).collect();
+    let standing = by_replica(standing);
     let mut news: BTreeMap<Arc<str>, Vec<Version>> = news.into_iter().collect();
     for (key, versions) in &mut *held {
         let news = news.remove(key).unwrap_or_default();
         let before: Vec<Dot> = versions.iter().map(|version| version.dot.clone()).collect();
-        versions.retain(|Version { dot, .. }| {
-            !theirs.contains(dot)
-                || stands(&standing, dot)
-                || news.iter().any(|version| version.dot == *dot)
-        });
+        versions.retain(|version| stays(theirs, &standing, &news, &version.dot));
         versions.extend(news.into_iter().filter(|version| !ours.contains(&version.dot)));
         sort(versions);
         if !versions.iter().map(|version| &version.dot).eq(before.iter()) {

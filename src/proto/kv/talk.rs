@@ -14,6 +14,9 @@ pub(super) const ASK_AGAIN: Duration = Duration::from_millis(50);
 /// Least time between telling one neighbour twice of lives that are ended here.
 const TELL_AGAIN: Duration = Duration::from_secs(1);
 
+/// So long after it was told what has been seen here, a neighbour may offer a snapshot: longer than
+/// any link takes to bring the answer.
+const OFFER_AWAITED: Duration = Duration::from_secs(10);
 /// Neighbours that lacked what they were told so long ago have asked for it by now.
 const SETTLED: Duration = Duration::from_secs(1);
 
@@ -28,6 +31,8 @@ struct Talk {
     owed: Option<(Clock, Clock)>,
     /// When it was last told the last writes of lives that it names and that are ended here.
     told: Option<Time>,
+    /// When it was last told what has been seen here, if it has not offered a snapshot since.
+    may_offer: Option<Time>,
 }
 
 /// What was said over all links.
@@ -47,6 +52,18 @@ impl Talks {
     /// A neighbour is asked now.
     pub fn asks(&mut self, now: Time, conn: Conn) {
         self.of(conn).asked = Some(now);
+    }
+
+    /// A neighbour is told what has been seen here: if it has more, it may offer a snapshot.
+    pub fn tells_context(&mut self, now: Time, conn: Conn) {
+        self.of(conn).may_offer = Some(now);
+    }
+
+    /// Whether a neighbour that offers a snapshot was told lately what has been seen here. One
+    /// offer answers that.
+    pub fn takes_offer(&mut self, now: Time, conn: Conn) -> bool {
+        let told = self.0.get_mut(&conn).and_then(|talk| talk.may_offer.take());
+        told.is_some_and(|at| now.since(at) < OFFER_AWAITED)
     }
 
     /// Whether a neighbour was asked just now.

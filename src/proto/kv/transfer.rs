@@ -2,7 +2,8 @@
 //! part, over one link at a time ([`super::snapshot`]).
 //!
 //! What must stay true: parts of two moments, or of two questions, are never put together; no part
-//! is missing; and what is fetched is taken over as a whole.
+//! is missing; what is fetched is taken over as a whole; and it is never more than it says that it
+//! is, or than any replica holds.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -10,11 +11,13 @@ use std::time::Duration;
 
 use super::clock::{Clock, Replica};
 use super::message::FRAME;
+use super::seal::ENDED_BYTES;
 use super::snapshot::Snapshot;
 use super::store::{Store, Version};
 use crate::proto::machine::Conn;
 use crate::proto::message::{Runs, StoreSync};
 use crate::proto::time::Time;
+
 /// Bytes of a run of numbers in a frame, roughly.
 const RUN_BYTES: usize = 8;
 /// A snapshot of which no part was sent or asked for in so long is given up.
@@ -23,6 +26,15 @@ pub(super) const FETCH_PATIENCE: Duration = Duration::from_secs(10);
 const BEGIN_AGAIN: Duration = Duration::from_millis(500);
 /// Most snapshots served at the same time: each holds on to the state of its moment.
 const MAX_SERVED: usize = 2;
+/// Most bytes of one snapshot. A replica holds all of its store in memory, so none has more.
+const MAX_FETCHED: u64 = 8 << 30;
+/// Parts that may be small whatever they hold together, and parts beyond those for each frame of
+/// bytes. Two parts that follow on each other hold more than one frame. Whoever sends crumbs, or
+/// nothing at all, could otherwise keep a replica fetching for ever.
+const PARTS: (u64, u64) = (16, 4);
+/// After this long, what comes more slowly than so many bytes a second gives way to the offer of
+/// another neighbour: one that is slow on purpose must not keep the others from helping.
+const SLOW: (Duration, u64) = (Duration::from_secs(30), 64 << 10);
 
 #[derive(Debug)]
 struct Fetching {
@@ -30,6 +42,13 @@ struct Fetching {
     round: u64,
     parts: u64,
     snapshot: Snapshot,
+    began: Time,
+    /// What had been seen here when it began.
+    seen: Clock,
+    bytes: u64,
+    versions: u64,
+    /// Number of writes beyond `seen` that the snapshot names.
+    writes: u64,
 }
 
 #[derive(Debug)]
@@ -48,13 +67,22 @@ struct Serving {
 }
 
 /// The transfers under way.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Transfers {
     fetching: Option<Fetching>,
+    /// Most bytes of one snapshot.
+    pub limit: u64,
     rounds: u64,
     serving: BTreeMap<Conn, Serving>,
     /// When the last snapshot was begun over a link.
     begun: BTreeMap<Conn, Time>,
+}
+
+impl Default for Transfers {
+    fn default() -> Self {
+        let (serving, begun) = (BTreeMap::new(), BTreeMap::new());
+        Self { fetching: None, limit: MAX_FETCHED, rounds: 0, serving, begun }
+    }
 }
 
 impl Transfers {
@@ -92,6 +120,8 @@ pub(super) enum Heard {
     /// The fetch has ended: all of the snapshot is here already, or a part before this one is
     /// missing. In that case it will be offered again.
     Ended,
+    /// It is no part of a snapshot that any replica can have, for this reason.
+    Nonsense(&'static str),
     /// The next part has to be asked for, with this.
     More(StoreSync),
     /// It was the last part; this is the whole snapshot.
@@ -101,13 +131,24 @@ pub(super) enum Heard {
 impl Transfers {
     /// Another replica offers all that it has. Returns a question for what a replica that has seen
     /// `seen` lacks, unless something is being fetched.
-    pub fn fetch(&mut self, conn: Conn, seen: &Clock) -> Option<StoreSync> {
-        if self.fetching.is_some() {
+    pub fn fetch(&mut self, now: Time, conn: Conn, seen: &Clock) -> Option<StoreSync> {
+        let gives_way = |fetching: &Fetching| fetching.from != conn && fetching.is_slow(now);
+        if !self.fetching.as_ref().is_none_or(gives_way) {
             return None;
         }
         self.rounds += 1;
         let (round, snapshot) = (self.rounds, Snapshot::default());
-        self.fetching = Some(Fetching { from: conn, round, parts: 0, snapshot });
+        self.fetching = Some(Fetching {
+            from: conn,
+            round,
+            parts: 0,
+            snapshot,
+            began: now,
+            seen: seen.clone(),
+            bytes: 0,
+            versions: 0,
+            writes: 0,
+        });
         Some(StoreSync::SnapshotAsk { round, seen: Some(seen.clone()) })
     }
 
@@ -149,17 +190,19 @@ impl Transfers {
         fetching.is_some_and(|fetching| (fetching.from, fetching.round) == (conn, round))
     }
 
-    /// Takes in a part: its number, what it holds, and whether more follow. `covered` if all of the
-    /// snapshot has been seen here: the other side did not know a seal and so could not tell, or
-    /// the writes came meanwhile.
-    pub fn hear_part(&mut self, number: u64, part: Snapshot, more: bool, covered: bool) -> Heard {
+    /// Takes in a part: its number, what it holds, and whether more follow.
+    pub fn hear_part(&mut self, store: &Store, number: u64, part: Snapshot, more: bool) -> Heard {
         let Some(fetching) = self.fetching.as_mut() else { return Heard::Nothing };
-        if covered || number != fetching.parts {
-            // Without the part before it, the snapshot would be half of a moment.
+        // All of it may have been seen here: the other side did not know a seal and so could not
+        // tell, or the writes came meanwhile. And without the part before it, the snapshot would be
+        // half of a moment.
+        if store.covers(&part.context) || number != fetching.parts {
             self.fetching = None;
             return Heard::Ended;
         }
-        fetching.parts += 1;
+        if let Some(reason) = fetching.objection(&part, self.limit) {
+            return Heard::Nonsense(reason);
+        }
         fetching.snapshot.context = part.context;
         fetching.snapshot.lamport = part.lamport;
         fetching.snapshot.seals.extend(part.seals);
@@ -179,6 +222,50 @@ impl Transfers {
         let whole = self.fetching.take();
         whole.map_or(Heard::Nothing, |fetching| Heard::Whole(fetching.snapshot))
     }
+}
+
+impl Fetching {
+    /// Whether it has come so slowly that another neighbour may have its turn.
+    fn is_slow(&self, now: Time) -> bool {
+        let (since, (from, pace)) = (now.since(self.began), SLOW);
+        since >= from && self.bytes < since.as_secs().saturating_mul(pace)
+    }
+
+    /// Counts one more part. Says why no replica can have sent it, if none can.
+    fn objection(&mut self, part: &Snapshot, limit: u64) -> Option<&'static str> {
+        if self.parts == 0 {
+            let unseen = |(name, count): (&Replica, u64)| count.saturating_sub(self.seen.get(name));
+            self.writes = part.context.iter().map(unseen).fold(0, u64::saturating_add);
+        } else if part.context != self.snapshot.context {
+            return Some("its parts are of two moments");
+        }
+        let ended = part.seals.iter().flat_map(|seal| &seal.replaces).map(|last| last.count);
+        self.writes = ended.fold(self.writes, u64::saturating_add);
+        let versions = part.versions.iter().map(|(_, of)| of.len() as u64);
+        self.versions = versions.fold(self.versions, u64::saturating_add);
+        self.bytes = self.bytes.saturating_add(size(part));
+        self.parts += 1;
+        let (few, a_frame) = PARTS;
+        if self.versions > self.writes {
+            Some("it has more versions than it names writes")
+        } else if self.parts > few + a_frame * (self.bytes / FRAME as u64) {
+            Some("its parts are crumbs")
+        } else {
+            (self.bytes > limit).then_some("it is larger than any store may be")
+        }
+    }
+}
+
+/// Bytes that a part takes, counted as its sender counts them.
+fn size(part: &Snapshot) -> u64 {
+    let seals = part.seals.iter().map(|seal| seal.replaces.len() * ENDED_BYTES);
+    let standing = part.standing.iter();
+    let standing = standing.map(|(replica, runs)| RUN_BYTES * (runs.len() + replica.len()));
+    let versions = |(key, of): &(Arc<str>, Vec<Version>)| {
+        of.iter().map(|version| key.len() + version.size()).sum()
+    };
+    let all = seals.chain(standing).chain(part.versions.iter().map(versions));
+    all.fold(0, |sum: u64, size: usize| sum.saturating_add(size as u64))
 }
 
 impl Serving {

@@ -10,11 +10,15 @@ use crate::proto::message::Breach;
 
 impl Replication {
     /// Another replica offers a snapshot, because this one lacks more than it keeps as single
-    /// writes.
+    /// writes. It is followed only if that one was told what is here: a snapshot can take away
+    /// versions, so nobody may send one when it likes.
     pub(super) fn hear_offer(&mut self, turn: &mut PeerTurn<'_>, conn: Conn) {
+        if !self.talks.takes_offer(turn.now, conn) {
+            return;
+        }
         // The question goes out before our context is on disk: the other side decides nothing by
         // it.
-        if let Some(question) = self.transfers.fetch(conn, self.store.context()) {
+        if let Some(question) = self.transfers.fetch(turn.now, conn, self.store.context()) {
             self.timers.set(Timer::Fetch, turn.now + FETCH_PATIENCE);
             turn.send(conn, question);
         }
@@ -50,10 +54,14 @@ impl Replication {
         }
         self.rename_if_behind(turn, &part.context);
         part.seals.iter().for_each(|seal| self.rename_if_ended(turn, seal));
-        let covered = self.store.covers(&part.context);
-        match self.transfers.hear_part(number, part, more, covered) {
+        if self.is_behind(&part.context) {
+            // Nobody can have seen what was never written. It has a name from just now.
+            return self.refuse_snapshot(turn, "it names writes that this replica has not made");
+        }
+        match self.transfers.hear_part(&self.store, number, part, more) {
             Heard::Nothing => {}
             Heard::Ended => self.timers.cancel(&Timer::Fetch),
+            Heard::Nonsense(reason) => return self.refuse_snapshot(turn, reason),
             Heard::More(question) => {
                 self.timers.set(Timer::Fetch, turn.now + FETCH_PATIENCE);
                 turn.send(conn, question);
@@ -64,6 +72,14 @@ impl Replication {
             }
         }
         Ok(())
+    }
+
+    /// Gives up the snapshot being fetched, because no replica can have that.
+    fn refuse_snapshot(&mut self, turn: &mut PeerTurn<'_>, reason: &str) -> Result<(), Breach> {
+        self.transfers.give_up();
+        self.timers.cancel(&Timer::Fetch);
+        turn.note(Severity::Warn, "snapshot refused", vec![("reason", reason.to_owned())]);
+        Err(Breach)
     }
 
     /// Takes over a snapshot of which all parts have come. A breach if it makes no sense.

@@ -5,6 +5,11 @@
 
 use super::{Clock, PeerTurn, Replica, Replication, Severity, StoreChange, Write, seal};
 
+/// Names that a replica takes in a minute. One is enough for the truth, because a name that was taken
+/// just now is known to nobody else. A liar that names writes under each new name could otherwise
+/// make a replica take, write down and log names without end.
+const NAMES_A_MINUTE: u32 = 4;
+
 impl Replication {
     /// Renames this replica if others know of more writes of it than it does. Then its disk is an
     /// old copy, and the dot of its next write would be one that it has used before.
@@ -18,8 +23,8 @@ impl Replication {
     fn rename_if_known(&mut self, turn: &mut PeerTurn<'_>, known: u64, seals: u64) {
         let mine = self.store.name().clone();
         let sealer = seal::sealer(&mine);
-        if mine.is_empty() || known <= self.store.count(&mine) && seals <= self.store.count(&sealer)
-        {
+        let is_known = known <= self.store.count(&mine) && seals <= self.store.count(&sealer);
+        if mine.is_empty() || is_known || !self.renamed.allows(turn.now, NAMES_A_MINUTE) {
             return;
         }
         let base = mine.rsplit_once('@').map_or(&*mine, |(addr, _)| addr);
@@ -28,6 +33,13 @@ impl Replication {
         turn.note(Severity::Warn, "replica renamed", keys);
         self.store.rename(name.clone());
         self.durability.persist(turn, vec![StoreChange::Named(name)]);
+    }
+
+    /// Whether a clock names more writes or seals of this replica than it has made.
+    pub(super) fn is_behind(&self, theirs: &Clock) -> bool {
+        let mine = self.store.name();
+        let names = [mine.clone(), seal::sealer(mine)];
+        names.iter().any(|name| theirs.get(name) > self.store.count(name))
     }
 
     /// Renames this replica if a write shows that others know more of it: by its dot, or by a life

@@ -8,6 +8,8 @@ use crate::proto::machine;
 use crate::proto::message::Message;
 use crate::proto::roles::PeerReply;
 
+mod liars;
+
 type Effect = machine::Effect<PeerReply, StoreChange>;
 
 const NOW: Time = Time::from_millis(1_800_000_000_000);
@@ -36,6 +38,14 @@ impl Stage {
         let turn = &mut PeerTurn { now: self.now, effects: &mut self.effects };
         let Message::StoreSync(said) = message else { panic!("no word of a replica: {message:?}") };
         self.replica.hear(turn, LINK, said, &Self::paths()).is_ok()
+    }
+
+    /// The neighbour was told what has been seen here, and offers a snapshot.
+    fn is_offered(&mut self) {
+        let turn = &mut PeerTurn { now: self.now, effects: &mut self.effects };
+        self.replica.begin_sync(turn, LINK);
+        self.persisted();
+        self.hear(Message::StoreSync(StoreSync::SnapshotOffer));
     }
 
     fn pass(&mut self, time: Duration) {
@@ -142,7 +152,7 @@ fn a_replica_whose_disk_is_an_old_copy_takes_another_name() {
                 stage.hear(Message::StoreSync(StoreSync::Write(lost)));
             }
             _ => {
-                stage.hear(Message::StoreSync(StoreSync::SnapshotOffer));
+                stage.is_offered();
                 let part = before.snapshot(&Clock::new());
                 assert!(stage.hear(Message::StoreSync(StoreSync::SnapshotPart {
                     round: 1,
@@ -178,7 +188,7 @@ fn no_snapshot_from_outside_is_put_together_of_nonsense() {
         (unseen, 1, "k".into()),
     ] {
         let mut stage = Stage::new();
-        stage.hear(Message::StoreSync(StoreSync::SnapshotOffer));
+        stage.is_offered();
         let sane = stage.hear(Message::StoreSync(StoreSync::SnapshotPart {
             round: 1,
             part: 0,
@@ -206,7 +216,7 @@ fn versions_of_one_key_travel_in_as_many_frames_as_they_need() {
     }
     let mut mine = Stage::new();
     mine.replica.store.rename("127.0.0.1:9@7".into());
-    mine.hear(Message::StoreSync(StoreSync::SnapshotOffer));
+    mine.is_offered();
     for _ in 0..10 {
         let ask = mine.effects.iter().rev().find_map(|effect| match effect {
             Effect::Send {
@@ -256,7 +266,7 @@ impl Stage {
     /// Makes the replica take over a snapshot that has seen `context`.
     fn has_seen(&mut self, context: Clock) {
         let round = self.replica.counters().snapshots + 1;
-        self.hear(Message::StoreSync(StoreSync::SnapshotOffer));
+        self.is_offered();
         let part = Message::StoreSync(StoreSync::SnapshotPart {
             round,
             part: 0,
@@ -368,27 +378,6 @@ fn a_writer_that_has_seen_the_greatest_lamport_time_is_taken_still() {
     assert!(matches!(other.receive(write), Ok(Receipt::Applied(_))));
 }
 
-#[test]
-fn a_lamport_time_that_nobody_can_have_reached_is_not_followed() {
-    let mut stage = Stage::new();
-    let greatest = crate::proto::kv::clock::MAX_COUNT;
-    let mut far = Write::clone(&writes(1)[0]);
-    far.lamport = greatest;
-    assert!(stage.hear(Message::StoreSync(StoreSync::Write(Arc::new(far)))));
-    stage.put("k", value(json!(1)));
-    let lamport = stage.last_write().lamport;
-    assert!(lamport < 1 << 20, "the order of all later versions would be lost: {lamport}");
-    // A store that was spoilt before, or by its disk, is no longer so once it is read again.
-    let store = stage.replica.store();
-    let again = Store::recovered(store.name().clone(), store.context().clone(), greatest, [], []);
-    assert!(again.lamport() < 1 << 20, "{}", again.lamport());
-    // Neither does a snapshot say more than the writes that it names account for.
-    let mut other = Store::new("127.0.0.1:3@7".into());
-    let snapshot = Snapshot { lamport: greatest, ..store.snapshot(&Clock::new()) };
-    other.merge(snapshot).unwrap();
-    assert!(other.lamport() < 1 << 20, "{}", other.lamport());
-}
-
 /// Writes of `count` lives of one address, one each; the last life is not over.
 fn lives(count: u64) -> Vec<Arc<Write>> {
     let life = |life: u64| {
@@ -441,27 +430,6 @@ fn lives_that_are_over_at_two_looks_are_ended() {
 }
 
 #[test]
-fn lives_are_ended_after_a_write_and_a_seal_of_the_greatest_lamport_time() {
-    let mut stage = with_lives();
-    let greatest = crate::proto::kv::clock::MAX_COUNT;
-    let mut liar = Store::new("127.0.0.1:3@7".into());
-    let mut far = Write::clone(&liar.put(NOW, "k", value(json!(1)), None).0);
-    far.lamport = greatest;
-    assert!(stage.hear(Message::StoreSync(StoreSync::Write(Arc::new(far)))));
-    let last = [("127.0.0.1:3@7".into(), 1)].into_iter().collect();
-    let mut seal = Write::clone(&liar.seal(NOW, &last).unwrap());
-    seal.lamport = greatest;
-    assert!(stage.hear(Message::StoreSync(StoreSync::Write(Arc::new(seal)))));
-    stage.pass(LOOK);
-    stage.pass(LOOK);
-    assert_eq!(stage.replica.counters().seals, 1, "or clocks would grow for ever");
-    let mut other = Store::new("127.0.0.1:4@7".into());
-    let theirs = stage.replica.store().snapshot(&Clock::new());
-    other.merge(theirs).unwrap();
-    assert_eq!(other.context(), stage.replica.store().context(), "and others take them");
-}
-
-#[test]
 fn lives_of_addresses_that_nobody_has_any_more_are_ended() {
     let mut stage = Stage::new();
     stage.replica.store.rename("127.0.0.1:1@1".into());
@@ -497,7 +465,7 @@ fn a_replica_whose_old_disk_lacks_what_a_seal_says_of_it_takes_another_name() {
         stage.persisted();
         let theirs = stage.replica.store().snapshot(&Clock::new());
         if whole {
-            old.hear(Message::StoreSync(StoreSync::SnapshotOffer));
+            old.is_offered();
             assert!(old.hear(Message::StoreSync(StoreSync::SnapshotPart {
                 round: 1,
                 part: 0,

@@ -203,6 +203,7 @@ fn a_replica_is_ready_once_it_has_seen_what_another_had() {
     assert!(!stage.peer.is_ready(), "that one has not caught up itself, and is older");
     stage.hear(link, peers(true));
     assert!(!stage.peer.is_ready());
+    stage.give(Input::Persisted { batch: 1 });
     let nothing_else = Message::StoreSync(StoreSync::SnapshotOffer);
     stage.hear(link, nothing_else);
     let part = |versions| {
