@@ -13,9 +13,11 @@ use crate::proto::event::Severity;
 use crate::proto::machine::Conn;
 use crate::proto::message::{Addr, Change, Incarnation, ToPeer};
 use crate::proto::registry::{Record, Registry, Status};
+use crate::proto::repeats::Allowance;
 use crate::proto::time::Time;
 use crate::proto::timers::Timers;
 use crate::proto::turn::SeedTurn;
+use crate::proto::uncompared::Uncompared;
 
 /// Open cases to which one peer may add its report. Further reports of that peer are dropped, so
 /// that a peer that accuses everybody does not fill the table.
@@ -24,6 +26,9 @@ const MAX_REPORTS: usize = 256;
 const CASE_LIFETIME: Duration = Duration::from_secs(60);
 /// Open cases in all. Reports that would open more are dropped; the reporters send them again.
 const MAX_CASES: usize = 8_192;
+
+/// Refused reports that get a line of the log in one minute: anybody may send any number of them.
+const REFUSALS_A_MINUTE: u32 = 600;
 
 /// One life of a peer.
 type Life = (Addr, Incarnation);
@@ -46,10 +51,15 @@ pub(super) struct Cases {
     reports_by: BTreeMap<Addr, usize>,
     /// When each case runs out.
     timers: Timers<Life>,
+    /// Lines of the log about reports that were refused.
+    refusals: Uncompared<Allowance>,
 }
 
 /// Logs that a report was refused, so that nobody searches for what became of it.
-fn refused(turn: &mut SeedTurn<'_>, report: &Report, reason: &str) {
+fn refused(turn: &mut SeedTurn<'_>, refusals: &mut Allowance, report: &Report, reason: &str) {
+    if !refusals.allows(turn.now, REFUSALS_A_MINUTE) {
+        return;
+    }
     let keys = vec![
         ("peer", report.dead.to_string()),
         ("from", report.reporter.to_string()),
@@ -60,7 +70,12 @@ fn refused(turn: &mut SeedTurn<'_>, report: &Report, reason: &str) {
 
 /// Returns whether a report is of a member in its present life. If not, tells the reporter what
 /// this seed knows instead.
-fn concerns_a_member(turn: &mut SeedTurn<'_>, report: &Report, record: Option<&Record>) -> bool {
+fn concerns_a_member(
+    turn: &mut SeedTurn<'_>,
+    refusals: &mut Allowance,
+    report: &Report,
+    record: Option<&Record>,
+) -> bool {
     let Report { conn, dead, incarnation, .. } = *report;
     match record {
         Some(record) if record.incarnation == incarnation && record.status == Status::Alive => true,
@@ -68,13 +83,13 @@ fn concerns_a_member(turn: &mut SeedTurn<'_>, report: &Report, record: Option<&R
         Some(record) => {
             turn.send(conn, ToPeer::Update(vec![(dead, record.clone())]));
             if record.incarnation < incarnation {
-                refused(turn, report, "that incarnation is not known here");
+                refused(turn, refusals, report, "that incarnation is not known here");
             }
             false
         }
         None => {
             turn.send(conn, ToPeer::NoMember { peer: dead });
-            refused(turn, report, "it is no member");
+            refused(turn, refusals, report, "it is no member");
             false
         }
     }
@@ -96,7 +111,7 @@ impl Cases {
     /// Adds a report of a death to its case. Returns whether the case is to be looked at.
     pub fn hear(&mut self, turn: &mut SeedTurn<'_>, registry: &Registry, report: &Report) -> bool {
         let Report { reporter, dead, incarnation, .. } = *report;
-        if !concerns_a_member(turn, report, registry.get(&dead)) {
+        if !concerns_a_member(turn, &mut self.refusals, report, registry.get(&dead)) {
             return false;
         }
         let open = self.reporters.get(&(dead, incarnation));
@@ -110,7 +125,7 @@ impl Cases {
             None
         };
         if let Some(objection) = objection {
-            refused(turn, report, objection);
+            refused(turn, &mut self.refusals, report, objection);
             return false;
         }
         if !open.is_some_and(|reporters| reporters.contains(&reporter))

@@ -24,6 +24,12 @@ impl SeedMachine {
         message: ToSeed,
     ) {
         match message {
+            ToSeed::Register { request, .. } | ToSeed::Leave { request, .. }
+                if self.polls.is_crowded_by(conn) =>
+            {
+                let reason = "too many requests of this connection are open".to_owned();
+                turn.send(conn, ToPeer::Denied { request, votes: 0, reason, known: 0 });
+            }
             ToSeed::Register { request, incarnation } => {
                 self.asked_to_register(turn, Asker { conn, request }, peer, incarnation);
             }
@@ -42,8 +48,9 @@ impl SeedMachine {
             ToSeed::Refresh { request, digest } => {
                 if digest == self.book.status_digest() {
                     turn.send(conn, ToPeer::Unchanged { request });
-                } else {
-                    self.send_list(turn, Asker { conn, request });
+                } else if !self.send_list(turn, Asker { conn, request }) {
+                    let reason = "the list was sent a moment ago".to_owned();
+                    turn.send(conn, ToPeer::Denied { request, votes: 0, reason, known: 0 });
                 }
             }
             ToSeed::DeadNode { peer: dead, incarnation, .. } => {

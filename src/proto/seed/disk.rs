@@ -68,6 +68,7 @@ impl SeedMachine {
         let taken = self.book.take_in(turn.now, peer, record, self.roster.flaw());
         if taken.merge != Merge::Nothing {
             self.durability.record_is_at(peer, at_seeds, self.quorum());
+            self.sessions.list_changed();
         }
         if taken.merge != Merge::Transition || taken.stale {
             return;
@@ -90,6 +91,7 @@ impl SeedMachine {
     fn forget(&mut self, peer: Addr, incarnation: Incarnation) {
         if self.book.forget(peer, incarnation) {
             self.shown.history.forget(&peer);
+            self.sessions.list_changed();
         }
     }
 

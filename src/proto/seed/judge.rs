@@ -10,14 +10,16 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::ballot::{ChangeKey, Waiter, key};
+use super::places::{Places, Turn};
 use crate::proto::machine::{Conn, OpenError};
 use crate::proto::message::{Addr, Change, ChangeKind, Incarnation, Role, Welcome};
 use crate::proto::registry::Registry;
 use crate::proto::time::Time;
 use crate::proto::timers::Timers;
 
-/// Judgements that may wait for a probe at the same time. Further proposals get a no at once.
-const MAX_JUDGEMENTS: usize = 1_024;
+/// Deaths that may wait for a probe at the same time; further ones get a no at once. They have
+/// places of their own: only members report deaths, but anybody may ask to be registered.
+const MAX_DEATHS: usize = 1_024;
 /// Members accused within one suspect timeout are a wave if they are at least this many and more
 /// than a third of all. Two crashes in a small network are just two crashes.
 const WAVE: usize = 3;
@@ -57,6 +59,15 @@ pub(super) enum Begun {
     Probe,
 }
 
+/// What has to be done about somebody who waits to join or to leave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Probe it now.
+    Probe(ChangeKey),
+    /// Vote so, and close this probe if there is one.
+    Decided(Judgement, &'static str, Option<Conn>),
+}
+
 /// What has to be done about a probe that has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Probed {
@@ -73,6 +84,8 @@ pub(super) enum Probed {
 pub(super) struct Judge {
     judgements: BTreeMap<ChangeKey, Judgement>,
     probes: BTreeMap<Conn, ChangeKey>,
+    /// The probes of those who want to join or leave.
+    places: Places,
     /// Changes that this seed has just accepted, and when.
     verdicts: BTreeMap<ChangeKey, (Time, Verdict)>,
     verdicts_by_age: VecDeque<(Time, ChangeKey)>,
@@ -83,9 +96,9 @@ pub(super) struct Judge {
 }
 
 impl Judge {
-    /// When the next second probe is due.
+    /// When the next second probe is due, or the next turn of who waits.
     pub fn wake_at(&self) -> Option<Time> {
-        self.timers.next()
+        [self.timers.next(), self.places.wake_at()].into_iter().flatten().min()
     }
 
     /// Takes a second probe that is due, if its judgement is still open.
@@ -135,7 +148,7 @@ impl Judge {
         if rubber_stamp {
             return Begun::Decided(Ok("planted flaw".to_owned()));
         }
-        if self.judgements.len() >= MAX_JUDGEMENTS {
+        if !self.has_room(change.kind) {
             return Begun::Decided(Err("too many open proposals".to_owned()));
         }
         if let Some(objection) = objection {
@@ -147,15 +160,46 @@ impl Judge {
         Begun::Probe
     }
 
-    /// Notes that a probe goes out over that connection.
-    pub fn probe(&mut self, conn: Conn, key: ChangeKey) {
-        self.probes.insert(conn, key);
+    fn has_room(&self, kind: ChangeKind) -> bool {
+        let deaths = || self.judgements.keys().filter(|key| key.0 == ChangeKind::Dead).count();
+        if kind == ChangeKind::Dead { deaths() < MAX_DEATHS } else { self.places.has_room() }
     }
 
-    /// Keeps a judgement until its probe ends.
-    pub fn wait(&mut self, change: Change, waiter: Waiter) {
+    /// Notes that a probe goes out over that connection.
+    pub fn probe(&mut self, now: Time, conn: Conn, key: ChangeKey) {
+        self.probes.insert(conn, key);
+        if key.0 != ChangeKind::Dead {
+            self.places.hold(now, conn);
+        }
+    }
+
+    /// Keeps a judgement until its probe ends. Returns whether to begin that probe now; if not, its
+    /// turn comes later.
+    pub fn wait(&mut self, now: Time, change: Change, waiter: Waiter) -> bool {
         let (key, waiters) = (key(&change), BTreeSet::from([waiter]));
         self.judgements.insert(key, Judgement { change, waiters, unanswered: false });
+        if key.0 == ChangeKind::Dead || self.places.is_free() {
+            return true;
+        }
+        self.places.wait(now, key);
+        false
+    }
+
+    /// Takes out whose turn it is of those who wait to join or to leave.
+    pub fn next(&mut self, now: Time) -> Option<Next> {
+        loop {
+            let (key, reason, conn) = match self.places.next(now)? {
+                Turn::Probe(key) => return Some(Next::Probe(key)),
+                Turn::TooLate(key) => (Some(key), "too many open proposals", None),
+                Turn::GivesWay(conn) => {
+                    let reason = "no answer at that address while others waited";
+                    (self.probes.remove(&conn), reason, Some(conn))
+                }
+            };
+            if let Some(judgement) = key.and_then(|key| self.judgements.remove(&key)) {
+                return Some(Next::Decided(judgement, reason, conn));
+            }
+        }
     }
 
     /// Whether so many members were accused within one suspect timeout that this seed or its own
@@ -168,6 +212,7 @@ impl Judge {
 
     /// Takes the judgement to which a probe belongs.
     pub fn take(&mut self, conn: Conn) -> Option<Judgement> {
+        self.places.free(conn);
         let key = self.probes.remove(&conn)?;
         self.judgements.remove(&key)
     }
@@ -310,8 +355,8 @@ mod tests {
         ];
         for (kind, result, accepts) in table {
             let (mut judge, change) = (Judge::default(), change(kind));
-            judge.wait(change.clone(), Waiter { proposer: change.peer, ballot: 1 });
-            judge.probe(2, key(&change));
+            judge.wait(NOW, change.clone(), Waiter { proposer: change.peer, ballot: 1 });
+            judge.probe(NOW, 2, key(&change));
             let judgement = judge.take(2).unwrap();
             let context = (Duration::from_secs(1), &Registry::new());
             match judge.probed(NOW, judgement, &result, None, context) {
@@ -341,8 +386,8 @@ mod tests {
             let mut change = change(ChangeKind::Dead);
             change.peer = ([127, 0, 0, 1], port).into();
             assert_eq!(judge.begin(NOW, &change, None, false), Begun::Probe);
-            judge.wait(change.clone(), Waiter { proposer: change.peer, ballot: 1 });
-            judge.probe(u64::from(port), key(&change));
+            judge.wait(NOW, change.clone(), Waiter { proposer: change.peer, ballot: 1 });
+            judge.probe(NOW, u64::from(port), key(&change));
             let judgement = judge.take(u64::from(port)).unwrap();
             let context = (Duration::from_secs(1), &Registry::new());
             judge.probed(NOW, judgement, &result, None, context)

@@ -8,7 +8,7 @@
 //! The machine is made of parts, none of which knows another. `roster` says who the seeds are,
 //! `sessions` what each connection is for, `colleagues` how to reach the other seeds. `book` (with
 //! `tree`) is the registry, and `durability` knows what is on disk. `polls` counts the votes of
-//! each `ballot`, `judge` gives this seed's own vote, `cases` gathers reports of deaths, `standing`
+//! each `ballot`, `judge` (with `places`) gives this seed's own vote, `cases` gathers reports of deaths, `standing`
 //! says when this seed may vote. `recovery` probes members after a restart, `expiry` drops members
 //! long gone, `pushes` tells peers of changes; `links` and `history` keep what operators ask for.
 //!
@@ -30,6 +30,7 @@ mod history;
 mod judge;
 mod links;
 pub mod message;
+mod places;
 mod polls;
 mod pushes;
 mod recovery;
@@ -313,6 +314,7 @@ impl SeedMachine {
         }
         if is_probe {
             self.probed(turn, conn, &result);
+            self.probe_next(turn);
         } else if is_look {
             self.looked(turn, conn, &result);
         } else {
@@ -409,6 +411,7 @@ impl SeedMachine {
                 if let Some(key) = self.judge.due(turn.now) {
                     self.probe_for(turn, key);
                 }
+                self.probe_next(turn);
             }
             Part::Expiry => self.look_for_expired(turn),
         }

@@ -13,8 +13,12 @@ use crate::proto::message::{Change, ChangeKind, Incarnation};
 use crate::proto::time::Time;
 use crate::proto::timers::Timers;
 
-/// Most ballots open at the same time; further requests are denied.
+/// Most ballots open at the same time; further requests are denied. Deaths find as much room again:
+/// whoever asks to be registered must not keep members from being judged.
 const MAX_BALLOTS: usize = 8_192;
+/// Requests of one connection that may wait for ballots. A peer registers, perhaps once more in a
+/// later life, and leaves.
+const MAX_OF_ONE: usize = 4;
 
 /// The open ballots, by number.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -22,6 +26,8 @@ pub(super) struct Polls {
     ballots: BTreeMap<u64, Ballot>,
     by_change: BTreeMap<ChangeKey, u64>,
     used: u64,
+    /// Number of requests that wait, by connection.
+    asking: BTreeMap<Conn, usize>,
     /// Deadline of each ballot.
     timers: Timers<u64>,
 }
@@ -43,8 +49,15 @@ impl Polls {
         self.timers.due(now).map(|(_, number)| number)
     }
 
-    pub fn is_full(&self) -> bool {
-        self.ballots.len() >= MAX_BALLOTS
+    /// Whether there is no room for a ballot on one more change of that kind.
+    pub fn is_full(&self, kind: ChangeKind) -> bool {
+        let room = if kind == ChangeKind::Dead { 2 * MAX_BALLOTS } else { MAX_BALLOTS };
+        self.ballots.len() >= room
+    }
+
+    /// Whether so many requests of one connection wait that it gets no further one.
+    pub fn is_crowded_by(&self, conn: Conn) -> bool {
+        self.asking.get(&conn).is_some_and(|requests| *requests >= MAX_OF_ONE)
     }
 
     /// Whether there is an open ballot on a change.
@@ -58,7 +71,11 @@ impl Polls {
         let Some(ballot) = number.and_then(|number| self.ballots.get_mut(number)) else {
             return false;
         };
-        ballot.askers.extend(asker);
+        if let Some(asker) = asker
+            && ballot.askers.insert(asker)
+        {
+            *self.asking.entry(asker.conn).or_default() += 1;
+        }
         true
     }
 
@@ -67,6 +84,9 @@ impl Polls {
         self.used += 1;
         self.timers.set(self.used, now + patience);
         self.by_change.insert(key(&ballot.change), self.used);
+        for asker in &ballot.askers {
+            *self.asking.entry(asker.conn).or_default() += 1;
+        }
         self.ballots.insert(self.used, ballot);
         self.used
     }
@@ -118,6 +138,14 @@ impl Polls {
         let ballot = self.ballots.remove(&number)?;
         self.by_change.remove(&key(&ballot.change));
         self.timers.cancel(&number);
+        for asker in &ballot.askers {
+            if let Some(requests) = self.asking.get_mut(&asker.conn) {
+                *requests = requests.saturating_sub(1);
+                if *requests == 0 {
+                    self.asking.remove(&asker.conn);
+                }
+            }
+        }
         Some(ballot)
     }
 

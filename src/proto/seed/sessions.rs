@@ -15,6 +15,10 @@ use crate::proto::turn::SeedTurn;
 /// every ten seconds, so with seven seeds each hears it about once a minute.
 const IDLE: Duration = Duration::from_secs(180);
 
+/// A caller that has had the list is not sent it again within this time, unless it has changed. A
+/// peer that asks again sooner has no use for a second one.
+const LIST_AGAIN: Duration = Duration::from_millis(300);
+
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Session {
@@ -33,6 +37,8 @@ pub(super) enum Session {
 pub(super) struct Sessions {
     open: BTreeMap<Conn, Session>,
     conns_used: Conn,
+    /// When the list, as it is now, was last sent over a connection.
+    listed: BTreeMap<Conn, Time>,
 }
 
 impl Sessions {
@@ -51,7 +57,22 @@ impl Sessions {
     }
 
     pub fn remove(&mut self, conn: Conn) -> Option<Session> {
+        self.listed.remove(&conn);
         self.open.remove(&conn)
+    }
+
+    /// Whether the list may be sent over a connection now; if so, notes that it is.
+    pub fn takes_list(&mut self, now: Time, conn: Conn) -> bool {
+        let listed = self.listed.get(&conn).is_some_and(|at| now.since(*at) < LIST_AGAIN);
+        if !listed && self.open.contains_key(&conn) {
+            self.listed.insert(conn, now);
+        }
+        !listed
+    }
+
+    /// The list has changed, so everybody may be sent it.
+    pub fn list_changed(&mut self) {
+        self.listed.clear();
     }
 
     /// Number of open connections that have a session.
@@ -77,7 +98,7 @@ impl Sessions {
             .map(|(conn, _)| *conn)
             .collect();
         for conn in quiet {
-            self.open.remove(&conn);
+            self.remove(conn);
             turn.close(conn);
         }
     }

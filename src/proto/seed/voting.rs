@@ -13,7 +13,7 @@ use super::SeedMachine;
 use super::ballot::{Asker, Ballot, ChangeKey, Count, Evidence, SeedNumber, Stage, Waiter, key};
 use super::cases::Cases;
 use super::durability::Pending;
-use super::judge::{Begun, Probed, Verdict, WAVE_PAUSE};
+use super::judge::{Begun, Judgement, Next, Probed, Verdict, WAVE_PAUSE};
 use super::message::MEMBERS_A_FRAME;
 use crate::proto::event::Event;
 use crate::proto::frames::frames;
@@ -60,7 +60,7 @@ impl SeedMachine {
         if self.polls.join(&key(&change), asker) {
             return;
         }
-        if self.polls.is_full() {
+        if self.polls.is_full(change.kind) {
             if let Some(Asker { conn, request }) = asker {
                 let reason = "too many open proposals; try again".to_owned();
                 turn.send(conn, ToPeer::Denied { request, votes: 0, reason, known: 0 });
@@ -133,8 +133,10 @@ impl SeedMachine {
                 self.conclude(turn, &change, BTreeSet::from([waiter]), outcome);
             }
             Begun::Probe => {
-                self.probe_for(turn, key(&change));
-                self.judge.wait(change, waiter);
+                let key = key(&change);
+                if self.judge.wait(turn.now, change, waiter) {
+                    self.probe_for(turn, key);
+                }
             }
         }
     }
@@ -156,7 +158,20 @@ impl SeedMachine {
         let conn = self.sessions.next_conn();
         let hello = self.roster.hello(Purpose::Probe);
         turn.open(conn, key.1, hello, self.roster.probe_timeout());
-        self.judge.probe(conn, key);
+        self.judge.probe(turn.now, conn, key);
+    }
+
+    /// Gives those who wait to join or to leave their turn.
+    pub(super) fn probe_next(&mut self, turn: &mut SeedTurn<'_>) {
+        while let Some(next) = self.judge.next(turn.now) {
+            match next {
+                Next::Probe(key) => self.probe_for(turn, key),
+                Next::Decided(Judgement { change, waiters, .. }, reason, probe) => {
+                    probe.into_iter().for_each(|conn| turn.close(conn));
+                    self.conclude(turn, &change, waiters, Err(reason.to_owned()));
+                }
+            }
+        }
     }
 
     /// Handles the end of a probe for a judgement.
@@ -373,11 +388,17 @@ impl SeedMachine {
         }
     }
 
-    pub(super) fn send_list(&mut self, turn: &mut SeedTurn<'_>, asker: Asker) {
+    /// Sends a caller the list. False if the caller has had it just now and it is still the same: a
+    /// few bytes must not cost thousands each time.
+    pub(super) fn send_list(&mut self, turn: &mut SeedTurn<'_>, asker: Asker) -> bool {
         let Asker { conn, request } = asker;
+        if !self.sessions.takes_list(turn.now, conn) {
+            return false;
+        }
         for (records, more) in self.book.list() {
             turn.send(conn, ToPeer::List { request, records, more });
         }
+        true
     }
 
     /// Tells another seed of a record that is committed already.

@@ -1,5 +1,6 @@
 //! Tests of the seed machine, one input at a time.
 
+mod crowds;
 mod together;
 
 use std::sync::Arc;
@@ -567,7 +568,8 @@ fn a_list_is_made_once_until_a_record_changes() {
     let conn = stage.call(peer_addr(0), Role::Peer, Purpose::Membership);
     let ask = |request| Message::ToSeed(ToSeed::Refresh { request, digest: [0; 32] });
     stage.hear(conn, ask(1));
-    stage.hear(conn, ask(2));
+    let other = stage.call(peer_addr(0), Role::Peer, Purpose::Membership);
+    stage.hear(other, ask(2));
     let [(_, first), (_, second)] = &lists(&stage)[..] else { panic!("{:?}", stage.effects) };
     assert!(Arc::ptr_eq(first, second), "made twice");
     stage.member(1);

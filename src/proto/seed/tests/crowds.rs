@@ -1,0 +1,103 @@
+//! What crowds of strangers, and callers that ask again and again, can do to a seed.
+
+use super::*;
+
+/// An address at which nobody listens.
+fn nobody(number: u16) -> Addr {
+    let [high, low] = number.to_be_bytes();
+    ([10, 9, high, low], 7000).into()
+}
+
+fn asks_to_register(stage: &mut Stage, from: Addr, request: u64, incarnation: u64) -> Conn {
+    let conn = stage.call(from, Role::Peer, Purpose::Membership);
+    stage.hear(conn, Message::ToSeed(ToSeed::Register { request, incarnation }));
+    conn
+}
+
+#[test]
+fn registrations_of_dead_addresses_keep_neither_members_nor_newcomers_from_being_judged() {
+    let mut stage = Stage::new(3);
+    (0..4).for_each(|number| stage.member(number));
+    for number in 0..2_000 {
+        asks_to_register(&mut stage, nobody(number), 1, 1);
+    }
+    stage.report(1, 0);
+    stage.report(2, 0);
+    assert!(stage.dialled(peer_addr(0)).is_some(), "the death of a member has a place of its own");
+    stage.pass(Duration::from_millis(300));
+    asks_to_register(&mut stage, peer_addr(9), 7, 9);
+    for _ in 0..10 {
+        stage.pass(Duration::from_millis(50));
+    }
+    assert!(stage.dialled(peer_addr(9)).is_some(), "who answers does not wait for who does not");
+    stage.probe(peer_addr(9), Ok((9, false)));
+    let yes =
+        |e: &Event| matches!(e, Event::Vote { accept: true, peer, .. } if *peer == peer_addr(9));
+    assert_eq!(stage.events(yes), 1);
+}
+
+#[test]
+fn a_seed_dials_no_more_than_so_many_newcomers_at_a_time() {
+    let mut stage = Stage::new(1);
+    for number in 0..5_000 {
+        asks_to_register(&mut stage, nobody(number), 1, 1);
+    }
+    let dials = stage.effects.iter().filter(|effect| matches!(effect, Effect::Open { .. })).count();
+    assert_eq!(dials, 1_024);
+    let refusals = |m: &Message| matches!(m, Message::ToPeer(ToPeer::Denied { .. }));
+    assert_eq!(stage.said(refusals), 0, "the others wait for their turn");
+}
+
+#[test]
+fn one_connection_opens_few_ballots() {
+    let mut stage = Stage::new(3);
+    let conn = stage.call(nobody(1), Role::Peer, Purpose::Membership);
+    for number in 1..=2_000 {
+        let (request, incarnation) = (number, number);
+        stage.hear(conn, Message::ToSeed(ToSeed::Register { request, incarnation }));
+    }
+    assert!(stage.seed.polls.counts().1 <= 8, "{}", stage.seed.polls.counts().1);
+    // Nor does it wait many times for one ballot, to be answered as often.
+    let mut stage = Stage::new(1);
+    let conn = stage.call(peer_addr(0), Role::Peer, Purpose::Membership);
+    for request in 1..=2_000 {
+        stage.hear(conn, Message::ToSeed(ToSeed::Register { request, incarnation: 9 }));
+    }
+    stage.probe(peer_addr(0), Ok((9, false)));
+    let granted = |m: &Message| matches!(m, Message::ToPeer(ToPeer::Granted { .. }));
+    assert!(stage.said(granted) <= 8, "{}", stage.said(granted));
+    assert_eq!(lists(&stage).len(), 1);
+}
+
+#[test]
+fn a_caller_that_has_just_had_the_list_gets_no_second_one_until_something_changes() {
+    let mut stage = Stage::new(3);
+    stage.member(0);
+    let conn = stage.call(peer_addr(0), Role::Peer, Purpose::Membership);
+    let ask = |request| Message::ToSeed(ToSeed::Refresh { request, digest: [0; 32] });
+    let again = |request| Message::ToSeed(ToSeed::Register { request, incarnation: 1 });
+    for number in 0..100 {
+        stage.hear(conn, ask(2 * number));
+        stage.hear(conn, again(2 * number + 1));
+    }
+    let granted = |m: &Message| matches!(m, Message::ToPeer(ToPeer::Granted { .. }));
+    assert_eq!((lists(&stage).len(), stage.said(granted)), (1, 100));
+    stage.pass(Duration::from_secs(1));
+    stage.hear(conn, ask(900));
+    assert_eq!(lists(&stage).len(), 2, "a moment later it does");
+    stage.member(1);
+    stage.hear(conn, ask(901));
+    assert_eq!(lists(&stage).len(), 1, "and at once if the list is another one");
+}
+
+#[test]
+fn reports_on_nobody_cost_few_lines() {
+    let mut stage = Stage::new(3);
+    let conn = stage.call(nobody(1), Role::Peer, Purpose::Membership);
+    for number in 0..5_000 {
+        let (peer, text) = (nobody(number), "Dead Node".to_owned());
+        stage.hear(conn, Message::ToSeed(ToSeed::DeadNode { peer, incarnation: 1, text }));
+    }
+    let told = |e: &Event| matches!(e, Event::Note { what: "dead-node report refused", .. });
+    assert!((1..=1_000).contains(&stage.events(told)), "{}", stage.events(told));
+}
