@@ -166,19 +166,19 @@ impl MessageList {
     }
 
     /// Why a message is refused for its length, number or age; none if it is not.
-    fn objection(&self, now: Time, origin: Option<usize>, gossip: &Gossip) -> Option<Refusal> {
-        let age = origin
-            .and_then(|index| self.origin(index))
-            .map_or(Duration::ZERO, |origin| now.since(origin.published_here(gossip)));
+    fn objection(&mut self, now: Time, origin: Option<usize>, gossip: &Gossip) -> Option<Refusal> {
         if gossip.payload.len() > MAX_PAYLOAD {
-            Some(Refusal::Long)
-        } else if gossip.number == 0 || gossip.number == u64::MAX {
-            Some(Refusal::Nonsense)
-        } else if age.max(Duration::from_millis(gossip.age)) > MAX_AGE {
-            Some(Refusal::Old)
-        } else {
-            None
+            return Some(Refusal::Long);
         }
+        if gossip.number == 0 || gossip.number == u64::MAX {
+            return Some(Refusal::Nonsense);
+        }
+        if Duration::from_millis(gossip.age) > MAX_AGE {
+            return Some(Refusal::Old);
+        }
+        let origin = origin.and_then(|index| self.origins.get_mut(index))?;
+        let is_old = now.since(origin.published_here(gossip)) > MAX_AGE;
+        (is_old && !origin.doubt(ahead_of(now, gossip))).then_some(Refusal::Old)
     }
 
     fn drop_first(&mut self, now: Time) {
@@ -222,7 +222,10 @@ impl MessageList {
     pub fn expire(&mut self, now: Time) -> usize {
         for offset in 0..self.entries.len() {
             let entry = self.entries.get(offset).and_then(Option::as_ref);
-            let old = entry.is_some_and(|entry| now.since(self.published_here(entry)) > MAX_AGE);
+            // Whatever it says of its time, it has been here for so long.
+            let old = entry.is_some_and(|entry| {
+                now.since(self.published_here(entry).min(entry.received)) > MAX_AGE
+            });
             if old && let Some(entry) = self.entries.get_mut(offset).and_then(Option::take) {
                 self.unlist(&entry);
             }
@@ -418,6 +421,29 @@ mod tests {
         }
         assert!(matches!(list.offer(START, &gossip(2, "honest"), anybody), Offer::New(_)));
         assert!(matches!(list.offer(START, &gossip(2, "7"), anybody), Offer::Known(_)));
+    }
+
+    #[test]
+    fn no_forged_time_keeps_the_messages_of_an_origin_out() {
+        let ten_years = 10 * 365 * 86_400_000;
+        let forged = |number| Gossip { offset: ten_years, ..gossip(number, "forged") };
+        let refused = |list: &mut MessageList, numbers: std::ops::Range<u64>| {
+            let offers =
+                numbers.map(|number| list.offer(START, &gossip(number, "honest"), anybody));
+            offers.filter(|offer| !matches!(offer, Offer::New(_))).count()
+        };
+        let mut list = MessageList::default();
+        assert_eq!(list.offer(START, &gossip(1, "honest"), anybody), Offer::New(0));
+        assert!(matches!(list.offer(START, &forged(2), anybody), Offer::New(_)));
+        assert_eq!(refused(&mut list, 2..50), 0);
+        // One that comes before all others costs a few messages at most, whatever comes later.
+        let mut list = MessageList::default();
+        assert_eq!(list.offer(START, &forged(1), anybody), Offer::New(0));
+        assert!(refused(&mut list, 2..50) <= 3);
+        list.offer(START, &forged(60), anybody);
+        assert_eq!(refused(&mut list, 61..99), 0);
+        list.expire(START + MAX_AGE * 2);
+        assert!(list.is_empty(), "nor does it stay for ten years");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! out.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
 
 use super::runs::RunSet;
 use super::{AGE_ERROR, MAX_AGE, MessageId, published, tag};
@@ -20,6 +21,12 @@ pub(super) const MAX_STRANGERS: usize = 256;
 /// A clock that seems off by less, in microseconds, counts as right: ages show no smaller
 /// difference.
 const SAME_CLOCK: i64 = 1_000_000;
+/// A clock that seems to leap by more, microseconds, cannot be believed at once: whoever forges one
+/// message of an origin could say any time, and what the origin then says itself would be too old.
+const LEAP: i64 = 3_600 * 1_000_000;
+/// So many messages in succession that all speak against what is known of a clock are believed: then
+/// it was a forged message that came first.
+const IN_SUCCESSION: u8 = 3;
 /// Two stopwatches drift apart by less than one part in this many: 200 parts in a million.
 const DRIFT: i64 = 5_000;
 
@@ -38,6 +45,8 @@ pub struct Origin {
     newest: Time,
     /// By how much its clock is ahead of ours, microseconds, as estimated from its messages.
     ahead: i64,
+    /// Number of messages in succession that speak against that.
+    doubts: u8,
     /// Its messages published before this time, by its clock, are not compared any more.
     pub(super) compared_from: Time,
 }
@@ -64,9 +73,30 @@ impl Origin {
     /// is nearest to the truth.
     pub(super) fn heard(&mut self, now: Time, gossip: &Gossip) {
         let ahead = ahead_of(now, gossip);
-        let drifted = i64::try_from(now.since(self.newest).as_micros()).unwrap_or(0) / DRIFT;
-        self.ahead = self.ahead.saturating_sub(drifted).max(ahead);
+        let is_first = self.newest == Time::default();
+        let since = if is_first { Duration::ZERO } else { now.since(self.newest) };
+        let drifted = i64::try_from(since.as_micros()).unwrap_or(0) / DRIFT;
+        let known = self.ahead.saturating_sub(drifted);
         self.newest = self.newest.max(now);
+        if ahead.saturating_sub(known) > LEAP {
+            self.ahead = known;
+            self.doubt(ahead);
+        } else {
+            self.ahead = known.max(ahead);
+            self.doubts = 0;
+        }
+    }
+
+    /// A message speaks against what is known of the clock. Returns whether it is believed, as the
+    /// last one of several in succession.
+    pub(super) fn doubt(&mut self, ahead: i64) -> bool {
+        self.doubts = self.doubts.saturating_add(1);
+        let believed = self.doubts >= IN_SUCCESSION;
+        if believed {
+            self.ahead = ahead;
+            self.doubts = 0;
+        }
+        believed
     }
 }
 
@@ -183,6 +213,7 @@ impl Origins {
             held: BTreeMap::new(),
             newest: Time::default(),
             ahead,
+            doubts: 0,
             compared_from: Time::default(),
         };
         let index = match self.free.pop() {
