@@ -15,10 +15,15 @@ use sha2::{Digest, Sha256};
 use super::address::{Addr, Incarnation};
 use super::time::Time;
 
-/// How far ahead of the clock an incarnation may be, milliseconds: ten years. Clocks need not
-/// agree, and a peer comes back above whatever is known of it; but an incarnation close to the
-/// greatest number would keep its address from ever registering again.
-pub const MAX_AHEAD_MILLIS: u64 = 10 * 365 * 86_400_000;
+/// How far ahead of the clock an incarnation may be above which a peer rises, milliseconds: ten
+/// years. Clocks need not agree, and a peer comes back above whatever is known of it; but an
+/// incarnation close to the greatest number would keep its address from ever registering again.
+pub const MAX_RISE_MILLIS: u64 = 10 * 365 * 86_400_000;
+
+/// How far ahead of the clock an incarnation may be that is taken from others, milliseconds. It is
+/// more than what a peer rises above: else a liar that names the last incarnation of all that are
+/// believed would have a peer take one that others, with clocks a little behind, do not believe.
+pub const MAX_AHEAD_MILLIS: u64 = 2 * MAX_RISE_MILLIS;
 
 /// How long the record of a member that died or left is kept.
 pub const RETENTION: Duration = Duration::from_secs(86_400);

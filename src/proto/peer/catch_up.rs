@@ -83,7 +83,12 @@ impl PeerMachine {
         let alone = self.overlay.is_empty();
         let silent = open.whom_to_call(me, members);
         let progress = open.progress(now, me, members, self.replica.store(), alone);
-        silent.into_iter().for_each(|peer| self.call(turn, peer));
+        for peer in silent {
+            // One that has just refused, or could not be reached, is called when that is over.
+            if !self.overlay.is_avoided(now, &peer) {
+                self.call(turn, peer);
+            }
+        }
         match progress {
             Progress::Waits => return,
             Progress::LooksUntil(then) => {

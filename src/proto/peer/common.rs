@@ -16,7 +16,7 @@ use super::sessions::{CALL, Dial, Session};
 use super::{PeerMachine, Timer};
 use crate::proto::machine::Conn;
 use crate::proto::message::{Addr, Hello, Incarnation, Members, Message, Purpose, Role};
-use crate::proto::registry::{MAX_AHEAD_MILLIS, Record};
+use crate::proto::registry::{MAX_AHEAD_MILLIS, MAX_RISE_MILLIS, Record};
 use crate::proto::time::Time;
 use crate::proto::turn::PeerTurn;
 
@@ -164,10 +164,15 @@ impl PeerMachine {
     }
 }
 
-/// Whether an incarnation that somebody names can be true. One far in the future can only be a lie,
-/// and rising above it would make this peer's own incarnation useless for good.
+/// Whether an incarnation that somebody names can be true. One far in the future can only be a lie.
 pub(super) fn is_believable(incarnation: Incarnation, now: Time) -> bool {
     incarnation < now.millis().saturating_add(MAX_AHEAD_MILLIS)
+}
+
+/// Whether this peer may rise above an incarnation that somebody names. Above one far in the future
+/// its own would be of no use for good.
+pub(super) fn may_rise_above(incarnation: Incarnation, now: Time) -> bool {
+    incarnation < now.millis().saturating_add(MAX_RISE_MILLIS)
 }
 
 /// Up to `many` distinct places below `len`, in random order.

@@ -18,8 +18,7 @@ impl PeerMachine {
         let refused = match (hello.purpose, hello.role) {
             _ if hello.from == self.life.config.me => Some((Refused::Myself, Vec::new())),
             (Purpose::Probe, _) | (Purpose::Errand, Role::Peer) => None,
-            (Purpose::Link, Role::Peer) if self.make_room(turn, hello) => None,
-            (Purpose::Link, Role::Peer) => self.objection_to_link(turn.now, hello),
+            (Purpose::Link, Role::Peer) => self.objection_to_link(turn, hello),
             (Purpose::Sync, Role::Peer) => {
                 self.objection_to_guest(hello).map(|reason| (reason, Vec::new()))
             }

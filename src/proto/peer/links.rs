@@ -17,7 +17,7 @@ use rand_distr::{Distribution, Zipf};
 use crate::proto::config::TopologyConfig;
 use crate::proto::machine::Conn;
 use crate::proto::message::{Addr, Incarnation};
-use crate::proto::registry::Registry;
+use crate::proto::registry::{MAX_RISE_MILLIS, Registry};
 use crate::proto::time::Time;
 
 /// A member that could not be linked is not dialled again for this long.
@@ -137,9 +137,33 @@ impl Links {
     /// Neighbours that are no members, though they have had enough time to register.
     pub fn strangers(&self, now: Time, members: &Registry) -> Vec<Addr> {
         let is_stranger = |(peer, neighbour): &(&Addr, &Neighbour)| {
-            now.since(neighbour.stranger_since) > STRANGER && members.get(peer).is_none()
+            now.since(neighbour.stranger_since) > STRANGER && members.alive(peer).is_none()
         };
         self.neighbours.iter().filter(is_stranger).map(|(peer, _)| *peer).collect()
+    }
+
+    /// The neighbour that has been no member for longest, if that is at least so long.
+    pub fn longest_stranger(
+        &self,
+        now: Time,
+        at_least: Duration,
+        members: &Registry,
+    ) -> Option<Addr> {
+        let strangers = self.neighbours.iter().filter(|(peer, neighbour)| {
+            now.since(neighbour.stranger_since) >= at_least && members.get(peer).is_none()
+        });
+        let longest = strangers.min_by_key(|(_, neighbour)| neighbour.stranger_since);
+        longest.map(|(peer, _)| *peer)
+    }
+
+    /// A neighbour says that it is there in a later life. One that is too far from what it was can
+    /// only be a lie, and this is measured by its own earlier word and not by our clock.
+    pub fn raise(&mut self, peer: &Addr, incarnation: Incarnation) {
+        if let Some(neighbour) = self.neighbours.get_mut(peer)
+            && incarnation.saturating_sub(neighbour.incarnation) <= MAX_RISE_MILLIS
+        {
+            neighbour.incarnation = neighbour.incarnation.max(incarnation);
+        }
     }
 
     /// Does not dial a member for a while.

@@ -272,8 +272,8 @@ impl PeerMachine {
         }
         turn.log(Event::SuspicionRefuted { peer, by }.told_if(!asked || !self.is_large()));
         turn.member(MemberEvent::Refuted(peer));
-        if let Some(neighbour) = self.overlay.get_mut(&peer) {
-            neighbour.incarnation = neighbour.incarnation.max(incarnation);
+        self.overlay.raise(&peer, incarnation);
+        if let Some(neighbour) = self.overlay.get(&peer) {
             if turn.now.since(neighbour.heard) >= self.life.config.detection.suspect_timeout {
                 // The peer lives, but nothing came over this link for the whole timeout: the link
                 // is dead.

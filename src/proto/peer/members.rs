@@ -4,10 +4,11 @@
 //! What must stay true: whoever follows the list of members hears of each change; and a peer that
 //! finds itself dead, gone or known in a later life comes back above that life, and never below it.
 
-use super::PeerMachine;
-use super::common::is_believable;
+use super::common::may_rise_above;
 use super::membership::Kind;
 use super::prober::Why;
+use super::suspicions::PRESS;
+use super::{PeerMachine, Timer};
 use crate::proto::event::Severity;
 use crate::proto::message::{Addr, Incarnation};
 use crate::proto::registry::{Record, Status};
@@ -38,6 +39,10 @@ impl PeerMachine {
                 Status::Left => self.expect_farewell(turn, peer),
                 Status::Alive | Status::Dead => self.unlink(turn, peer),
             }
+        } else if let Some(neighbour) = self.overlay.get_mut(&peer) {
+            // It says that it is there in a later life. It has as much time as a newcomer to become
+            // a member in that, or any life that it names would keep its link for good.
+            neighbour.stranger_since = turn.now;
         }
     }
 
@@ -56,9 +61,16 @@ impl PeerMachine {
         if let Some(suspicion) = self.suspicion.get(&peer)
             && suspicion.incarnation < incarnation
         {
-            // The life suspected is over: the seeds, or without seeds another peer, know a later
-            // one.
-            self.refuted(turn, peer, peer, incarnation);
+            match self.membership.kind {
+                // The life suspected is over: a quorum of the seeds knows a later one.
+                Kind::Voted(_) | Kind::Fixed => self.refuted(turn, peer, peer, incarnation),
+                // One peer says so. It may be wrong, and only the suspect itself can show it.
+                Kind::Open(_) => {
+                    self.suspicion.renew(turn.now, &peer, incarnation);
+                    self.timers.set(Timer::Suspicion(peer), turn.now + PRESS.0);
+                    self.look_at(turn, peer, incarnation, Why::Again);
+                }
+            }
         }
     }
 
@@ -99,7 +111,7 @@ impl PeerMachine {
             Status::Alive => record.incarnation > self.life.incarnation,
             Status::Left | Status::Dead => record.incarnation >= self.life.incarnation,
         };
-        if over && !self.life.leaving && is_believable(record.incarnation, turn.now) {
+        if over && !self.life.leaving && may_rise_above(record.incarnation, turn.now) {
             let status = format!("{:?}", record.status).to_lowercase();
             turn.note(Severity::Warn, "rejoining", vec![("registry", status)]);
             self.rise_above(turn, record.incarnation);
@@ -124,8 +136,9 @@ impl PeerMachine {
                 self.rise_again(turn);
             }
             // This peer counts as dead or as removed; a handshake tells which, unless this peer
-            // knows already.
+            // knows already. Whoever has just refused a link would only refuse it again.
             Kind::Open(open) if open.is_removed() => {}
+            Kind::Open(_) if self.overlay.is_avoided(turn.now, &by) => {}
             Kind::Open(_) => self.call(turn, by),
         }
     }

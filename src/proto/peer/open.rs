@@ -17,7 +17,7 @@
 
 use rand::RngExt;
 
-use super::common::is_believable;
+use super::common::{is_believable, may_rise_above};
 use super::membership::Kind;
 use super::prober::Why;
 use super::suspicions::Decided;
@@ -168,7 +168,12 @@ impl PeerMachine {
     /// Whether a record that a neighbour tells can be true and is not one that was dropped here.
     fn is_acceptable(&self, now: Time, peer: &Addr, record: &Record) -> bool {
         let open = self.membership.kind.open();
+        let known = self.membership.members.get(peer).map_or(0, |known| known.incarnation);
+        let window = self.life.config.detection.suspect_timeout;
         is_believable(record.incarnation, now)
+            && !(record.incarnation > known
+                && record.status != Status::Left
+                && self.suspicion.was_renewed(now, peer, window))
             && !peer.ip().is_unspecified()
             && peer.port() != 0
             && (self.membership.members.get(peer).is_some()
@@ -231,7 +236,7 @@ impl PeerMachine {
             self.withdraw(turn, record.clone());
         } else if !self.is_removed() || record.status == Status::Alive {
             let let_in = self.is_removed() && record.incarnation > self.life.incarnation;
-            if let_in && is_believable(record.incarnation, turn.now) {
+            if let_in && may_rise_above(record.incarnation, turn.now) {
                 self.set_removed(false);
             }
             self.learn_of_myself(turn, record);

@@ -23,6 +23,9 @@ use crate::proto::turn::PeerTurn;
 /// A link to a member that has left is closed after this long, if the member has not closed it by
 /// then: a leave takes less.
 const FAREWELL: Duration = Duration::from_secs(2);
+/// A newcomer is known as a member within this time: it links once it is registered, and the seeds
+/// tell of it within milliseconds.
+const NEWCOMER: Duration = Duration::from_secs(5);
 /// A peer looks again after this long for the links that it is missing.
 const FILL_AGAIN: Duration = Duration::from_secs(1);
 /// A full peer that refuses a link names at most this many others.
@@ -53,10 +56,11 @@ impl Choice<'_> {
 }
 
 impl PeerMachine {
-    /// Why this peer refuses the link that somebody asks for, and whom to ask instead.
+    /// Why this peer refuses the link that somebody asks for, and whom to ask instead. If only room
+    /// is missing, a member gets the place of a neighbour that is none.
     pub(super) fn objection_to_link(
         &mut self,
-        now: Time,
+        turn: &mut PeerTurn<'_>,
         hello: &Hello,
     ) -> Option<(Refused, Vec<Addr>)> {
         let plain = |reason| Some((reason, Vec::new()));
@@ -77,13 +81,14 @@ impl PeerMachine {
         if let Some(neighbour) = self.overlay.get(&hello.from) {
             // By opening a link the caller says that it has none. But anybody could say so in its
             // name, and a link over which its owner has just spoken is not given up for that.
-            let fresh = now.since(neighbour.heard) < self.life.config.detection.ping_interval * 2;
+            let fresh =
+                turn.now.since(neighbour.heard) < self.life.config.detection.ping_interval * 2;
             if fresh && hello.incarnation <= neighbour.incarnation {
                 return plain(Refused::AlreadyLinked);
             }
             return None;
         }
-        if self.overlay.is_full() {
+        if self.overlay.is_full() && !self.make_room(turn, hello) {
             let all: Vec<Addr> = self.overlay.peers().copied().collect();
             let others = sample(&mut self.life.rng, all.len(), OTHERS);
             let others = others.into_iter().filter_map(|place| all.get(place).copied()).collect();
@@ -202,28 +207,27 @@ impl PeerMachine {
     pub(super) fn unlink_strangers(&mut self, turn: &mut PeerTurn<'_>) {
         let strangers = self.overlay.strangers(turn.now, &self.membership.members);
         for peer in strangers {
-            let keys =
-                vec![("from", peer.to_string()), ("reason", "it has not registered".to_owned())];
+            let keys = vec![("from", peer.to_string()), ("reason", "it is no member".to_owned())];
             turn.note(Severity::Warn, "link closed", keys);
             self.unlink(turn, peer);
         }
     }
 
-    /// Where all places are taken, a member that calls gets the place of a neighbour that is no
-    /// member. False if no place had to be freed, or none could be.
-    pub(super) fn make_room(&mut self, turn: &mut PeerTurn<'_>, hello: &Hello) -> bool {
-        let full = self.overlay.is_full();
-        if self.life.leaving || !full || self.membership.members.alive(&hello.from).is_none() {
-            return false;
-        }
-        let stranger = |peer: &&Addr| self.membership.members.get(peer).is_none();
-        let found = self.overlay.peers().find(stranger).copied();
-        match found {
-            Some(stranger) if !self.overlay.contains(&hello.from) => {
+    /// Frees a place for a member that calls: that of the neighbour that has been no member for
+    /// longest. False if none can be freed. Anybody can call in the name of a member, so a newcomer
+    /// keeps its place while the news of it may still be on its way, and a call in a life that is
+    /// over frees none.
+    fn make_room(&mut self, turn: &mut PeerTurn<'_>, hello: &Hello) -> bool {
+        let members = &self.membership.members;
+        let is_present =
+            members.alive(&hello.from).is_some_and(|r| r.incarnation <= hello.incarnation);
+        let longest = self.overlay.longest_stranger(turn.now, NEWCOMER, members);
+        match longest.filter(|_| is_present) {
+            Some(stranger) => {
                 self.unlink(turn, stranger);
                 true
             }
-            _ => false,
+            None => false,
         }
     }
 

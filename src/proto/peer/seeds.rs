@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::common::is_believable;
+use super::common::may_rise_above;
 use super::membership::Kind;
 use super::membership::voted::{Belief, Heard, Said};
 use super::registration::{Framed, Wish};
@@ -106,7 +106,7 @@ impl PeerMachine {
         }
         turn.note(severity, what, vec![("seed", seed.to_string()), ("reason", reason)]);
         // The seed knows this life of the address already, or a later one: come back above it.
-        let later = known >= self.life.incarnation && is_believable(known, turn.now);
+        let later = known >= self.life.incarnation && may_rise_above(known, turn.now);
         if wish == Wish::Register(self.life.incarnation) && later {
             self.registration.end(id);
             self.timers.cancel(&Timer::SeedRequest(id));

@@ -39,13 +39,15 @@ pub(super) struct Suspicion {
     /// The Dead Node message that this peer has logged and reported, if it has.
     pub reported: Option<String>,
     pub presses: u32,
+    /// When somebody said that there is a later life, which this peer has taken up since.
+    pub renewed: Option<Time>,
 }
 
 impl Suspicion {
     /// A new finding, which nobody else has witnessed yet.
     pub fn new(incarnation: Incarnation, hard: bool, asked: bool) -> Self {
         let witnesses = BTreeSet::new();
-        Self { incarnation, hard, asked, witnesses, reported: None, presses: 0 }
+        Self { incarnation, hard, asked, witnesses, reported: None, presses: 0, renewed: None }
     }
 
     /// Another peer has found the same.
@@ -96,6 +98,24 @@ impl Suspicions {
 
     pub fn get_mut(&mut self, peer: &Addr) -> Option<&mut Suspicion> {
         self.of.get_mut(peer)
+    }
+
+    /// Somebody says that a suspect is there in a later life. The suspicion is of that life now, and
+    /// what others found of the earlier one counts no more.
+    pub fn renew(&mut self, now: Time, peer: &Addr, incarnation: Incarnation) {
+        if let Some(suspicion) = self.of.get_mut(peer) {
+            let Suspicion { hard, asked, .. } = *suspicion;
+            *suspicion = Suspicion::new(incarnation, hard, asked);
+            suspicion.renewed = Some(now);
+        }
+    }
+
+    /// Whether a suspicion has taken up a later life within the window before now. Another one is
+    /// then not heard of: whoever names one life after the other would keep the suspect a member
+    /// for ever.
+    pub fn was_renewed(&self, now: Time, peer: &Addr, window: Duration) -> bool {
+        let renewed = self.of.get(peer).and_then(|suspicion| suspicion.renewed);
+        renewed.is_some_and(|at| now.since(at) < window)
     }
 
     pub fn is_empty(&self) -> bool {

@@ -12,6 +12,7 @@ use crate::proto::message::{
 };
 use crate::proto::registry::{Record, Status};
 
+mod liars;
 mod open;
 mod voted;
 
