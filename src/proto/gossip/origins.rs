@@ -17,6 +17,10 @@ const MAX_ORIGINS: usize = 16_384;
 /// Most origins known that are not members as far as this peer knows. A message may be faster than
 /// the news that its origin registered; this leaves room for those and little for invented origins.
 pub(super) const MAX_STRANGERS: usize = 256;
+/// Most lives of one member that count as its own; any more find room only among the strangers. A
+/// peer that crashes and comes back each minute has fewer, and whoever invents lives of a member
+/// takes no room from the others.
+const MAX_LIVES: usize = 128;
 
 /// A clock that seems off by less, in microseconds, counts as right: ages show no smaller
 /// difference.
@@ -47,6 +51,8 @@ pub struct Origin {
     ahead: i64,
     /// Number of messages in succession that speak against that.
     doubts: u8,
+    /// Whether it was one more life of a peer than counts as its own.
+    surplus: bool,
     /// Its messages published before this time, by its clock, are not compared any more.
     pub(super) compared_from: Time,
 }
@@ -134,6 +140,8 @@ pub(super) struct Origins {
     free: Vec<usize>,
     by_name: HashMap<(Addr, Incarnation), usize>,
     by_tag: BTreeMap<Tag, usize>,
+    /// Number of lives of each peer.
+    lives: BTreeMap<Addr, usize>,
     /// Origins that were not members when they were first heard of.
     strangers: BTreeSet<usize>,
 }
@@ -175,12 +183,33 @@ impl Origins {
             if over && let Some(origin) = slot.take() {
                 self.by_name.remove(&(origin.addr, origin.life));
                 self.by_tag.remove(&origin.tag);
+                if let Some(lives) = self.lives.get_mut(&origin.addr) {
+                    *lives = lives.saturating_sub(1);
+                    if *lives == 0 {
+                        self.lives.remove(&origin.addr);
+                    }
+                }
                 self.strangers.remove(&index);
                 self.free.push(index);
                 retired += 1;
             }
         }
         retired
+    }
+
+    /// Puts an origin into a hole, or behind all others. Returns its index.
+    fn put(&mut self, origin: Origin) -> usize {
+        let index = match self.free.pop() {
+            Some(index) => index,
+            None => {
+                self.slots.push(None);
+                self.slots.len() - 1
+            }
+        };
+        if let Some(slot) = self.slots.get_mut(index) {
+            *slot = Some(origin);
+        }
+        index
     }
 
     /// Adds an origin and returns its index; none if there is no room.
@@ -190,12 +219,13 @@ impl Origins {
         ahead: i64,
         is_member: impl Fn(&Addr, Incarnation) -> bool,
     ) -> Option<usize> {
-        let stranger = !is_member(&name.0, name.1);
+        let surplus = self.lives.get(&name.0).is_some_and(|lives| *lives >= MAX_LIVES);
+        let stranger = surplus || !is_member(&name.0, name.1);
         if stranger && self.strangers.len() >= MAX_STRANGERS {
             let origins = &self.slots;
             self.strangers.retain(|index| {
                 let origin = origins.get(*index).and_then(Option::as_ref);
-                origin.is_some_and(|origin| !is_member(&origin.addr, origin.life))
+                origin.is_some_and(|of| of.surplus || !is_member(&of.addr, of.life))
             });
             if self.strangers.len() >= MAX_STRANGERS {
                 return None;
@@ -214,18 +244,11 @@ impl Origins {
             newest: Time::default(),
             ahead,
             doubts: 0,
+            surplus,
             compared_from: Time::default(),
         };
-        let index = match self.free.pop() {
-            Some(index) => index,
-            None => {
-                self.slots.push(None);
-                self.slots.len() - 1
-            }
-        };
-        if let Some(slot) = self.slots.get_mut(index) {
-            *slot = Some(origin);
-        }
+        let index = self.put(origin);
+        *self.lives.entry(name.0).or_default() += 1;
         self.by_name.insert(name, index);
         self.by_tag.insert(tag, index);
         if stranger {
