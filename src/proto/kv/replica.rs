@@ -21,7 +21,7 @@ pub use super::request::{
 use super::seal;
 use super::snapshot::Snapshot;
 use super::store::{Receipt, Store, Version, Write, WriteError};
-use super::talk::{Announced, Talks};
+use super::talk::{Announced, Limits, Talks};
 use super::transfer::Transfers;
 use super::value::Value;
 use crate::proto::event::Severity;
@@ -29,7 +29,6 @@ use crate::proto::frames::{frames, with_more};
 use crate::proto::machine::Conn;
 use crate::proto::message::{Breach, Inspection, StoreSync};
 use crate::proto::order::{Holding, Outcome};
-use crate::proto::repeats::Allowance;
 use crate::proto::time::Time;
 use crate::proto::timers::Timers;
 use crate::proto::turn::PeerTurn;
@@ -45,6 +44,8 @@ const ANNOUNCE_AFTER: Duration = Duration::from_millis(100);
 const HANDED_OVER: usize = 4 << 20;
 /// Most requests that may wait for writes at the same time.
 const MAX_WAITING: usize = 1_024;
+/// Writes without room that get a line of the log in one minute: the link stays, and may bring more.
+const REFUSALS_A_MINUTE: u32 = 60;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Timer {
@@ -82,8 +83,7 @@ pub struct Replication {
     announced: Announced,
     pub(super) transfers: Transfers,
     pub(super) counters: StoreCounters,
-    /// Names that this replica has taken because others knew more of it than it did.
-    renamed: Allowance,
+    limits: Limits,
     pub(super) timers: Timers<Timer>,
 }
 
@@ -110,7 +110,7 @@ impl Replication {
             announced: Announced::default(),
             transfers: Transfers::default(),
             counters: StoreCounters::default(),
-            renamed: Allowance::default(),
+            limits: Limits::default(),
             timers: Timers::default(),
         }
     }
@@ -431,7 +431,11 @@ impl Replication {
                 Ok(Receipt::Held | Receipt::Dropped) => received.gap = true,
                 // A replica that counts other names than this one is honest all the same, and its
                 // other writes may fit. One line in the log tells of all such writes.
-                Err(WriteError::Replica) if crowded => self.counters.refused += 1,
+                Err(WriteError::Replica)
+                    if crowded || !self.limits.refusals.allows(turn.now, REFUSALS_A_MINUTE) =>
+                {
+                    self.counters.refused += 1;
+                }
                 Err(error) => {
                     self.counters.refused += 1;
                     crowded = error == WriteError::Replica;
@@ -514,7 +518,7 @@ impl Replication {
         theirs: &Clock,
         had: Option<&Clock>,
     ) {
-        self.talks.repairs(turn.now, conn);
+        self.talks.repairs(turn.now, conn, 0);
         // The neighbour may name lives that are ended here, and lack some of just their writes.
         let context = self.store.context_for(theirs);
         if context != *self.store.context() && self.talks.tells_of_ended(turn.now, conn) {
@@ -527,6 +531,8 @@ impl Replication {
                     writes.retain(|write| self.store.is_known_with(had, &write.dot));
                 }
                 self.counters.repaired += writes.len() as u64;
+                let bytes = writes.iter().map(|write| write.size()).sum();
+                self.talks.repairs(turn.now, conn, bytes);
                 for frame in frames(writes, FRAME, |write| write.size()) {
                     let message = StoreSync::Writes(frame);
                     self.durability.say(turn, conn, message);

@@ -6,11 +6,15 @@ use std::time::Duration;
 
 use super::clock::Clock;
 use crate::proto::machine::Conn;
+use crate::proto::repeats::Allowance;
 use crate::proto::time::Time;
 
 /// Least time between two questions to one neighbour because something is missing, and between two
 /// repairs for it.
 pub(super) const ASK_AGAIN: Duration = Duration::from_millis(50);
+/// Bytes of a repair for which the next one waits a millisecond more. A neighbour says in a few bytes
+/// that it has nothing, and each time is sent all that is kept for that.
+const BYTES_A_MILLISECOND: u64 = 16 << 10;
 /// Least time between telling one neighbour twice of lives that are ended here.
 const TELL_AGAIN: Duration = Duration::from_secs(1);
 
@@ -25,14 +29,23 @@ const SETTLED: Duration = Duration::from_secs(1);
 struct Talk {
     /// When the neighbour was last asked what it has seen.
     asked: Option<Time>,
-    /// When it was last sent what it lacks.
-    repaired: Option<Time>,
+    /// From when it may be sent again what it lacks.
+    may_repair: Option<Time>,
     /// The context that it has told since, and what had been seen here at that moment.
     owed: Option<(Clock, Clock)>,
     /// When it was last told the last writes of lives that it names and that are ended here.
     told: Option<Time>,
     /// When it was last told what has been seen here, if it has not offered a snapshot since.
     may_offer: Option<Time>,
+}
+
+/// What is done only so often in a minute, whoever asks for it.
+#[derive(Debug, Default)]
+pub(super) struct Limits {
+    /// Names that this replica has taken because others knew more of it than it did.
+    pub names: Allowance,
+    /// Lines of the log about writes for which there was no room.
+    pub refusals: Allowance,
 }
 
 /// What was said over all links.
@@ -82,14 +95,15 @@ impl Talks {
         ours: &Clock,
     ) -> Option<Time> {
         let talk = self.of(conn);
-        let next = talk.repaired.filter(|at| now.since(*at) < ASK_AGAIN)? + ASK_AGAIN;
+        let next = talk.may_repair.filter(|at| now < *at)?;
         talk.owed = Some((theirs.clone(), ours.clone()));
         Some(next)
     }
 
-    /// A neighbour is sent what it lacks.
-    pub fn repairs(&mut self, now: Time, conn: Conn) {
-        self.of(conn).repaired = Some(now);
+    /// A neighbour is sent what it lacks, so many bytes.
+    pub fn repairs(&mut self, now: Time, conn: Conn, bytes: usize) {
+        let pause = Duration::from_millis(bytes as u64 / BYTES_A_MILLISECOND);
+        self.of(conn).may_repair = Some(now + ASK_AGAIN + pause);
     }
 
     /// Takes what was remembered for a later repair: the neighbour's context, and ours.

@@ -32,8 +32,8 @@ const MAX_FETCHED: u64 = 8 << 30;
 /// bytes. Two parts that follow on each other hold more than one frame. Whoever sends crumbs, or
 /// nothing at all, could otherwise keep a replica fetching for ever.
 const PARTS: (u64, u64) = (16, 4);
-/// After this long, what comes more slowly than so many bytes a second gives way to the offer of
-/// another neighbour: one that is slow on purpose must not keep the others from helping.
+/// After this long, what moves more slowly than so many bytes a second gives way to another
+/// neighbour that offers or asks: one that is slow on purpose must not keep the others out.
 const SLOW: (Duration, u64) = (Duration::from_secs(30), 64 << 10);
 
 #[derive(Debug)]
@@ -62,6 +62,7 @@ struct Serving {
     standing: VecDeque<(Replica, Runs)>,
     /// Places of the key and the version that come next.
     next: (usize, usize),
+    began: Time,
     /// When the other side last asked for more.
     asked: Time,
 }
@@ -107,6 +108,9 @@ impl Transfers {
     fn has_room(&mut self, now: Time, conn: Conn) -> bool {
         self.serving.retain(|_, serving| now.since(serving.asked) < FETCH_PATIENCE);
         self.begun.retain(|_, at| now.since(*at) < BEGIN_AGAIN);
+        if self.serving.len() >= MAX_SERVED {
+            self.serving.retain(|_, serving| !serving.is_slow(now));
+        }
         let has_room = self.serving.len() < MAX_SERVED || self.serving.contains_key(&conn);
         has_room && !self.begun.contains_key(&conn)
     }
@@ -170,8 +174,8 @@ impl Transfers {
             let seals = store.seals().beyond(&seen).into();
             let standing = split_runs(std::mem::take(&mut snapshot.standing));
             let snapshot = Arc::new(snapshot);
-            let (parts, next, asked) = (0, (0, 0), now);
-            let serving = Serving { round, snapshot, parts, seals, standing, next, asked };
+            let (parts, next, began, asked) = (0, (0, 0), now, now);
+            let serving = Serving { round, snapshot, parts, seals, standing, next, began, asked };
             self.serving.insert(conn, serving);
             self.begun.insert(conn, now);
         }
@@ -227,8 +231,7 @@ impl Transfers {
 impl Fetching {
     /// Whether it has come so slowly that another neighbour may have its turn.
     fn is_slow(&self, now: Time) -> bool {
-        let (since, (from, pace)) = (now.since(self.began), SLOW);
-        since >= from && self.bytes < since.as_secs().saturating_mul(pace)
+        is_slow(now.since(self.began), self.bytes)
     }
 
     /// Counts one more part. Says why no replica can have sent it, if none can.
@@ -268,7 +271,18 @@ fn size(part: &Snapshot) -> u64 {
     all.fold(0, |sum: u64, size: usize| sum.saturating_add(size as u64))
 }
 
+/// Whether so many bytes in this time are too few.
+fn is_slow(since: Duration, bytes: u64) -> bool {
+    let (from, pace) = SLOW;
+    since >= from && bytes < since.as_secs().saturating_mul(pace)
+}
+
 impl Serving {
+    /// Whether it is asked for so slowly that another replica may have its turn.
+    fn is_slow(&self, now: Time) -> bool {
+        is_slow(now.since(self.began), self.parts.saturating_mul(FRAME as u64))
+    }
+
     /// Whether all parts have been made.
     fn is_over(&self) -> bool {
         self.snapshot.version(self.next).is_none()

@@ -24,7 +24,7 @@ impl Replication {
         let mine = self.store.name().clone();
         let sealer = seal::sealer(&mine);
         let is_known = known <= self.store.count(&mine) && seals <= self.store.count(&sealer);
-        if mine.is_empty() || is_known || !self.renamed.allows(turn.now, NAMES_A_MINUTE) {
+        if mine.is_empty() || is_known || !self.limits.names.allows(turn.now, NAMES_A_MINUTE) {
             return;
         }
         let base = mine.rsplit_once('@').map_or(&*mine, |(addr, _)| addr);

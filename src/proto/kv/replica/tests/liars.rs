@@ -143,3 +143,57 @@ fn lives_are_ended_after_a_write_and_a_seal_of_the_greatest_lamport_time() {
     other.merge(theirs).unwrap();
     assert_eq!(other.context(), stage.replica.store().context(), "and others take them");
 }
+
+#[test]
+fn a_neighbour_that_says_again_and_again_that_it_has_nothing_is_sent_only_so_much() {
+    let mut stage = Stage::new();
+    for key in 0..8 {
+        stage.put(&format!("k{key}"), value(json!(key.to_string().repeat(1 << 19))));
+    }
+    stage.effects.clear();
+    for _ in 0..40 {
+        let context = Clock::new();
+        stage.hear(Message::StoreSync(StoreSync::Context { context, answer: false }));
+        stage.pass(ASK_AGAIN);
+    }
+    let all = |m: &Message| match m {
+        Message::StoreSync(StoreSync::Writes(writes)) => writes.len() >= 1,
+        _ => false,
+    };
+    let megabytes = stage.sent(all) / 2;
+    assert!((4..=40).contains(&megabytes), "in two seconds: {megabytes} MiB");
+}
+
+#[test]
+fn who_fetches_a_snapshot_in_crumbs_of_time_keeps_nobody_else_from_fetching() {
+    let mut store = Store::new("127.0.0.1:1@7".into());
+    for key in 0..8 {
+        store.put(NOW, &format!("k{key}"), value(json!("x".repeat(1 << 18))), None);
+    }
+    let (mut transfers, seen) = (Transfers::default(), Some(Clock::new()));
+    let later = |seconds| NOW + Duration::from_secs(seconds);
+    for conn in [1, 3] {
+        assert!(transfers.serve(&store, NOW, (conn, 1), seen.clone()).is_some());
+    }
+    for seconds in [9, 18, 27, 36] {
+        let third = transfers.serve(&store, later(seconds), (5, 1), seen.clone());
+        assert_eq!(third.is_some(), seconds > 30, "after {seconds} s");
+        for conn in [1, 3] {
+            transfers.serve(&store, later(seconds), (conn, 1), None);
+        }
+    }
+}
+
+#[test]
+fn writes_for_which_there_is_no_room_cost_few_lines() {
+    let mut stage = Stage::new();
+    stage.has_seen(crowd(0, (512 << 10) - 200));
+    stage.effects.clear();
+    for number in 0..5_000 {
+        let mut other = Store::new(format!("127.0.0.1:2@{number:0>100}").into());
+        let (write, _) = other.put(NOW, "k", value(json!(1)), None);
+        assert!(stage.hear(Message::StoreSync(StoreSync::Write(write))));
+    }
+    let lines = stage.effects.iter().filter(|effect| matches!(effect, Effect::Log(_))).count();
+    assert!((1..=1_000).contains(&lines), "{lines}");
+}
