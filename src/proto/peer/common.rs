@@ -28,6 +28,9 @@ const SMALL: usize = 16;
 /// Changed links are reported after this delay, because a peer that starts makes several changes.
 const REPORT_DELAY: Duration = Duration::from_millis(500);
 
+/// Lines about peers that are no members that are told in one minute, far more than newcomers make.
+const STRANGERS_A_MINUTE: u32 = 600;
+
 impl PeerMachine {
     pub(super) fn hello(&self, purpose: Purpose) -> Hello {
         self.life.config.network.hello(
@@ -68,6 +71,13 @@ impl PeerMachine {
     /// news is still on its way.
     pub(super) fn is_peer(&self, other: &Addr) -> bool {
         self.membership.members.alive(other).is_some() || self.overlay.contains(other)
+    }
+
+    /// Whether a line of the log about a peer is worth being told. Whoever is no member may come and
+    /// go as often as it likes.
+    pub(super) fn is_told_of(&mut self, now: Time, peer: &Addr) -> bool {
+        self.membership.members.get(peer).is_some()
+            || self.told.strangers.allows(now, STRANGERS_A_MINUTE)
     }
 
     /// A member's place in the order of joining.

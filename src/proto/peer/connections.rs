@@ -31,7 +31,9 @@ impl PeerMachine {
             if matches!(reason, Refused::Myself | Refused::WrongRole) {
                 let keys =
                     vec![("from", hello.from.to_string()), ("reason", reason.words().to_owned())];
-                turn.note(Severity::Warn, "link refused", keys);
+                let told = self.is_told_of(turn.now, &hello.from);
+                let severity = if told { Severity::Warn } else { Severity::Debug };
+                turn.note(severity, "link refused", keys);
             }
             turn.refuse(conn, reason, others);
             return;

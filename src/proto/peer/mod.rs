@@ -167,6 +167,8 @@ struct Told {
     clocks: Clocks,
     repeats: Repeats,
     notices: Allowance,
+    /// Lines about those that are no members.
+    strangers: Allowance,
 }
 
 /// A peer.

@@ -78,7 +78,7 @@ impl PeerMachine {
         match message {
             Members::Handshake(records) => {
                 self.learn_told(turn, conn, from, records);
-                if self.is_neighbour(conn) {
+                if self.is_neighbour(conn) && self.may_tell_all(turn.now, conn) {
                     let records = self.all_records();
                     turn.send(conn, self.peers_message(records));
                 }
@@ -98,7 +98,8 @@ impl PeerMachine {
             }
             Members::Changed(records) => self.learn_told(turn, conn, from, records),
             Members::Digest(theirs) => {
-                if theirs != self.membership.members.status_digest() {
+                let differs = theirs != self.membership.members.status_digest();
+                if differs && self.may_tell_all(turn.now, conn) {
                     turn.send(conn, Members::Handshake(self.all_records()));
                 }
             }
@@ -111,6 +112,11 @@ impl PeerMachine {
             self.expect_farewell(turn, from);
         }
         Ok(())
+    }
+
+    /// Whether a neighbour may be told all members now.
+    fn may_tell_all(&mut self, now: Time, conn: Conn) -> bool {
+        self.membership.kind.open_mut().is_some_and(|open| open.answers(now, conn))
     }
 
     /// Takes in the records that a neighbour tells.

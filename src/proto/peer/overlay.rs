@@ -117,7 +117,8 @@ impl PeerMachine {
         self.overlay.insert(peer, neighbour);
         self.sessions.insert(conn, Session::Neighbour(peer));
         self.suspicion.forget_departure(&peer);
-        turn.log(Event::NeighbourUp { peer, degree: self.overlay.len() });
+        let told = self.is_told_of(turn.now, &peer);
+        turn.log(Event::NeighbourUp { peer, degree: self.overlay.len() }.told_if(told));
         turn.member(MemberEvent::NeighbourUp(peer));
         self.broadcast.rumors.link_up(turn.now, conn, peer, false);
         self.links_changed(turn);
@@ -142,7 +143,8 @@ impl PeerMachine {
         let old = self.overlay.remove(&peer)?;
         self.timers.cancel(&Timer::Silence(peer));
         self.timers.cancel(&Timer::Farewell(peer));
-        turn.log(Event::NeighbourDown { peer, degree: self.overlay.len() });
+        let told = self.is_told_of(turn.now, &peer);
+        turn.log(Event::NeighbourDown { peer, degree: self.overlay.len() }.told_if(told));
         turn.member(MemberEvent::NeighbourDown(peer));
         self.broadcast.rumors.link_down(old.conn);
         self.replica.link_down(old.conn);

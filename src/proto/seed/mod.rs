@@ -66,12 +66,16 @@ use super::message::{
 };
 use super::planted::Flaw;
 use super::registry::{Record, Registry};
-use super::repeats::Repeats;
+use super::repeats::{Allowance, Repeats};
 use super::roles::{Keep, SeedCommand};
 use super::time::Time;
 use super::topology::Topology;
 use super::turn::SeedTurn;
 use super::uncompared::Uncompared;
+
+/// Lines about those that are no members that are told in one minute: as many as a thousand peers
+/// make that register together.
+const STRANGERS_A_MINUTE: u32 = 3_000;
 
 /// Care for members of whom no message comes: those recovered from disk, and those long gone.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -87,6 +91,8 @@ struct Shown {
     links: Links,
     clocks: Uncompared<Clocks>,
     repeats: Uncompared<Repeats>,
+    /// Lines about those that are no members.
+    strangers: Uncompared<Allowance>,
 }
 
 /// A seed.
@@ -231,7 +237,9 @@ impl SeedMachine {
         if let Some(reason) = refused {
             let keys =
                 vec![("from", hello.from.to_string()), ("reason", reason.words().to_owned())];
-            turn.note(Severity::Warn, "link refused", keys);
+            let told = self.is_told_of(turn.now, &hello.from);
+            let severity = if told { Severity::Warn } else { Severity::Debug };
+            turn.note(severity, "link refused", keys);
             turn.refuse(conn, reason, Vec::new());
             return;
         }
@@ -291,6 +299,13 @@ impl SeedMachine {
             turn.close_for_breach(conn, Some(who));
             self.line_down(turn, conn);
         }
+    }
+
+    /// Whether a line of the log about a peer is worth being told. Whoever is no member may ask for
+    /// anything as often as it likes.
+    fn is_told_of(&mut self, now: Time, peer: &Addr) -> bool {
+        self.book.registry().get(peer).is_some()
+            || self.shown.strangers.allows(now, STRANGERS_A_MINUTE)
     }
 
     fn line_down(&mut self, turn: &mut SeedTurn<'_>, conn: Conn) {

@@ -91,7 +91,8 @@ impl SeedMachine {
         };
         let life = incarnation.to_string();
         let news = self.shown.repeats.is_news(turn.now, what, peer, &life);
-        turn.log(event.told_if(news));
+        let told = news && self.is_told_of(turn.now, &peer);
+        turn.log(event.told_if(told));
     }
 
     /// Opens a ballot and sets its deadline; returns its number.
@@ -219,7 +220,8 @@ impl SeedMachine {
         let reason = outcome.unwrap_or_else(|reason| reason);
         let (on, peer, incarnation) = (change.kind, change.peer, change.incarnation);
         let words = format!("{incarnation} {accept} {reason}");
-        let news = self.shown.repeats.is_news(turn.now, on.words(), peer, &words);
+        let news = self.shown.repeats.is_news(turn.now, on.words(), peer, &words)
+            && (accept || self.is_told_of(turn.now, &peer));
         let reason_told = reason.clone();
         let vote = Event::Vote { on, peer, accept, reason: reason_told, incarnation };
         turn.log(vote.told_if(news));
@@ -304,7 +306,8 @@ impl SeedMachine {
             }
         };
         let news = self.shown.repeats.is_news(turn.now, what, peer, &reason);
-        turn.log(event.told_if(news));
+        let told = news && self.is_told_of(turn.now, &peer);
+        turn.log(event.told_if(told));
         if ballot.change.kind == ChangeKind::Dead {
             // The case of this death is over; only new reports open another one.
             self.cases.close(peer, ballot.change.incarnation);

@@ -13,7 +13,12 @@ use crate::proto::kv::store::Store;
 use crate::proto::machine::Conn;
 use crate::proto::message::{Addr, Incarnation};
 use crate::proto::registry::{RETENTION, Record, Registry, Status};
+use crate::proto::repeats::Allowance;
 use crate::proto::time::Time;
+
+/// How often in a minute a neighbour is told all members. It asks with a few bytes and is told
+/// thousands; a round of comparison asks once, and a new link twice.
+const ANSWERS_A_MINUTE: u32 = 60;
 
 /// How far the replica has caught up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +56,8 @@ pub(in super::super) struct Openness {
     /// Gone members whose records were dropped, up to which incarnation, and when. Another peer
     /// that still has the record must not bring it back.
     dropped: BTreeMap<Addr, (Incarnation, Time)>,
+    /// By link: how often a neighbour has been told all members of late.
+    answered: BTreeMap<Conn, Allowance>,
 }
 
 impl Openness {
@@ -127,8 +134,14 @@ impl Openness {
         !self.caught_up
     }
 
+    /// Whether a neighbour may be told all members now; if so, counts that it is.
+    pub fn answers(&mut self, now: Time, conn: Conn) -> bool {
+        self.answered.entry(conn).or_default().allows(now, ANSWERS_A_MINUTE)
+    }
+
     /// A link is gone. Returns whether this replica was to fetch something over it.
     pub fn lost(&mut self, conn: Conn) -> bool {
+        self.answered.remove(&conn);
         self.ahead.remove(&conn).is_some()
     }
 

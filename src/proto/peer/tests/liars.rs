@@ -166,3 +166,36 @@ fn hearsay_of_a_later_life_ends_no_suspicion() {
         assert_eq!(known(&stage).map(|record| record.status), Some(Status::Dead));
     }
 }
+
+#[test]
+fn a_neighbour_that_asks_for_all_members_again_and_again_is_answered_a_few_times() {
+    let mut stage = open(&[], NOW);
+    let conn = shake_hands(&mut stage, 1);
+    stage.effects.clear();
+    for _ in 0..1_000 {
+        stage.hear(conn, Message::Members(Members::Digest([9; 32])));
+        stage.hear(conn, Message::Members(Members::Handshake(Vec::new())));
+    }
+    let lists =
+        |m: &Message| matches!(m, Message::Members(Members::Handshake(_) | Members::Peers { .. }));
+    assert!((1..=100).contains(&stage.sent(lists)), "{}", stage.sent(lists));
+    stage.pass(Duration::from_secs(1));
+    let conn = shake_hands(&mut stage, 2);
+    stage.effects.clear();
+    stage.hear(conn, Message::Members(Members::Digest([9; 32])));
+    assert_eq!(stage.sent(lists), 1, "others are answered");
+}
+
+#[test]
+fn links_that_strangers_open_and_break_cost_few_lines() {
+    let mut stage = Stage::new(5, 0);
+    for stranger in 0..5_000 {
+        let conn = stage.link(100 + stranger);
+        stage.give(Input::Closed { conn });
+    }
+    let told = |e: &Event| matches!(e, Event::NeighbourUp { .. } | Event::NeighbourDown { .. });
+    assert!((1..=1_000).contains(&stage.events(told)), "{}", stage.events(told));
+    stage.effects.clear();
+    stage.link(0);
+    assert_eq!(stage.events(told), 1, "a member's is told");
+}

@@ -101,3 +101,33 @@ fn reports_on_nobody_cost_few_lines() {
     let told = |e: &Event| matches!(e, Event::Note { what: "dead-node report refused", .. });
     assert!((1..=1_000).contains(&stage.events(told)), "{}", stage.events(told));
 }
+
+#[test]
+fn registrations_that_come_to_nothing_cost_few_lines() {
+    let mut stage = Stage::new(1);
+    for number in 0..6_000 {
+        asks_to_register(&mut stage, nobody(number), 1, 1);
+        stage.probe(nobody(number), Err(OpenError::Unreachable));
+    }
+    let told = |e: &Event| !matches!(e, Event::Aside(_));
+    assert!((1..=4_000).contains(&stage.events(told)), "{}", stage.events(told));
+    asks_to_register(&mut stage, peer_addr(0), 1, 9);
+    stage.probe(peer_addr(0), Ok((9, false)));
+    assert_eq!(stage.events(|e| matches!(e, Event::RegistrationCommitted { .. })), 1);
+}
+
+#[test]
+fn who_calls_itself_a_seed_has_nothing_sent_to_the_real_one() {
+    let mut stage = Stage::new(3);
+    stage.member(0);
+    let conn = stage.call(peer_addr(0), Role::Peer, Purpose::Membership);
+    stage.hear(conn, Message::ToSeed(ToSeed::Links { number: 1, neighbours: vec![peer_addr(1)] }));
+    stage.effects.clear();
+    let impostor = stage.call(seed_addr(1), Role::Seed, Purpose::Council);
+    let to_others = stage.effects.iter().filter(|effect| match effect {
+        Effect::Send { conn, .. } => *conn != impostor,
+        Effect::SendMany { conns, .. } => conns.iter().any(|conn| *conn != impostor),
+        _ => false,
+    });
+    assert_eq!(to_others.count(), 0, "{:?}", stage.effects);
+}
