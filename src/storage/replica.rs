@@ -21,9 +21,9 @@ const FILE: &str = "store.redb";
 const VERSIONS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("versions");
 /// By replica: how many of its writes were seen. Lives that a seal has ended are not in it.
 const CONTEXT: TableDefinition<'_, &str, u64> = TableDefinition::new("context");
-/// By a number and the sealing replica's name: seals, as JSON. The numbers rise in the order in which
-/// the seals came, so that a seal is read after those that it rests on. (They were Lamport times
-/// once, and so begin above those.)
+/// By a number and the sealing replica's name: seals, as JSON. The numbers rise in the order in
+/// which the seals came, so that a seal is read after those that it rests on. (They were Lamport
+/// times once, and so begin above those.)
 const SEALS: TableDefinition<'_, (u64, &str), &[u8]> = TableDefinition::new("seals");
 /// The replica's name.
 const NAME: TableDefinition<'_, &str, &str> = TableDefinition::new("name");

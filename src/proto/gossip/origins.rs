@@ -28,8 +28,8 @@ const SAME_CLOCK: i64 = 1_000_000;
 /// A clock that seems to leap by more, microseconds, cannot be believed at once: whoever forges one
 /// message of an origin could say any time, and what the origin then says itself would be too old.
 const LEAP: i64 = 3_600 * 1_000_000;
-/// So many messages in succession that all speak against what is known of a clock are believed: then
-/// it was a forged message that came first.
+/// So many messages in succession that all speak against what is known of a clock are believed:
+/// then it was a forged message that came first.
 const IN_SUCCESSION: u8 = 3;
 /// Two stopwatches drift apart by less than one part in this many: 200 parts in a million.
 const DRIFT: i64 = 5_000;

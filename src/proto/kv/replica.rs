@@ -44,7 +44,8 @@ const ANNOUNCE_AFTER: Duration = Duration::from_millis(100);
 const HANDED_OVER: usize = 4 << 20;
 /// Most requests that may wait for writes at the same time.
 const MAX_WAITING: usize = 1_024;
-/// Writes without room that get a line of the log in one minute: the link stays, and may bring more.
+/// Writes without room that get a line of the log in one minute: the link stays, and may bring
+/// more.
 const REFUSALS_A_MINUTE: u32 = 60;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

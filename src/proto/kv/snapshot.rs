@@ -185,8 +185,8 @@ impl Store {
 }
 
 impl Store {
-    /// Number of writes that a snapshot names and that have not been seen here, those of ended lives
-    /// included.
+    /// Number of writes that a snapshot names and that have not been seen here, those of ended
+    /// lives included.
     fn unseen(&self, snapshot: &Snapshot) -> u64 {
         let named = snapshot.context.iter();
         let ended = snapshot.seals.iter().flat_map(|seal| &seal.replaces);

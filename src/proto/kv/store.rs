@@ -32,8 +32,8 @@ const MAX_HELD: (usize, usize) = (4_096, 16 << 20);
 /// Most writes kept for replicas that lack them, and most bytes of these.
 const MAX_LOG: (usize, usize) = (16_384, 16 << 20);
 /// A write that comes may be this much further in Lamport time than this replica. The writes that
-/// its replica had seen and this one has not are fewer. A greater step is a lie, and followed it would
-/// put an end to the order of versions for good: nothing is later than the greatest time.
+/// its replica had seen and this one has not are fewer. A greater step is a lie, and followed it
+/// would put an end to the order of versions for good: nothing is later than the greatest time.
 const MAX_LEAP: u64 = 1 << 16;
 /// So many writes are sent one by one even if few of their versions stand.
 const MANY: usize = 512;
@@ -569,8 +569,8 @@ impl Store {
     }
 }
 
-/// Number of writes that a clock names, and the seals in it: no Lamport time is greater, because each
-/// write is at most one step beyond what its replica had seen.
+/// Number of writes that a clock names, and the seals in it: no Lamport time is greater, because
+/// each write is at most one step beyond what its replica had seen.
 fn total(context: &Clock, seals: &Seals) -> u64 {
     context.iter().map(|(_, count)| count).fold(seals.total(), u64::saturating_add)
 }

@@ -12,8 +12,8 @@ use crate::proto::time::Time;
 /// Least time between two questions to one neighbour because something is missing, and between two
 /// repairs for it.
 pub(super) const ASK_AGAIN: Duration = Duration::from_millis(50);
-/// Bytes of a repair for which the next one waits a millisecond more. A neighbour says in a few bytes
-/// that it has nothing, and each time is sent all that is kept for that.
+/// Bytes of a repair for which the next one waits a millisecond more. A neighbour says in a few
+/// bytes that it has nothing, and each time is sent all that is kept for that.
 const BYTES_A_MILLISECOND: u64 = 16 << 10;
 /// Least time between telling one neighbour twice of lives that are ended here.
 const TELL_AGAIN: Duration = Duration::from_secs(1);

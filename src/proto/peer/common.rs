@@ -73,8 +73,8 @@ impl PeerMachine {
         self.membership.members.alive(other).is_some() || self.overlay.contains(other)
     }
 
-    /// Whether a line of the log about a peer is worth being told. Whoever is no member may come and
-    /// go as often as it likes.
+    /// Whether a line of the log about a peer is worth being told. Whoever is no member may come
+    /// and go as often as it likes.
     pub(super) fn is_told_of(&mut self, now: Time, peer: &Addr) -> bool {
         self.membership.members.get(peer).is_some()
             || self.told.strangers.allows(now, STRANGERS_A_MINUTE)

@@ -2,9 +2,9 @@
 //! keeps a replica of the store (DESIGN.md, section 4).
 //!
 //! It is made of parts, none of which calls another: `sessions` says what each connection is for,
-//! `registration` how this peer stands with its seeds, `links` which links there are and whom one is
-//! wanted with, `suspicions` who is suspected and who has witnessed it, `prober` which probes are
-//! under way, `membership` who decides who is a member, `questions` what an operator has asked,
+//! `registration` how this peer stands with its seeds, `links` which links there are and whom one
+//! is wanted with, `suspicions` who is suspected and who has witnessed it, `prober` which probes
+//! are under way, `membership` who decides who is a member, `questions` what an operator has asked,
 //! `calm` how soon to compare messages again. Beside this module, `gossip` keeps and spreads
 //! messages, and `kv` keeps the replica of the store.
 //!
@@ -14,8 +14,8 @@
 //! `liveness` (suspicion and consensus), `members` (a member came or went), `notices` (what others
 //! say of suspects), `open` (membership without seeds), `answers` (a probe or a dial has ended),
 //! `sync` (when to compare), `ask` (an operator's orders), `seeds` (what the seeds say),
-//! `connections` (who may say what over which connection). This file hands each input and each timer
-//! to one of them.
+//! `connections` (who may say what over which connection). This file hands each input and each
+//! timer to one of them.
 
 mod answers;
 mod ask;

@@ -30,8 +30,8 @@ const NEWCOMER: Duration = Duration::from_secs(5);
 const FILL_AGAIN: Duration = Duration::from_secs(1);
 /// A full peer that refuses a link names at most this many others.
 pub(super) const OTHERS: usize = 8;
-/// Peers of which there is no record and that are looked at at the same time, because a link to them
-/// was lost.
+/// Peers of which there is no record and that are looked at at the same time, because a link to
+/// them was lost.
 const MAX_STRANGERS: usize = 16;
 
 /// All that is needed to say whether a member may be linked with.

@@ -18,8 +18,8 @@ const DEPARTURE: Duration = Duration::from_secs(5);
 /// A member that said that it leaves is asked for nothing for this long. A leave is committed
 /// within seconds where a quorum of seeds is up.
 const FAREWELL_KEPT: Duration = Duration::from_secs(60);
-/// Farewells remembered at once, but for those of members: whoever opens links in invented names may
-/// say any number of them.
+/// Farewells remembered at once, but for those of members: whoever opens links in invented names
+/// may say any number of them.
 const MAX_DEPARTING: usize = 4_096;
 /// Witnesses of one suspicion that are no members. A neighbour may be a member of whose
 /// registration the news is still on its way, but whoever has many such names has invented them.
@@ -100,8 +100,8 @@ impl Suspicions {
         self.of.get_mut(peer)
     }
 
-    /// Somebody says that a suspect is there in a later life. The suspicion is of that life now, and
-    /// what others found of the earlier one counts no more.
+    /// Somebody says that a suspect is there in a later life. The suspicion is of that life now,
+    /// and what others found of the earlier one counts no more.
     pub fn renew(&mut self, now: Time, peer: &Addr, incarnation: Incarnation) {
         if let Some(suspicion) = self.of.get_mut(peer) {
             let Suspicion { hard, asked, .. } = *suspicion;

@@ -8,9 +8,10 @@
 //! The machine is made of parts, none of which knows another. `roster` says who the seeds are,
 //! `sessions` what each connection is for, `colleagues` how to reach the other seeds. `book` (with
 //! `tree`) is the registry, and `durability` knows what is on disk. `polls` counts the votes of
-//! each `ballot`, `judge` (with `places`) gives this seed's own vote, `cases` gathers reports of deaths, `standing`
-//! says when this seed may vote. `recovery` probes members after a restart, `expiry` drops members
-//! long gone, `pushes` tells peers of changes; `links` and `history` keep what operators ask for.
+//! each `ballot`, `judge` (with `places`) gives this seed's own vote, `cases` gathers reports of
+//! deaths, `standing` says when this seed may vote. `recovery` probes members after a restart,
+//! `expiry` drops members long gone, `pushes` tells peers of changes; `links` and `history` keep
+//! what operators ask for.
 //!
 //! Only the machine hands what one part says to the next. `voting` takes a change from the request
 //! to the answer, `council` hears the other seeds, `desk` hears the peers, `disk` does what waited

@@ -1,9 +1,9 @@
 //! The places for probes of those who want to join or leave: who has one, and who waits for one.
 //!
-//! Anybody may ask to be registered at any address, also at one where nobody answers, and a probe of
-//! that takes the whole timeout. What must stay true: whoever answers quickly gets its turn, however
-//! many ask that do not answer. So those that have no place wait, those of each IP in a row of their
-//! own; and while somebody waits, the probe that has lasted longest gives way.
+//! Anybody may ask to be registered at any address, also at one where nobody answers, and a probe
+//! of that takes the whole timeout. What must stay true: whoever answers quickly gets its turn,
+//! however many ask that do not answer. So those that have no place wait, those of each IP in a row
+//! of their own; and while somebody waits, the probe that has lasted longest gives way.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;

@@ -1,13 +1,13 @@
 //! When a replica takes another name: others know of writes of it that it does not know itself.
 //!
-//! What must stay true: no dot is used twice. A replica whose disk is an old copy would give its next
-//! write a dot that it has used before, so it goes on under a new name (DESIGN.md, section 5).
+//! What must stay true: no dot is used twice. A replica whose disk is an old copy would give its
+//! next write a dot that it has used before, so it goes on under a new name (DESIGN.md, section 5).
 
 use super::{Clock, PeerTurn, Replica, Replication, Severity, StoreChange, Write, seal};
 
-/// Names that a replica takes in a minute. One is enough for the truth, because a name that was taken
-/// just now is known to nobody else. A liar that names writes under each new name could otherwise
-/// make a replica take, write down and log names without end.
+/// Names that a replica takes in a minute. One is enough for the truth, because a name that was
+/// taken just now is known to nobody else. A liar that names writes under each new name could
+/// otherwise make a replica take, write down and log names without end.
 const NAMES_A_MINUTE: u32 = 4;
 
 impl Replication {

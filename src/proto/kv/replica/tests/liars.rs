@@ -157,7 +157,7 @@ fn a_neighbour_that_says_again_and_again_that_it_has_nothing_is_sent_only_so_muc
         stage.pass(ASK_AGAIN);
     }
     let all = |m: &Message| match m {
-        Message::StoreSync(StoreSync::Writes(writes)) => writes.len() >= 1,
+        Message::StoreSync(StoreSync::Writes(writes)) => !writes.is_empty(),
         _ => false,
     };
     let megabytes = stage.sent(all) / 2;
