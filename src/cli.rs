@@ -2,8 +2,8 @@
 //! an exit code.
 //!
 //! What must stay true: every failure is one line on stderr that says what is wrong and what to do.
-//! The exit code is 1 for a failure while running, and 2 for a mistake in the arguments, CONFIG or the
-//! key file (CONTRACT.md, section 1).
+//! The exit code is 1 for a failure while running, and 2 for a mistake in the arguments, CONFIG, the
+//! key file or the file of the HTTP token (CONTRACT.md, section 1).
 
 use std::ffi::OsString;
 use std::fmt;
@@ -23,9 +23,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::config::{Common, LogLevel, PeerArgs, SeedArgs, read_keys};
+use crate::config::{Common, LogLevel, PeerArgs, SeedArgs, Token, read_keys};
 use crate::console::{self, Commands, Console};
-use crate::http::{self, Source};
+use crate::http::{self, Gate, Source};
 use crate::logging::{self, LogHandle, Screen};
 use crate::maelstrom;
 use crate::net::secure::{KnownSeeds, NetworkKey, NetworkKeys, Secret, Security};
@@ -73,9 +73,9 @@ pub fn seed_main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             if args.print_identity {
                 return print_identity(&args.common, config.me);
             }
-            let keys = args.common.keys().map_err(Failure::usage)?;
+            let (keys, gate) = (keys(&args.common)?, gate(&args.common)?);
             run(&args.common, Screen::Stdout, |signals, log| {
-                seed(&args, config, keys, signals, log)
+                seed(&args, config, (keys, gate), signals, log)
             })
         }),
     )
@@ -100,9 +100,24 @@ fn peer_of(args: &mut Vec<OsString>) -> Result<(), Failure> {
     }
     let args: PeerArgs = parse(args.drain(..))?;
     let config = args.resolve().map_err(Failure::usage)?;
-    let keys = args.common.keys().map_err(Failure::usage)?;
+    let (keys, gate) = (keys(&args.common)?, gate(&args.common)?);
     let (commands, screen) = console::prepare(args.console);
-    run(&args.common, screen, |signals, log| peer(&args, config, keys, commands, signals, log))
+    run(&args.common, screen, |signals, log| {
+        peer(&args, config, (keys, gate, commands), signals, log)
+    })
+}
+
+/// The keys of the network. They are read before the node starts, like all else that a user can get
+/// wrong.
+fn keys(common: &Common) -> Result<Option<NetworkKeys>, Failure> {
+    common.keys().map_err(Failure::usage)
+}
+
+/// Who may ask over HTTP. The token is read before the node starts, too.
+fn gate(common: &Common) -> Result<Gate, Failure> {
+    let token = common.http_token().map_err(Failure::usage)?;
+    let listen = common.http.unwrap_or(common.listen());
+    Ok(Gate::new(token.as_ref().map(Token::text), listen.ip()))
 }
 
 /// The arguments that `SOCKET_ADDRESS` and `VIEW` imply: one port for links and HTTP, no seeds, and
@@ -198,7 +213,7 @@ const ENDED: &str = "the node has stopped by itself; the end of the log says why
 async fn seed(
     args: &SeedArgs,
     config: SeedConfig,
-    keys: Option<NetworkKeys>,
+    (keys, gate): (Option<NetworkKeys>, Gate),
     mut signals: Signals,
     log: LogHandle,
 ) -> Result<(), Failure> {
@@ -214,7 +229,10 @@ async fn seed(
         Some(store) => node::Seed::start_durable(port, config, store).map_err(Failure::running)?,
         None => node::Seed::start(port, config).map_err(Failure::usage)?,
     };
-    let api = api.map(|(source, log)| Api::start(source, http::seed_routes(seed.handle(), log)));
+    let api = api.map(|(source, log)| {
+        let routes = http::seed_routes(seed.handle(), log);
+        Api::start(source, routes, gate)
+    });
     let api = api.unwrap_or_default();
     tokio::select! {
         () = signals.stop_requested(&log, &voice) => {}
@@ -226,8 +244,7 @@ async fn seed(
 async fn peer(
     args: &PeerArgs,
     mut config: PeerConfig,
-    keys: Option<NetworkKeys>,
-    commands: Option<Commands>,
+    (keys, gate, commands): (Option<NetworkKeys>, Gate, Option<Commands>),
     mut signals: Signals,
     log: LogHandle,
 ) -> Result<(), Failure> {
@@ -247,7 +264,10 @@ async fn peer(
         }
         None => node::Peer::start(port, config).map_err(Failure::usage)?,
     };
-    let api = api.map(|(source, log)| Api::start(source, http::peer_routes(peer.handle(), log)));
+    let api = api.map(|(source, log)| {
+        let routes = http::peer_routes(peer.handle(), log);
+        Api::start(source, routes, gate)
+    });
     let api = api.unwrap_or_default();
     let start = |commands| Console::start(commands, peer.handle());
     let mut console = commands.map(start).transpose().map_err(Failure::running)?;
@@ -333,12 +353,12 @@ async fn bind_http(listen: SocketAddr, log: &NodeLog) -> Result<TcpListener, Fai
 struct Api(Option<(oneshot::Sender<()>, JoinHandle<()>)>);
 
 impl Api {
-    fn start(source: Source, routes: Router) -> Self {
+    fn start(source: Source, routes: Router, gate: Gate) -> Self {
         let (stop, stopped) = oneshot::channel::<()>();
         let stopped = async {
             let _ = stopped.await;
         };
-        Self(Some((stop, tokio::spawn(http::serve(source, routes, stopped)))))
+        Self(Some((stop, tokio::spawn(http::serve(source, routes, gate, stopped)))))
     }
 
     /// Stops the API and then the node, so that requests under way are answered while the node
@@ -504,7 +524,7 @@ impl Signals {
 enum Failure {
     /// `--help` or `--version`, which is no failure and ends the program all the same.
     Told(clap::Error),
-    /// A mistake in the arguments or CONFIG.
+    /// A mistake in the arguments, in CONFIG or in the file of the HTTP token.
     Usage(String),
     /// Something failed while running.
     Running(String),

@@ -1,4 +1,5 @@
-//! CONFIG, the list of seeds, and the arguments of the two programs (CONTRACT.md, section 1).
+//! CONFIG, the list of seeds, the HTTP token, and the arguments of the two programs (CONTRACT.md,
+//! section 1).
 //!
 //! What must stay true: every mistake that a user can make before a node starts is found here, and
 //! told in one line that says what is wrong and what to do. The programs then end with exit code 2.
@@ -11,10 +12,12 @@ use std::path::{Path, PathBuf};
 
 mod args;
 mod keys;
+mod token;
 mod values;
 
 pub use args::{ArgsError, Common, LogLevel, PeerArgs, SeedArgs};
 pub use keys::{KeyFileError, read_keys};
+pub use token::{Token, TokenError};
 
 use crate::proto::config::Network;
 use crate::proto::message::Identity;

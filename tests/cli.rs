@@ -34,6 +34,12 @@ impl Place {
         fs::write(self.path(name), text).unwrap();
     }
 
+    fn write_token(&self, name: &str, text: &str, mode: u32) {
+        self.write(name, text);
+        let permissions = fs::Permissions::from_mode(mode);
+        fs::set_permissions(self.path(name), permissions).unwrap();
+    }
+
     fn command(&self, program: &str, args: &[&str]) -> Command {
         let mut command = Command::new(program);
         command.args(args).current_dir(self.dir.path()).stdin(Stdio::null());
@@ -307,6 +313,52 @@ fn only_loopback_is_listened_on_without_insecure() {
 }
 
 #[test]
+fn http_beyond_loopback_wants_a_token_or_insecure() {
+    let place = Place::new();
+    place.write_token("token", "0123456789abcdef\n", 0o600);
+    for program in [SEED, PEER] {
+        let open = |options: &[&str]| {
+            let args = ["127.0.0.1", "5000", "absent", "--http", "0.0.0.0:0"];
+            place.run(program, &[&args, options].concat())
+        };
+        assert_refused(&open(&[]), 2, &["--http", "--http-token-file", "--insecure"]);
+        // What is missing now is CONFIG alone.
+        assert_refused(&open(&["--http-token-file", "token"]), 2, &["absent: "]);
+        assert_refused(&open(&["--insecure"]), 2, &["absent: "]);
+        let listening = ["0.0.0.0", "5000", "absent", "--http-token-file", "token"];
+        let links = place.run(program, &[&listening[..], &["--advertise", "127.0.0.1"]].concat());
+        assert_refused(&links, 2, &["links are not encrypted", "--insecure"]);
+    }
+}
+
+#[test]
+fn a_mistake_in_the_file_of_the_token_is_one_line_and_exit_code_2() {
+    let place = Place::new();
+    for (text, mode, says) in [
+        ("0123456789abcdef", 0o640, "chmod 600"),
+        ("0123456789abcdef", 0o604, "chmod 600"),
+        ("", 0o600, "holds no HTTP token"),
+        ("0123456789abcde\n", 0o600, "too short"),
+        ("0123456789abcdef\n0123456789abcdef\n", 0o600, "several lines"),
+        ("0123456789abcdef x", 0o600, "blank"),
+        (&"x".repeat(1_025), 0o600, "too long"),
+    ] {
+        place.write_token("token", text, mode);
+        for program in [SEED, PEER] {
+            let [ip, port, config] = place.seed_args();
+            let port = if program == SEED { port.as_str() } else { "0" };
+            let refused = place.run(program, &[&ip, port, &config, "--http-token-file", "token"]);
+            assert_refused(&refused, 2, &["token: ", says]);
+            let error = String::from_utf8_lossy(&refused.stderr);
+            assert!(!error.contains("0123456789"), "the token is not shown: {error}");
+        }
+    }
+    let mut absent = place.command(PEER, &["127.0.0.1", "0", "c"]);
+    let refused = output(absent.env("RUMORMILL_HTTP_TOKEN_FILE", "absent"));
+    assert_refused(&refused, 2, &["absent: ", "cannot read the HTTP token"]);
+}
+
+#[test]
 fn a_mistake_in_config_names_file_and_line() {
     let place = Place::new();
     for (text, line, says) in [
@@ -382,6 +434,7 @@ fn help_and_version_go_to_stdout() {
             "--log-file",
             "RUMORMILL_LOG_FILE",
             "--data-dir",
+            "--http-token-file",
         ] {
             assert!(text.contains(part), "{part} is not in the help of {name}:\n{text}");
         }

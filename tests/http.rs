@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tokio::net::TcpSocket;
 
+#[path = "http/access.rs"]
+mod access;
 #[path = "store/http1.rs"]
 mod http1;
 
@@ -99,9 +101,21 @@ fn until(done: impl Fn() -> bool) {
 
 /// Status, headers and body of one request.
 fn raw(node: &Node, method: &str, path: &str, body: &[u8]) -> (u16, String, String) {
+    raw_with(node, (method, path), &["Host: localhost"], body)
+}
+
+/// The same with these headers.
+fn raw_with(
+    node: &Node,
+    (method, path): (&str, &str),
+    headers: &[&str],
+    body: &[u8],
+) -> (u16, String, String) {
     let mut stream = TcpStream::connect(node.http).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let headers: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
     let head = format!(
-        "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+        "{method} {path} HTTP/1.1\r\n{headers}Connection: close\r\nContent-Length: {}\r\n\r\n",
         body.len()
     );
     stream.write_all(head.as_bytes()).unwrap();
@@ -290,7 +304,7 @@ fn a_condition_that_is_not_looked_at_is_not_ignored() {
         let answer = answered(
             peer,
             format!(
-                "PUT /kvs/k HTTP/1.1\r\nHost: x\r\n{condition}\r\nConnection: close\r\n\
+                "PUT /kvs/k HTTP/1.1\r\nHost: localhost\r\n{condition}\r\nConnection: close\r\n\
                  Content-Length: {}\r\n\r\n{body}",
                 body.len()
             )
@@ -313,7 +327,7 @@ fn what_is_no_request_is_told_so_in_json() {
         (400, "GET / HTTP/9.9\r\n\r\n".to_owned()),
         (400, "this is nothing\r\n\r\n".to_owned()),
         (400, "GET / HTTP/1.1\r\nno header\r\n\r\n".to_owned()),
-        (414, format!("GET /{long} HTTP/1.1\r\nHost: x\r\n\r\n")),
+        (414, format!("GET /{long} HTTP/1.1\r\nHost: localhost\r\n\r\n")),
         (431, format!("GET / HTTP/1.1\r\n{many}\r\n")),
     ] {
         for node in [&network.seed, &network.peers[0]] {
@@ -372,7 +386,7 @@ fn keys_and_values_may_be_anything_within_their_bounds() {
     let mut stream = TcpStream::connect(peer.http).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
     stream
-        .write_all(b"PUT /kvs/k HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n")
+        .write_all(b"PUT /kvs/k HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n")
         .unwrap();
     let mut answer = String::new();
     let _ = stream.read_to_string(&mut answer);
@@ -595,7 +609,7 @@ fn the_log_can_be_followed_and_resumed() {
         let mut stream = TcpStream::connect(peer.http).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let resume = last.map(|id| format!("Last-Event-ID: {id}\r\n")).unwrap_or_default();
-        write!(stream, "GET /events HTTP/1.1\r\nHost: x\r\n{resume}\r\n").unwrap();
+        write!(stream, "GET /events HTTP/1.1\r\nHost: localhost\r\n{resume}\r\n").unwrap();
         let mut lines = BufReader::new(stream).lines().map(Result::unwrap);
         assert!(lines.by_ref().any(|line| line.to_lowercase().contains("text/event-stream")));
         let (mut id, start) = (0, Instant::now());

@@ -26,7 +26,7 @@ impl Client {
     pub async fn ask(&mut self, method: &str, path: &str, body: &str) -> (u16, Vec<u8>) {
         let length = body.len();
         let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{body}"
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}"
         );
         self.stream.write_all(request.as_bytes()).await.unwrap();
         self.buffer.clear();

@@ -11,6 +11,7 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, ValueEnum};
 
+use super::token::{Token, TokenError, read_token};
 use super::{ConfigError, KeyFileError, read_keys, read_network, values};
 use crate::logging::{LogOptions, Screen};
 use crate::maelstrom;
@@ -19,7 +20,8 @@ use crate::proto::config::{DEFAULT_NETWORK, Membership, Network, PeerConfig, See
 use crate::proto::event::Severity;
 use crate::proto::message::Addr;
 
-/// A mistake in CONFIG, or in arguments of which each alone is acceptable to the parser.
+/// A mistake in CONFIG or the file of the HTTP token, or in arguments of which each alone is
+/// acceptable to the parser.
 #[derive(Debug, thiserror::Error)]
 pub enum ArgsError {
     /// CONFIG is wrong.
@@ -28,6 +30,9 @@ pub enum ArgsError {
     /// The key file is wrong.
     #[error(transparent)]
     Keys(#[from] KeyFileError),
+    /// The file of the HTTP token is wrong.
+    #[error(transparent)]
+    Token(#[from] TokenError),
     /// Others could connect, and a process cannot tell who they are.
     #[error(
         "{0} is not a loopback address, and links are not encrypted; add --key-file FILE (`peer --generate-key` makes a key), listen on 127.0.0.1, or add --insecure if everybody on that network is trusted"
@@ -35,7 +40,7 @@ pub enum ArgsError {
     Insecure(IpAddr),
     /// Others could send requests, and HTTP asks nobody who they are.
     #[error(
-        "--http on {0}, which is not a loopback address, would let anybody ask and write; listen on 127.0.0.1, or add --insecure if everybody on that network is trusted"
+        "--http on {0}, which is not a loopback address, would let anybody ask and write; listen on 127.0.0.1, add --http-token-file FILE, or add --insecure if everybody on that network is trusted"
     )]
     InsecureHttp(IpAddr),
     /// Others cannot be told to connect to `0.0.0.0`.
@@ -182,7 +187,7 @@ pub struct Common {
     pub advertise: Option<IpAddr>,
 
     /// Allow a listening address other than loopback without --key-file, although links are then not
-    /// encrypted
+    /// encrypted, and HTTP on one without a token
     #[arg(long, env = "RUMORMILL_INSECURE", value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_value_t = false, default_missing_value = "true", hide_default_value = true,
           hide_possible_values = true, value_parser = BoolishValueParser::new())]
@@ -191,6 +196,11 @@ pub struct Common {
     /// HTTP API and metrics on this address, as IP:PORT; may be the one that is listened on anyway
     #[arg(long, env = "RUMORMILL_HTTP", value_name = "ADDR", value_parser = values::http)]
     pub http: Option<SocketAddr>,
+
+    /// File with a token, which each HTTP request then has to carry as Authorization: Bearer TOKEN;
+    /// one line of 16 to 1024 visible ASCII characters, in a file that nobody else can read
+    #[arg(long, env = "RUMORMILL_HTTP_TOKEN_FILE", value_name = "FILE")]
+    pub http_token_file: Option<PathBuf>,
 
     /// How long a direct liveness probe may take
     #[arg(long, env = "RUMORMILL_PROBE_TIMEOUT", value_name = "DUR", default_value = "1s", allow_hyphen_values = true, value_parser = values::duration)]
@@ -222,6 +232,15 @@ impl Common {
         LogOptions { file: self.log_file.clone(), level: self.log_level.into(), screen }
     }
 
+    /// The token that HTTP asks for, if it asks for one.
+    ///
+    /// # Errors
+    ///
+    /// If there is a mistake in its file.
+    pub fn http_token(&self) -> Result<Option<Token>, ArgsError> {
+        Ok(self.http_token_file.as_deref().map(read_token).transpose()?)
+    }
+
     /// Whether links and HTTP share one port.
     pub fn shares_port(&self) -> bool {
         self.port != 0 && self.http == Some(self.listen())
@@ -238,7 +257,8 @@ impl Common {
         if !self.ip.is_loopback() && !self.insecure && self.key_file.is_none() {
             return Err(ArgsError::Insecure(self.ip));
         }
-        if let Some(http) = self.http.filter(|http| !http.ip().is_loopback() && !self.insecure) {
+        let may_be_open = self.insecure || self.http_token_file.is_some();
+        if let Some(http) = self.http.filter(|http| !http.ip().is_loopback() && !may_be_open) {
             return Err(ArgsError::InsecureHttp(http.ip()));
         }
         if let Some(advertise) =
@@ -518,7 +538,8 @@ const PEER_AFTER_HELP: &str = "\
 Durations are written 500ms, 5s, 1m. The command line wins over the environment. With no argument at
 all, SOCKET_ADDRESS=IP:PORT and VIEW=IP:PORT,... in the environment make it peer IP PORT --peers VIEW
 --http IP:PORT --gossip-count 0 --ephemeral --insecure.
-Exit codes: 0 after a clean stop, 1 for a failure while running, 2 for a mistake in the arguments, CONFIG or the key file.
+Exit codes: 0 after a clean stop, 1 for a failure while running, 2 for a mistake in the arguments, CONFIG,
+the key file or the file of the HTTP token.
 
 Examples:
   peer 127.0.0.1 6000 config.txt --http 127.0.0.1:8000    with the seeds that config.txt lists
@@ -527,7 +548,8 @@ Examples:
 
 const AFTER_HELP: &str = "\
 Durations are written 500ms, 5s, 1m. The command line wins over the environment.
-Exit codes: 0 after a clean stop, 1 for a failure while running, 2 for a mistake in the arguments, CONFIG or the key file.
+Exit codes: 0 after a clean stop, 1 for a failure while running, 2 for a mistake in the arguments, CONFIG,
+the key file or the file of the HTTP token.
 
 Examples:
   seed 127.0.0.1 5000 config.txt    the only seed, or one of some; config.txt lists 127.0.0.1:5000

@@ -4,6 +4,7 @@
 //! for which a connection may be idle, and the time that a stop takes are all bounded.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::DefaultBodyLimit;
@@ -19,6 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use super::answer::{no_such_path, with_whole_body, wrong_method};
 use super::crowd::{Answered, Crowd, Place};
+use super::gate::{Gate, guarded};
 use super::stream::Client;
 
 /// A client that has begun a request has this long to send its head.
@@ -60,14 +62,17 @@ impl Source {
     }
 }
 
-/// Serves until `stop` is done, and then gives requests under way a moment to end.
-pub async fn serve(mut source: Source, routes: Router, stop: impl Future<Output = ()>) {
+/// Serves whom `gate` lets in until `stop` is done, and then gives requests under way a moment to
+/// end.
+pub async fn serve(mut source: Source, routes: Router, gate: Gate, stop: impl Future<Output = ()>) {
     let routes = routes
         .fallback(no_such_path)
         .method_not_allowed_fallback(wrong_method)
         // `with_whole_body` has limits of its own, which axum's lower one must not cut short.
         .layer(DefaultBodyLimit::disable())
-        .layer(middleware::from_fn(with_whole_body));
+        .layer(middleware::from_fn(with_whole_body))
+        // The last layer is the first that a request meets.
+        .layer(middleware::from_fn_with_state(Arc::new(gate), guarded));
     let crowd = Crowd::default();
     let stopping = CancellationToken::new();
     let connections = TaskTracker::new();

@@ -36,7 +36,9 @@ fn registration_is_quick_with_one_of_three_seeds_down() {
 /// What a process shows of itself; none while it does not answer.
 fn metrics(http: SocketAddr) -> Option<String> {
     let mut stream = TcpStream::connect(http).ok()?;
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").ok()?;
+    stream
+        .write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        .ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     Some(answer)

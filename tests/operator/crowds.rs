@@ -40,7 +40,9 @@ fn assert_served(to: SocketAddr, what: &str) {
     let start = Instant::now();
     let mut stream = from("127.0.0.1", to);
     stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-    stream.write_all(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    stream
+        .write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        .unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap_or_else(|error| panic!("{what}: {error}"));
     assert!(answer.starts_with("HTTP/1.1 200"), "{what}: {answer}");

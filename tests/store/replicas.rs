@@ -196,7 +196,7 @@ pub fn ask_within(
     let text = if body.is_null() { String::new() } else { body.to_string() };
     let length = text.len();
     let head = format!(
-        "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
     );
     stream.write_all((head + &text).as_bytes()).ok()?;
     let mut answer = Vec::new();
