@@ -212,6 +212,14 @@ fn a_mistake_in_a_peers_options_is_one_line_and_exit_code_2() {
         refused(&[option, "0"], &[option]);
         refused(&[option, "many"], &[option, "'many'"]);
     }
+    for (value, says) in
+        [("many", "512MiB"), ("1GB", "512MiB"), ("-1", "512MiB"), ("0", "at least 1")]
+    {
+        refused(&["--max-store-bytes", value], &["--max-store-bytes", says]);
+    }
+    for value in ["0", "1025", "-1", "1KiB"] {
+        refused(&["--max-key-bytes", value], &["--max-key-bytes", &format!("'{value}'")]);
+    }
     for exponent in ["2", "3.1", "NaN", "-1"] {
         refused(&["--exponent", exponent], &["2"]);
     }
@@ -438,7 +446,15 @@ fn help_and_version_go_to_stdout() {
         ] {
             assert!(text.contains(part), "{part} is not in the help of {name}:\n{text}");
         }
-        for part in ["--links", "--peers", "--console", "SOCKET_ADDRESS", "--causal-wait"] {
+        for part in [
+            "--links",
+            "--peers",
+            "--console",
+            "SOCKET_ADDRESS",
+            "--causal-wait",
+            "--max-store-bytes",
+            "--max-key-bytes",
+        ] {
             assert_eq!(text.contains(part), name == "peer", "{part} in the help of {name}");
         }
     }

@@ -14,6 +14,8 @@ use tokio::net::TcpSocket;
 mod access;
 #[path = "store/http1.rs"]
 mod http1;
+#[path = "http/room.rs"]
+mod room;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 

@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
 use rumormill::net::codec::{self, Opening};
 use rumormill::proto::kv::clock::{Clock, Dot, Seen};
-use rumormill::proto::kv::store::Write;
+use rumormill::proto::kv::store::{MAX_KEY, Write};
 use rumormill::proto::kv::value::{MAX_VALUE, Value};
 use rumormill::proto::message::{
     Addr, Answer, AntiEntropy, Broadcast, CastVote, Change, ChangeKind, Council, Decision,
@@ -523,7 +523,7 @@ fn the_greatest_version_fits_a_part_of_a_snapshot() {
         lamport: 1,
         seals: Vec::new(),
         standing: Vec::new(),
-        entries: vec![("k".repeat(50).into(), vec![version])],
+        entries: vec![("\u{10ffff}".repeat(MAX_KEY).into(), vec![version])],
         more: false,
     });
     let mut encoded = Vec::new();

@@ -18,6 +18,7 @@ use crate::maelstrom;
 use crate::net::secure::NetworkKeys;
 use crate::proto::config::{DEFAULT_NETWORK, Membership, Network, PeerConfig, SeedConfig};
 use crate::proto::event::Severity;
+use crate::proto::kv::store::MAX_KEY;
 use crate::proto::message::Addr;
 
 /// A mistake in CONFIG or the file of the HTTP token, or in arguments of which each alone is
@@ -376,6 +377,15 @@ pub struct PeerArgs {
     #[arg(long, env = "RUMORMILL_CAUSAL_WAIT", value_name = "DUR", default_value = "1s", value_parser = values::wait)]
     pub causal_wait: Duration,
 
+    /// What the store may hold, in bytes of keys, values and metadata, as 1000000, 512MiB or 2GiB;
+    /// beyond, a write that adds to it is refused, unless another replica took it
+    #[arg(long, env = "RUMORMILL_MAX_STORE_BYTES", value_name = "N", default_value = "1GiB", allow_hyphen_values = true, value_parser = values::bytes)]
+    pub max_store_bytes: usize,
+
+    /// Characters of a key that clients may write, up to 1024
+    #[arg(long, env = "RUMORMILL_MAX_KEY_BYTES", value_name = "N", default_value = "50", allow_negative_numbers = true, value_parser = key_length())]
+    pub max_key_bytes: usize,
+
     /// Neighbours that a joining peer picks
     #[arg(long, env = "RUMORMILL_LINKS", value_name = "M", default_value = "3", value_parser = few())]
     pub links: usize,
@@ -502,7 +512,9 @@ impl PeerArgs {
             .links(links)
             .max_links(max_links)
             .exponent(self.exponent)
-            .causal_wait(self.causal_wait))
+            .causal_wait(self.causal_wait)
+            .max_store_bytes(self.max_store_bytes)
+            .max_key(self.max_key_bytes))
     }
 }
 
@@ -523,6 +535,11 @@ fn ping(
 /// Reads a number of links, or of peers contacted at once: at least one, and not absurdly many.
 fn few() -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(1..=MOST_LINKS)
+}
+
+/// Reads the length of a key, which replicas have to take from each other.
+fn key_length() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..=u64::try_from(MAX_KEY).unwrap_or(u64::MAX))
 }
 
 /// A host has no more ports than that, so a larger number is mistyped.

@@ -87,6 +87,28 @@ pub(super) fn wait(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Reads a number of bytes, at least one.
+pub(super) fn bytes(text: &str) -> Result<usize, String> {
+    const HOW: &str = "write a number of bytes, such as 1000000, 512MiB or 2GiB";
+    let text = text.trim();
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let shift = match unit.trim_start() {
+        "" => 0,
+        "KiB" => 10,
+        "MiB" => 20,
+        "GiB" => 30,
+        _ => return Err(format!("not a number of bytes; {HOW}")),
+    };
+    let number = number.parse::<u64>().map_err(|_| format!("not a number of bytes; {HOW}"))?;
+    let bytes = number.checked_mul(1 << shift).and_then(|bytes| usize::try_from(bytes).ok());
+    match bytes {
+        None => Err("more than this machine can count; write less, such as 2GiB".into()),
+        Some(0) => Err("nothing could be written; write at least 1".into()),
+        Some(bytes) => Ok(bytes),
+    }
+}
+
 /// Reads the exponent γ of the degree distribution.
 pub(super) fn exponent(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
@@ -137,6 +159,34 @@ mod tests {
         assert_eq!(network("blue 2"), Ok("blue 2".to_owned()));
         for text in ["", " ", "a\n", &"a".repeat(65)] {
             assert!(network(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn bytes_are_a_number_with_or_without_a_unit() {
+        for (text, expected) in [
+            ("1", 1),
+            ("1000000", 1_000_000),
+            ("3KiB", 3 << 10),
+            ("512MiB", 512 << 20),
+            (" 1 GiB ", 1 << 30),
+        ] {
+            assert_eq!(bytes(text), Ok(expected), "{text:?}");
+        }
+        for (text, says) in [
+            ("", "512MiB"),
+            ("GiB", "512MiB"),
+            ("1GB", "512MiB"),
+            ("1.5GiB", "512MiB"),
+            ("-1", "512MiB"),
+            ("many", "512MiB"),
+            ("0", "at least 1"),
+            ("0GiB", "at least 1"),
+            ("18446744073709551615GiB", "write less"),
+            ("99999999999999999999", "512MiB"),
+        ] {
+            let error = bytes(text).unwrap_err();
+            assert!(error.contains(says), "{text:?}: {error}");
         }
     }
 

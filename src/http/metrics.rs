@@ -66,6 +66,11 @@ fn gauges_of_peer(peer: &PeerMachine) -> Vec<Metric> {
         ),
         ("store_keys", "Keys of the store", number(store.keys().count())),
         (
+            "store_bytes",
+            "Bytes of keys, values and metadata, to which clients may add up to --max-store-bytes",
+            number(store.bytes()),
+        ),
+        (
             "store_context_replicas",
             "Lives of replicas that have written, which every comparison and many a write name",
             number(store.context().len()),

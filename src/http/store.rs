@@ -3,8 +3,6 @@
 //! What must stay true: every error carries `causal-metadata`, because clients hand on with their
 //! next request what they were given last.
 
-use std::sync::Arc;
-
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::rejection::PathRejection;
@@ -21,7 +19,7 @@ use crate::node::PeerHandle;
 use crate::proto::event::Severity;
 use crate::proto::kv::clock::{Clock, Seen, is_name};
 use crate::proto::kv::replica::{KeyError, StoreError, check_key};
-use crate::proto::kv::store::Version;
+use crate::proto::kv::store::{MAX_KEY, Version};
 use crate::proto::kv::value;
 use crate::proto::peer::PeerMachine;
 
@@ -79,7 +77,7 @@ impl From<StoreError> for Failure {
         let status = match &error {
             StoreError::NotFound(_) => StatusCode::NOT_FOUND,
             StoreError::Unseen { .. } | StoreError::TooManySiblings => StatusCode::CONFLICT,
-            StoreError::TooManyReplicas => StatusCode::INSUFFICIENT_STORAGE,
+            StoreError::TooManyReplicas | StoreError::Full => StatusCode::INSUFFICIENT_STORAGE,
             StoreError::Key(_) => StatusCode::BAD_REQUEST,
             StoreError::Behind | StoreError::Stopped => StatusCode::SERVICE_UNAVAILABLE,
         };
@@ -131,10 +129,12 @@ async fn unconditional(request: Request, next: Next) -> Response {
     next.run(request).await
 }
 
-fn key_of(key: KeyPath) -> Result<Arc<str>, Failure> {
+/// The key of a write. Here only what no peer takes is refused; how long a key may be at this one,
+/// its machine knows.
+fn key_of(key: KeyPath) -> Result<String, Failure> {
     let key = path_of(key)?;
-    check_key(&key).map_err(StoreError::from)?;
-    Ok(key.into())
+    check_key(&key, MAX_KEY).map_err(StoreError::from)?;
+    Ok(key)
 }
 
 fn value_of(body: &Value) -> Result<value::Value, Failure> {
@@ -233,4 +233,32 @@ async fn whole(State(peer): State<PeerHandle>) -> Served {
         .look(|machine| machine.replica().store().snapshot_without_seals(&Clock::new()))
         .await?;
     Ok(dump::answer(snapshot))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn each_error_of_the_store_has_the_words_and_the_status_of_the_contract() {
+        let contract = include_str!("../../docs/CONTRACT.md");
+        let seen = Seen::default;
+        let errors = [
+            (StoreError::NotFound(seen()), 404),
+            (StoreError::Unseen { versions: Vec::new(), seen: seen() }, 409),
+            (StoreError::TooManySiblings, 409),
+            (StoreError::TooManyReplicas, 507),
+            (StoreError::Full, 507),
+            (StoreError::Behind, 503),
+            (KeyError::TooLong.into(), 400),
+            (KeyError::Reserved.into(), 400),
+            (StoreError::Stopped, 503),
+        ];
+        for (error, status) in errors {
+            let row = format!("| {status} | `{error}` |");
+            assert!(contract.contains(&row), "CONTRACT.md has no row {row}");
+            let response = Failure::from(error).into_response();
+            assert_eq!(response.status().as_u16(), status, "{row}");
+        }
+    }
 }

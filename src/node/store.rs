@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::asks::PeerAsk;
 use super::handle::{Handle, Stopped};
 use crate::proto::kv::clock::{Clock, Seen};
-use crate::proto::kv::replica::{Done, Request, StoreError, check_key};
+use crate::proto::kv::replica::{Done, Request, StoreError};
 use crate::proto::kv::store::Version;
 use crate::proto::kv::value::Value;
 use crate::proto::peer::PeerMachine;
@@ -57,17 +57,15 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// If the key cannot be used, there are too many values or replicas, the client has seen more
-    /// than the peer, or the peer has stopped.
+    /// If the key cannot be used, the store is full, there are too many values or replicas, the
+    /// client has seen more than the peer, or the peer has stopped.
     pub async fn put(
         &self,
         key: impl Into<Arc<str>>,
         value: Value,
         seen: Option<Seen>,
     ) -> Result<Written, StoreError> {
-        let key = key.into();
-        check_key(&key)?;
-        let Done { created, seen, .. } = self.ask(Request::Put(key, value), seen).await?;
+        let Done { created, seen, .. } = self.ask(Request::Put(key.into(), value), seen).await?;
         Ok(Written { created, seen })
     }
 
@@ -112,9 +110,7 @@ impl Store {
         value: Option<Value>,
         clock: Clock,
     ) -> Result<(), StoreError> {
-        let key = key.into();
-        check_key(&key)?;
-        self.ask(Request::Relayed(key, value, clock), None).await.map(|_| ())
+        self.ask(Request::Relayed(key.into(), value, clock), None).await.map(|_| ())
     }
 
     /// All keys, sorted.

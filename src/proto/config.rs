@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
+use super::kv::store::MAX_KEY;
 use super::message::{Addr, Hello, Identity, Incarnation, Purpose, Role};
 use super::planted::Flaw;
 use super::registry::hash_addr;
@@ -182,6 +183,9 @@ pub enum InvalidConfig {
     /// A number that has to be at least 1.
     #[error("{0} is 0; give at least 1")]
     Zero(&'static str),
+    /// Clients may write keys that no other replica would take.
+    #[error("max_key is {0}; replicas take keys of at most {MAX_KEY} characters from each other")]
+    Key(usize),
     /// An exponent that the choice of neighbours cannot aim at.
     #[error("exponent is {0}; give more than 2 and at most 3")]
     Exponent(f64),
@@ -341,6 +345,26 @@ pub struct StoreConfig {
     /// Number of replicas' lives that have to be over before they are ended together. By default
     /// 64: a clock then stays below 2 KiB, and an end, which all replicas have to hear of, is rare.
     pub seal_from: usize,
+    /// Bytes of keys, values and metadata that the store may hold before a client's write that adds
+    /// to them is refused. By default 1 GiB: a process holds all of it in memory, and goes on by
+    /// being told to delete rather than by being killed for want of memory. Writes from other
+    /// replicas are always taken, because replicas have to hold the same.
+    pub max_bytes: usize,
+    /// Characters of a key that a client may write. By default 50: this program began as an
+    /// assignment, which asks for that.
+    pub max_key: usize,
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self {
+            replicates: true,
+            causal_wait: Duration::from_secs(1),
+            seal_from: 64,
+            max_bytes: 1 << 30,
+            max_key: 50,
+        }
+    }
 }
 
 /// A peer's settings.
@@ -418,11 +442,7 @@ impl PeerConfig {
                 max_links: 64,
                 exponent: 2.5,
             },
-            store: StoreConfig {
-                replicates: true,
-                causal_wait: Duration::from_secs(1),
-                seal_from: 64,
-            },
+            store: StoreConfig::default(),
             #[cfg(feature = "planted")]
             flaw: Flaw::None,
         }
@@ -444,6 +464,14 @@ impl PeerConfig {
         store.replicates: bool,
         store.causal_wait: Duration,
         store.seal_from: usize,
+        store.max_key: usize,
+    }
+
+    /// Sets `store.max_bytes`.
+    #[must_use]
+    pub fn max_store_bytes(mut self, max_bytes: usize) -> Self {
+        self.store.max_bytes = max_bytes;
+        self
     }
 
     /// Sets `membership`.
@@ -499,11 +527,20 @@ impl PeerConfig {
         if !(exponent > 2.0 && exponent <= 3.0) {
             return Err(InvalidConfig::Exponent(exponent));
         }
-        match (self.sync.fanout, self.store.seal_from) {
-            (0, _) => Err(InvalidConfig::Zero("fanout")),
-            (_, 0) => Err(InvalidConfig::Zero("seal_from")),
-            _ => Ok(()),
+        let StoreConfig { seal_from, max_bytes, max_key, .. } = self.store;
+        let at_least_one = [
+            ("fanout", self.sync.fanout),
+            ("seal_from", seal_from),
+            ("max_store_bytes", max_bytes),
+            ("max_key", max_key),
+        ];
+        if let Some((name, _)) = at_least_one.iter().find(|(_, number)| *number == 0) {
+            return Err(InvalidConfig::Zero(name));
         }
+        if max_key > MAX_KEY {
+            return Err(InvalidConfig::Key(max_key));
+        }
+        Ok(())
     }
 
     /// The defect that a test has planted in this peer.
@@ -559,6 +596,9 @@ mod tests {
             (base().links(65), "links is 65 and max_links 64"),
             (base().fanout(0), "fanout is 0"),
             (base().seal_from(0), "seal_from is 0"),
+            (base().max_store_bytes(0), "max_store_bytes is 0"),
+            (base().max_key(0), "max_key is 0"),
+            (base().max_key(1_025), "max_key is 1025"),
             (base().probe_timeout(zero), "probe_timeout is 0ns"),
             (base().suspect_timeout(long), "suspect_timeout is"),
             (base().causal_wait(long), "causal_wait is"),

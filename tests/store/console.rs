@@ -192,6 +192,21 @@ fn a_mistake_is_an_answer_too() {
 }
 
 #[test]
+fn what_a_peer_has_no_room_for_is_an_answer_too() {
+    let mut network = Replicas::on_loopback(1);
+    let addr = network.addrs[0];
+    network.start_all(&["--ephemeral"]);
+    let limits = ["--console", "--max-store-bytes", "1", "--max-key-bytes", "3"];
+    let mut console = Piped::start(&network, addr, &limits);
+    let full = console.ask("put k 1");
+    assert!(full.starts_with("error: Store is full; ") && full.contains("delete"), "{full}");
+    assert_eq!(console.ask("put four 1"), "error: Key is too long");
+    assert_eq!(console.ask("put sync 1"), "error: Key is reserved");
+    assert_eq!(console.ask("get four"), "error: Key does not exist", "another peer may write it");
+    assert_eq!(console.ask("keys"), "[]");
+}
+
+#[test]
 fn the_end_of_the_input_is_a_leave_only_where_commands_are_read() {
     let mut network = Replicas::on_loopback(1);
     network.start_all(&["--ephemeral"]);

@@ -2,7 +2,7 @@
 //! other until somebody resolves them (DESIGN.md, section 5).
 //!
 //! `clock` says which writes were seen, `name` names the replicas, `seal` shortens clocks, and
-//! `value` is what a key holds. `store` is one replica, `snapshot` is the part of it that another
+//! `value` is what a key holds. `store` is one replica, `room` counts its bytes, `snapshot` is the part of it that another
 //! replica lacks, `transfer` moves that, and `replica` keeps replicas up to date with each other.
 //! What must stay true: no replica shows a write without its causal past; replicas that have heard
 //! the same writes hold the same store; and a version that was overwritten or deleted by somebody
@@ -18,6 +18,7 @@ pub mod message;
 mod name;
 pub mod replica;
 pub mod request;
+mod room;
 pub mod seal;
 pub mod snapshot;
 pub mod store;

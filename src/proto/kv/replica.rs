@@ -24,6 +24,7 @@ use super::store::{Receipt, Store, Version, Write, WriteError};
 use super::talk::{Announced, Limits, Talks};
 use super::transfer::Transfers;
 use super::value::Value;
+use crate::proto::config::StoreConfig;
 use crate::proto::event::Severity;
 use crate::proto::frames::{frames, with_more};
 use crate::proto::machine::Conn;
@@ -42,6 +43,8 @@ mod renaming;
 const ANNOUNCE_AFTER: Duration = Duration::from_millis(100);
 /// Bytes of the latest writes that a replica hands over when it leaves.
 const HANDED_OVER: usize = 4 << 20;
+/// Characters of a key that the log shows of a refused write.
+const KEY_SHOWN: usize = 50;
 /// Most requests that may wait for writes at the same time.
 const MAX_WAITING: usize = 1_024;
 /// Writes without room that get a line of the log in one minute: the link stays, and may bring
@@ -72,13 +75,10 @@ struct Waiting {
 #[derive(Debug)]
 pub struct Replication {
     pub(super) store: Store,
-    causal_wait: Duration,
+    config: StoreConfig,
     durability: Durability,
     waiting: BTreeMap<u64, Waiting>,
     talks: Talks,
-    /// This replica looks for lives that are over once its context names so many, and ends at least
-    /// so many together.
-    seal_from: usize,
     /// Lives that were over at the last look, with their last writes.
     over: Clock,
     announced: Announced,
@@ -99,14 +99,13 @@ struct Received {
 
 impl Replication {
     /// Makes a replica that begins with this store.
-    pub fn new(store: Store, causal_wait: Duration, seal_from: usize) -> Self {
+    pub fn new(store: Store, config: StoreConfig) -> Self {
         Self {
             store,
-            causal_wait,
+            config,
             durability: Durability::default(),
             waiting: BTreeMap::new(),
             talks: Talks::default(),
-            seal_from,
             over: Clock::new(),
             announced: Announced::default(),
             transfers: Transfers::default(),
@@ -159,6 +158,12 @@ impl Replication {
         seen: Option<Seen>,
         paths: &Paths,
     ) {
+        if let Request::Put(key, _) | Request::Relayed(key, ..) = &request
+            && let Err(error) = check_key(key, self.config.max_key)
+        {
+            let refused = Later::Answer(token, Err(error.into()));
+            return self.durability.when_durable(turn, refused, paths);
+        }
         let seen = match &request {
             // All that it names, except the write itself, has to be here.
             Request::Relayed(_, _, clock) => {
@@ -169,7 +174,7 @@ impl Replication {
         };
         match seen {
             Some(seen) if !self.store.is_as_far_as(&seen) => {
-                if self.causal_wait.is_zero() || self.waiting.len() >= MAX_WAITING {
+                if self.config.causal_wait.is_zero() || self.waiting.len() >= MAX_WAITING {
                     self.counters.behind += 1;
                     self.durability.when_durable(
                         turn,
@@ -179,7 +184,7 @@ impl Replication {
                     return;
                 }
                 self.waiting.insert(token, Waiting { request, seen });
-                self.timers.set(Timer::Waiting(token), turn.now + self.causal_wait);
+                self.timers.set(Timer::Waiting(token), turn.now + self.config.causal_wait);
                 for conn in paths.all.clone() {
                     self.compare(turn, conn);
                 }
@@ -211,10 +216,14 @@ impl Replication {
                 Err(StoreError::TooManySiblings)
             }
             Request::Put(key, value) => {
-                let created = self.store.get(&key).is_empty();
-                let (write, seen) = self.store.put(turn.now, &key, value, seen);
-                self.written(turn, write, paths);
-                Ok(Done { created, versions: Vec::new(), seen })
+                let (created, most) = (self.store.get(&key).is_empty(), self.config.max_bytes);
+                match self.store.put_within(most, turn.now, &key, value, seen) {
+                    None => Err(StoreError::Full),
+                    Some((write, seen)) => {
+                        self.written(turn, write, paths);
+                        Ok(Done { created, versions: Vec::new(), seen })
+                    }
+                }
             }
             Request::Delete(key) => match self.store.delete(turn.now, &key, seen) {
                 None => Err(match self.shown(&key, seen) {
@@ -230,7 +239,8 @@ impl Replication {
         self.durability.when_durable(turn, Later::Answer(token, reply), paths);
     }
 
-    /// Takes a write that a replica of another make relays.
+    /// Takes a write that a replica of another make relays. Like any write from another replica it
+    /// is taken however full the store is, because replicas have to hold the same.
     fn relay(
         &mut self,
         turn: &mut PeerTurn<'_>,
@@ -444,7 +454,7 @@ impl Replication {
                     let keys = vec![
                         ("replica", replica.to_string()),
                         ("number", count.to_string()),
-                        ("key", key.chars().take(super::store::MAX_KEY).collect()),
+                        ("key", key.chars().take(KEY_SHOWN).collect()),
                         ("reason", error.to_string()),
                     ];
                     turn.note(Severity::Warn, "write refused", keys);

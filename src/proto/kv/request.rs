@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::clock::{Clock, Replica, Seen};
-use super::store::{MAX_KEY, RESERVED_KEY, Version, Write};
+use super::store::{RESERVED_KEY, Version, Write};
 use super::value::Value;
 
 /// What a client asks of the store.
@@ -58,6 +58,11 @@ pub enum StoreError {
         "as many replicas have written as can be kept count of, and this one is none of them; ask one that has"
     )]
     TooManyReplicas,
+    /// The write would take the store beyond what it may hold.
+    #[error(
+        "Store is full; delete keys or write shorter values, or start the peer with a greater --max-store-bytes"
+    )]
+    Full,
     /// Writes that the client has seen did not come here in time.
     #[error("Causal dependencies not satisfied; try again later")]
     Behind,
@@ -72,7 +77,7 @@ pub enum StoreError {
 /// Why nothing can be written under a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum KeyError {
-    /// Longer than [`MAX_KEY`] characters.
+    /// It has more characters than the peer is set to.
     #[error("Key is too long")]
     TooLong,
     /// HTTP serves something else under that name.
@@ -80,15 +85,15 @@ pub enum KeyError {
     Reserved,
 }
 
-/// Whether something can be written under a key.
+/// Whether something can be written under a key, which may have so many characters.
 ///
 /// # Errors
 ///
 /// Why it cannot.
-pub fn check_key(key: &str) -> Result<(), KeyError> {
+pub fn check_key(key: &str, most: usize) -> Result<(), KeyError> {
     if key == RESERVED_KEY {
         Err(KeyError::Reserved)
-    } else if key.chars().count() > MAX_KEY {
+    } else if key.chars().count() > most {
         Err(KeyError::TooLong)
     } else {
         Ok(())

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use super::clock::{Clock, Dot, MAX_COUNT, Replica};
 use super::seal::View;
 use super::store::{MAX_KEY, Store, Version, Write, WriteError};
-use super::write::sort;
+use super::write::{size_of, sort};
 use crate::proto::gossip::runs;
 use crate::proto::message::Runs;
 
@@ -164,7 +164,9 @@ impl Store {
             &snapshot.context,
             (&ours, &theirs),
         );
+        // All keys were looked at just now, so they may be counted anew as well.
         self.live = self.versions.values().flatten().map(|version| &version.dot).collect();
+        self.bytes = size_of(&self.versions);
         self.context = both;
         if let Cow::Owned(seals) = seals {
             self.seals = seals;

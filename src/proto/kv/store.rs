@@ -16,12 +16,13 @@ use super::live::Live;
 use super::name;
 use super::seal::Seals;
 use super::value::{Value, ValueError};
-use super::write::sort;
 pub use super::write::{Version, Write};
+use super::write::{key_size, size_of, sort};
 use crate::proto::time::Time;
 
-/// Longest key, characters.
-pub const MAX_KEY: usize = 50;
+/// Longest key that replicas take from each other, characters. What clients may write is a setting
+/// of each peer, and no greater: a replica that is set to less has to take what others are set to.
+pub const MAX_KEY: usize = 1_024;
 /// Not a key: over HTTP the whole store is read at its path.
 pub const RESERVED_KEY: &str = "sync";
 /// Most versions that may stand beside what a client writes: one answer shows all versions of a
@@ -79,6 +80,8 @@ pub struct Store {
     pub(super) versions: BTreeMap<Arc<str>, Vec<Version>>,
     /// The dots of these versions.
     pub(super) live: Live,
+    /// Bytes that the keys and their versions take.
+    pub(super) bytes: usize,
     held: BTreeMap<Dot, Arc<Write>>,
     held_size: usize,
     log: VecDeque<Arc<Write>>,
@@ -121,6 +124,7 @@ impl Store {
             context,
             seals: kept,
             live: of.values().flatten().map(|version| &version.dot).collect(),
+            bytes: size_of(&of),
             versions: of,
             held: BTreeMap::new(),
             held_size: 0,
@@ -244,7 +248,8 @@ impl Store {
         value: Value,
         seen: Option<&Seen>,
     ) -> (Arc<Write>, Seen) {
-        self.write(now, key, Some(value), seen)
+        let (write, seen) = self.draft(now, key, Some(value), seen);
+        self.commit(write, seen)
     }
 
     /// Whether this replica may write: only so many replicas can be counted.
@@ -276,7 +281,10 @@ impl Store {
                 view.contains(&version.dot) || seen.extra.contains(&version.dot)
             })
         };
-        self.get(key).iter().any(is_seen).then(|| self.write(now, key, None, seen))
+        self.get(key).iter().any(is_seen).then(|| {
+            let (write, seen) = self.draft(now, key, None, seen);
+            self.commit(write, seen)
+        })
     }
 
     /// The causal past of a relayed write with this clock. None unless the write is the next one of
@@ -328,13 +336,14 @@ impl Store {
         Some(write)
     }
 
-    fn write(
-        &mut self,
+    /// The next write of this replica, which is not applied yet, and what its client had seen.
+    pub(super) fn draft(
+        &self,
         now: Time,
         key: &str,
         value: Option<Value>,
         seen: Option<&Seen>,
-    ) -> (Arc<Write>, Seen) {
+    ) -> (Write, Seen) {
         let all = || Seen::of(self.context.clone());
         let mut seen = seen.cloned().unwrap_or_else(all);
         self.keep_short(&mut seen);
@@ -350,17 +359,24 @@ impl Store {
             floor: seen.floor.without(&self.me),
         };
         let count = self.count(&self.me) + 1;
-        self.step_lamport();
-        let write = Arc::new(Write {
+        let write = Write {
             dot: Dot { replica: self.me.clone(), count },
             past,
             own,
-            lamport: self.lamport,
+            // Nobody would take a write with a greater time. Only the order of versions shown
+            // suffers.
+            lamport: self.lamport.saturating_add(1).min(MAX_COUNT),
             at: now,
             key: key.into(),
             replaces,
             value,
-        });
+        };
+        (write, seen)
+    }
+
+    /// Applies a draft, and returns with it what its client has seen now.
+    pub(super) fn commit(&mut self, write: Write, mut seen: Seen) -> (Arc<Write>, Seen) {
+        let write = Arc::new(write);
         self.apply(&write);
         // Whoever has this write has had those that it replaced, so they need no mention.
         seen.extra.retain(|single| !write.replaces.contains(single));
@@ -485,15 +501,20 @@ impl Store {
     fn apply_to_key(&mut self, write: &Write) {
         let past = self.seals.view(&write.past.clock);
         let versions = self.versions.entry(write.key.clone()).or_default();
+        if versions.is_empty() {
+            self.bytes += key_size(&write.key);
+        }
         versions.retain(|version| {
             let stays = !write.had_seen(|dot| past.contains(dot), &version.dot);
             if !stays {
                 self.live.remove(&version.dot);
+                self.bytes -= version.size();
             }
             stays
         });
         if let Some(version) = write.version() {
             self.live.add(&version.dot);
+            self.bytes += version.size();
             // Most keys have one version, but a vector that grows by itself begins with room for
             // four.
             versions.reserve_exact(1);
@@ -502,6 +523,7 @@ impl Store {
         }
         if versions.is_empty() {
             self.versions.remove(&write.key);
+            self.bytes -= key_size(&write.key);
         }
         if write.value.is_none() {
             self.deletes.add(&write.dot);

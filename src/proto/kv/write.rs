@@ -11,6 +11,9 @@ use crate::proto::time::Time;
 
 /// Bytes that a write takes beside its value and key, roughly.
 const OVERHEAD: usize = 160;
+/// Bytes that a key takes beside its characters and versions, roughly: its place in the map, and
+/// the vector of its versions.
+const KEY_OVERHEAD: usize = 64;
 /// Most lives that one seal ends: it has to fit a frame.
 pub(super) const MAX_ENDED: usize = 4_096;
 
@@ -60,6 +63,21 @@ impl Version {
     }
 }
 
+/// Bytes that a key with no version takes.
+pub(super) fn key_size(key: &str) -> usize {
+    KEY_OVERHEAD + key.len()
+}
+
+/// Bytes that these keys and their versions take.
+pub(super) fn size_of<'a>(
+    keys: impl IntoIterator<Item = (&'a Arc<str>, &'a Vec<Version>)>,
+) -> usize {
+    let of = |(key, versions): (&Arc<str>, &Vec<Version>)| {
+        key_size(key) + versions.iter().map(Version::size).sum::<usize>()
+    };
+    keys.into_iter().map(of).sum()
+}
+
 /// A write, a delete or a seal ([`super::seal`]), as it travels.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Write {
@@ -92,6 +110,12 @@ impl Write {
             at: self.at,
             value: value.clone(),
         })
+    }
+
+    /// Most bytes that the version takes that it makes.
+    pub(super) fn version_size(&self) -> usize {
+        let of = |value: &Value| OVERHEAD + self.past.size() + value.text().len();
+        self.value.as_ref().map_or(0, of)
     }
 
     pub(super) fn size(&self) -> usize {

@@ -56,7 +56,7 @@ use self::suspicions::Suspicions;
 
 use self::calm::Calm;
 use super::clocks::Clocks;
-use super::config::{Overlay, PeerConfig, StoreConfig};
+use super::config::{Overlay, PeerConfig};
 use super::event::Event;
 use super::gossip::Counters;
 use super::gossip::rumors::Rumors;
@@ -191,7 +191,6 @@ pub struct PeerMachine {
 impl PeerMachine {
     /// A peer that knows nobody. `rng_seed` is the only source of all its random choices.
     pub fn new(config: PeerConfig, rng_seed: u64) -> Self {
-        let StoreConfig { causal_wait, seal_from, .. } = config.store;
         Self {
             sessions: Sessions::default(),
             registration: Registration::default(),
@@ -204,7 +203,7 @@ impl PeerMachine {
                 generated: 0,
                 calm: Calm::default(),
             },
-            replica: Replication::new(Store::new("".into()), causal_wait, seal_from),
+            replica: Replication::new(Store::new("".into()), config.store.clone()),
             questions: Questions::default(),
             told: Told::default(),
             timers: Timers::default(),
@@ -274,8 +273,7 @@ impl PeerMachine {
     /// The same peer, with the replica of the store that it found on disk.
     #[must_use]
     pub fn recovered(mut self, store: Store) -> Self {
-        let StoreConfig { causal_wait, seal_from, .. } = self.life.config.store;
-        self.replica = Replication::new(store, causal_wait, seal_from);
+        self.replica = Replication::new(store, self.life.config.store.clone());
         self
     }
 

@@ -17,7 +17,8 @@ const LAST_PLACE: u8 = 7;
 impl Replication {
     /// Sets the time of the next look, if so many replicas are named that some may be over.
     pub(super) fn look_for_ended(&mut self, turn: &mut PeerTurn<'_>) {
-        if self.store.context().len() >= self.seal_from && !self.timers.is_set(&Timer::Seal) {
+        if self.store.context().len() >= self.config.seal_from && !self.timers.is_set(&Timer::Seal)
+        {
             // Two replicas may see the same others before them while neither has written. Their
             // names make them look at different times.
             let spread = self
@@ -52,7 +53,7 @@ impl Replication {
         let before = std::mem::replace(&mut self.over, over);
         let last = self.over.iter().filter(|(name, count)| before.get(name) == *count);
         let last: Clock = last.map(|(name, count)| (name.clone(), count)).collect();
-        let enough = self.seal_from.saturating_mul(1 + usize::from(self.place()));
+        let enough = self.config.seal_from.saturating_mul(1 + usize::from(self.place()));
         if last.len() >= enough
             && let Some(write) = self.store.seal(turn.now, &last)
         {

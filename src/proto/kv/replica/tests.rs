@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::proto::kv::store::MAX_KEY;
 use crate::proto::kv::talk::ASK_AGAIN;
 use crate::proto::machine;
 use crate::proto::message::Message;
@@ -24,8 +25,12 @@ struct Stage {
 
 impl Stage {
     fn new() -> Self {
+        Self::of(StoreConfig { seal_from: 4, ..StoreConfig::default() })
+    }
+
+    fn of(config: StoreConfig) -> Self {
         let store = Store::new("127.0.0.1:1@7".into());
-        let replica = Replication::new(store, Duration::from_secs(1), 4);
+        let replica = Replication::new(store, config);
         Self { replica, now: NOW, effects: Vec::new() }
     }
 
@@ -176,7 +181,7 @@ fn a_replica_whose_disk_is_an_old_copy_takes_another_name() {
 fn no_snapshot_from_outside_is_put_together_of_nonsense() {
     let version = || writes(1)[0].version().unwrap();
     let context: Clock = [("127.0.0.1:2@7".into(), 1)].into_iter().collect();
-    let long: Arc<str> = "k".repeat(51).into();
+    let long: Arc<str> = "k".repeat(MAX_KEY + 1).into();
     let far: Clock = [("127.0.0.1:2@7".into(), u64::MAX)].into_iter().collect();
     let named: Clock = [("x".repeat(129).into(), 1)].into_iter().collect();
     let unseen: Clock = [("127.0.0.1:3@7".into(), 1)].into_iter().collect();
@@ -498,4 +503,29 @@ fn who_names_a_life_that_is_ended_here_is_told_how_far_it_came() {
             if context.get("127.0.0.1:2@3") == 1 && context.get("127.0.0.1:2@2") == 0)
     };
     assert_eq!(stage.sent(tells), 1);
+}
+
+/// Whatever a client may add here, replicas hold the same.
+#[test]
+fn writes_of_others_are_taken_however_full_the_store_is_and_however_long_their_keys() {
+    let mut stage = Stage::of(StoreConfig { max_bytes: 1, max_key: 5, ..StoreConfig::default() });
+    stage.put("k", value(json!(1)));
+    assert_eq!(stage.last_reply(), Some(&Err(StoreError::Full)));
+    stage.put("longer", value(json!(1)));
+    assert_eq!(stage.last_reply(), Some(&Err(KeyError::TooLong.into())));
+    assert!(stage.kept().is_empty(), "nothing of that was written");
+    let mut other = Store::new("127.0.0.1:2@7".into());
+    let long = "k".repeat(MAX_KEY);
+    for key in ["k", &long] {
+        let (write, _) = other.put(NOW, key, value(json!(1)), None);
+        assert!(stage.hear(StoreSync::Write(write).into()));
+        assert_eq!(stage.replica.store.get(key).len(), 1);
+    }
+    let turn = &mut PeerTurn { now: NOW, effects: &mut stage.effects };
+    let clock: Clock = [(Replica::from("r1"), 1)].into_iter().collect();
+    let relayed = Request::Relayed("short".into(), Some(value(json!(2))), clock);
+    stage.replica.ask(turn, 2, relayed, None, &Stage::paths());
+    assert_eq!(stage.replica.store.get("short").len(), 1);
+    let (write, _) = other.put(NOW, &format!("{long}k"), value(json!(1)), None);
+    assert!(!stage.hear(StoreSync::Write(write).into()), "no peer lets a client write that");
 }

@@ -95,7 +95,7 @@ fn a_write_that_no_replica_makes_is_refused() {
     assert!(refused(&|write| write.dot.count = u64::MAX));
     assert!(refused(&|write| write.dot.replica = "x".repeat(129).into()));
     assert!(refused(&|write| write.past.clock.raise(&"x".repeat(129).into(), 1)));
-    assert!(refused(&|write| write.key = "k".repeat(51).into()));
+    assert!(refused(&|write| write.key = "k".repeat(MAX_KEY + 1).into()));
     assert!(refused(&|write| write.replaces = vec![write.dot.clone()]));
     assert!(refused(&|write| {
         let other = value(json!(2)).cid();
@@ -404,6 +404,7 @@ impl Story {
 
     fn check(&self) -> Result<(), TestCaseError> {
         for (at, store) in self.stores.iter().enumerate() {
+            prop_assert_eq!(store.bytes(), size_of(&store.versions), "bytes of replica {}", at);
             let context = self.full(&store.context);
             for write in self.writes.iter().filter(|w| context.contains(&w.dot)) {
                 prop_assert!(store.has(&write.dot), "replica {at} says that it lacks {write:?}");
