@@ -10,12 +10,15 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::ballot::{ChangeKey, Waiter, key};
-use super::places::{Places, Turn};
 use crate::proto::machine::{Conn, OpenError};
 use crate::proto::message::{Addr, Change, ChangeKind, Incarnation, Role, Welcome};
 use crate::proto::registry::Registry;
 use crate::proto::time::Time;
 use crate::proto::timers::Timers;
+
+mod places;
+
+use self::places::{Places, Turn};
 
 /// Deaths that may wait for a probe at the same time; further ones get a no at once. They have
 /// places of their own: only members report deaths, but anybody may ask to be registered.

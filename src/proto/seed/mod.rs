@@ -31,7 +31,6 @@ mod history;
 mod judge;
 mod links;
 pub mod message;
-mod places;
 mod polls;
 mod pushes;
 mod recovery;
@@ -73,10 +72,6 @@ use super::time::Time;
 use super::topology::Topology;
 use super::turn::SeedTurn;
 use super::uncompared::Uncompared;
-
-/// Lines about those that are no members that are told in one minute: as many as a thousand peers
-/// make that register together.
-const STRANGERS_A_MINUTE: u32 = 3_000;
 
 /// Care for members of whom no message comes: those recovered from disk, and those long gone.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -300,13 +295,6 @@ impl SeedMachine {
             turn.close_for_breach(conn, Some(who));
             self.line_down(turn, conn);
         }
-    }
-
-    /// Whether a line of the log about a peer is worth being told. Whoever is no member may ask for
-    /// anything as often as it likes.
-    fn is_told_of(&mut self, now: Time, peer: &Addr) -> bool {
-        self.book.registry().get(peer).is_some()
-            || self.shown.strangers.allows(now, STRANGERS_A_MINUTE)
     }
 
     fn line_down(&mut self, turn: &mut SeedTurn<'_>, conn: Conn) {

@@ -23,6 +23,7 @@ use crate::proto::message::{
 };
 use crate::proto::planted::Flaw;
 use crate::proto::registry::Record;
+use crate::proto::time::Time;
 use crate::proto::turn::SeedTurn;
 
 /// How long a ballot waits beyond the probe that each voter may need. It is shorter than a peer
@@ -43,7 +44,18 @@ pub(super) fn tell_of(
     }
 }
 
+/// Lines about those that are no members that are told in one minute: as many as a thousand peers
+/// make that register together.
+const STRANGERS_A_MINUTE: u32 = 3_000;
+
 impl SeedMachine {
+    /// Whether a line of the log about a peer is worth being told. Whoever is no member may ask for
+    /// anything as often as it likes.
+    pub(super) fn is_told_of(&mut self, now: Time, peer: &Addr) -> bool {
+        self.book.registry().get(peer).is_some()
+            || self.shown.strangers.allows(now, STRANGERS_A_MINUTE)
+    }
+
     /// The quorum of all configured seeds, reachable or not.
     pub(super) fn quorum(&self) -> usize {
         self.roster.quorum(self.colleagues.reachable())

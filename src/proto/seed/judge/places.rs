@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::ops::Bound::{Excluded, Unbounded};
 use std::time::Duration;
 
-use super::ballot::ChangeKey;
+use super::super::ballot::ChangeKey;
 use crate::proto::machine::Conn;
 use crate::proto::time::Time;
 
