@@ -23,7 +23,7 @@ fn addr(port: u16) -> Addr {
 }
 
 fn record() -> Record {
-    Record { incarnation: 300, status: Status::Dead, at: 7, voters: vec![0, 2] }
+    Record { incarnation: 300, status: Status::Dead, at: 7, voters: vec![0, 2], identity: None }
 }
 
 fn prefix(depth: u8, nibbles: u64) -> Prefix {
@@ -86,6 +86,7 @@ fn golden() -> Vec<(Message, &'static str)> {
         incarnation: 300,
         at: 7,
         reporters: vec!["[::1]:6002".parse().unwrap()],
+        identity: None,
     };
     vec![
         (Message::Ping(1), "00000002_0001"),
@@ -167,16 +168,16 @@ fn golden() -> Vec<(Message, &'static str)> {
                 records: [(peer, record())].into(),
                 more: false,
             }),
-            "00000015_07020101007f000001fb7117fb2c01020702000200",
+            "00000016_07020101007f000001fb7117fb2c0102070200020000",
         ),
         (Message::ToPeer(ToPeer::Unchanged { request: 1 }), "00000003_070301"),
         (
             Message::ToPeer(ToPeer::Update(vec![(peer, record())])),
-            "00000013_070401007f000001fb7117fb2c010207020002",
+            "00000014_070401007f000001fb7117fb2c01020702000200",
         ),
         (
             Message::Council(Council::Propose { ballot: 1, change: change.clone() }),
-            "00000025_08000102007f000001fb7117fb2c0107010100000000000000000000000000000001fb7217",
+            "00000026_08000102007f000001fb7117fb2c0107010100000000000000000000000000000001fb721700",
         ),
         (
             Message::Council(Council::Vote {
@@ -194,7 +195,7 @@ fn golden() -> Vec<(Message, &'static str)> {
                 record: record(),
                 decision: decision(change),
             }),
-            "0000004c_080201007f000001fb7117fb2c01020702000202007f000001fb7117fb2c0107010100000000000000000000000000000001fb7217007f000001fb88130901007f000001fb881301026f6b01",
+            "0000004e_080201007f000001fb7117fb2c0102070200020002007f000001fb7117fb2c0107010100000000000000000000000000000001fb721700007f000001fb88130901007f000001fb881301026f6b01",
         ),
         (Message::Council(Council::Committed { ballot: 1 }), "00000003_080301"),
         (
@@ -224,11 +225,11 @@ fn golden() -> Vec<(Message, &'static str)> {
                 wanted: vec![(300, vec![[3; 12]])],
                 done: Some(Standing::Founding),
             }),
-            "00000026_080801007f000001fb7117fb2c01020702000201fb2c01010303030303030303030303030101",
+            "00000027_080801007f000001fb7117fb2c0102070200020001fb2c01010303030303030303030303030101",
         ),
         (
             Message::Council(Council::Expire { round: 1, records: vec![(peer, record())] }),
-            "00000014_08090101007f000001fb7117fb2c010207020002",
+            "00000015_08090101007f000001fb7117fb2c01020702000200",
         ),
         (Message::Council(Council::Expired { round: 1 }), "00000003_080a01"),
         (Message::Council(Council::Forget(vec![(peer, 3)])), "0000000c_080b01007f000001fb711703"),
@@ -279,7 +280,7 @@ fn golden() -> Vec<(Message, &'static str)> {
         ),
         (
             Message::Members(Members::Handshake(vec![(peer, record())])),
-            "00000013_0a0001007f000001fb7117fb2c010207020002",
+            "00000014_0a0001007f000001fb7117fb2c01020702000200",
         ),
         (
             Message::Members(Members::Peers {
@@ -287,11 +288,11 @@ fn golden() -> Vec<(Message, &'static str)> {
                 context: clock(),
                 caught_up: true,
             }),
-            "0000002e_0a0101007f000001fb7117fb2c0102070200020200007f000001fb7217fb2c01010109656c736577686572650201",
+            "0000002f_0a0101007f000001fb7117fb2c010207020002000200007f000001fb7217fb2c01010109656c736577686572650201",
         ),
         (
             Message::Members(Members::Changed(vec![(peer, record())])),
-            "00000013_0a0201007f000001fb7117fb2c010207020002",
+            "00000014_0a0201007f000001fb7117fb2c01020702000200",
         ),
         (
             Message::Members(Members::Digest([5; 32])),
@@ -429,6 +430,18 @@ fn the_opening_keeps_its_bytes() {
         assert_eq!(hex(&encoded), plain(expected), "{answer:?}");
         assert_eq!(codec::decode_answer(&encoded[4..]).unwrap(), answer);
     }
+}
+
+#[test]
+fn an_identity_stands_behind_the_voters_of_a_record() {
+    let identity = Some(Identity([0xa5; 32]));
+    let record = Record { status: Status::Alive, identity, ..record() };
+    let message = Message::ToPeer(ToPeer::Update(vec![(addr(6001), record)]));
+    let mut encoded = Vec::new();
+    codec::encode(&message, &mut encoded).unwrap();
+    let bytes = format!("00000034_070401007f000001fb7117fb2c010007020002_01{}", "a5".repeat(32));
+    assert_eq!(hex(&encoded), plain(&bytes));
+    assert_eq!(codec::decode(&encoded[4..]).unwrap(), message);
 }
 
 #[test]

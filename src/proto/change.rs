@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::address::{Addr, Incarnation};
+use super::identity::Identity;
 use super::registry::Status;
 
 /// How far a seed can be relied on to know every change that was answered for. It is durable; a
@@ -127,4 +128,6 @@ pub struct Change {
     pub at: u64,
     /// The peers that reported the death, in a dead-node proposal.
     pub reporters: Vec<Addr>,
+    /// Who joins, in a registration over an encrypted link; else none.
+    pub identity: Option<Identity>,
 }

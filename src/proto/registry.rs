@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::address::{Addr, Incarnation};
+use super::identity::Identity;
 use super::time::Time;
 
 /// How far ahead of the clock an incarnation may be above which a peer rises, milliseconds: ten
@@ -53,6 +54,9 @@ pub struct Record {
     pub at: u64,
     /// The seeds that accepted the change, by their place in the sorted seed list, ascending.
     pub voters: Vec<u16>,
+    /// Who the member is, if links are encrypted. Its address belongs to it for as long as it is
+    /// alive; records of the gone have none.
+    pub identity: Option<Identity>,
 }
 
 impl Record {
@@ -64,6 +68,7 @@ impl Record {
             .cmp(&(other.incarnation, other.status))
             .then_with(|| other.at.cmp(&self.at))
             .then_with(|| self.voters.cmp(&other.voters))
+            .then_with(|| self.identity.cmp(&other.identity))
     }
 
     /// Feeds the record, as that of `peer`, into a hash.
@@ -76,10 +81,19 @@ impl Record {
         }
     }
 
+    /// Whether a process that has proven this identity, or none, can be the one of this record. A
+    /// record without an identity was made while links were plain, and binds nobody.
+    pub fn can_be(&self, identity: Option<Identity>) -> bool {
+        self.identity.is_none() || self.identity == identity
+    }
+
     fn hash_status(&self, hash: &mut Sha256, peer: &Addr) {
         hash_addr(hash, peer);
         hash.update(self.incarnation.to_le_bytes());
         hash.update([self.status as u8]);
+        if let Some(identity) = &self.identity {
+            hash.update(identity.0);
+        }
     }
 
     /// Whether the member has been gone for so long that its record need not be kept.
@@ -217,7 +231,7 @@ mod tests {
         (0u16..3, 1u64..4, status, 0u64..3, voters).prop_map(
             |(port, incarnation, status, at, voters)| {
                 let addr = ([127, 0, 0, 1], 6000 + port).into();
-                (addr, Record { incarnation, status, at, voters })
+                (addr, Record { incarnation, status, at, voters, identity: None })
             },
         )
     }
@@ -257,8 +271,13 @@ mod tests {
     #[test]
     fn a_later_life_wins_and_within_one_life_death_is_final() {
         let addr = ([127, 0, 0, 1], 6000).into();
-        let record =
-            |incarnation, status| Record { incarnation, status, at: 0, voters: vec![0, 1] };
+        let record = |incarnation, status| Record {
+            incarnation,
+            status,
+            at: 0,
+            voters: vec![0, 1],
+            identity: None,
+        };
         let mut registry = Registry::new();
         assert_eq!(registry.merge(addr, record(5, Status::Alive)), Merge::Transition);
         assert_eq!(registry.merge(addr, record(5, Status::Dead)), Merge::Transition);

@@ -9,7 +9,7 @@ use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
 use super::{Format, META, StorageError, Writer, open_of};
 use crate::proto::machine::Batch;
-use crate::proto::message::{Addr, Standing};
+use crate::proto::message::{Addr, Identity, Standing};
 use crate::proto::registry::{Record, Status};
 use crate::proto::roles::Keep;
 
@@ -21,8 +21,8 @@ const FOUNDERS: TableDefinition<'_, u64, ()> = TableDefinition::new("founders");
 /// Format of the file.
 const FORMAT: Format = Format {
     name: FILE,
-    version: 1,
-    older: None,
+    version: 2,
+    older: Some(1),
     make_tables: |transaction| {
         transaction.open_table(RECORDS)?;
         transaction.open_table(FOUNDERS)?;
@@ -217,16 +217,24 @@ fn decode_standing(kept: u64) -> Option<Standing> {
         .find(|standing| encode_standing(*standing) == kept)
 }
 
-/// Encodes a record for the disk: incarnation, status, time, then the voters, little-endian.
+/// Set in the byte of the status if an identity follows the time.
+const HAS_IDENTITY: u8 = 0x80;
+
+/// Encodes a record for the disk: incarnation, status, time, identity, then the voters,
+/// little-endian.
 fn encode(record: &Record) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(17 + 2 * record.voters.len());
     bytes.extend_from_slice(&record.incarnation.to_le_bytes());
-    bytes.push(match record.status {
+    let status: u8 = match record.status {
         Status::Alive => 0,
         Status::Left => 1,
         Status::Dead => 2,
-    });
+    };
+    bytes.push(if record.identity.is_some() { status | HAS_IDENTITY } else { status });
     bytes.extend_from_slice(&record.at.to_le_bytes());
+    if let Some(identity) = &record.identity {
+        bytes.extend_from_slice(&identity.0);
+    }
     for voter in &record.voters {
         bytes.extend_from_slice(&voter.to_le_bytes());
     }
@@ -237,10 +245,16 @@ fn decode(bytes: &[u8]) -> Option<Record> {
     let (incarnation, rest) = bytes.split_first_chunk::<8>()?;
     let (status, rest) = rest.split_first()?;
     let (at, rest) = rest.split_first_chunk::<8>()?;
+    let (identity, rest) = if status & HAS_IDENTITY == 0 {
+        (None, rest)
+    } else {
+        let (identity, rest) = rest.split_first_chunk()?;
+        (Some(Identity(*identity)), rest)
+    };
     let voters = rest.chunks(2).map(|voter| Some(u16::from_le_bytes(voter.try_into().ok()?)));
     Some(Record {
         incarnation: u64::from_le_bytes(*incarnation),
-        status: match status {
+        status: match status & !HAS_IDENTITY {
             0 => Status::Alive,
             1 => Status::Left,
             2 => Status::Dead,
@@ -248,6 +262,7 @@ fn decode(bytes: &[u8]) -> Option<Record> {
         },
         at: u64::from_le_bytes(*at),
         voters: voters.collect::<Option<_>>()?,
+        identity,
     })
 }
 
@@ -263,7 +278,8 @@ mod tests {
     }
 
     fn record(incarnation: u64, status: Status) -> Record {
-        Record { incarnation, status, at: 9, voters: vec![0, 300] }
+        let identity = (status == Status::Alive).then_some(Identity([7; 32]));
+        Record { incarnation, status, at: 9, voters: vec![0, 300], identity }
     }
 
     fn keep(port: u16, incarnation: u64, status: Status) -> Vec<Keep> {
@@ -368,12 +384,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = OpenStore::open(dir.path()).unwrap();
         let transaction = store.database.begin_write().unwrap();
-        transaction.open_table(META).unwrap().insert(VERSION_KEY, 2).unwrap();
+        transaction.open_table(META).unwrap().insert(VERSION_KEY, 3).unwrap();
         transaction.commit().unwrap();
         drop(store);
         assert!(matches!(
             OpenStore::open(dir.path()),
-            Err(StorageError::Version { found: 2, reads: 1, .. })
+            Err(StorageError::Version { found: 3, reads: 2, .. })
         ));
     }
 }

@@ -42,6 +42,7 @@ fn records() -> Vec<(Addr, Record)> {
         status: Status::Alive,
         at: NOW.millis() + peer as u64,
         voters: vec![0],
+        identity: None,
     };
     (0..PEERS).map(|peer| (addr(peer), record(peer))).collect()
 }

@@ -125,7 +125,7 @@ impl Seat {
     fn hear(&mut self, changes: &[Keep]) {
         for change in changes {
             if let Keep::Record(peer, record) = change {
-                let Record { incarnation, status, at, voters } = record.clone();
+                let Record { incarnation, status, at, voters, .. } = record.clone();
                 self.heard.insert((*peer, incarnation, status, at, voters));
             }
         }

@@ -13,7 +13,7 @@ const PEER: &str = env!("CARGO_BIN_EXE_peer");
 const TALKATIVE: [&str; 4] = ["--gossip-interval", "200ms", "--gossip-count", "2"];
 
 /// A key as `peer --generate-key` prints it.
-fn fresh_key() -> String {
+pub fn fresh_key() -> String {
     let output = Command::new(PEER).arg("--generate-key").output().unwrap();
     assert!(output.status.success() && output.stderr.is_empty());
     let key = String::from_utf8(output.stdout).unwrap();
@@ -22,7 +22,7 @@ fn fresh_key() -> String {
 }
 
 /// Makes the key file of a network, and has all processes from here on use it.
-fn give_keys(network: &mut Network, name: &str, keys: &[&str]) {
+pub fn give_keys(network: &mut Network, name: &str, keys: &[&str]) {
     let path = network.path(name);
     fs::write(&path, keys.concat()).unwrap();
     fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();

@@ -12,6 +12,7 @@ mod harness;
 #[allow(dead_code)] // the model checker uses the rest
 #[path = "../model/history.rs"]
 mod history;
+mod impostors;
 mod joining;
 mod keys;
 mod leaving;

@@ -91,7 +91,7 @@ impl Slanderer {
     }
 
     fn record(&self, incarnation: Incarnation, status: Status, now: Time) -> Record {
-        Record { incarnation, status, at: now.millis(), voters: vec![0, 1] }
+        Record { incarnation, status, at: now.millis(), voters: vec![0, 1], identity: None }
     }
 
     fn lie(&mut self, now: Time, effects: &mut Vec<Effect>) {

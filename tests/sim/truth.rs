@@ -104,7 +104,10 @@ struct Impostor {
 
 fn ghost(place: u8, status: Status, now: Time) -> (Addr, Record) {
     let incarnation = now.millis();
-    (peer_addr(place), Record { incarnation, status, at: incarnation, voters: vec![0, 1] })
+    (
+        peer_addr(place),
+        Record { incarnation, status, at: incarnation, voters: vec![0, 1], identity: None },
+    )
 }
 
 impl Machine for Impostor {

@@ -8,7 +8,7 @@ use super::{PeerMachine, Timer};
 use crate::proto::event::Severity;
 use crate::proto::machine::{Conn, OpenError};
 use crate::proto::message::{
-    Addr, Breach, Broadcast, Hello, Message, Parting, Purpose, Refused, Role, Welcome,
+    Addr, Breach, Broadcast, Hello, Identity, Message, Parting, Purpose, Refused, Role, Welcome,
 };
 use crate::proto::time::Time;
 use crate::proto::turn::PeerTurn;
@@ -17,7 +17,11 @@ impl PeerMachine {
     pub(super) fn incoming(&mut self, turn: &mut PeerTurn<'_>, conn: Conn, hello: &Hello) {
         let refused = match (hello.purpose, hello.role) {
             _ if hello.from == self.life.config.me => Some((Refused::Myself, Vec::new())),
-            (Purpose::Probe, _) | (Purpose::Errand, Role::Peer) => None,
+            (Purpose::Probe, _) => None,
+            (_, Role::Peer) if !self.can_be(&hello.from, hello.identity) => {
+                Some((Refused::WrongIdentity, Vec::new()))
+            }
+            (Purpose::Errand, Role::Peer) => None,
             (Purpose::Link, Role::Peer) => self.objection_to_link(turn, hello),
             (Purpose::Sync, Role::Peer) => {
                 self.objection_to_guest(hello).map(|reason| (reason, Vec::new()))
@@ -28,7 +32,7 @@ impl PeerMachine {
             _ => Some((Refused::WrongRole, Vec::new())),
         };
         if let Some((reason, others)) = refused {
-            if matches!(reason, Refused::Myself | Refused::WrongRole) {
+            if matches!(reason, Refused::Myself | Refused::WrongRole | Refused::WrongIdentity) {
                 let keys =
                     vec![("from", hello.from.to_string()), ("reason", reason.words().to_owned())];
                 let told = self.is_told_of(turn.now, &hello.from);
@@ -60,6 +64,12 @@ impl PeerMachine {
         }
     }
 
+    /// Whether a process that has proven this identity, or none, can be the member at that address.
+    /// The seeds have bound the address to the member that registered it.
+    fn can_be(&self, member: &Addr, identity: Option<Identity>) -> bool {
+        self.membership.members.alive(member).is_none_or(|record| record.can_be(identity))
+    }
+
     /// Closes the connections of callers that came for one question, notice or comparison and have
     /// stayed too long.
     pub(super) fn dismiss_callers(&mut self, turn: &mut PeerTurn<'_>) {
@@ -89,7 +99,7 @@ impl PeerMachine {
         // The peer or seed that answers must be the one that was meant, and not another process
         // that listens there now.
         let result = match result {
-            Ok(welcome) if welcome.is_of(role, to) => {
+            Ok(welcome) if welcome.is_of(role, to) && self.can_be(&to, welcome.identity) => {
                 self.told.clocks.met(turn, to, welcome.clock);
                 Ok(welcome)
             }

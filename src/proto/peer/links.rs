@@ -289,7 +289,8 @@ mod tests {
         let mut members = Registry::new();
         for number in 0..count {
             let (at, voters) = (u64::from(number), vec![0]);
-            let record = Record { incarnation: 1, status: Status::Alive, at, voters };
+            let record =
+                Record { incarnation: 1, status: Status::Alive, at, voters, identity: None };
             members.merge(addr(number), record);
         }
         members

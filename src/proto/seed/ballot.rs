@@ -8,7 +8,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::proto::machine::Conn;
-use crate::proto::message::{Addr, CastVote, Change, ChangeKind, Decision, Incarnation, Standing};
+use crate::proto::message::{
+    Addr, CastVote, Change, ChangeKind, Decision, Identity, Incarnation, Standing,
+};
 use crate::proto::registry::Record;
 use crate::proto::time::Time;
 
@@ -16,11 +18,11 @@ use crate::proto::time::Time;
 pub type SeedNumber = u16;
 
 /// Two proposals with this in common propose the same change.
-pub type ChangeKey = (ChangeKind, Addr, Incarnation);
+pub type ChangeKey = (ChangeKind, Addr, Incarnation, Option<Identity>);
 
 /// The key of a change.
 pub fn key(change: &Change) -> ChangeKey {
-    (change.kind, change.peer, change.incarnation)
+    (change.kind, change.peer, change.incarnation, change.identity)
 }
 
 /// A peer's request that waits for a ballot.
@@ -143,6 +145,7 @@ impl Ballot {
             status: self.change.kind.status(),
             at: self.change.at,
             voters: self.accepts.keys().copied().collect(),
+            identity: self.change.identity,
         }
     }
 
@@ -206,6 +209,7 @@ mod tests {
             incarnation: 7,
             at: 1,
             reporters: Vec::new(),
+            identity: None,
         })
     }
 

@@ -104,7 +104,9 @@ impl Book {
     /// The record that a change would make, if it is committed already.
     pub fn committed(&self, change: &Change) -> Option<&Record> {
         self.registry.get(&change.peer).filter(|record| {
-            record.incarnation == change.incarnation && record.status == change.kind.status()
+            record.incarnation == change.incarnation
+                && record.status == change.kind.status()
+                && record.identity == change.identity
         })
     }
 
@@ -139,6 +141,11 @@ impl Book {
                 Some("that incarnation is dead".to_owned())
             }
             (ChangeKind::Join, Some(Status::Left)) => Some("that incarnation has left".to_owned()),
+            (ChangeKind::Join, Some(Status::Alive))
+                if same.is_some_and(|record| !record.can_be(change.identity)) =>
+            {
+                Some("that incarnation is another process".to_owned())
+            }
             (ChangeKind::Join | ChangeKind::Leave, _) => None,
             (ChangeKind::Dead, Some(Status::Alive)) => {
                 let Evidence { reporters, needed } = evidence?;
@@ -270,7 +277,7 @@ mod tests {
     }
 
     fn record(incarnation: u64, status: Status) -> Record {
-        Record { incarnation, status, at: 1, voters: vec![0] }
+        Record { incarnation, status, at: 1, voters: vec![0], identity: None }
     }
 
     #[test]
@@ -300,8 +307,14 @@ mod tests {
         for (known, kind, evidence, passes) in table {
             let mut book = Book::default();
             book.recover(known.clone().map(|record| (addr(1), record)));
-            let change =
-                Change { kind, peer: addr(1), incarnation: 5, at: 1, reporters: Vec::new() };
+            let change = Change {
+                kind,
+                peer: addr(1),
+                incarnation: 5,
+                at: 1,
+                reporters: Vec::new(),
+                identity: None,
+            };
             let objection = book.objection(Time::from_millis(9), addr(2), &change, evidence);
             assert_eq!(objection.is_none(), passes, "{known:?}, {kind:?}: {objection:?}");
         }

@@ -239,7 +239,13 @@ mod tests {
     fn registry(members: u16) -> Registry {
         let mut registry = Registry::new();
         for port in 0..members {
-            let record = Record { incarnation: 1, status: Status::Alive, at: 1, voters: vec![0] };
+            let record = Record {
+                incarnation: 1,
+                status: Status::Alive,
+                at: 1,
+                voters: vec![0],
+                identity: None,
+            };
             registry.merge(addr(port), record);
         }
         registry

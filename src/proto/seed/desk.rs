@@ -4,25 +4,38 @@
 use super::SeedMachine;
 use super::ballot::Asker;
 use super::cases::Report;
+use super::sessions::Caller;
 use super::voting::tell_of;
 use crate::proto::machine::Conn;
-use crate::proto::message::{Addr, Change, ChangeKind, Incarnation, Standing, ToPeer, ToSeed};
+use crate::proto::message::{
+    Addr, Breach, Change, ChangeKind, Incarnation, Standing, ToPeer, ToSeed,
+};
 use crate::proto::registry::{Record, Status};
 use crate::proto::turn::SeedTurn;
 
 fn change(turn: &SeedTurn<'_>, kind: ChangeKind, peer: Addr, incarnation: Incarnation) -> Change {
-    Change { kind, peer, incarnation, at: turn.now.millis(), reporters: Vec::new() }
+    let (at, reporters) = (turn.now.millis(), Vec::new());
+    Change { kind, peer, incarnation, at, reporters, identity: None }
 }
 
 impl SeedMachine {
     /// Hears what a peer says, and answers it or has it answered.
+    ///
+    /// # Errors
+    ///
+    /// If the caller speaks in the name of another member.
     pub(super) fn hear_peer(
         &mut self,
         turn: &mut SeedTurn<'_>,
         conn: Conn,
-        peer: Addr,
+        caller: &Caller,
         message: ToSeed,
-    ) {
+    ) -> Result<(), Breach> {
+        let peer = caller.peer;
+        // Anybody may ask to be registered, since it has to answer at that address then. Everything
+        // else is for the one to whom the address belongs.
+        let registry = self.book.registry();
+        let owns = registry.alive(&peer).is_none_or(|record| record.can_be(caller.identity));
         match message {
             ToSeed::Register { request, .. } | ToSeed::Leave { request, .. }
                 if self.polls.is_crowded_by(conn) =>
@@ -31,8 +44,9 @@ impl SeedMachine {
                 turn.send(conn, ToPeer::Denied { request, votes: 0, reason, known: 0 });
             }
             ToSeed::Register { request, incarnation } => {
-                self.asked_to_register(turn, Asker { conn, request }, peer, incarnation);
+                self.asked_to_register(turn, Asker { conn, request }, caller, incarnation);
             }
+            _ if !owns => return Err(Breach),
             ToSeed::Leave { request, incarnation } => {
                 self.asked_to_leave(turn, Asker { conn, request }, peer, incarnation);
             }
@@ -63,13 +77,14 @@ impl SeedMachine {
                 }
             }
         }
+        Ok(())
     }
 
     fn asked_to_register(
         &mut self,
         turn: &mut SeedTurn<'_>,
         asker: Asker,
-        peer: Addr,
+        &Caller { peer, identity, .. }: &Caller,
         incarnation: Incarnation,
     ) {
         let Asker { conn, request } = asker;
@@ -77,6 +92,7 @@ impl SeedMachine {
             Some(known)
                 if known.incarnation == incarnation
                     && known.status == Status::Alive
+                    && known.identity == identity
                     && self.foothold.standing() == Standing::Voting =>
             {
                 let known = known.clone();
@@ -93,6 +109,7 @@ impl SeedMachine {
                 let joined = known.filter(|k| k.status == Status::Alive).map(|k| k.at);
                 let mut change = change(turn, ChangeKind::Join, peer, incarnation);
                 change.at = joined.unwrap_or(change.at);
+                change.identity = identity;
                 self.propose(turn, change, Some(asker));
             }
         }
@@ -120,7 +137,7 @@ impl SeedMachine {
     /// Proposes the death in an open case, if enough members reported it and no vote on it is under
     /// way here.
     fn review(&mut self, turn: &mut SeedTurn<'_>, (peer, incarnation): (Addr, Incarnation)) {
-        let key = (ChangeKind::Dead, peer, incarnation);
+        let key = (ChangeKind::Dead, peer, incarnation, None);
         if self.polls.is_open(&key) || self.judge.is_judging(&key) {
             return;
         }

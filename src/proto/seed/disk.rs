@@ -64,7 +64,7 @@ impl SeedMachine {
     /// that wait for one.
     fn take_in(&mut self, turn: &mut SeedTurn<'_>, peer: Addr, record: Record, at_seeds: usize) {
         let (votes, of) = (record.voters.len(), self.roster.count());
-        let (incarnation, status) = (record.incarnation, record.status);
+        let (incarnation, status, identity) = (record.incarnation, record.status, record.identity);
         let taken = self.book.take_in(turn.now, peer, record, self.roster.flaw());
         if taken.merge != Merge::Nothing {
             self.durability.record_is_at(peer, at_seeds, self.quorum());
@@ -84,7 +84,7 @@ impl SeedMachine {
             self.shown.links.remove(&peer);
         }
         self.pushes.add(turn.now, peer, status == Status::Left, self.sessions.len());
-        let key: ChangeKey = (ChangeKind::to(status), peer, incarnation);
+        let key: ChangeKey = (ChangeKind::to(status), peer, incarnation, identity);
         self.settle(turn, key);
     }
 

@@ -96,7 +96,10 @@ mod tests {
         let addr = |port: u16| Addr::from(([127, 0, 0, 1], port));
         let mut registry = Registry::new();
         for (port, status) in [(1, Status::Dead), (2, Status::Alive)] {
-            registry.merge(addr(port), Record { incarnation: 1, status, at: 1, voters: vec![0] });
+            registry.merge(
+                addr(port),
+                Record { incarnation: 1, status, at: 1, voters: vec![0], identity: None },
+            );
         }
         let (mut expiry, now) = (Expiry::default(), Time::from_millis(2) + RETENTION * 2);
         let seeds = [addr(5001), addr(5002)];

@@ -80,7 +80,14 @@ mod tests {
         let peer = ([127, 0, 0, 1], port).into();
         let kind = ChangeKind::Join;
         Decision {
-            change: Change { kind, peer, incarnation, at: 0, reporters: Vec::new() },
+            change: Change {
+                kind,
+                peer,
+                incarnation,
+                at: 0,
+                reporters: Vec::new(),
+                identity: None,
+            },
             proposer: peer,
             decided: 0,
             votes: vec![CastVote { seed: peer, accept: true, reason: "ü".repeat(200) }],

@@ -233,7 +233,9 @@ impl Judge {
         let change = &judgement.change;
         let answered = result.as_ref().ok().filter(|welcome| {
             // If something else listens at that address now, the peer itself did not answer.
+            let owner = registry.alive(&change.peer).filter(|_| change.kind != ChangeKind::Join);
             welcome.is_of(Role::Peer, change.peer)
+                && owner.is_none_or(|record| record.can_be(welcome.identity))
         });
         let outcome = match objection {
             Some(objection) => Err(objection),
@@ -289,6 +291,9 @@ fn judge_join(change: &Change, answered: Option<&Welcome>) -> Result<String, Str
         Some(welcome) if welcome.incarnation != change.incarnation => {
             Err(format!("answered in incarnation {}", welcome.incarnation))
         }
+        Some(welcome) if welcome.identity != change.identity => {
+            Err("another process answered there".to_owned())
+        }
         Some(_) => Ok("answered the dial-back".to_owned()),
     }
 }
@@ -329,7 +334,7 @@ mod tests {
 
     fn change(kind: ChangeKind) -> Change {
         let peer = ([127, 0, 0, 1], 6000).into();
-        Change { kind, peer, incarnation: 7, at: 1, reporters: Vec::new() }
+        Change { kind, peer, incarnation: 7, at: 1, reporters: Vec::new(), identity: None }
     }
 
     fn answer(role: Role, incarnation: Incarnation, leaving: bool) -> Result<Welcome, OpenError> {

@@ -86,7 +86,13 @@ mod tests {
     fn only_the_newest_report_of_a_members_present_life_counts() {
         let peer = ([127, 0, 0, 1], 6000).into();
         let mut registry = Registry::new();
-        let record = Record { incarnation: 7, status: Status::Alive, at: 1, voters: vec![0] };
+        let record = Record {
+            incarnation: 7,
+            status: Status::Alive,
+            at: 1,
+            voters: vec![0],
+            identity: None,
+        };
         registry.merge(peer, record);
         let mut links = Links::default();
         let report = |incarnation, number| LinkReport {

@@ -54,7 +54,7 @@ use self::polls::Polls;
 use self::pushes::Pushes;
 use self::recovery::Recovery;
 use self::roster::Roster;
-use self::sessions::{Session, Sessions};
+use self::sessions::{Caller, Session, Sessions};
 use self::standing::Foothold;
 use super::clocks::Clocks;
 use super::config::SeedConfig;
@@ -251,8 +251,9 @@ impl SeedMachine {
         turn.welcome(conn, welcome);
         match hello.purpose {
             Purpose::Membership => {
-                let session = Session::FromPeer { peer: hello.from, heard: turn.now };
-                self.sessions.insert(conn, session);
+                let (peer, identity) = (hello.from, hello.identity);
+                let caller = Caller { peer, identity, heard: turn.now };
+                self.sessions.insert(conn, Session::FromPeer(caller));
             }
             Purpose::Council => self.colleague_calls(turn, conn, hello.from),
             _ => turn.close(conn),
@@ -274,13 +275,11 @@ impl SeedMachine {
                     _ => Err(Breach),
                 }
             }
-            (Session::FromPeer { peer, .. }, message) => {
-                self.sessions.insert(conn, Session::FromPeer { peer, heard: turn.now });
+            (Session::FromPeer(caller), message) => {
+                let caller = Caller { heard: turn.now, ..caller };
+                self.sessions.insert(conn, Session::FromPeer(caller));
                 match message {
-                    Message::ToSeed(said) => {
-                        self.hear_peer(turn, conn, peer, said);
-                        Ok(())
-                    }
+                    Message::ToSeed(said) => self.hear_peer(turn, conn, &caller, said),
                     Message::Pong(_) => Ok(()),
                     _ => Err(Breach),
                 }
@@ -290,7 +289,7 @@ impl SeedMachine {
         if heard.is_err() {
             let who = match session {
                 Session::ToSeed(addr) | Session::FromSeed(addr) => addr,
-                Session::FromPeer { peer, .. } => peer,
+                Session::FromPeer(caller) => caller.peer,
             };
             turn.close_for_breach(conn, Some(who));
             self.line_down(turn, conn);
@@ -302,7 +301,7 @@ impl SeedMachine {
             Some(Session::ToSeed(seed) | Session::FromSeed(seed)) => {
                 self.colleagues.lost(turn, conn, seed);
             }
-            Some(Session::FromPeer { .. }) | None => {}
+            Some(Session::FromPeer(_)) | None => {}
         }
     }
 
@@ -352,16 +351,24 @@ impl SeedMachine {
     /// Handles the end of a look at a recovered member. Proposes the member's death if too many
     /// looks have had no answer.
     fn looked(&mut self, turn: &mut SeedTurn<'_>, conn: Conn, result: &Result<Welcome, OpenError>) {
-        let answered =
-            |peer: &Addr| result.as_ref().is_ok_and(|answer| answer.is_of(Role::Peer, *peer));
         let registry = self.book.registry();
+        let answered = |peer: &Addr| {
+            let is_it = |record: &Record| {
+                let said = |welcome: &Welcome| record.can_be(welcome.identity);
+                result
+                    .as_ref()
+                    .is_ok_and(|welcome| welcome.is_of(Role::Peer, *peer) && said(welcome))
+            };
+            registry.alive(peer).is_some_and(is_it)
+        };
         let silent = self.upkeep.recovery.looked(turn.now, conn, answered, registry);
         if let Some((peer, incarnation)) = silent {
             // The seeds' own evidence needs no reporting peer: this seed names itself as the
             // reporter.
             let (kind, reporters) = (ChangeKind::Dead, vec![self.roster.me()]);
             let at = turn.now.millis();
-            self.propose(turn, Change { kind, peer, incarnation, at, reporters }, None);
+            let change = Change { kind, peer, incarnation, at, reporters, identity: None };
+            self.propose(turn, change, None);
         }
         self.look_on(turn);
     }

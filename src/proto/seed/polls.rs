@@ -181,7 +181,14 @@ mod tests {
     fn ballot(port: u16) -> Ballot {
         let peer = ([127, 0, 0, 1], port).into();
         let kind = ChangeKind::Join;
-        Ballot::new(Change { kind, peer, incarnation: 1, at: 0, reporters: Vec::new() })
+        Ballot::new(Change {
+            kind,
+            peer,
+            incarnation: 1,
+            at: 0,
+            reporters: Vec::new(),
+            identity: None,
+        })
     }
 
     #[test]

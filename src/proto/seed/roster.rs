@@ -117,7 +117,8 @@ mod tests {
         ];
         for (voters, expected) in table {
             let voters = voters.to_vec();
-            let record = Record { incarnation: 1, status: Status::Alive, at: 1, voters };
+            let record =
+                Record { incarnation: 1, status: Status::Alive, at: 1, voters, identity: None };
             let is = roster.is_authorised(&record, roster.quorum(2));
             assert_eq!(is, *expected, "{:?}", record.voters);
         }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::proto::machine::Conn;
-use crate::proto::message::Addr;
+use crate::proto::message::{Addr, Identity};
 use crate::proto::time::Time;
 use crate::proto::turn::SeedTurn;
 
@@ -28,8 +28,19 @@ pub(super) enum Session {
     /// Another seed, or somebody who claims to be one, dialled this seed. This seed speaks over it,
     /// and believes nothing that comes over it.
     FromSeed(Addr),
-    /// A peer dialled this seed; `heard` is when it last said anything but a ping.
-    FromPeer { peer: Addr, heard: Time },
+    /// A peer dialled this seed.
+    FromPeer(Caller),
+}
+
+/// A peer that dialled this seed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Caller {
+    /// The address that it says is its own.
+    pub peer: Addr,
+    /// Who it has proven to be, if the link is encrypted.
+    pub identity: Option<Identity>,
+    /// When it last said anything but a ping.
+    pub heard: Time,
 }
 
 /// The open connections, by number.
@@ -82,7 +93,7 @@ impl Sessions {
 
     /// Connections of peers.
     pub fn peers(&self) -> impl Iterator<Item = Conn> {
-        let of_peer = |session: &Session| matches!(session, Session::FromPeer { .. });
+        let of_peer = |session: &Session| matches!(session, Session::FromPeer(_));
         self.open.iter().filter(move |(_, session)| of_peer(session)).map(|(conn, _)| *conn)
     }
 
@@ -93,7 +104,7 @@ impl Sessions {
             .open
             .iter()
             .filter(|(_, session)| {
-                matches!(session, Session::FromPeer { heard, .. } if turn.now.since(*heard) > IDLE)
+                matches!(session, Session::FromPeer(caller) if turn.now.since(caller.heard) > IDLE)
             })
             .map(|(conn, _)| *conn)
             .collect();
@@ -115,8 +126,8 @@ mod tests {
         assert_eq!((sessions.next_conn(), sessions.next_conn()), (2, 4));
         let late = start + IDLE + Duration::from_secs(1);
         let open = [
-            (1, Session::FromPeer { peer, heard: start }),
-            (3, Session::FromPeer { peer, heard: late }),
+            (1, Session::FromPeer(Caller { peer, identity: None, heard: start })),
+            (3, Session::FromPeer(Caller { peer, identity: None, heard: late })),
             (5, Session::FromSeed(peer)),
             (2, Session::ToSeed(peer)),
         ];

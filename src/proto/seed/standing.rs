@@ -336,7 +336,8 @@ mod tests {
         let start = Time::from_millis(1);
         let kind = crate::proto::message::ChangeKind::Join;
         let peer = ([127, 0, 0, 1], 6000).into();
-        let change = Change { kind, peer, incarnation: 1, at: 0, reporters: Vec::new() };
+        let change =
+            Change { kind, peer, incarnation: 1, at: 0, reporters: Vec::new(), identity: None };
         let waiter = |ballot| Waiter { proposer: peer, ballot };
         foothold.hold(start, change.clone(), waiter(1));
         foothold.hold(start + HOLD / 2, change, waiter(2));

@@ -180,7 +180,7 @@ mod tests {
     }
 
     fn record(incarnation: u64) -> Record {
-        Record { incarnation, status: Status::Alive, at: 5, voters: vec![0, 1] }
+        Record { incarnation, status: Status::Alive, at: 5, voters: vec![0, 1], identity: None }
     }
 
     fn tree_of(registry: &Registry) -> Tree {

@@ -376,6 +376,7 @@ impl SeedMachine {
             incarnation: record.incarnation,
             at: record.at,
             reporters: Vec::new(),
+            identity: None,
         };
         if self.polls.join(&key(&change), Some(asker)) {
             return;

@@ -229,7 +229,7 @@ mod tests {
     }
 
     fn record(incarnation: Incarnation, status: Status, at: u64) -> Record {
-        Record { incarnation, status, at, voters: Vec::new() }
+        Record { incarnation, status, at, voters: Vec::new(), identity: None }
     }
 
     /// Members by number, incarnation and time of joining.

@@ -164,7 +164,7 @@ mod tests {
     }
 
     fn alive(at: u64) -> Record {
-        Record { incarnation: 5, status: Status::Alive, at, voters: vec![0, 1] }
+        Record { incarnation: 5, status: Status::Alive, at, voters: vec![0, 1], identity: None }
     }
 
     #[test]

@@ -124,7 +124,7 @@ mod tests {
     use crate::proto::message::ChangeKind;
 
     fn key(ip: u8, port: u16) -> ChangeKey {
-        (ChangeKind::Join, ([10, 0, 0, ip], port).into(), 1)
+        (ChangeKind::Join, ([10, 0, 0, ip], port).into(), 1, None)
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Tests of the seed machine, one input at a time.
 
 mod crowds;
+mod identities;
 mod together;
 
 use std::sync::Arc;
@@ -166,7 +167,8 @@ impl Stage {
 
     fn member(&mut self, number: u16) {
         let voters = vec![0, 1];
-        let record = Record { incarnation: 1, status: Status::Alive, at: 1, voters };
+        let record =
+            Record { incarnation: 1, status: Status::Alive, at: 1, voters, identity: None };
         let conn = self.line_to(1);
         let peer = peer_addr(number);
         let message = Message::Council(Council::Commit {
@@ -209,7 +211,8 @@ fn commit(ballot: u64, record: Record) -> Message {
 
 fn decision(peer: Addr) -> Decision {
     let kind = ChangeKind::Join;
-    let change = Change { kind, peer, incarnation: 1, at: 1, reporters: Vec::new() };
+    let change =
+        Change { kind, peer, incarnation: 1, at: 1, reporters: Vec::new(), identity: None };
     let vote = CastVote { seed: seed_addr(1), accept: true, reason: "test".to_owned() };
     let proposer = seed_addr(1);
     Decision { change, proposer, decided: 2, votes: vec![vote], committed: true }
@@ -333,7 +336,8 @@ fn the_last_member_besides_the_dead_one_is_reporter_enough() {
     let mut stage = Stage::new(1);
     (0..3).for_each(|number| {
         let voters = vec![0];
-        let record = Record { incarnation: 1, status: Status::Alive, at: 1, voters };
+        let record =
+            Record { incarnation: 1, status: Status::Alive, at: 1, voters, identity: None };
         stage.seed.book.registry_mut().merge(peer_addr(number), record);
     });
     // Two of three members are dead. The third cannot have a second reporter, and reports both.
@@ -349,7 +353,8 @@ fn the_last_member_besides_the_dead_one_is_reporter_enough() {
 #[test]
 fn a_leave_is_believed_only_from_the_peer_itself() {
     let mut stage = Stage::new(1);
-    let record = Record { incarnation: 1, status: Status::Alive, at: 1, voters: vec![0] };
+    let record =
+        Record { incarnation: 1, status: Status::Alive, at: 1, voters: vec![0], identity: None };
     stage.seed.book.registry_mut().merge(peer_addr(0), record);
     let conn = stage.call(peer_addr(0), Role::Peer, Purpose::Membership);
     let leave = Message::ToSeed(ToSeed::Leave { request: 1, incarnation: 1 });
@@ -363,7 +368,8 @@ fn a_leave_is_believed_only_from_the_peer_itself() {
 
 #[test]
 fn votes_and_commits_from_whoever_calls_itself_a_seed_are_refused() {
-    let record = Record { incarnation: 1, status: Status::Dead, at: 1, voters: vec![0, 1] };
+    let record =
+        Record { incarnation: 1, status: Status::Dead, at: 1, voters: vec![0, 1], identity: None };
     let forged = [
         Message::Council(Council::Vote {
             ballot: 1,
@@ -397,7 +403,8 @@ fn a_commit_that_names_no_quorum_of_distinct_seeds_is_refused() {
     for voters in [vec![0], vec![1, 1], vec![0, 7], vec![2, 1], vec![]] {
         let mut stage = Stage::new(3);
         let conn = stage.line_to(1);
-        let record = Record { incarnation: 1, status: Status::Alive, at: 1, voters };
+        let record =
+            Record { incarnation: 1, status: Status::Alive, at: 1, voters, identity: None };
         let message = commit(1, record.clone());
         stage.give(Input::Received { conn, message });
         assert_eq!(stage.status(0), None, "{record:?}");
@@ -410,7 +417,8 @@ fn a_commit_that_names_no_quorum_of_distinct_seeds_is_refused() {
 fn a_transition_is_logged_once_whoever_proposes_it() {
     let mut stage = Stage::new(3);
     register(&mut stage);
-    let record = Record { incarnation: 9, status: Status::Alive, at: 1, voters: vec![1, 2] };
+    let record =
+        Record { incarnation: 9, status: Status::Alive, at: 1, voters: vec![1, 2], identity: None };
     for number in [1, 2] {
         let conn = stage.line_to(number);
         let message = commit(5, record.clone());
@@ -434,6 +442,7 @@ fn accuse(stage: &mut Stage, numbers: std::ops::Range<u16>) {
             incarnation: 1,
             at: 3,
             reporters: vec![seed_addr(1)],
+            identity: None,
         };
         stage.hear(
             conn,
@@ -491,7 +500,8 @@ fn in_a_wave_a_refused_connection_is_looked_at_twice_without_a_pause() {
     (0..6).for_each(|number| stage.member(number));
     accuse(&mut stage, 0..2);
     let (kind, peer, incarnation) = (ChangeKind::Dead, peer_addr(2), 1);
-    let change = Change { kind, peer, incarnation, at: 3, reporters: vec![seed_addr(1)] };
+    let change =
+        Change { kind, peer, incarnation, at: 3, reporters: vec![seed_addr(1)], identity: None };
     stage.effects.clear();
     let conn = stage.line_to(1);
     stage.hear(conn, Message::Council(Council::Propose { ballot: 104, change }));

@@ -198,7 +198,7 @@ fn address(number: u32) -> Addr {
 }
 
 fn alive(at: u64) -> Record {
-    Record { incarnation: 1, status: Status::Alive, at, voters: vec![0, 1] }
+    Record { incarnation: 1, status: Status::Alive, at, voters: vec![0, 1], identity: None }
 }
 
 fn members(count: u32) -> Registry {
