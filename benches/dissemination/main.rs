@@ -6,7 +6,8 @@
 //! same for the floor: the same overlay flooded by bare tokio tasks with
 //! length-delimited frames and a set of seen ids, nothing else. Each run is a
 //! process of its own, and the two take turns, so that what the machine does
-//! meanwhile meets both.
+//! meanwhile meets both. `-- encrypted [ROUNDS]` puts encrypted links beside
+//! plain ones instead.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -17,6 +18,7 @@ mod ours;
 use std::process::Command;
 
 use load::Figures;
+use rumormill::net::secure::NetworkKey;
 
 /// Nodes.
 const NODES: usize = 30;
@@ -25,15 +27,25 @@ fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     match words.as_slice() {
-        ["run-ours", mode, hub] => run(async |mode| ours::run(mode, *hub == "hub").await, mode),
+        ["run-ours", mode, "sealed"] => {
+            let key = NetworkKey::fresh().unwrap();
+            run(async |mode| ours::run(mode, false, Some(&key)).await, mode);
+        }
+        ["run-ours", mode, hub] => {
+            run(async |mode| ours::run(mode, *hub == "hub", None).await, mode);
+        }
         ["run-floor", mode, edges] => {
             let edges = parse_edges(edges);
             run(async |mode| floor::run(mode, &edges).await, mode);
         }
+        ["encrypted"] => compare_encrypted(5),
+        ["encrypted", rounds] if rounds.parse::<usize>().is_ok() => {
+            compare_encrypted(rounds.parse().unwrap());
+        }
         [] => compare(5),
         [rounds] if rounds.parse::<usize>().is_ok() => compare(rounds.parse().unwrap()),
         // `cargo test --benches` and name filters: nothing to do.
-        _ => println!("usage: cargo bench --bench dissemination [-- ROUNDS]"),
+        _ => println!("usage: cargo bench --bench dissemination [-- [encrypted] [ROUNDS]]"),
     }
 }
 
@@ -67,6 +79,17 @@ fn child(args: &[&str]) -> (Figures, String) {
         println!("FAILED {} {}: {}", args[0], args[1], String::from_utf8_lossy(&output.stderr));
     }
     panic!("three runs of {args:?} failed")
+}
+
+/// Encrypted links against plain ones, in turns.
+fn compare_encrypted(rounds: usize) {
+    for mode in ["paced", "flight", "sustained"] {
+        println!("\n{mode}: encrypted links (ours) against plain ones (floor), {rounds} rounds");
+        let run = |how| child(&["run-ours", mode, how]).0;
+        let (sealed, plain) =
+            (0..rounds).map(|_| (run("sealed"), run("-"))).unzip::<_, _, Vec<_>, Vec<_>>();
+        load::print_table(&sealed, &plain);
+    }
 }
 
 fn compare(rounds: usize) {

@@ -4,14 +4,28 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rumormill::node::{Peer, Received, Seed, bind};
+use rumormill::net::secure::{KnownSeeds, NetworkKey, NetworkKeys, Secret, Security};
+use rumormill::node::{Peer, Port, Received, Seed, bind};
 use rumormill::proto::config::{Network, PeerConfig, SeedConfig};
+use tokio::net::TcpListener;
 use tokio::sync::RwLock;
 
 use super::NODES;
 use super::load::{Figures, Ledger, Mode, Numbers, WARM_UP, play};
 
-pub async fn run(mode: Mode, kill_hub: bool) -> (Figures, Vec<(usize, usize)>) {
+/// A port whose links are encrypted if there is a key.
+fn port(listener: TcpListener, network: &Network, key: Option<&NetworkKey>) -> Port {
+    let port = Port::from(listener);
+    let Some(key) = key else { return port };
+    let (keys, secret) = (NetworkKeys::of(key.clone()), Secret::fresh().unwrap());
+    port.with_security(Security::new(keys, secret, KnownSeeds::of(network)))
+}
+
+pub async fn run(
+    mode: Mode,
+    kill_hub: bool,
+    key: Option<&NetworkKey>,
+) -> (Figures, Vec<(usize, usize)>) {
     let any = "127.0.0.1:0".parse().unwrap();
     let mut listeners = Vec::new();
     for _ in 0..3 {
@@ -23,7 +37,8 @@ pub async fn run(mode: Mode, kill_hub: bool) -> (Figures, Vec<(usize, usize)>) {
         .into_iter()
         .map(|listener| {
             let me = listener.local_addr().unwrap();
-            Seed::start(listener, SeedConfig::new(me, network.clone())).unwrap()
+            let port = port(listener, &network, key);
+            Seed::start(port, SeedConfig::new(me, network.clone())).unwrap()
         })
         .collect();
 
@@ -35,7 +50,7 @@ pub async fn run(mode: Mode, kill_hub: bool) -> (Figures, Vec<(usize, usize)>) {
         let me = listener.local_addr().unwrap();
         numbers.insert(me, node);
         let config = PeerConfig::new(me, network.clone()).gossip_count(0);
-        let peer = Peer::start(listener, config).unwrap();
+        let peer = Peer::start(port(listener, &network, key), config).unwrap();
         let mut messages = peer.messages().await.unwrap();
         let ledger = ledger.clone();
         tokio::spawn(async move {

@@ -2,7 +2,8 @@
 //!
 //! `cargo bench --bench registry [-- ROUNDS]`: one registration at a time, a thousand peers at once,
 //! a seed killed, no quorum, and a registry of 100,000. `-- crowd [TIMES]` measures the thousand peers
-//! alone, and the processor time that they and the seeds take. Where `etcd` (3.4, Debian's `etcd-server`)
+//! alone, and the processor time that they and the seeds take; `-- encrypted [TIMES]` the same over encrypted
+//! links, with identities, against plain ones, in turns. Where `etcd` (3.4, Debian's `etcd-server`)
 //! is installed, its puts are measured on the same disk in the same run.
 //!
 //! How many times one by one the crowd is says as much of the disk as of the seeds: one registration waits
@@ -20,6 +21,7 @@ mod stub;
 
 use std::time::{Duration, Instant};
 
+use rumormill::net::secure::{KnownSeeds, NetworkKey, NetworkKeys, Secret, Security};
 use tokio::runtime::Runtime;
 
 use self::seeds::Seeds;
@@ -46,19 +48,25 @@ fn main() {
         let times = args.get(1).and_then(|arg| arg.parse().ok()).unwrap_or(9);
         return crowds(&Runtime::new().unwrap(), times);
     }
+    if args.first().is_some_and(|arg| arg == "encrypted") {
+        let times = args.get(1).and_then(|arg| arg.parse().ok()).unwrap_or(9);
+        return encrypted_crowds(&Runtime::new().unwrap(), times);
+    }
     let rounds: usize = match args.first().map(|arg| arg.parse()) {
         None => 1_000,
         Some(Ok(rounds)) => rounds,
         // `cargo test --benches` and name filters: nothing to do.
         Some(Err(_)) => {
-            return println!("usage: cargo bench --bench registry [-- ROUNDS | crowd [TIMES]]");
+            return println!(
+                "usage: cargo bench --bench registry [-- ROUNDS | crowd [TIMES] | encrypted [TIMES]]"
+            );
         }
     };
     let runtime = Runtime::new().unwrap();
     println!("{:<58}{:>10}{:>10}{:>10}", "figure", "median", "p99", "maximum");
     let alone = runtime.block_on(one_by_one(rounds));
     etcd::puts(rounds);
-    let crowds: Vec<f64> = (0..5).map(|_| runtime.block_on(crowd()).rate).collect();
+    let crowds: Vec<f64> = (0..5).map(|_| runtime.block_on(crowd(None)).rate).collect();
     let best = crowds.iter().copied().fold(0.0, f64::max);
     show("registrations a second, 1,000 peers at once, 3 seeds", "/s", crowds);
     println!("{:<58}{:>10.1}  times one by one", "the best of these", best / alone);
@@ -98,11 +106,29 @@ struct Crowd {
 
 /// The crowd alone, and what it takes: for whoever wants to make it cheaper.
 fn crowds(runtime: &Runtime, times: usize) {
-    let crowds: Vec<Crowd> = (0..times).map(|_| runtime.block_on(crowd())).collect();
+    let crowds: Vec<Crowd> = (0..times).map(|_| runtime.block_on(crowd(None))).collect();
     let of = |figure: fn(&Crowd) -> f64| crowds.iter().map(figure).collect();
     show("registrations a second, 1,000 peers at once, 3 seeds", "/s", of(|crowd| crowd.rate));
     show("processor time of a registration, the client", "us", of(|crowd| crowd.client));
     show("processor time of a registration, the seeds", "us", of(|crowd| crowd.seeds));
+}
+
+/// The crowd over encrypted links and over plain ones, in turns.
+fn encrypted_crowds(runtime: &Runtime, times: usize) {
+    let key = NetworkKey::fresh().unwrap();
+    let (mut sealed, mut plain) = (Vec::new(), Vec::new());
+    for _ in 0..times {
+        sealed.push(runtime.block_on(crowd(Some(&key))));
+        plain.push(runtime.block_on(crowd(None)));
+    }
+    for (links, crowds) in [("encrypted", &sealed), ("plain", &plain)] {
+        let of = |figure: fn(&Crowd) -> f64| crowds.iter().map(figure).collect();
+        show(&format!("registrations a second, {links} links"), "/s", of(|crowd| crowd.rate));
+        show(&format!("processor time, the client, {links}"), "us", of(|crowd| crowd.client));
+        show(&format!("processor time, the seeds, {links}"), "us", of(|crowd| crowd.seeds));
+    }
+    let ratios = sealed.iter().zip(&plain).map(|(a, b)| a.rate / b.rate).collect();
+    show("registrations a second, encrypted against plain", "times", ratios);
 }
 
 /// Processor time that the threads of a process have used so far, seconds.
@@ -116,11 +142,16 @@ fn processor_time(pid: u32) -> f64 {
 }
 
 /// A thousand peers register at the same time; registrations a second until the last is answered.
-async fn crowd() -> Crowd {
-    let seeds = Seeds::start(3);
+async fn crowd(key: Option<&NetworkKey>) -> Crowd {
+    let seeds = Seeds::start_with(3, key);
     let mut lines = Vec::new();
     for place in 0..CROWD {
-        let stub = Stub::start(&seeds.network).await;
+        let security = key.map(|key| {
+            let (keys, secret) = (NetworkKeys::of(key.clone()), Secret::fresh().unwrap());
+            Security::new(keys, secret, KnownSeeds::of(&seeds.network))
+        });
+        let any = ([127, 0, 0, 1], 0).into();
+        let stub = Stub::start_as(&seeds.network, any, security).await;
         let line = stub.call(seeds.addr(place % 3)).await.unwrap();
         lines.push((stub, line));
     }

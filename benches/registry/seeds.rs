@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rumormill::net::secure::NetworkKey;
 use rumormill::proto::config::{DEFAULT_NETWORK, Network};
 
 pub struct Seeds {
@@ -13,11 +15,23 @@ pub struct Seeds {
     dir: tempfile::TempDir,
     addrs: Vec<SocketAddr>,
     running: Vec<Option<Child>>,
+    options: Vec<&'static str>,
 }
 
 impl Seeds {
     pub fn start(count: usize) -> Self {
+        Self::start_with(count, None)
+    }
+
+    /// Seeds whose links are encrypted, if there is a key.
+    pub fn start_with(count: usize, key: Option<&NetworkKey>) -> Self {
         let mut seeds = Self::prepare(count);
+        if let Some(key) = key {
+            let file = seeds.dir.path().join("key");
+            fs::write(&file, key.line()).unwrap();
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+            seeds.options = vec!["--key-file", "key"];
+        }
         (0..count).for_each(|place| seeds.run(place));
         seeds.wait_until_connected(count * (count - 1));
         seeds
@@ -35,7 +49,13 @@ impl Seeds {
         let text: String = addrs.iter().map(|addr| format!("{addr}\n")).collect();
         fs::write(dir.path().join("config.txt"), text).unwrap();
         let network = Network::new(DEFAULT_NETWORK, addrs.iter().copied());
-        Self { network, dir, addrs, running: (0..count).map(|_| None).collect() }
+        Self {
+            network,
+            dir,
+            addrs,
+            running: (0..count).map(|_| None).collect(),
+            options: Vec::new(),
+        }
     }
 
     pub fn addr(&self, place: usize) -> SocketAddr {
@@ -52,6 +72,7 @@ impl Seeds {
         let addr = self.addr(place);
         let child = Command::new(env!("CARGO_BIN_EXE_seed"))
             .args([&addr.ip().to_string(), &addr.port().to_string(), "config.txt"])
+            .args(&self.options)
             .current_dir(self.dir.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::BytesMut;
+use rumormill::net::secure::{Security, Session};
 use rumormill::net::{codec, handshake};
 use rumormill::proto::config::Network;
 use rumormill::proto::message::{Addr, Answer, Message, Purpose, Role, ToPeer, ToSeed, Welcome};
@@ -31,6 +32,8 @@ pub struct Stub {
     pub addr: Addr,
     pub incarnation: u64,
     network: Network,
+    /// Set if its links are encrypted.
+    security: Option<Security>,
     leaving: Arc<AtomicBool>,
     task: JoinHandle<()>,
 }
@@ -41,12 +44,17 @@ impl Stub {
     }
 
     pub async fn start_on(network: &Network, addr: Addr) -> Self {
+        Self::start_as(network, addr, None).await
+    }
+
+    /// A stub whose links are encrypted, if there is `security`.
+    pub async fn start_as(network: &Network, addr: Addr, security: Option<Security>) -> Self {
         let listener = rumormill::node::bind(addr).await.unwrap();
         let addr = listener.local_addr().unwrap();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         let incarnation = u64::try_from(now.as_millis()).unwrap();
         let leaving = Arc::new(AtomicBool::new(false));
-        let (of, gone) = (network.clone(), leaving.clone());
+        let (of, gone, who) = (network.clone(), leaving.clone(), security.clone());
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let leaving = gone.load(Ordering::Relaxed);
@@ -58,19 +66,20 @@ impl Stub {
                     clock: 0,
                     identity: None,
                 };
-                tokio::spawn(answer(stream, of.clone(), welcome));
+                tokio::spawn(answer(stream, of.clone(), who.clone(), welcome));
             }
         });
-        Self { addr, incarnation, network: network.clone(), leaving, task }
+        Self { addr, incarnation, network: network.clone(), security, leaving, task }
     }
 
     /// Opens a connection to a seed, as a peer does.
     pub async fn call(&self, seed: Addr) -> Result<Line, Failure> {
         let hello =
             self.network.hello(Role::Peer, self.addr, self.incarnation, Purpose::Membership);
-        let (opened, _) =
-            handshake::open(seed, &hello, OPENING, None).await.map_err(|_| Failure::Gone)?;
-        Ok(Line { stream: opened.stream, rest: opened.rest, requests: 0 })
+        let opened = handshake::open(seed, &hello, OPENING, self.security.as_ref()).await;
+        let (opened, _) = opened.map_err(|_| Failure::Gone)?;
+        let (stream, rest, session) = (opened.stream, opened.rest, opened.session);
+        Ok(Line { stream, rest, session, requests: 0 })
     }
 
     /// From now on it says that it is leaving.
@@ -85,9 +94,12 @@ impl Drop for Stub {
     }
 }
 
-async fn answer(stream: TcpStream, network: Network, welcome: Welcome) {
-    let Ok((mut opened, _)) = handshake::accept(stream, &network, None).await else { return };
-    let bytes = handshake::answer_bytes(None, &Answer::Welcome(welcome)).unwrap();
+async fn answer(stream: TcpStream, network: Network, security: Option<Security>, welcome: Welcome) {
+    let accepted = handshake::accept(stream, &network, security.as_ref()).await;
+    let Ok((mut opened, _)) = accepted else { return };
+    let me = security.as_ref().map(Security::identity);
+    let bytes = handshake::answer_bytes(me.as_ref(), &Answer::Welcome(welcome)).unwrap();
+    let bytes = sealed(&mut opened.session, bytes);
     let _ = opened.stream.write_all(&bytes).await;
     // Whoever asked hangs up.
     let _ = opened.stream.read(&mut [0; 1]).await;
@@ -97,13 +109,23 @@ async fn answer(stream: TcpStream, network: Network, welcome: Welcome) {
 pub struct Line {
     stream: TcpStream,
     rest: BytesMut,
+    session: Option<Box<(Session, BytesMut)>>,
     requests: u64,
+}
+
+/// What goes out, encrypted if the link is.
+fn sealed(session: &mut Option<Box<(Session, BytesMut)>>, plain: Vec<u8>) -> Vec<u8> {
+    let Some((session, _)) = session.as_deref_mut() else { return plain };
+    let mut sealed = Vec::new();
+    session.sealer.seal(&plain, &mut sealed).unwrap();
+    sealed
 }
 
 impl Line {
     pub async fn say(&mut self, message: &Message) -> Result<(), Failure> {
         let mut bytes = Vec::new();
         codec::encode(message, &mut bytes).unwrap();
+        let bytes = sealed(&mut self.session, bytes);
         self.stream.write_all(&bytes).await.map_err(|_| Failure::Gone)
     }
 
@@ -117,9 +139,12 @@ impl Line {
                     message => return Ok(message),
                 }
             }
-            match self.stream.read_buf(&mut self.rest).await {
-                Ok(0) | Err(_) => return Err(Failure::Gone),
-                Ok(_) => {}
+            let Some((session, sealed)) = self.session.as_deref_mut() else {
+                read(&mut self.stream, &mut self.rest).await?;
+                continue;
+            };
+            while !session.opener.open(sealed, &mut self.rest).unwrap() {
+                read(&mut self.stream, sealed).await?;
             }
         }
     }
@@ -175,5 +200,12 @@ impl Line {
                 _ => {}
             }
         }
+    }
+}
+
+async fn read(stream: &mut TcpStream, into: &mut BytesMut) -> Result<(), Failure> {
+    match stream.read_buf(into).await {
+        Ok(0) | Err(_) => Err(Failure::Gone),
+        Ok(_) => Ok(()),
     }
 }
