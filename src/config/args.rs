@@ -554,14 +554,14 @@ peer <IP> <PORT> <CONFIG> [OPTIONS]
 const PEER_AFTER_HELP: &str = "\
 Durations are written 500ms, 5s, 1m. The command line wins over the environment. With no argument at
 all, SOCKET_ADDRESS=IP:PORT and VIEW=IP:PORT,... in the environment make it peer IP PORT --peers VIEW
---http IP:PORT --gossip-count 0 --ephemeral --insecure.
+--http IP:PORT --gossip-count 0 --ephemeral --insecure. A key file for the whole network is made by
+(umask 077; peer --generate-key > FILE).
 Exit codes: 0 after a clean stop, 1 for a failure while running, 2 for a mistake in the arguments, CONFIG,
 the key file or the file of the HTTP token.
 
 Examples:
   peer 127.0.0.1 6000 config.txt --http 127.0.0.1:8000    with the seeds that config.txt lists
-  peer 127.0.0.1 6001 --peers 127.0.0.1:6000 --console    without seeds, and with a console
-  (umask 077; peer --generate-key > key)    a key file, for --key-file key at every process";
+  peer 127.0.0.1 6001 --peers 127.0.0.1:6000 --console    without seeds, and with a console";
 
 const AFTER_HELP: &str = "\
 Durations are written 500ms, 5s, 1m. The command line wins over the environment.
@@ -570,8 +570,7 @@ the key file or the file of the HTTP token.
 
 Examples:
   seed 127.0.0.1 5000 config.txt    the only seed, or one of some; config.txt lists 127.0.0.1:5000
-  seed 10.0.0.7 5000 config.txt --key-file key    for others who have the key
-  seed 10.0.0.7 5000 config.txt --print-identity    what config.txt may name after 10.0.0.7:5000";
+  seed 10.0.0.7 5000 config.txt --key-file key    for others who have the key";
 
 #[cfg(test)]
 mod tests {
