@@ -62,12 +62,17 @@ impl PeerMachine {
             }
             _ => turn.close(conn),
         }
+        self.sessions.prove(conn, hello.identity);
     }
 
     /// Whether a process that has proven this identity, or none, can be the member at that address.
-    /// The seeds have bound the address to the member that registered it.
+    /// The seeds have bound the address to the member that registered it. A neighbour of which no
+    /// seed has told yet is known by its link.
     fn can_be(&self, member: &Addr, identity: Option<Identity>) -> bool {
-        self.membership.members.alive(member).is_none_or(|record| record.can_be(identity))
+        let neighbour = self.overlay.get(member);
+        let linked = neighbour.and_then(|neighbour| self.sessions.proven(neighbour.conn));
+        linked.is_none_or(|linked| Some(linked) == identity)
+            && self.membership.members.alive(member).is_none_or(|record| record.can_be(identity))
     }
 
     /// Closes the connections of callers that came for one question, notice or comparison and have
@@ -98,6 +103,7 @@ impl PeerMachine {
         let (to, role) = dial.to();
         // The peer or seed that answers must be the one that was meant, and not another process
         // that listens there now.
+        let identity = result.as_ref().ok().and_then(|welcome| welcome.identity);
         let result = match result {
             Ok(welcome) if welcome.is_of(role, to) && self.can_be(&to, welcome.identity) => {
                 self.told.clocks.met(turn, to, welcome.clock);
@@ -122,6 +128,7 @@ impl PeerMachine {
             Dial::Sync(peer) => self.stranger_answers(turn, conn, peer, result),
             Dial::Ask { to, token } => self.asked_answers(turn, conn, (to, token), result),
         }
+        self.sessions.prove(conn, identity);
     }
 
     pub(super) fn received(&mut self, turn: &mut PeerTurn<'_>, conn: Conn, message: Message) {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::proto::machine::Conn;
-use crate::proto::message::{Addr, Role};
+use crate::proto::message::{Addr, Identity, Role};
 use crate::proto::time::Time;
 
 /// A caller that came for one thing only may stay this long: the answer to a notice takes a probe.
@@ -86,6 +86,8 @@ impl Dial {
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
     open: BTreeMap<Conn, Session>,
+    /// Who has proven to be at the other end, of those over encrypted links.
+    proven: BTreeMap<Conn, Identity>,
     dials: BTreeMap<Conn, Dial>,
     conns_used: Conn,
 }
@@ -118,6 +120,18 @@ impl Sessions {
         self.open.insert(conn, session);
     }
 
+    /// Notes who has proven to be at the other end of a connection, if it is open.
+    pub fn prove(&mut self, conn: Conn, identity: Option<Identity>) {
+        if let Some(identity) = identity.filter(|_| self.open.contains_key(&conn)) {
+            self.proven.insert(conn, identity);
+        }
+    }
+
+    /// Who has proven to be at the other end of a connection.
+    pub fn proven(&self, conn: Conn) -> Option<Identity> {
+        self.proven.get(&conn).copied()
+    }
+
     /// What a connection is for.
     pub fn get(&self, conn: Conn) -> Option<Session> {
         self.open.get(&conn).copied()
@@ -125,6 +139,7 @@ impl Sessions {
 
     /// A connection is gone. Returns what it was for.
     pub fn remove(&mut self, conn: Conn) -> Option<Session> {
+        self.proven.remove(&conn);
         self.open.remove(&conn)
     }
 
@@ -145,6 +160,7 @@ impl Sessions {
 
     /// Takes out all open connections.
     pub fn take_all(&mut self) -> Vec<Conn> {
+        self.proven.clear();
         std::mem::take(&mut self.open).into_keys().collect()
     }
 

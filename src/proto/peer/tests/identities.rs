@@ -33,6 +33,29 @@ fn nobody_else_calls_in_the_name_of_a_member() {
 }
 
 #[test]
+fn a_neighbour_is_known_by_its_link_before_any_seed_tells_of_it() {
+    let mut stage = Stage::new(3, 3);
+    let network = stage.peer.life.config.network.clone();
+    // Nobody has told this peer of number 8 yet.
+    let link = network.hello(Role::Peer, addr(8), 1, Purpose::Link);
+    stage.give(Input::Incoming { conn: 91, hello: Hello { identity: OWNER, ..link.clone() } });
+    assert!(stage.peer.neighbours().contains(&addr(8)));
+    for (conn, purpose) in [(93, Purpose::Link), (95, Purpose::Errand), (97, Purpose::Ask)] {
+        let hello = network.hello(Role::Peer, addr(8), 2, purpose);
+        stage.give(Input::Incoming { conn, hello: Hello { identity: OTHER, ..hello } });
+        let refused = stage.effects.iter().any(|effect| {
+            matches!(effect, Effect::Answer { conn: c, answer: Answer::Refused(refusal) }
+                if *c == conn && refusal.reason == Refused::WrongIdentity)
+        });
+        assert!(refused, "{purpose:?}");
+    }
+    // Once that link is gone, nothing is known of number 8 any more.
+    stage.give(Input::Closed { conn: 91 });
+    stage.give(Input::Incoming { conn: 99, hello: Hello { identity: OTHER, ..link } });
+    assert!(stage.peer.neighbours().contains(&addr(8)));
+}
+
+#[test]
 fn a_process_with_another_identity_is_not_the_member_that_was_called() {
     for (identity, linked) in [(OWNER, true), (OTHER, false)] {
         let mut stage = stage();
