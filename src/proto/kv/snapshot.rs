@@ -174,15 +174,19 @@ impl Store {
         self.not_told_apart();
         self.raise_lamport(lamport);
         self.forget_log();
-        // Writes that had waited for something in it change keys, too, and have to be kept with the
-        // rest.
+        self.release_into(&mut merged);
+        Ok(merged)
+    }
+
+    /// Applies the writes that had waited for something in a snapshot. They change keys, too, and
+    /// have to be kept with the rest.
+    fn release_into(&mut self, merged: &mut Merged) {
         let (released, keys): (Vec<_>, Vec<_>) =
             self.release().into_iter().partition(|write| write.is_seal());
         merged.seals.extend(released);
         merged.changed.extend(keys.iter().map(|write| write.key.clone()));
         merged.changed.sort();
         merged.changed.dedup();
-        Ok(merged)
     }
 }
 

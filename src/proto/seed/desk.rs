@@ -50,22 +50,11 @@ impl SeedMachine {
             ToSeed::Leave { request, incarnation } => {
                 self.asked_to_leave(turn, Asker { conn, request }, peer, incarnation);
             }
-            ToSeed::Refresh { request, .. } if self.foothold.standing() != Standing::Voting => {
-                // This registry may lack changes that were answered for, so it must not pass for
-                // the list.
-                let reason = "this seed has no registry yet; ask another".to_owned();
-                turn.send(conn, ToPeer::Denied { request, votes: 0, reason, known: 0 });
-            }
             ToSeed::Links { number, neighbours } => {
                 self.shown.links.hear(self.book.registry(), peer, number, neighbours);
             }
             ToSeed::Refresh { request, digest } => {
-                if digest == self.book.status_digest() {
-                    turn.send(conn, ToPeer::Unchanged { request });
-                } else if !self.send_list(turn, Asker { conn, request }) {
-                    let reason = "the list was sent a moment ago".to_owned();
-                    turn.send(conn, ToPeer::Denied { request, votes: 0, reason, known: 0 });
-                }
+                self.asked_for_news(turn, Asker { conn, request }, digest);
             }
             ToSeed::DeadNode { peer: dead, incarnation, .. } => {
                 let report = Report { conn, reporter: peer, dead, incarnation };
@@ -78,6 +67,24 @@ impl SeedMachine {
             }
         }
         Ok(())
+    }
+
+    fn asked_for_news(&mut self, turn: &mut SeedTurn<'_>, asker: Asker, digest: [u8; 32]) {
+        let Asker { conn, request } = asker;
+        let reason = if self.foothold.standing() != Standing::Voting {
+            // This registry may lack changes that were answered for, so it must not pass for the
+            // list.
+            "this seed has no registry yet; ask another"
+        } else if digest == self.book.status_digest() {
+            turn.send(conn, ToPeer::Unchanged { request });
+            return;
+        } else if self.send_list(turn, asker) {
+            return;
+        } else {
+            "the list was sent a moment ago"
+        };
+        let reason = reason.to_owned();
+        turn.send(conn, ToPeer::Denied { request, votes: 0, reason, known: 0 });
     }
 
     fn asked_to_register(

@@ -17,6 +17,11 @@ struct Voted {
     seed_conns: BTreeMap<Addr, Conn>,
 }
 
+fn welcome_of_seed(from: Addr) -> Welcome {
+    let (role, incarnation) = (Role::Seed, 0);
+    Welcome { role, from, incarnation, leaving: false, clock: 0, identity: None }
+}
+
 impl Voted {
     /// A peer that is registered with all three seeds, which know it and peers 0 to 3.
     fn new() -> Self {
@@ -44,17 +49,8 @@ impl Voted {
             for effect in &effects {
                 match effect {
                     Effect::Open { conn, to, .. } if (5000..5003).contains(&to.port()) => {
-                        let (role, from, leaving) = (Role::Seed, *to, false);
-                        let welcome = Welcome {
-                            role,
-                            from,
-                            incarnation: 0,
-                            leaving,
-                            clock: 0,
-                            identity: None,
-                        };
                         self.seed_conns.insert(*to, *conn);
-                        inputs.push(Input::Opened { conn: *conn, welcome });
+                        inputs.push(Input::Opened { conn: *conn, welcome: welcome_of_seed(*to) });
                     }
                     Effect::Send { conn, message } => {
                         let Some((from, _)) =
