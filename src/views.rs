@@ -5,10 +5,11 @@
 use bytes::Bytes;
 
 use crate::proto::gossip::MessageId;
-use crate::proto::message::{Addr, Decision};
+use crate::proto::message::{Addr, Decision, Identity};
 use crate::proto::peer::PeerMachine;
 use crate::proto::registry::{Record, Status};
 use crate::proto::seed::SeedMachine;
+use crate::proto::signature::Signature;
 use crate::proto::time::Time;
 
 /// A member, or a peer that is gone.
@@ -71,10 +72,28 @@ pub fn registry(machine: &SeedMachine) -> Vec<MemberView> {
     machine.registry().iter().map(MemberView::of_record).collect()
 }
 
+/// What a seed knows of one address.
+#[derive(Clone, Debug)]
+pub struct HistoryView {
+    /// The record.
+    pub member: MemberView,
+    /// Who it is or was, if it registered over an encrypted link.
+    pub identity: Option<Identity>,
+    /// The seeds that accepted the record, and their signatures.
+    pub votes: Vec<(Addr, Option<Signature>)>,
+    /// What was decided about the address while the seed ran.
+    pub history: Vec<Decision>,
+}
+
 /// The record of one address, and what was decided about it while the seed ran.
-pub fn history(machine: &SeedMachine, address: &Addr) -> Option<(MemberView, Vec<Decision>)> {
+pub fn history(machine: &SeedMachine, address: &Addr) -> Option<HistoryView> {
     let record = machine.registry().get(address)?;
-    Some((MemberView::of_record((address, record)), machine.history(address).cloned().collect()))
+    Some(HistoryView {
+        member: MemberView::of_record((address, record)),
+        identity: record.identity,
+        votes: machine.votes_for(record),
+        history: machine.history(address).cloned().collect(),
+    })
 }
 
 /// How many seeds a seed reaches, itself included, how many there are, and whether it has a quorum.

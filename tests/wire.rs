@@ -16,6 +16,7 @@ use rumormill::proto::message::{
     Prefix, Purpose, Ranges, Refusal, Refused, Role, Standing, StoreSync, ToPeer, ToSeed, Welcome,
 };
 use rumormill::proto::registry::{Record, Status};
+use rumormill::proto::signature::Signature;
 use rumormill::proto::time::Time;
 
 fn addr(port: u16) -> Addr {
@@ -23,7 +24,14 @@ fn addr(port: u16) -> Addr {
 }
 
 fn record() -> Record {
-    Record { incarnation: 300, status: Status::Dead, at: 7, voters: vec![0, 2], identity: None }
+    Record {
+        incarnation: 300,
+        status: Status::Dead,
+        at: 7,
+        voters: vec![0, 2],
+        identity: None,
+        signatures: Vec::new(),
+    }
 }
 
 fn prefix(depth: u8, nibbles: u64) -> Prefix {
@@ -38,6 +46,7 @@ fn gossip() -> Gossip {
         offset: 5_000,
         age: 3,
         payload: Bytes::from_static(b"hi"),
+        signature: Some(Box::new(Signature::from_bytes(&[0x5a; 64]))),
     }
 }
 
@@ -95,7 +104,7 @@ fn golden() -> Vec<(Message, &'static str)> {
         (Message::Parting(Parting::Unlink), "00000002_0201"),
         (
             Message::Broadcast(Broadcast::Gossip(gossip())),
-            "0000001b_0300007f000001fb7017fd26e94afda101000009fb102703026869",
+            "0000005c_0300007f000001fb7017fd26e94afda101000009fb102703026869015a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a",
         ),
         (
             Message::Broadcast(Broadcast::Have(vec![(tag, vec![(3, 2)])])),
@@ -168,12 +177,12 @@ fn golden() -> Vec<(Message, &'static str)> {
                 records: [(peer, record())].into(),
                 more: false,
             }),
-            "00000016_07020101007f000001fb7117fb2c0102070200020000",
+            "00000017_07020101007f000001fb7117fb2c010207020002000000",
         ),
         (Message::ToPeer(ToPeer::Unchanged { request: 1 }), "00000003_070301"),
         (
             Message::ToPeer(ToPeer::Update(vec![(peer, record())])),
-            "00000014_070401007f000001fb7117fb2c01020702000200",
+            "00000015_070401007f000001fb7117fb2c0102070200020000",
         ),
         (
             Message::Council(Council::Propose { ballot: 1, change: change.clone() }),
@@ -185,17 +194,22 @@ fn golden() -> Vec<(Message, &'static str)> {
                 accept: true,
                 reason: "ok".to_owned(),
                 known: 0,
+                signature: Some(Signature::from_bytes(&[0xa5; 64])),
             }),
-            "00000008_08010101026f6b00",
+            "00000049_08010101026f6b0001a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5",
         ),
         (
             Message::Council(Council::Commit {
                 ballot: 1,
                 peer,
-                record: record(),
-                decision: decision(change),
+                record: Record {
+                    identity: Some(Identity([6; 32])),
+                    signatures: vec![Signature::from_bytes(&[0xa5; 64]); 2],
+                    ..record()
+                },
+                decision: Box::new(decision(change)),
             }),
-            "0000004e_080201007f000001fb7117fb2c0102070200020002007f000001fb7117fb2c0107010100000000000000000000000000000001fb721700007f000001fb88130901007f000001fb881301026f6b01",
+            "000000ef_080201007f000001fb7117fb2c01020702000201060606060606060606060606060606060606060606060606060606060606060602a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a502007f000001fb7117fb2c0107010100000000000000000000000000000001fb721700007f000001fb88130901007f000001fb881301026f6b01",
         ),
         (Message::Council(Council::Committed { ballot: 1 }), "00000003_080301"),
         (
@@ -225,11 +239,11 @@ fn golden() -> Vec<(Message, &'static str)> {
                 wanted: vec![(300, vec![[3; 12]])],
                 done: Some(Standing::Founding),
             }),
-            "00000027_080801007f000001fb7117fb2c0102070200020001fb2c01010303030303030303030303030101",
+            "00000028_080801007f000001fb7117fb2c010207020002000001fb2c01010303030303030303030303030101",
         ),
         (
             Message::Council(Council::Expire { round: 1, records: vec![(peer, record())] }),
-            "00000015_08090101007f000001fb7117fb2c01020702000200",
+            "00000016_08090101007f000001fb7117fb2c0102070200020000",
         ),
         (Message::Council(Council::Expired { round: 1 }), "00000003_080a01"),
         (Message::Council(Council::Forget(vec![(peer, 3)])), "0000000c_080b01007f000001fb711703"),
@@ -280,7 +294,7 @@ fn golden() -> Vec<(Message, &'static str)> {
         ),
         (
             Message::Members(Members::Handshake(vec![(peer, record())])),
-            "00000014_0a0001007f000001fb7117fb2c01020702000200",
+            "00000015_0a0001007f000001fb7117fb2c0102070200020000",
         ),
         (
             Message::Members(Members::Peers {
@@ -288,11 +302,11 @@ fn golden() -> Vec<(Message, &'static str)> {
                 context: clock(),
                 caught_up: true,
             }),
-            "0000002f_0a0101007f000001fb7117fb2c010207020002000200007f000001fb7217fb2c01010109656c736577686572650201",
+            "00000030_0a0101007f000001fb7117fb2c01020702000200000200007f000001fb7217fb2c01010109656c736577686572650201",
         ),
         (
             Message::Members(Members::Changed(vec![(peer, record())])),
-            "00000014_0a0201007f000001fb7117fb2c01020702000200",
+            "00000015_0a0201007f000001fb7117fb2c0102070200020000",
         ),
         (
             Message::Members(Members::Digest([5; 32])),
@@ -407,7 +421,7 @@ fn hello() -> Hello {
 fn the_opening_keeps_its_bytes() {
     let mut encoded = Vec::new();
     codec::encode_hello(&hello(), &mut encoded).unwrap();
-    let expected = "00000043_524d494c_06_0972756d6f726d696c6c\
+    let expected = "00000043_524d494c_07_0972756d6f726d696c6c\
         0303030303030303030303030303030303030303030303030303030303030303_01_007f000001fb7017_05_01_fd26e94afda1010000";
     assert_eq!(hex(&encoded), plain(expected));
     assert_eq!(codec::decode_hello(&encoded[4..]).unwrap(), hello());
@@ -439,7 +453,7 @@ fn an_identity_stands_behind_the_voters_of_a_record() {
     let message = Message::ToPeer(ToPeer::Update(vec![(addr(6001), record)]));
     let mut encoded = Vec::new();
     codec::encode(&message, &mut encoded).unwrap();
-    let bytes = format!("00000034_070401007f000001fb7117fb2c010007020002_01{}", "a5".repeat(32));
+    let bytes = format!("00000035_070401007f000001fb7117fb2c010007020002_01{}_00", "a5".repeat(32));
     assert_eq!(hex(&encoded), plain(&bytes));
     assert_eq!(codec::decode(&encoded[4..]).unwrap(), message);
 }
@@ -447,7 +461,7 @@ fn an_identity_stands_behind_the_voters_of_a_record() {
 #[test]
 fn an_encrypted_opening_keeps_its_frames() {
     let first = codec::encode_sealed_opening(&[1, 2]).unwrap();
-    assert_eq!(hex(&first), plain("00000007_524d4958_06_0102"));
+    assert_eq!(hex(&first), plain("00000007_524d4958_07_0102"));
     assert_eq!(codec::decode_opening(&first[4..]).unwrap(), Opening::Sealed(&[1, 2]));
     let second = codec::encode_sealed_reply(&[3]).unwrap();
     assert_eq!(hex(&second), plain("00000002_ff_03"));

@@ -39,6 +39,7 @@ pub fn of_peer(peer: &PeerMachine) -> Sample {
             ("gossip_payloads_sent", "Payloads pushed or sent on request", gossip.payloads_sent),
             ("gossip_wanted", "Messages asked for", gossip.wants),
             ("gossip_refused", "Messages refused", gossip.refused),
+            ("gossip_forged", "Messages that their origin has not signed", gossip.forged),
             ("sync_rounds", "Anti-entropy rounds begun", gossip.sync.rounds),
             ("sync_digests_matched", "Digests that matched", gossip.sync.matched),
             ("sync_messages_sent", "Messages sent because of anti-entropy", gossip.sync.sent),

@@ -18,6 +18,7 @@ use crate::json;
 use crate::node::{EventLog, SeedHandle};
 use crate::proto::message::{Addr, Decision};
 use crate::proto::seed::SeedMachine;
+use crate::proto::signature::Signature;
 use crate::views;
 
 /// All routes of a seed, with that of the log.
@@ -61,8 +62,11 @@ async fn member(
         return Err(Failure::new(StatusCode::BAD_REQUEST, "that is no IP:PORT"));
     };
     match seed.look(move |machine| views::history(machine, &address)).await? {
-        Some((member, history)) => {
+        Some(views::HistoryView { member, identity, votes, history }) => {
             let mut member = json::member(&member);
+            member["identity"] = identity.map(|identity| identity.to_string()).into();
+            let vote = |(seed, signature): &(Addr, Option<Signature>)| json!({ "seed": seed, "signature": signature.map(|s| s.to_string()) });
+            member["votes"] = votes.iter().map(vote).collect();
             member["history"] = history.iter().map(decision_json).collect();
             Ok(ok(&member))
         }

@@ -74,6 +74,7 @@ mod tests {
             offset: 0,
             age: 0,
             payload: format!("c{life:x}:{total}").into_bytes().into(),
+            signature: None,
         }
     }
 

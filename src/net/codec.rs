@@ -32,7 +32,7 @@ pub const SEALED_MAGIC: [u8; 4] = *b"RMIX";
 /// that the dialling side can tell a refusal from that message.
 const SEALED_REPLY: u8 = 0xff;
 /// Version of the protocol; links between different versions are refused.
-pub const VERSION: u8 = 6;
+pub const VERSION: u8 = 7;
 /// Bytes of the length in front of a frame.
 pub const HEADER: usize = 4;
 /// A piece of at least so many bytes is shared by the queues that send it. A smaller one is copied:
@@ -412,6 +412,7 @@ mod tests {
                 at: 9,
                 voters: vec![0, 1],
                 identity: None,
+                signatures: Vec::new(),
             };
             (([127, 0, 0, 1], port).into(), record)
         };

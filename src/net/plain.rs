@@ -4,6 +4,7 @@
 use bytes::BytesMut;
 
 use crate::proto::message::{Addr, Hello, Identity, Refused};
+use crate::proto::signature::{Signature, Signer, Statement};
 
 /// Nothing. Behind a private field it makes a type of which no value exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +23,11 @@ impl Security {
         match self.0 {}
     }
 
+    /// Who the seeds are, as far as this process knows now.
+    pub(crate) fn known_seeds(&self) -> Vec<(Addr, Identity)> {
+        match self.0 {}
+    }
+
     /// Whether the process that answered at a seed's address can be that seed.
     pub fn is_the_seed(&self, _: Addr, _: &Identity) -> bool {
         match self.0 {}
@@ -29,6 +35,20 @@ impl Security {
 
     /// Why a caller cannot be who it says.
     pub fn objection_to(&self, _: &Hello, _: &Identity) -> Option<Refused> {
+        match self.0 {}
+    }
+}
+
+impl Signer for Security {
+    fn identity(&self) -> Identity {
+        match self.0 {}
+    }
+
+    fn sign(&self, _: &Statement) -> Signature {
+        match self.0 {}
+    }
+
+    fn has_signed(&self, _: &Identity, _: &Statement, _: &Signature) -> bool {
         match self.0 {}
     }
 }

@@ -4,6 +4,7 @@
 //! the machine what is asked. What must stay true: a program that does not take its messages does
 //! not slow the peer down; it is told how many messages it missed.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -184,6 +185,14 @@ impl PeerHandle {
     }
 }
 
+/// Has a peer sign what it publishes if the links of this port are encrypted.
+fn signing(machine: PeerMachine, port: &Port) -> PeerMachine {
+    match &port.security {
+        Some(security) => machine.signing(Arc::new(security.clone())),
+        None => machine,
+    }
+}
+
 impl Peer {
     /// Starts a peer on the current tokio runtime. `config.me` is the address that others are told:
     /// that of the port, unless the port listens on all addresses.
@@ -197,8 +206,9 @@ impl Peer {
     /// Outside of a tokio runtime.
     pub fn start(port: impl Into<Port>, config: PeerConfig) -> Result<Self, InvalidConfig> {
         config.check()?;
-        let (me, network) = (config.me, config.network.clone());
-        Ok(Self::run(PeerMachine::new(config, super::chance()), port.into(), me, network))
+        let (me, network, port) = (config.me, config.network.clone(), port.into());
+        let machine = signing(PeerMachine::new(config, super::chance()), &port);
+        Ok(Self::run(machine, port, me, network))
     }
 
     /// Starts a peer that keeps its replica of the store on disk, and begins with what the disk
@@ -218,10 +228,10 @@ impl Peer {
         mut replica: OpenReplica,
     ) -> Result<Self, StartError> {
         config.check()?;
-        let (me, network) = (config.me, config.network.clone());
-        let machine = PeerMachine::new(config, super::chance());
+        let (me, network, port) = (config.me, config.network.clone(), port.into());
+        let machine = signing(PeerMachine::new(config, super::chance()), &port);
         let machine = machine.recovered(replica.take_store());
-        Ok(Self::run_durable(machine, port.into(), me, network, |(durable, failed)| {
+        Ok(Self::run_durable(machine, port, me, network, |(durable, failed)| {
             replica.start(durable, failed)
         })?)
     }

@@ -4,6 +4,7 @@
 //! program can look at its seed and stop it, and can change nothing that the seeds decide.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 
 #[cfg(feature = "durable")]
 use super::handle::StartError;
@@ -59,6 +60,14 @@ impl Hosted for SeedMachine {
     }
 }
 
+/// Has a seed sign its votes if the links of this port are encrypted.
+fn signing(machine: SeedMachine, port: &Port) -> SeedMachine {
+    match &port.security {
+        Some(security) => machine.signing(Arc::new(security.clone()), security.known_seeds()),
+        None => machine,
+    }
+}
+
 impl Seed {
     /// Starts a seed on the current tokio runtime. `config.me` is the address that others know, and
     /// has to be one of the network's seeds.
@@ -72,8 +81,9 @@ impl Seed {
     /// Outside of a tokio runtime.
     pub fn start(port: impl Into<Port>, config: SeedConfig) -> Result<Self, InvalidConfig> {
         config.check()?;
-        let (me, network) = (config.me, config.network.clone());
-        Ok(Self::run(SeedMachine::new(config, super::chance()), port.into(), me, network))
+        let (me, network, port) = (config.me, config.network.clone(), port.into());
+        let machine = signing(SeedMachine::new(config, super::chance()), &port);
+        Ok(Self::run(machine, port, me, network))
     }
 
     /// Starts a seed that keeps its registry on disk, and begins with what the disk holds.
@@ -92,12 +102,12 @@ impl Seed {
         store: OpenStore,
     ) -> Result<Self, StartError> {
         config.check()?;
-        let (me, network) = (config.me, config.network.clone());
-        let machine = SeedMachine::new(config, super::chance());
+        let (me, network, port) = (config.me, config.network.clone(), port.into());
+        let machine = signing(SeedMachine::new(config, super::chance()), &port);
         let founders = store.founders().iter().copied();
         let records = store.records().iter().cloned();
         let machine = machine.recovered(store.standing(), founders, records);
-        Ok(Self::run_durable(machine, port.into(), me, network, |(durable, failed)| {
+        Ok(Self::run_durable(machine, port, me, network, |(durable, failed)| {
             store.start(durable, failed)
         })?)
     }

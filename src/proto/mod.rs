@@ -26,6 +26,7 @@ pub mod registry;
 mod repeats;
 pub mod roles;
 pub mod seed;
+pub mod signature;
 pub mod time;
 pub mod timers;
 pub mod topology;

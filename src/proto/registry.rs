@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 
 use super::address::{Addr, Incarnation};
 use super::identity::Identity;
+use super::signature::Signature;
 use super::time::Time;
 
 /// How far ahead of the clock an incarnation may be above which a peer rises, milliseconds: ten
@@ -54,9 +55,12 @@ pub struct Record {
     pub at: u64,
     /// The seeds that accepted the change, by their place in the sorted seed list, ascending.
     pub voters: Vec<u16>,
-    /// Who the member is, if links are encrypted. Its address belongs to it for as long as it is
-    /// alive; records of the gone have none.
+    /// Who the member is or was, if links are encrypted. Its address belongs to it for as long as it
+    /// is alive; what it has published is its own for as long as anybody holds it.
     pub identity: Option<Identity>,
+    /// The signatures of the voters, in their order. None where links are plain, and none in what
+    /// peers are told: a peer believes what a quorum of the seeds tells it.
+    pub signatures: Vec<Signature>,
 }
 
 impl Record {
@@ -79,6 +83,12 @@ impl Record {
         for voter in &self.voters {
             hash.update(voter.to_le_bytes());
         }
+    }
+
+    /// The record without the proof that a quorum has voted for it.
+    pub fn unsigned(&self) -> Self {
+        let voters = self.voters.clone();
+        Self { voters, signatures: Vec::new(), ..*self }
     }
 
     /// Whether a process that has proven this identity, or none, can be the one of this record. A
@@ -231,7 +241,17 @@ mod tests {
         (0u16..3, 1u64..4, status, 0u64..3, voters).prop_map(
             |(port, incarnation, status, at, voters)| {
                 let addr = ([127, 0, 0, 1], 6000 + port).into();
-                (addr, Record { incarnation, status, at, voters, identity: None })
+                (
+                    addr,
+                    Record {
+                        incarnation,
+                        status,
+                        at,
+                        voters,
+                        identity: None,
+                        signatures: Vec::new(),
+                    },
+                )
             },
         )
     }
@@ -277,6 +297,7 @@ mod tests {
             at: 0,
             voters: vec![0, 1],
             identity: None,
+            signatures: Vec::new(),
         };
         let mut registry = Registry::new();
         assert_eq!(registry.merge(addr, record(5, Status::Alive)), Merge::Transition);

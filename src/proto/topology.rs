@@ -91,7 +91,14 @@ mod tests {
         for (port, status) in
             [(1, Status::Alive), (2, Status::Alive), (3, Status::Alive), (4, Status::Dead)]
         {
-            let record = Record { incarnation: 1, status, at: 0, voters: vec![0], identity: None };
+            let record = Record {
+                incarnation: 1,
+                status,
+                at: 0,
+                voters: vec![0],
+                identity: None,
+                signatures: Vec::new(),
+            };
             registry.merge(addr(port), record);
         }
         let said: BTreeMap<Addr, Vec<Addr>> = [

@@ -146,13 +146,13 @@ struct Format {
     name: &'static str,
     /// Version that this program writes.
     version: u64,
-    /// Older version that this program also reads, and brings up to `version`.
-    older: Option<u64>,
+    /// Oldest version that this program reads, and brings up to `version`.
+    oldest: u64,
     /// Makes the tables that are missing.
     make_tables: fn(&WriteTransaction) -> Result<(), redb::Error>,
 }
 
-/// Opens a database of this format. A new one, or one of the older version that can be read, is
+/// Opens a database of this format. A new one, or one of an older version that can be read, is
 /// brought up to the current version.
 fn open_of(dir: &Path, format: &Format) -> Result<(Database, PathBuf), StorageError> {
     let (database, file) = open(dir, format.name)?;
@@ -171,7 +171,7 @@ fn prepare(database: &Database, format: &Format) -> Result<u64, redb::Error> {
     let version = {
         let mut meta = transaction.open_table(META)?;
         let known = meta.get(VERSION_KEY)?.map(|version| version.value());
-        let known = known.filter(|version| Some(*version) != format.older);
+        let known = known.filter(|version| !(format.oldest..format.version).contains(version));
         if known.is_none() {
             meta.insert(VERSION_KEY, format.version)?;
         }

@@ -8,10 +8,12 @@ use std::path::{Path, PathBuf};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
 use super::{Format, META, StorageError, Writer, open_of};
+use crate::proto::identity::IDENTITY;
 use crate::proto::machine::Batch;
 use crate::proto::message::{Addr, Identity, Standing};
 use crate::proto::registry::{Record, Status};
 use crate::proto::roles::Keep;
+use crate::proto::signature::{SIGNATURE, Signature};
 
 /// Name of the file in the data directory.
 const FILE: &str = "registry.redb";
@@ -21,8 +23,8 @@ const FOUNDERS: TableDefinition<'_, u64, ()> = TableDefinition::new("founders");
 /// Format of the file.
 const FORMAT: Format = Format {
     name: FILE,
-    version: 2,
-    older: Some(1),
+    version: 3,
+    oldest: 1,
     make_tables: |transaction| {
         transaction.open_table(RECORDS)?;
         transaction.open_table(FOUNDERS)?;
@@ -220,23 +222,37 @@ fn decode_standing(kept: u64) -> Option<Standing> {
 /// Set in the byte of the status if an identity follows the time.
 const HAS_IDENTITY: u8 = 0x80;
 
-/// Encodes a record for the disk: incarnation, status, time, identity, then the voters,
-/// little-endian.
+/// Set in the byte of the status if the voters' signatures follow the voters.
+const HAS_SIGNATURES: u8 = 0x40;
+/// Bytes of a voter's number.
+const VOTER: usize = 2;
+
+/// Encodes a record for the disk: incarnation, status, time, identity, then the voters, and as many
+/// signatures or none; little-endian.
 fn encode(record: &Record) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(17 + 2 * record.voters.len());
+    let mut bytes = Vec::with_capacity(
+        17 + IDENTITY + VOTER * record.voters.len() + SIGNATURE * record.signatures.len(),
+    );
     bytes.extend_from_slice(&record.incarnation.to_le_bytes());
-    let status: u8 = match record.status {
+    let mut status: u8 = match record.status {
         Status::Alive => 0,
         Status::Left => 1,
         Status::Dead => 2,
     };
-    bytes.push(if record.identity.is_some() { status | HAS_IDENTITY } else { status });
+    // A record has a signature of each voter or none at all.
+    let is_signed = !record.signatures.is_empty() && record.signatures.len() == record.voters.len();
+    status |= if record.identity.is_some() { HAS_IDENTITY } else { 0 };
+    status |= if is_signed { HAS_SIGNATURES } else { 0 };
+    bytes.push(status);
     bytes.extend_from_slice(&record.at.to_le_bytes());
     if let Some(identity) = &record.identity {
         bytes.extend_from_slice(&identity.0);
     }
     for voter in &record.voters {
         bytes.extend_from_slice(&voter.to_le_bytes());
+    }
+    for signature in record.signatures.iter().filter(|_| is_signed) {
+        bytes.extend_from_slice(&signature.to_bytes());
     }
     bytes
 }
@@ -251,10 +267,19 @@ fn decode(bytes: &[u8]) -> Option<Record> {
         let (identity, rest) = rest.split_first_chunk()?;
         (Some(Identity(*identity)), rest)
     };
-    let voters = rest.chunks(2).map(|voter| Some(u16::from_le_bytes(voter.try_into().ok()?)));
+    let voters = if status & HAS_SIGNATURES == 0 {
+        rest.len()
+    } else {
+        rest.len() / (VOTER + SIGNATURE) * VOTER
+    };
+    let (voters, signatures) = rest.split_at_checked(voters)?;
+    let voters = voters.chunks(VOTER).map(|voter| Some(u16::from_le_bytes(voter.try_into().ok()?)));
+    let signatures = signatures
+        .chunks(SIGNATURE)
+        .map(|signature| Some(Signature::from_bytes(signature.try_into().ok()?)));
     Some(Record {
         incarnation: u64::from_le_bytes(*incarnation),
-        status: match status & !HAS_IDENTITY {
+        status: match status & !(HAS_IDENTITY | HAS_SIGNATURES) {
             0 => Status::Alive,
             1 => Status::Left,
             2 => Status::Dead,
@@ -263,6 +288,7 @@ fn decode(bytes: &[u8]) -> Option<Record> {
         at: u64::from_le_bytes(*at),
         voters: voters.collect::<Option<_>>()?,
         identity,
+        signatures: signatures.collect::<Option<_>>()?,
     })
 }
 
@@ -278,8 +304,19 @@ mod tests {
     }
 
     fn record(incarnation: u64, status: Status) -> Record {
+        // Some with an identity, some with signatures.
         let identity = (status == Status::Alive).then_some(Identity([7; 32]));
-        Record { incarnation, status, at: 9, voters: vec![0, 300], identity }
+        let signed = incarnation.is_multiple_of(2);
+        let signatures =
+            [3, 4].into_iter().filter(|_| signed).map(|byte| Signature::from_bytes(&[byte; 64]));
+        Record {
+            incarnation,
+            status,
+            at: 9,
+            voters: vec![0, 300],
+            identity,
+            signatures: signatures.collect(),
+        }
     }
 
     fn keep(port: u16, incarnation: u64, status: Status) -> Vec<Keep> {
@@ -384,12 +421,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = OpenStore::open(dir.path()).unwrap();
         let transaction = store.database.begin_write().unwrap();
-        transaction.open_table(META).unwrap().insert(VERSION_KEY, 3).unwrap();
+        transaction.open_table(META).unwrap().insert(VERSION_KEY, 4).unwrap();
         transaction.commit().unwrap();
         drop(store);
         assert!(matches!(
             OpenStore::open(dir.path()),
-            Err(StorageError::Version { found: 3, reads: 2, .. })
+            Err(StorageError::Version { found: 4, reads: 3, .. })
         ));
     }
 }

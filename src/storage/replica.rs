@@ -33,7 +33,7 @@ const LAMPORT_KEY: &str = "lamport";
 const FORMAT: Format = Format {
     name: FILE,
     version: 3,
-    older: Some(2),
+    oldest: 2,
     make_tables: |transaction| {
         transaction.open_table(VERSIONS)?;
         transaction.open_table(CONTEXT)?;

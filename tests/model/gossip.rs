@@ -43,6 +43,7 @@ fn records() -> Vec<(Addr, Record)> {
         at: NOW.millis() + peer as u64,
         voters: vec![0],
         identity: None,
+        signatures: Vec::new(),
     };
     (0..PEERS).map(|peer| (addr(peer), record(peer))).collect()
 }

@@ -8,7 +8,7 @@ use rumormill::net::secure::{KnownSeeds, NetworkKeys, Secret, Security};
 use rumormill::net::{codec, handshake};
 use rumormill::proto::config::{DEFAULT_NETWORK, Network as Name};
 use rumormill::proto::machine::OpenError;
-use rumormill::proto::message::{Message, Purpose, Refused, Role, ToSeed};
+use rumormill::proto::message::{Broadcast, Gossip, Message, Purpose, Refused, Role, ToSeed};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::harness::{Network, PATIENCE};
@@ -43,9 +43,14 @@ impl Liar {
 
     /// Says something to a seed in a member's name; returns once the seed has hung up.
     async fn tell(&self, seed: SocketAddr, as_whom: (SocketAddr, u64), lie: ToSeed) {
-        let mut opened = self.call(seed, as_whom, Purpose::Membership).await.unwrap();
+        let opened = self.call(seed, as_whom, Purpose::Membership).await.unwrap();
+        self.say(opened, [Message::ToSeed(lie)]).await;
+    }
+
+    /// Says something over a connection; returns once the other side has hung up.
+    async fn say(&self, mut opened: handshake::Opened, lies: impl IntoIterator<Item = Message>) {
         let (mut plain, mut sealed) = (Vec::new(), Vec::new());
-        codec::encode(&Message::ToSeed(lie), &mut plain).unwrap();
+        lies.into_iter().for_each(|lie| codec::encode(&lie, &mut plain).unwrap());
         let (session, _) = opened.session.as_deref_mut().unwrap();
         session.sealer.seal(&plain, &mut sealed).unwrap();
         opened.stream.write_all(&sealed).await.unwrap();
@@ -134,4 +139,39 @@ fn nobody_registers_where_another_member_answers() {
         (log.about(peers[0], "registration rejected").count() >= 2).then_some(())
     });
     assert_eq!(network.log.about(peers[0], "registration committed").count(), 3, "once a seed");
+}
+
+#[test]
+fn nobody_publishes_in_the_name_of_another_member() {
+    let mut network = Network::of_seeds(3);
+    let key = fresh_key();
+    give_keys(&mut network, "key", &[&key]);
+    network.start_three_seeds();
+    let peers = network.start_peers(3, &["--gossip-interval", "100ms", "--gossip-count", "20"]);
+    network.wait_for_members(&peers);
+    network.wait_for_overlay(&peers);
+    let victim = (peers[0], incarnation_of(&mut network, peers[0]));
+    let liar = Liar::new(&network, &key);
+    // Nobody answers there, but nobody else can take it meanwhile.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let lie = |number| {
+        let payload = format!("forged {number}").into_bytes().into();
+        let (origin, life) = victim;
+        // Numbers that the victim is about to use, and some that it will not.
+        let gossip = Gossip { origin, life, number, offset: 0, age: 0, payload, signature: None };
+        Message::Broadcast(Broadcast::Gossip(gossip))
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        for peer in [peers[1], peers[2]] {
+            let link = liar.call(peer, (address, 1), Purpose::Link).await.unwrap();
+            liar.say(link, (1..=TRIES as u64).map(lie)).await;
+        }
+    });
+    // All that the victim itself says is heard, also under the numbers that were forged.
+    network.wait_for_messages(&peers, 60);
+    assert_eq!(network.log.events("link closed").count(), 2, "who forges loses its link");
+    let heard = network.log.events("gossip received");
+    assert_eq!(heard.filter(|line| line.value("message").contains("forged")).count(), 0);
 }

@@ -91,7 +91,14 @@ impl Slanderer {
     }
 
     fn record(&self, incarnation: Incarnation, status: Status, now: Time) -> Record {
-        Record { incarnation, status, at: now.millis(), voters: vec![0, 1], identity: None }
+        Record {
+            incarnation,
+            status,
+            at: now.millis(),
+            voters: vec![0, 1],
+            identity: None,
+            signatures: Vec::new(),
+        }
     }
 
     fn lie(&mut self, now: Time, effects: &mut Vec<Effect>) {

@@ -106,7 +106,14 @@ fn ghost(place: u8, status: Status, now: Time) -> (Addr, Record) {
     let incarnation = now.millis();
     (
         peer_addr(place),
-        Record { incarnation, status, at: incarnation, voters: vec![0, 1], identity: None },
+        Record {
+            incarnation,
+            status,
+            at: incarnation,
+            voters: vec![0, 1],
+            identity: None,
+            signatures: Vec::new(),
+        },
     )
 }
 

@@ -58,6 +58,12 @@ impl KnownSeeds {
         self.lock().of.get(seed).copied().flatten()
     }
 
+    /// The seeds whose identities are known.
+    pub(super) fn all(&self) -> Vec<(Addr, Identity)> {
+        let known = |(seed, identity): (&Addr, &Option<Identity>)| Some((*seed, (*identity)?));
+        self.lock().of.iter().filter_map(known).collect()
+    }
+
     /// Whether the process with this identity, which has answered at the address of a seed, is that
     /// seed. The first one that answers is remembered. It is not believed if it cannot be written
     /// down, because another one could be believed after a restart.
@@ -111,5 +117,6 @@ mod tests {
         assert_eq!(*kept.lock().unwrap(), [(addr(5001), id(3))]);
         assert_eq!(known.known(&addr(5001)), Some(id(3)));
         assert_eq!(known.known(&addr(5002)), None);
+        assert_eq!(known.all(), [(addr(5000), id(1)), (addr(5001), id(3))]);
     }
 }

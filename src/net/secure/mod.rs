@@ -19,6 +19,7 @@ pub use noise::{Accepting, Dialling, MAX_RECORD, NoiseError, Opener, Sealer, Ses
 pub use secret::{Secret, SecretError};
 
 use crate::proto::message::{Addr, Hello, Identity, Purpose, Refused, Role};
+use crate::proto::signature::{Signature, Signer, Statement};
 
 /// What a process needs to open and accept encrypted links.
 ///
@@ -51,6 +52,11 @@ impl Security {
         *self.0.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
     }
 
+    /// Who the seeds are, as far as this process knows now.
+    pub(crate) fn known_seeds(&self) -> Vec<(Addr, Identity)> {
+        self.0.seeds.all()
+    }
+
     fn keys(&self) -> NetworkKeys {
         self.0.keys.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -72,5 +78,19 @@ impl Security {
             Some(known) => (known != *identity).then_some(Refused::WrongIdentity),
             None => (hello.purpose == Purpose::Council).then_some(Refused::UnknownIdentity),
         }
+    }
+}
+
+impl Signer for Security {
+    fn identity(&self) -> Identity {
+        self.0.secret.identity()
+    }
+
+    fn sign(&self, statement: &Statement) -> Signature {
+        self.0.secret.sign(statement)
+    }
+
+    fn has_signed(&self, who: &Identity, statement: &Statement, signature: &Signature) -> bool {
+        secret::has_signed(who, statement, signature)
     }
 }

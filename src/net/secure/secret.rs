@@ -6,12 +6,13 @@
 
 use std::fmt;
 
-use ed25519_dalek::{SigningKey, VerifyingKey};
+use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
 use rand::TryRng;
 use rand::rngs::SysRng;
 
 use crate::proto::hex::{self, Hex};
 use crate::proto::message::Identity;
+use crate::proto::signature::{Signature, Statement};
 
 /// The private half of an identity. It is not shown.
 #[derive(Clone)]
@@ -60,10 +61,24 @@ impl Secret {
         Identity(self.0.verifying_key().to_bytes())
     }
 
+    /// Signs a statement. Ed25519 takes no randomness, so that the same statement has the same
+    /// signature.
+    pub(super) fn sign(&self, statement: &Statement) -> Signature {
+        Signature::from_bytes(&self.0.sign(&statement.0).to_bytes())
+    }
+
     /// The private key for Noise.
     pub(super) fn dh_key(&self) -> [u8; 32] {
         self.0.to_scalar_bytes()
     }
+}
+
+/// Whether this is the signature of that process under the statement. The strict check takes one
+/// signature of one signer for each statement, and nothing of an identity that anybody can have.
+pub(super) fn has_signed(who: &Identity, statement: &Statement, signature: &Signature) -> bool {
+    let signature = ed25519_dalek::Signature::from_bytes(&signature.to_bytes());
+    let key = VerifyingKey::from_bytes(&who.0);
+    key.is_ok_and(|key| key.verify_strict(&statement.0, &signature).is_ok())
 }
 
 /// The public key for Noise that belongs to an identity. None if the identity is no point of the
@@ -86,6 +101,27 @@ mod tests {
         for wrong in ["", "00", &"0g".repeat(32), &format!("{0}\n{0}", secret.line())] {
             assert!(Secret::parse(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_signature_is_one_process_under_one_statement() {
+        let (one, other) = (Secret::fresh().unwrap(), Secret::fresh().unwrap());
+        let (this, that) = (Statement([1; 32]), Statement([2; 32]));
+        let signature = one.sign(&this);
+        assert_eq!(signature, one.sign(&this));
+        let mut spoilt = signature.to_bytes();
+        spoilt[9] ^= 1;
+        for (what, who, statement, signature, expected) in [
+            ("its own", &one, &this, signature, true),
+            ("somebody else's", &other, &this, signature, false),
+            ("under another statement", &one, &that, signature, false),
+            ("spoilt", &one, &this, Signature::from_bytes(&spoilt), false),
+            ("none", &one, &this, Signature::from_bytes(&[0; 64]), false),
+        ] {
+            assert_eq!(has_signed(&who.identity(), statement, &signature), expected, "{what}");
+        }
+        let nobody = Identity([0xff; 32]);
+        assert!(!has_signed(&nobody, &this, &signature), "no point of the curve");
     }
 
     #[test]

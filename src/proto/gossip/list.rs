@@ -17,7 +17,7 @@ use super::index::IdIndex;
 pub use super::origins::Origin;
 use super::origins::{Held, Origins, ahead_of};
 use super::{AGE_ERROR, MAX_AGE, MAX_PAYLOAD, MessageId, message_id, published};
-use crate::proto::message::{Addr, Gossip, Incarnation, Tag};
+use crate::proto::message::{Addr, Gossip, Identity, Incarnation, Tag};
 use crate::proto::time::Time;
 
 /// Most messages held.
@@ -60,6 +60,10 @@ pub enum Refusal {
     Dropped,
     /// Too many origins, or too many holes in an origin's numbers.
     Crowded,
+    /// Nobody has told yet who its origin is.
+    Unknown,
+    /// Its origin has not signed it.
+    Forged,
 }
 
 /// What the list did with a message offered to it.
@@ -100,6 +104,18 @@ impl MessageList {
         gossip: &Gossip,
         is_member: impl Fn(&Addr, Incarnation) -> bool,
     ) -> Offer {
+        self.offer_checked(now, gossip, is_member, |_, _| Ok(None))
+    }
+
+    /// The same, but the message is taken only if `check` says who has published it. That is asked
+    /// last, with the message's identity and who its origin is known to be.
+    pub(super) fn offer_checked(
+        &mut self,
+        now: Time,
+        gossip: &Gossip,
+        is_member: impl Fn(&Addr, Incarnation) -> bool,
+        check: impl FnOnce(&MessageId, Option<Identity>) -> Result<Option<Identity>, Refusal>,
+    ) -> Offer {
         let name = (gossip.origin, gossip.life);
         let known = self.origins.by_name(name);
         if let Some(offer) = known.and_then(|index| self.offered_before(index, gossip)) {
@@ -108,13 +124,30 @@ impl MessageList {
         if let Some(refusal) = self.objection(now, known, gossip) {
             return Offer::Refused(refusal);
         }
+        let id = message_id(gossip);
+        let origin = known.and_then(|index| self.origin(index)?.identity);
+        let identity = match check(&id, origin) {
+            Ok(identity) => identity,
+            Err(refusal) => return Offer::Refused(refusal),
+        };
         let ahead = ahead_of(now, gossip);
         let Some(index) = known.or_else(|| self.origins.add(name, ahead, is_member)) else {
             return Offer::Refused(Refusal::Crowded);
         };
+        Offer::New(self.hold(now, gossip, (index, identity), id))
+    }
+
+    /// Puts a message of an origin into the list; returns its place.
+    fn hold(
+        &mut self,
+        now: Time,
+        gossip: &Gossip,
+        (index, identity): (usize, Option<Identity>),
+        id: MessageId,
+    ) -> u64 {
         let place = self.base + self.entries.len() as u64;
-        let id = message_id(gossip);
         if let Some(origin) = self.origins.get_mut(index) {
+            origin.identity = origin.identity.or(identity);
             origin.seen.insert(gossip.number);
             let held = match origin.held.remove(&gossip.number) {
                 None => Held::One(place),
@@ -139,7 +172,7 @@ impl MessageList {
         while self.held > MAX_MESSAGES || self.bytes > MAX_BYTES {
             self.drop_first(now);
         }
-        Offer::New(place)
+        place
     }
 
     /// The result for a message whose number has come before from this origin, or for whose number

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::proto::address::{Addr, Incarnation};
+use crate::proto::signature::Signature;
 
 /// A gossip message as it travels.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -24,6 +25,8 @@ pub struct Gossip {
     pub age: u64,
     /// What the message says.
     pub payload: Bytes,
+    /// The origin's signature; none over plain links. Not part of the message's identity.
+    pub signature: Option<Box<Signature>>,
 }
 
 /// The short name of an origin in one life: the first 8 bytes of SHA-256 over both.

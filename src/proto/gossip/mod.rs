@@ -1,5 +1,6 @@
 //! Gossip: what a message is, which messages a peer knows, and how they spread.
 //!
+//! `author` knows who has published a message, `early` keeps those of members not known yet.
 //! `list` keeps the messages, `runs` the numbers seen, and `rumors` what crossed each link.
 //! `spread` decides over which links a message goes, and `announce` asks for messages that did not
 //! come. `sync` finds the messages that were lost all the same: it compares two sets with
@@ -7,6 +8,8 @@
 //! a link at most once in each direction, and is delivered once.
 
 mod announce;
+pub(crate) mod author;
+mod early;
 mod exchange;
 pub mod index;
 pub mod list;
@@ -107,6 +110,8 @@ pub struct Counters {
     pub wants: u64,
     /// Messages announced.
     pub announced: u64,
+    /// Messages refused because their origin has not signed them.
+    pub forged: u64,
     /// Messages refused: too old, too long, dropped from the list before, or with an origin or a
     /// hole in an origin's numbers for which there was no room.
     pub refused: u64,
@@ -161,6 +166,7 @@ mod tests {
             offset: 5,
             age: 0,
             payload: Bytes::from_static(b"1.000000:127.0.0.1:1"),
+            signature: None,
         }
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::runs::RunSet;
 use super::{AGE_ERROR, MAX_AGE, MessageId, published, tag};
-use crate::proto::message::{Addr, Gossip, Incarnation, Tag};
+use crate::proto::message::{Addr, Gossip, Identity, Incarnation, Tag};
 use crate::proto::time::Time;
 
 /// Most origins (peers in one life) known; messages of further ones are refused.
@@ -43,6 +43,8 @@ pub struct Origin {
     pub life: Incarnation,
     /// Its short name.
     pub tag: Tag,
+    /// Who it is, if messages are signed. It stays the same for as long as the origin is known.
+    pub(super) identity: Option<Identity>,
     /// All message numbers ever accepted.
     pub seen: RunSet,
     pub(super) held: BTreeMap<u64, Held>,
@@ -239,6 +241,7 @@ impl Origins {
             addr: name.0,
             life: name.1,
             tag,
+            identity: None,
             seen: RunSet::default(),
             held: BTreeMap::new(),
             newest: Time::default(),

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Counters;
+use super::author::Author;
+use super::early::Early;
 use super::exchange::Exchange;
 use super::list::MessageList;
 use super::window::Window;
@@ -14,6 +16,7 @@ use crate::proto::kv::replica::Paths;
 use crate::proto::machine::Conn;
 use crate::proto::message::{Addr, Broadcast, Incarnation, Tag};
 use crate::proto::planted::Flaw;
+use crate::proto::signature::Signing;
 use crate::proto::time::Time;
 use crate::proto::timers::Timers;
 use crate::proto::turn::PeerTurn;
@@ -63,6 +66,8 @@ pub(super) struct Link {
     /// Messages to announce.
     pub announce: Vec<Announcement>,
     pub congested: bool,
+    /// Messages that came over the link and were not their origin's.
+    pub forged: u32,
     pub round_trip: Option<Duration>,
 }
 
@@ -106,9 +111,7 @@ pub(super) struct Missing {
 /// The gossip half of a peer: the message list, and what is known of each link.
 #[derive(Debug)]
 pub struct Rumors {
-    pub(super) me: Addr,
-    pub(super) life: Incarnation,
-    pub(super) numbers_used: u64,
+    pub(super) author: Author,
     pub(super) flaw: Flaw,
     /// How long messages are gathered before they are pushed over links other than the parent's.
     pub(super) gather: Duration,
@@ -117,6 +120,7 @@ pub struct Rumors {
     /// Every peer is linked to every other and sends its own messages to all; nobody forwards.
     pub(super) direct: bool,
     pub(super) list: MessageList,
+    pub(super) early: Early,
     pub(super) links: BTreeMap<Conn, Link>,
     pub(super) tree: Tree,
     pub(super) missing: BTreeMap<(Tag, u64), Missing>,
@@ -128,14 +132,13 @@ impl Rumors {
     /// Makes the gossip half of a peer with these settings; it is not started.
     pub fn new(config: &PeerConfig) -> Self {
         Self {
-            me: config.me,
-            life: 0,
-            numbers_used: 0,
+            author: Author::new(config),
             flaw: config.flaw(),
             gather: config.broadcast.gather,
             have_interval: HAVE_INTERVAL,
             direct: config.topology.overlay == Overlay::Full,
             list: MessageList::default(),
+            early: Early::default(),
             links: BTreeMap::new(),
             tree: Tree::default(),
             missing: BTreeMap::new(),
@@ -146,8 +149,13 @@ impl Rumors {
 
     /// Begins a life of this peer.
     pub fn start(&mut self, now: Time, life: Incarnation) {
-        self.life = life;
+        self.author.begin(life);
         self.timers.set(Timer::Expire, now + EXPIRE_INTERVAL);
+    }
+
+    /// Has messages signed by their origins, and those of others checked.
+    pub(crate) fn sign_with(&mut self, signing: Signing) {
+        self.author.sign_with(signing);
     }
 
     /// The counts so far.
@@ -182,6 +190,7 @@ impl Rumors {
                 gathered: Vec::new(),
                 announce: Vec::new(),
                 congested: false,
+                forged: 0,
                 round_trip: None,
             },
         );

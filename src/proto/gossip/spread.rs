@@ -21,18 +21,23 @@ use bytes::Bytes;
 use rand::RngExt;
 use rand::rngs::SmallRng;
 
+use super::author::Census;
 use super::list::{Offer, Refusal};
 use super::rumors::{Announcement, EXPIRE_INTERVAL, HAVE_INTERVAL, Rumors, Timer};
 use super::{MAX_PAYLOAD, MessageId};
 use crate::proto::event::{Event, Severity};
 use crate::proto::machine::Conn;
-use crate::proto::message::{Addr, Broadcast, Gossip, Incarnation};
+use crate::proto::message::{Addr, Breach, Broadcast, Gossip};
 use crate::proto::planted::Flaw;
 use crate::proto::roles::{Delivery, PublishError};
 use crate::proto::time::Time;
 use crate::proto::turn::PeerTurn;
 /// Announcements gathered for one link after which all are sent early.
 const HAVE_BATCH: usize = 4_096;
+/// Messages that one link may bring and that are not their origins'. An honest neighbour may bring a
+/// few: it may know an origin by an identity that it has lost with its disk.
+const MAX_FORGED: u32 = 64;
+
 impl Rumors {
     /// Publishes a message of this peer's own.
     pub(crate) fn publish(
@@ -43,17 +48,7 @@ impl Rumors {
         if payload.len() > MAX_PAYLOAD {
             return Err(PublishError::TooLong(payload.len()));
         }
-        self.numbers_used += 1;
-        let now = i64::try_from(turn.now.millis()).unwrap_or(i64::MAX);
-        let life = i64::try_from(self.life).unwrap_or(i64::MAX);
-        let gossip = Gossip {
-            origin: self.me,
-            life: self.life,
-            number: self.numbers_used,
-            offset: now.saturating_sub(life),
-            age: 0,
-            payload,
-        };
+        let gossip = self.author.write(turn.now, payload);
         match self.list.offer(turn.now, &gossip, |_, _| true) {
             Offer::New(place) => Ok(self.accepted(turn, None, gossip, place)),
             // Our own message has a new number and is young, so it is neither known, dropped nor
@@ -125,33 +120,36 @@ impl Rumors {
     }
 
     /// A message came over a link.
+    ///
+    /// # Errors
+    ///
+    /// If so many messages that came over this link were not their origins'. A peer checks what it
+    /// passes on, so one that passes on many has made them.
     pub(crate) fn on_gossip(
         &mut self,
         turn: &mut PeerTurn<'_>,
         conn: Conn,
         gossip: Gossip,
-        is_member: impl Fn(&Addr, Incarnation) -> bool,
-    ) {
-        let Some(link) = self.links.get_mut(&conn) else { return };
+        census: &impl Census,
+    ) -> Result<(), Breach> {
+        let Some(link) = self.links.get_mut(&conn) else { return Ok(()) };
         link.edge.pushed = turn.now;
-        if gossip.origin == self.me && gossip.life == self.life {
+        if self.author.is_named_by(&gossip) {
             // This peer published all messages of its life itself, so this one is no news, or is
             // forged.
             self.counters.duplicates += 1;
-            return;
+            return Ok(());
         }
-        match self.list.offer(turn.now, &gossip, is_member) {
+        let author = &self.author;
+        let is_member = |peer: &Addr, life| census.is_member(peer, life);
+        let offer = self.list.offer_checked(turn.now, &gossip, is_member, |id, origin| {
+            let origin = origin.or_else(|| census.identity(&gossip.origin, gossip.life));
+            author.check(&gossip, id, origin)
+        });
+        match offer {
             Offer::New(place) => {
                 link.known.set(place);
-                if !self.missing.is_empty()
-                    && let Some(entry) = self.list.entry(place)
-                    && let Some(origin) = self.list.origin(entry.origin)
-                {
-                    let name = (origin.tag, gossip.number);
-                    if self.missing.remove(&name).is_some() {
-                        self.timers.cancel(&Timer::Want(name.0, name.1));
-                    }
-                }
+                self.found(&gossip, place);
                 self.counters.received += 1;
                 self.accepted(turn, Some(conn), gossip, place);
             }
@@ -159,17 +157,58 @@ impl Rumors {
                 link.known.set(place);
                 self.counters.duplicates += 1;
             }
-            Offer::Refused(refusal) => {
-                self.counters.refused += 1;
-                if refusal != Refusal::Dropped {
-                    let keys = vec![
-                        ("origin", gossip.origin.to_string()),
-                        ("number", gossip.number.to_string()),
-                        ("reason", format!("{refusal:?}").to_lowercase()),
-                    ];
-                    turn.note(Severity::Debug, "gossip refused", keys);
-                }
+            Offer::Refused(Refusal::Unknown) => self.early.push(turn.now, conn, gossip),
+            Offer::Refused(refusal) => return self.refused(turn, conn, &gossip, refusal),
+        }
+        Ok(())
+    }
+
+    /// A message has come that was perhaps announced before: nobody need be asked for it any more.
+    fn found(&mut self, gossip: &Gossip, place: u64) {
+        if !self.missing.is_empty()
+            && let Some(entry) = self.list.entry(place)
+            && let Some(origin) = self.list.origin(entry.origin)
+        {
+            let name = (origin.tag, gossip.number);
+            if self.missing.remove(&name).is_some() {
+                self.timers.cancel(&Timer::Want(name.0, name.1));
             }
+        }
+    }
+
+    fn refused(
+        &mut self,
+        turn: &mut PeerTurn<'_>,
+        conn: Conn,
+        gossip: &Gossip,
+        refusal: Refusal,
+    ) -> Result<(), Breach> {
+        let is_forged = refusal == Refusal::Forged;
+        let counter =
+            if is_forged { &mut self.counters.forged } else { &mut self.counters.refused };
+        *counter += 1;
+        if refusal != Refusal::Dropped {
+            let keys = vec![
+                ("origin", gossip.origin.to_string()),
+                ("number", gossip.number.to_string()),
+                ("reason", format!("{refusal:?}").to_lowercase()),
+            ];
+            turn.note(Severity::Debug, "gossip refused", keys);
+        }
+        let Some(link) = self.links.get_mut(&conn).filter(|_| is_forged) else { return Ok(()) };
+        link.forged += 1;
+        if link.forged > MAX_FORGED { Err(Breach) } else { Ok(()) }
+    }
+
+    /// Members are known that were not before: takes in what they have published already.
+    pub(crate) fn members_changed(&mut self, turn: &mut PeerTurn<'_>, census: &impl Census) {
+        if self.early.is_empty() {
+            return;
+        }
+        for (conn, gossip) in self.early.take(turn.now) {
+            // What a link brought that is gone comes again by anti-entropy. A breach is none of this
+            // moment: the link is closed for the next message that is not its origin's.
+            let _ = self.on_gossip(turn, conn, gossip, census);
         }
     }
 
@@ -258,12 +297,13 @@ mod tests {
                 offset: 10 * number.cast_signed(),
                 age: 0,
                 payload: number.to_string().into(),
+                signature: None,
             };
             let mut said = Vec::new();
             for (place, (rumors, rng)) in peers.iter_mut().enumerate() {
                 let mut effects = Vec::new();
                 let turn = &mut PeerTurn { now, effects: &mut effects };
-                rumors.on_gossip(turn, 1, gossip.clone(), |_, _| true);
+                assert!(rumors.on_gossip(turn, 1, gossip.clone(), &|_: &Addr, _| true).is_ok());
                 rumors.tick(turn, rng);
                 said.extend(effects.into_iter().map(|effect| (1 - place, effect)));
             }

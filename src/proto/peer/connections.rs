@@ -148,8 +148,7 @@ impl PeerMachine {
                 Ok(())
             }
             (Session::Guest { .. }, Message::Broadcast(Broadcast::Gossip(gossip))) => {
-                self.hear_gossip(turn, conn, gossip);
-                Ok(())
+                self.hear_gossip(turn, conn, gossip)
             }
             (Session::Guest { .. }, Message::AntiEntropy(said)) => self.hear_sync(turn, conn, said),
             (Session::Asking { token, .. }, Message::Inspection(said)) => {
@@ -221,7 +220,7 @@ impl PeerMachine {
         said: Broadcast,
     ) -> Result<(), Breach> {
         match said {
-            Broadcast::Gossip(gossip) => self.hear_gossip(turn, conn, gossip),
+            Broadcast::Gossip(gossip) => return self.hear_gossip(turn, conn, gossip),
             Broadcast::Have(have) => return self.broadcast.rumors.on_have(turn, conn, have),
             Broadcast::Want(want) => return self.broadcast.rumors.on_want(turn, conn, &want),
             Broadcast::Prune => self.broadcast.rumors.set_eager(conn, false),

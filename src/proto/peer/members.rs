@@ -9,10 +9,39 @@ use super::membership::Kind;
 use super::prober::Why;
 use super::suspicions::PRESS;
 use super::{PeerMachine, Timer};
+use crate::proto::config::Network;
 use crate::proto::event::Severity;
-use crate::proto::message::{Addr, Incarnation};
-use crate::proto::registry::{Record, Status};
+use crate::proto::gossip::author::Census;
+use crate::proto::message::{Addr, Identity, Incarnation};
+use crate::proto::registry::{Record, Registry, Status};
 use crate::proto::turn::PeerTurn;
+
+/// The lives of members, as the list of members has them.
+pub(super) struct Lives<'a> {
+    members: &'a Registry,
+    /// Without seeds nobody says which lives of a member there were, so any life is taken.
+    any: bool,
+}
+
+impl<'a> Lives<'a> {
+    pub fn of(members: &'a Registry, network: &Network) -> Self {
+        Self { members, any: !network.has_seeds() }
+    }
+
+    fn get(&self, peer: &Addr, life: Incarnation) -> Option<&Record> {
+        self.members.get(peer).filter(|record| self.any || life <= record.incarnation)
+    }
+}
+
+impl Census for Lives<'_> {
+    fn is_member(&self, peer: &Addr, life: Incarnation) -> bool {
+        self.get(peer, life).is_some()
+    }
+
+    fn identity(&self, peer: &Addr, life: Incarnation) -> Option<Identity> {
+        self.get(peer, life)?.identity
+    }
+}
 
 impl PeerMachine {
     /// Does what has to follow when the list of members has changed.
@@ -22,6 +51,13 @@ impl PeerMachine {
         self.check_all(turn);
         self.fill(turn);
         self.check_caught_up(turn);
+        self.hear_early_gossip(turn);
+    }
+
+    /// Members are known that were not before.
+    fn hear_early_gossip(&mut self, turn: &mut PeerTurn<'_>) {
+        let census = Lives::of(&self.membership.members, &self.life.config.network);
+        self.broadcast.rumors.members_changed(turn, &census);
     }
 
     /// A member is gone. If it is dead, a link that is still there is closed. If it has left, the
@@ -123,8 +159,14 @@ impl PeerMachine {
         let me = self.life.config.me;
         let at = self.membership.members.get(&me).map_or(turn.now.millis(), |record| record.at);
         let incarnation = self.life.incarnation;
-        let record =
-            Record { incarnation, status: Status::Alive, at, voters: Vec::new(), identity: None };
+        let record = Record {
+            incarnation,
+            status: Status::Alive,
+            at,
+            voters: Vec::new(),
+            identity: None,
+            signatures: Vec::new(),
+        };
         self.membership.members.merge(me, record.clone());
         self.tell_others(turn, vec![(me, record)], None);
         self.members_changed(turn);

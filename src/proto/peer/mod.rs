@@ -41,6 +41,7 @@ mod sessions;
 mod suspicions;
 mod sync;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rand::SeedableRng;
@@ -68,6 +69,7 @@ use super::message::{Addr, Incarnation, Parting};
 use super::registry::Registry;
 use super::repeats::{Allowance, Repeats};
 use super::roles::{PeerCommand, PeerReply, PublishError};
+use super::signature::Signer;
 use super::time::Time;
 use super::timers::Timers;
 use super::turn::PeerTurn;
@@ -214,6 +216,13 @@ impl PeerMachine {
                 config,
             },
         }
+    }
+
+    /// Has the peer sign what it publishes, and take only messages that their origins have signed.
+    #[must_use]
+    pub fn signing(mut self, signer: Arc<dyn Signer>) -> Self {
+        self.broadcast.rumors.sign_with(Some(signer));
+        self
     }
 
     /// Its incarnation.

@@ -49,6 +49,7 @@ impl PeerMachine {
             at: turn.now.millis(),
             voters: Vec::new(),
             identity: None,
+            signatures: Vec::new(),
         };
         self.membership.members.merge(me, record(self.life.incarnation));
         let look_for =
@@ -274,8 +275,14 @@ impl PeerMachine {
     pub(super) fn commit_dead(&mut self, turn: &mut PeerTurn<'_>, decided: Decided) {
         let Decided { peer, incarnation, witnesses } = decided;
         let at = turn.now.millis();
-        let record =
-            Record { incarnation, status: Status::Dead, at, voters: Vec::new(), identity: None };
+        let record = Record {
+            incarnation,
+            status: Status::Dead,
+            at,
+            voters: Vec::new(),
+            identity: None,
+            signatures: Vec::new(),
+        };
         let of = self.membership.members.size().saturating_sub(1);
         if self.membership.members.merge(peer, record.clone()) == Merge::Transition {
             let votes = witnesses + 1;
@@ -295,6 +302,7 @@ impl PeerMachine {
                 at,
                 voters: Vec::new(),
                 identity: None,
+                signatures: Vec::new(),
             };
             turn.send_many(links, Members::Changed(vec![(self.life.config.me, record)]));
         }
@@ -355,8 +363,14 @@ impl PeerMachine {
         let known = self.membership.members.get(&peer).map(|record| record.incarnation);
         let incarnation = known.map_or(0, |known| known.saturating_add(1));
         let at = turn.now.millis();
-        let record =
-            Record { incarnation, status: Status::Alive, at, voters: Vec::new(), identity: None };
+        let record = Record {
+            incarnation,
+            status: Status::Alive,
+            at,
+            voters: Vec::new(),
+            identity: None,
+            signatures: Vec::new(),
+        };
         self.membership.members.merge(peer, record.clone());
         if let Some(open) = self.membership.kind.open_mut() {
             open.invite(peer);
@@ -376,8 +390,14 @@ impl PeerMachine {
         }
         let Some(known) = self.membership.members.alive(&peer) else { return Outcome::NoMember };
         let (incarnation, at) = (known.incarnation, turn.now.millis());
-        let record =
-            Record { incarnation, status: Status::Left, at, voters: Vec::new(), identity: None };
+        let record = Record {
+            incarnation,
+            status: Status::Left,
+            at,
+            voters: Vec::new(),
+            identity: None,
+            signatures: Vec::new(),
+        };
         if let Some(open) = self.membership.kind.open_mut() {
             open.disinvite(&peer);
         }
@@ -412,9 +432,17 @@ impl PeerMachine {
             config::Membership::Fixed(members) => {
                 for (at, peer) in (0..).zip(members) {
                     let (incarnation, status, voters) = (0, Status::Alive, Vec::new());
-                    self.membership
-                        .members
-                        .merge(peer, Record { incarnation, status, at, voters, identity: None });
+                    self.membership.members.merge(
+                        peer,
+                        Record {
+                            incarnation,
+                            status,
+                            at,
+                            voters,
+                            identity: None,
+                            signatures: Vec::new(),
+                        },
+                    );
                 }
                 turn.member(MemberEvent::Registered);
             }

@@ -255,6 +255,7 @@ mod tests {
             at: 1,
             voters: vec![0],
             identity: None,
+            signatures: Vec::new(),
         };
         members.merge(addr(60_000), record);
         suspicions.departs(now, &members, addr(60_000), 1);
@@ -274,6 +275,7 @@ mod tests {
             at: 1,
             voters: vec![0],
             identity: None,
+            signatures: Vec::new(),
         };
         members.merge(addr(1), record);
         let mut suspicion = Suspicion::new(7, true, false);
@@ -298,6 +300,7 @@ mod tests {
             at: 1,
             voters: vec![0],
             identity: None,
+            signatures: Vec::new(),
         };
         members.merge(peer, record);
         assert!(!suspicions.is_departing(now, &members, &peer));

@@ -12,6 +12,7 @@ use std::time::Duration;
 use rand::RngExt;
 
 use super::common::sample;
+use super::members::Lives;
 use super::sessions::{Dial, Session};
 use super::{PeerMachine, Timer};
 use crate::proto::config::Overlay;
@@ -184,19 +185,22 @@ impl PeerMachine {
         }
     }
 
-    pub(super) fn hear_gossip(&mut self, turn: &mut PeerTurn<'_>, conn: Conn, gossip: Gossip) {
-        let (members, origin, life) = (&self.membership.members, gossip.origin, gossip.life);
-        // Without seeds nobody says which lives of a member there were, so any life is taken.
-        let any_life = !self.life.config.network.has_seeds();
-        self.broadcast.rumors.on_gossip(turn, conn, gossip, |peer, life| {
-            members.get(peer).is_some_and(|record| any_life || life <= record.incarnation)
-        });
+    pub(super) fn hear_gossip(
+        &mut self,
+        turn: &mut PeerTurn<'_>,
+        conn: Conn,
+        gossip: Gossip,
+    ) -> Result<(), Breach> {
+        let (origin, life) = (gossip.origin, gossip.life);
+        let census = Lives::of(&self.membership.members, &self.life.config.network);
+        self.broadcast.rumors.on_gossip(turn, conn, gossip, &census)?;
         // Only a clock ahead is told: one that seems behind may be a message that was long on its
         // way, and handshakes tell of those.
         let ahead = self.broadcast.rumors.list().ahead(&origin, life);
-        if ahead > 0 && members.alive(&origin).is_some() {
+        if ahead > 0 && self.membership.members.alive(&origin).is_some() {
             self.told.clocks.found(turn, origin, ahead / 1_000);
         }
+        Ok(())
     }
 
     /// Closes the connections for comparisons that this peer opened in the last round.

@@ -141,7 +141,7 @@ impl Stage {
     fn gossip(&self, number: u64) -> Gossip {
         let life = self.now.millis();
         let payload = Bytes::from(format!("text {number}"));
-        Gossip { origin: addr(9), life, number, offset: 0, age: 0, payload }
+        Gossip { origin: addr(9), life, number, offset: 0, age: 0, payload, signature: None }
     }
 }
 
@@ -152,6 +152,7 @@ fn alive(number: u16) -> Record {
         at: u64::from(number),
         voters: vec![0],
         identity: None,
+        signatures: Vec::new(),
     }
 }
 
@@ -251,6 +252,7 @@ fn a_peer_that_finds_itself_dead_comes_back_in_a_later_life() {
         at: 1,
         voters: vec![0],
         identity: None,
+        signatures: Vec::new(),
     };
     stage.hear(conn, Message::ToPeer(ToPeer::Update(vec![(addr(5), record)])));
     assert_eq!(stage.peer.incarnation(), before + 1);
@@ -328,8 +330,14 @@ fn links_that_strangers_open_and_break_make_a_peer_dial_few_addresses() {
     assert!(stage.probing(0).is_some(), "a member is looked at all the same");
     assert!(stage.probing(299).is_none());
     let conn = stage.peer.sessions.such(|session| session == Session::Seed(seed_addr()))[0];
-    let record =
-        Record { incarnation: 1, status: Status::Alive, at: 1, voters: vec![0], identity: None };
+    let record = Record {
+        incarnation: 1,
+        status: Status::Alive,
+        at: 1,
+        voters: vec![0],
+        identity: None,
+        signatures: Vec::new(),
+    };
     stage.hear(conn, Message::ToPeer(ToPeer::Update(vec![(addr(299), record)])));
     assert!(stage.probing(299).is_some(), "a newcomer is looked at once there is news of it");
 }

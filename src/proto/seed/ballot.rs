@@ -12,6 +12,7 @@ use crate::proto::message::{
     Addr, CastVote, Change, ChangeKind, Decision, Identity, Incarnation, Standing,
 };
 use crate::proto::registry::Record;
+use crate::proto::signature::Signature;
 use crate::proto::time::Time;
 
 /// A seed's place in the sorted seed list.
@@ -57,6 +58,14 @@ pub struct Other {
     pub founders: Vec<u64>,
 }
 
+/// An accept.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Accept {
+    pub reason: String,
+    /// The voter's signature; none over plain links.
+    pub signature: Option<Signature>,
+}
+
 /// How far a ballot has come.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Stage {
@@ -70,7 +79,7 @@ pub enum Stage {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Ballot {
     pub change: Change,
-    pub accepts: BTreeMap<SeedNumber, String>,
+    pub accepts: BTreeMap<SeedNumber, Accept>,
     pub rejects: BTreeMap<SeedNumber, String>,
     /// Greatest incarnation of the peer that any counted voter knows.
     pub known: Incarnation,
@@ -110,7 +119,7 @@ impl Ballot {
     pub fn count(
         &mut self,
         voter: SeedNumber,
-        vote: Result<String, String>,
+        vote: Result<Accept, String>,
         known: Incarnation,
         seeds: usize,
         quorum: usize,
@@ -121,8 +130,8 @@ impl Ballot {
         }
         self.known = self.known.max(known);
         match vote {
-            Ok(reason) => {
-                self.accepts.insert(voter, reason);
+            Ok(accept) => {
+                self.accepts.insert(voter, accept);
             }
             Err(reason) => {
                 self.rejects.insert(voter, reason);
@@ -146,12 +155,13 @@ impl Ballot {
             at: self.change.at,
             voters: self.accepts.keys().copied().collect(),
             identity: self.change.identity,
+            signatures: self.accepts.values().filter_map(|accept| accept.signature).collect(),
         }
     }
 
     /// The votes counted: the seed, whether it accepts, and its reason.
     fn votes(&self) -> impl Iterator<Item = (SeedNumber, bool, &String)> {
-        let accepts = self.accepts.iter().map(|(voter, reason)| (*voter, true, reason));
+        let accepts = self.accepts.iter().map(|(voter, accept)| (*voter, true, &accept.reason));
         accepts.chain(self.rejects.iter().map(|(voter, reason)| (*voter, false, reason)))
     }
 
@@ -213,8 +223,8 @@ mod tests {
         })
     }
 
-    fn yes() -> Result<String, String> {
-        Ok("yes".to_owned())
+    fn yes() -> Result<Accept, String> {
+        Ok(Accept { reason: "yes".to_owned(), signature: None })
     }
 
     #[test]

@@ -136,14 +136,19 @@ impl Book {
         }
         let same = record.filter(|record| record.incarnation == change.incarnation);
         let status = same.map(|record| record.status);
+        // A peer may have registered over a plain link and ask over an encrypted one.
+        let is_another = match change.kind {
+            ChangeKind::Join => same.is_some_and(|record| !record.can_be(change.identity)),
+            ChangeKind::Leave | ChangeKind::Dead => {
+                same.is_some_and(|record| record.identity != change.identity)
+            }
+        };
         match (change.kind, status) {
             (ChangeKind::Join | ChangeKind::Leave, Some(Status::Dead)) => {
                 Some("that incarnation is dead".to_owned())
             }
             (ChangeKind::Join, Some(Status::Left)) => Some("that incarnation has left".to_owned()),
-            (ChangeKind::Join, Some(Status::Alive))
-                if same.is_some_and(|record| !record.can_be(change.identity)) =>
-            {
+            (_, Some(Status::Alive)) if is_another => {
                 Some("that incarnation is another process".to_owned())
             }
             (ChangeKind::Join | ChangeKind::Leave, _) => None,
@@ -161,9 +166,9 @@ impl Book {
         *self.status_digest.get_or_insert_with(|| self.registry.status_digest())
     }
 
-    /// All records.
-    pub fn all(&self) -> impl Iterator<Item = (Addr, Record)> {
-        self.registry.iter().map(|(peer, record)| (*peer, record.clone()))
+    /// All records as peers are told them.
+    pub fn for_peers(&self) -> impl Iterator<Item = (Addr, Record)> {
+        self.registry.iter().map(|(peer, record)| (*peer, record.unsigned()))
     }
 
     /// The list of all records in frames, each with whether more follow.
@@ -171,7 +176,7 @@ impl Book {
         if let Some(records) = &*self.sent_list {
             return vec![(Arc::clone(records), false)];
         }
-        let list = frames(self.all(), MEMBERS_A_FRAME, |_| 1);
+        let list = frames(self.for_peers(), MEMBERS_A_FRAME, |_| 1);
         let list: Vec<(Records, bool)> = with_more(list).collect();
         if let [(whole, false)] = list.as_slice() {
             *self.sent_list = Some(Arc::clone(whole));
@@ -277,7 +282,14 @@ mod tests {
     }
 
     fn record(incarnation: u64, status: Status) -> Record {
-        Record { incarnation, status, at: 1, voters: vec![0], identity: None }
+        Record {
+            incarnation,
+            status,
+            at: 1,
+            voters: vec![0],
+            identity: None,
+            signatures: Vec::new(),
+        }
     }
 
     #[test]

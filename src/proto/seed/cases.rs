@@ -245,6 +245,7 @@ mod tests {
                 at: 1,
                 voters: vec![0],
                 identity: None,
+                signatures: Vec::new(),
             };
             registry.merge(addr(port), record);
         }

@@ -15,7 +15,7 @@ use rand::{RngExt, SeedableRng};
 use super::ballot::Other;
 use crate::proto::event::Severity;
 use crate::proto::machine::{Conn, OpenError};
-use crate::proto::message::{Addr, Council, Hello, Role, Standing, Welcome};
+use crate::proto::message::{Addr, Council, Hello, Identity, Role, Standing, Welcome};
 use crate::proto::repeats::Repeats;
 use crate::proto::time::{Time, backoff};
 use crate::proto::timers::Timers;
@@ -89,8 +89,9 @@ pub(super) struct Colleagues {
 /// Result of an attempt to reach another seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answered {
-    /// The seed answered; `clock` is its clock, Unix milliseconds, or 0 if it does not say.
-    Connected { seed: Addr, clock: u64 },
+    /// The seed answered; `clock` is its clock, Unix milliseconds, or 0 if it does not say;
+    /// `identity` is who it has proven to be, if links are encrypted.
+    Connected { seed: Addr, clock: u64, identity: Option<Identity> },
     /// Nobody answered, or something that is not that seed.
     Nobody,
 }
@@ -207,7 +208,8 @@ impl Colleagues {
                 colleague.walking = None;
                 colleague.heard = turn.now;
                 colleague.failures = 0;
-                return Answered::Connected { seed, clock: welcome.clock };
+                let (clock, identity) = (welcome.clock, welcome.identity);
+                return Answered::Connected { seed, clock, identity };
             }
             Ok(welcome) => {
                 turn.close(conn);

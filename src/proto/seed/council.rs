@@ -11,10 +11,11 @@
 //! has told all that it held when the walk began.
 
 use super::SeedMachine;
-use super::ballot::Waiter;
+use super::ballot::{Accept, Waiter};
 use super::book::Leaves;
 use super::colleagues::Answered;
 use super::durability::Pending;
+use super::roster::Authority;
 use super::sessions::Session;
 use super::standing::{MAX_FOUNDERS, Step};
 use crate::proto::event::Severity;
@@ -74,11 +75,12 @@ impl SeedMachine {
         result: Result<Welcome, OpenError>,
     ) {
         let repeats = &mut self.shown.repeats;
-        let Answered::Connected { seed, clock } =
+        let Answered::Connected { seed, clock, identity } =
             self.colleagues.answered(turn, conn, result, repeats)
         else {
             return;
         };
+        self.roster.learn(&seed, identity);
         self.sessions.insert(conn, Session::ToSeed(seed));
         self.shown.clocks.met(turn, seed, clock);
         turn.note(Severity::Info, "seed connected", vec![("seed", seed.to_string())]);
@@ -113,9 +115,9 @@ impl SeedMachine {
         let by = |ballot| Waiter { proposer: seed, ballot };
         match message {
             Council::Propose { ballot, change } => self.judge(turn, change, by(ballot)),
-            Council::Vote { ballot, accept, reason, known } => {
-                let vote = if accept { Ok(reason) } else { Err(reason) };
-                self.count_vote(turn, ballot, number, vote, known);
+            Council::Vote { ballot, accept, reason, known, signature } => {
+                let vote = if accept { Ok(Accept { reason, signature }) } else { Err(reason) };
+                self.hear_vote(turn, ballot, number, vote, known);
             }
             Council::Commit { ballot, peer, record, decision } => {
                 self.hear_commit(turn, by(ballot), (peer, record), decision);
@@ -160,24 +162,21 @@ impl SeedMachine {
         turn: &mut SeedTurn<'_>,
         waiter: Waiter,
         (peer, record): (Addr, Record),
-        decision: Decision,
+        decision: Box<Decision>,
     ) {
         let is_its_own = decision.change.peer == peer && decision.proposer == waiter.proposer;
-        let decision = is_its_own.then(|| Box::new(decision));
-        let authorised = self.roster.is_authorised(&record, self.quorum());
-        if authorised && self.hear_old_commit(turn, waiter, peer, &record) {
+        let decision = is_its_own.then_some(decision);
+        if self.book.registry().get(&peer) == Some(&record) {
+            self.hear_old_commit(turn, waiter, peer, &record);
             return;
         }
-        let records = self.authorised(turn, waiter.proposer, vec![(peer, record)]);
-        let pending: Vec<Pending> = records
-            .into_iter()
-            .map(|(peer, record)| {
+        let (records, _) = self.authorised(turn, waiter.proposer, vec![(peer, record)]);
+        for (peer, record) in records {
+            if !self.hear_old_commit(turn, waiter, peer, &record) {
                 let (tell, decision) = (Some(waiter), decision.clone());
-                Pending::Record { peer, record, tell, decision }
-            })
-            .collect();
-        if !pending.is_empty() {
-            self.durability.persist(turn, pending);
+                let pending = Pending::Record { peer, record, tell, decision };
+                self.durability.persist(turn, vec![pending]);
+            }
         }
     }
 
@@ -287,11 +286,14 @@ impl SeedMachine {
         wanted: &Leaves,
         done: Option<Standing>,
     ) {
-        let mut records = self.authorised(turn, seed, records);
+        let mut records = records;
         // A record that is here already is on our disk already.
         records.retain(|(peer, record)| self.book.registry().get(peer) != Some(record));
+        let (records, is_all) = self.authorised(turn, seed, records);
+        // What is not proven yet is not here yet: the next comparison begins again.
+        let compared = done.filter(|_| is_all);
         let mut pending: Vec<Pending> = records.into_iter().map(Pending::record).collect();
-        pending.extend(done.map(|standing| Pending::Compared { seed, standing }));
+        pending.extend(compared.map(|standing| Pending::Compared { seed, standing }));
         if !pending.is_empty() {
             // Earlier frames may still wait for the disk. Batches become durable in order, so
             // `Compared` in this one comes after their records.
@@ -306,28 +308,34 @@ impl SeedMachine {
         }
     }
 
-    /// Keeps the records that name a quorum of distinct configured seeds as voters; logs the
-    /// others.
+    /// Keeps the records for which a quorum of seeds is known to stand; logs the others. Also returns
+    /// whether all are kept that name a quorum: each that is not may yet be told by other seeds.
     fn authorised(
-        &self,
+        &mut self,
         turn: &mut SeedTurn<'_>,
         seed: Addr,
         mut records: Vec<(Addr, Record)>,
-    ) -> Vec<(Addr, Record)> {
-        let quorum = self.quorum();
+    ) -> (Vec<(Addr, Record)>, bool) {
+        let (quorum, mut is_all) = (self.quorum(), true);
         records.retain(|(peer, record)| {
-            let authorised = self.roster.is_authorised(record, quorum);
-            if !authorised {
-                let keys = vec![
-                    ("from", seed.to_string()),
-                    ("peer", peer.to_string()),
-                    ("reason", "it does not name a quorum of distinct seeds".to_owned()),
-                ];
-                turn.note(Severity::Warn, "commit refused", keys);
-            }
-            authorised
+            let reason = match self.roster.told(&seed, (peer, record), quorum) {
+                Authority::Quorum => return true,
+                Authority::Claimed => {
+                    is_all = false;
+                    "not enough of its voters can be checked; other seeds have to tell it, too"
+                }
+                Authority::Nobody => "it does not name a quorum of distinct seeds",
+            };
+            let news = self.shown.repeats.is_news(turn.now, "commit refused", seed, reason);
+            let keys = vec![
+                ("from", seed.to_string()),
+                ("peer", peer.to_string()),
+                ("reason", reason.to_owned()),
+            ];
+            turn.note(if news { Severity::Warn } else { Severity::Debug }, "commit refused", keys);
+            false
         });
-        records
+        (records, is_all)
     }
 
     /// Hears a question about records that are old enough to drop, and makes them durable here.
@@ -340,7 +348,7 @@ impl SeedMachine {
         records: Vec<(Addr, Record)>,
     ) {
         let all = records.len();
-        let records = self.authorised(turn, seed, records);
+        let (records, _) = self.authorised(turn, seed, records);
         if records.len() != all || records.iter().any(|(_, r)| r.status == Status::Alive) {
             return;
         }

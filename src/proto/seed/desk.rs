@@ -8,14 +8,19 @@ use super::sessions::Caller;
 use super::voting::tell_of;
 use crate::proto::machine::Conn;
 use crate::proto::message::{
-    Addr, Breach, Change, ChangeKind, Incarnation, Standing, ToPeer, ToSeed,
+    Addr, Breach, Change, ChangeKind, Identity, Incarnation, Standing, ToPeer, ToSeed,
 };
 use crate::proto::registry::{Record, Status};
 use crate::proto::turn::SeedTurn;
 
-fn change(turn: &SeedTurn<'_>, kind: ChangeKind, peer: Addr, incarnation: Incarnation) -> Change {
+fn change(
+    turn: &SeedTurn<'_>,
+    kind: ChangeKind,
+    (peer, identity): (Addr, Option<Identity>),
+    incarnation: Incarnation,
+) -> Change {
     let (at, reporters) = (turn.now.millis(), Vec::new());
-    Change { kind, peer, incarnation, at, reporters, identity: None }
+    Change { kind, peer, incarnation, at, reporters, identity }
 }
 
 impl SeedMachine {
@@ -48,7 +53,7 @@ impl SeedMachine {
             }
             _ if !owns => return Err(Breach),
             ToSeed::Leave { request, incarnation } => {
-                self.asked_to_leave(turn, Asker { conn, request }, peer, incarnation);
+                self.asked_to_leave(turn, Asker { conn, request }, caller, incarnation);
             }
             ToSeed::Links { number, neighbours } => {
                 self.shown.links.hear(self.book.registry(), peer, number, neighbours);
@@ -114,9 +119,8 @@ impl SeedMachine {
                 // A life that replaces another without a death keeps the time of joining, because
                 // peers choose their neighbours by the order of joining.
                 let joined = known.filter(|k| k.status == Status::Alive).map(|k| k.at);
-                let mut change = change(turn, ChangeKind::Join, peer, incarnation);
+                let mut change = change(turn, ChangeKind::Join, (peer, identity), incarnation);
                 change.at = joined.unwrap_or(change.at);
-                change.identity = identity;
                 self.propose(turn, change, Some(asker));
             }
         }
@@ -126,7 +130,7 @@ impl SeedMachine {
         &mut self,
         turn: &mut SeedTurn<'_>,
         asker: Asker,
-        peer: Addr,
+        &Caller { peer, identity, .. }: &Caller,
         incarnation: Incarnation,
     ) {
         match self.book.registry().get(&peer) {
@@ -134,8 +138,11 @@ impl SeedMachine {
                 let known = known.clone();
                 self.answer_for(turn, asker, ChangeKind::Leave, peer, &known);
             }
-            _ => {
-                let change = change(turn, ChangeKind::Leave, peer, incarnation);
+            known => {
+                // The same as in the record, which has none if it was made over a plain link.
+                let same = known.filter(|known| known.incarnation == incarnation);
+                let identity = same.map_or(identity, |known| known.identity);
+                let change = change(turn, ChangeKind::Leave, (peer, identity), incarnation);
                 self.propose(turn, change, Some(asker));
             }
         }
@@ -144,13 +151,14 @@ impl SeedMachine {
     /// Proposes the death in an open case, if enough members reported it and no vote on it is under
     /// way here.
     fn review(&mut self, turn: &mut SeedTurn<'_>, (peer, incarnation): (Addr, Incarnation)) {
-        let key = (ChangeKind::Dead, peer, incarnation, None);
+        let registry = self.book.registry();
+        let identity = registry.alive(&peer).and_then(|record| record.identity);
+        let key = (ChangeKind::Dead, peer, incarnation, identity);
         if self.polls.is_open(&key) || self.judge.is_judging(&key) {
             return;
         }
-        let registry = self.book.registry();
         if let Some(reporters) = self.cases.proposable(registry, (peer, incarnation)) {
-            let mut change = change(turn, ChangeKind::Dead, peer, incarnation);
+            let mut change = change(turn, ChangeKind::Dead, (peer, identity), incarnation);
             change.reporters = reporters;
             self.propose(turn, change, None);
         }
@@ -163,7 +171,7 @@ impl SeedMachine {
         let registry = self.book.registry();
         let changed = self.pushes.take().into_iter();
         let records: Vec<(Addr, Record)> =
-            changed.filter_map(|peer| Some((peer, registry.get(&peer)?.clone()))).collect();
+            changed.filter_map(|peer| Some((peer, registry.get(&peer)?.unsigned()))).collect();
         let waiting = self.polls.waiting_to_join(!records.is_empty());
         let peers: Vec<Conn> =
             self.sessions.peers().filter(|conn| !waiting.contains(conn)).collect();

@@ -48,7 +48,6 @@ impl SeedMachine {
         match (tell, decision) {
             (Some(Waiter { proposer, ballot }), Some(decision)) if proposer == me => {
                 // The commit goes out only now that the record is durable here.
-                let decision = *decision;
                 let commit = Council::Commit { ballot, peer, record, decision };
                 self.colleagues.tell_all(turn, commit);
                 self.count_durable(turn, ballot, self.roster.number());

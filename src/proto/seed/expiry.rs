@@ -98,7 +98,14 @@ mod tests {
         for (port, status) in [(1, Status::Dead), (2, Status::Alive)] {
             registry.merge(
                 addr(port),
-                Record { incarnation: 1, status, at: 1, voters: vec![0], identity: None },
+                Record {
+                    incarnation: 1,
+                    status,
+                    at: 1,
+                    voters: vec![0],
+                    identity: None,
+                    signatures: Vec::new(),
+                },
             );
         }
         let (mut expiry, now) = (Expiry::default(), Time::from_millis(2) + RETENTION * 2);

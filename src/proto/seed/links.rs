@@ -92,6 +92,7 @@ mod tests {
             at: 1,
             voters: vec![0],
             identity: None,
+            signatures: Vec::new(),
         };
         registry.merge(peer, record);
         let mut links = Links::default();

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::proto::address::{Addr, Incarnation};
 use crate::proto::change::{Change, Decision, Fingerprint, LinkReport, Standing};
 use crate::proto::registry::Record;
+use crate::proto::signature::Signature;
 
 /// Records by address. Peers that are sent the same records share one copy in memory.
 pub type Records = Arc<[(Addr, Record)]>;
@@ -125,6 +126,8 @@ pub enum Council {
         reason: String,
         /// The greatest incarnation of the peer that the voter knows; 0 if none.
         known: Incarnation,
+        /// The voter's signature under an accept; none over plain links.
+        signature: Option<Signature>,
     },
     /// Seed to seed: a quorum has accepted. The record names its voters.
     Commit {
@@ -135,7 +138,7 @@ pub enum Council {
         /// The new record.
         record: Record,
         /// The reporters, the votes and their reasons, for the member's history.
-        decision: Decision,
+        decision: Box<Decision>,
     },
     /// Seed to seed: I have the record of that ballot on disk.
     Committed {

@@ -5,8 +5,8 @@
 //! each given by that seed's own judgement; nothing is answered before it is durable; every
 //! committed transition is logged once.
 //!
-//! The machine is made of parts, none of which knows another. `roster` says who the seeds are,
-//! `sessions` what each connection is for, `colleagues` how to reach the other seeds. `book` (with
+//! The machine is made of parts, none of which knows another. `roster` (with `proofs`) says who the
+//! seeds are and what they have signed, `sessions` what each connection is for, `colleagues` how to reach the other seeds. `book` (with
 //! `tree`) is the registry, and `durability` knows what is on disk. `polls` counts the votes of
 //! each `ballot`, `judge` (with `places`) gives this seed's own vote, `cases` gathers reports of
 //! deaths, `standing` says when this seed may vote. `recovery` probes members after a restart,
@@ -32,6 +32,7 @@ mod judge;
 mod links;
 pub mod message;
 mod polls;
+mod proofs;
 mod pushes;
 mod recovery;
 mod roster;
@@ -41,6 +42,7 @@ mod tree;
 mod voting;
 
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use self::book::Book;
 use self::cases::Cases;
@@ -61,13 +63,14 @@ use super::config::SeedConfig;
 use super::event::{Event, Severity};
 use super::machine::{Conn, EffectOf, Input, Machine, OpenError};
 use super::message::{
-    Addr, Breach, Change, ChangeKind, Decision, Hello, Message, Purpose, Refused, Role, Standing,
-    Welcome,
+    Addr, Breach, Change, ChangeKind, Decision, Hello, Identity, Message, Purpose, Refused, Role,
+    Standing, Welcome,
 };
 use super::planted::Flaw;
 use super::registry::{Record, Registry};
 use super::repeats::{Allowance, Repeats};
 use super::roles::{Keep, SeedCommand};
+use super::signature::{Signature, Signer};
 use super::time::Time;
 use super::topology::Topology;
 use super::turn::SeedTurn;
@@ -157,6 +160,18 @@ impl SeedMachine {
         self
     }
 
+    /// Has the seed sign its votes, and believe others for theirs. `known` says who the other seeds
+    /// are, as far as that is known before they are met.
+    #[must_use]
+    pub fn signing(
+        mut self,
+        signer: Arc<dyn Signer>,
+        known: impl IntoIterator<Item = (Addr, Identity)>,
+    ) -> Self {
+        self.roster.sign_with(signer, known);
+        self
+    }
+
     /// Returns the registry.
     pub fn registry(&self) -> &Registry {
         self.book.registry()
@@ -165,6 +180,15 @@ impl SeedMachine {
     /// Decisions about a member while this seed ran, oldest first.
     pub fn history(&self, peer: &Addr) -> impl Iterator<Item = &Decision> {
         self.shown.history.of(peer)
+    }
+
+    /// The seeds that accepted a record, each with its signature if the record is signed.
+    pub fn votes_for(&self, record: &Record) -> Vec<(Addr, Option<Signature>)> {
+        let seeds = self.roster.seeds();
+        let vote = |(place, voter): (usize, &u16)| {
+            Some((*seeds.get(usize::from(*voter))?, record.signatures.get(place).copied()))
+        };
+        record.voters.iter().enumerate().filter_map(vote).collect()
     }
 
     /// Clocks of others that disagree with this seed's clock.
@@ -367,7 +391,8 @@ impl SeedMachine {
             // reporter.
             let (kind, reporters) = (ChangeKind::Dead, vec![self.roster.me()]);
             let at = turn.now.millis();
-            let change = Change { kind, peer, incarnation, at, reporters, identity: None };
+            let identity = self.book.registry().alive(&peer).and_then(|record| record.identity);
+            let change = Change { kind, peer, incarnation, at, reporters, identity };
             self.propose(turn, change, None);
         }
         self.look_on(turn);

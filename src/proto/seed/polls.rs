@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::ballot::{Asker, Ballot, ChangeKey, Count, SeedNumber, Stage, key};
+use super::ballot::{Accept, Asker, Ballot, ChangeKey, Count, SeedNumber, Stage, key};
 use crate::proto::machine::Conn;
 use crate::proto::message::{Change, ChangeKind, Incarnation};
 use crate::proto::time::Time;
@@ -110,7 +110,7 @@ impl Polls {
         &mut self,
         number: u64,
         voter: SeedNumber,
-        vote: Result<String, String>,
+        vote: Result<Accept, String>,
         known: Incarnation,
         (seeds, quorum): (usize, usize),
     ) -> Count {
@@ -191,17 +191,21 @@ mod tests {
         })
     }
 
+    fn yes() -> Result<Accept, String> {
+        Ok(Accept { reason: "yes".to_owned(), signature: None })
+    }
+
     #[test]
     fn a_vote_on_a_closed_ballot_counts_for_nothing() {
         let (start, patience) = (Time::from_millis(1), Duration::from_secs(1));
         let mut polls = Polls::default();
         polls.begin(start);
         let number = polls.open(start, ballot(1), patience);
-        let mut vote = |voter| polls.count(number, voter, Ok("yes".to_owned()), 0, (3, 2));
+        let mut vote = |voter| polls.count(number, voter, yes(), 0, (3, 2));
         assert_eq!(vote(0), Count::Nothing);
         assert!(matches!(vote(1), Count::Accepted(_)));
         assert!(polls.close(number).is_some());
-        let late = polls.count(number, 2, Ok("yes".to_owned()), 9, (3, 2));
+        let late = polls.count(number, 2, yes(), 9, (3, 2));
         assert_eq!((late, polls.counts()), (Count::Nothing, (number, 0)));
     }
 
@@ -219,7 +223,6 @@ mod tests {
         assert_eq!(polls.waiting_to_join(true), BTreeSet::from([1]));
 
         assert!(polls.close_voting(&key(&ballot(0).change)).is_some_and(|ballot| ballot.untold));
-        let yes = || Ok("yes".to_owned());
         assert_eq!(polls.count(1_002, 0, yes(), 0, (3, 2)), Count::Nothing);
         assert!(matches!(polls.count(1_002, 1, yes(), 0, (3, 2)), Count::Accepted(_)));
         assert!(polls.close_voting(&key(&ballot(1).change)).is_none(), "it is being committed");

@@ -119,6 +119,7 @@ mod tests {
             at: 1,
             voters: vec![0],
             identity: None,
+            signatures: Vec::new(),
         };
         registry.merge(peer, record);
         for answers_at in [None, Some(2)] {

@@ -1,28 +1,76 @@
-//! The seeds of CONFIG: which there are, which of them this one is, and how many are a quorum.
+//! The seeds of CONFIG: which there are, which of them this one is, how many are a quorum, and what
+//! they have signed.
 //!
 //! What must stay true: a quorum is of all configured seeds, reachable or not, and a record counts
-//! only if it names that many distinct ones.
+//! only if it names that many distinct ones, and over encrypted links is proven.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::ballot::SeedNumber;
+use super::proofs::{Proof, Proofs};
 use crate::proto::config::{Network, SeedConfig};
-use crate::proto::message::{Addr, Hello, Purpose, Role};
+use crate::proto::message::{Addr, Change, Hello, Identity, Purpose, Role};
 use crate::proto::planted::Flaw;
 use crate::proto::registry::Record;
+use crate::proto::signature::{Signature, Signer};
 
 /// The configured seeds, and this seed's place among them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Roster {
     config: SeedConfig,
     me: SeedNumber,
+    proofs: Proofs,
+}
+
+/// What is to be done with a record that a seed tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Authority {
+    /// It names a quorum of voters, who are known to stand for it.
+    Quorum,
+    /// It names a quorum, and not enough of them are known to stand for it.
+    Claimed,
+    /// It names no quorum.
+    Nobody,
 }
 
 impl Roster {
     pub fn new(config: SeedConfig) -> Self {
         let place = config.network.seeds().iter().position(|seed| *seed == config.me);
         let me = place.and_then(|place| u16::try_from(place).ok()).unwrap_or(u16::MAX);
-        Self { config, me }
+        Self { config, me, proofs: Proofs::default() }
+    }
+
+    /// Has this seed sign its votes. `known` says who other seeds are.
+    pub fn sign_with(
+        &mut self,
+        signer: Arc<dyn Signer>,
+        known: impl IntoIterator<Item = (Addr, Identity)>,
+    ) {
+        self.proofs.sign_with(Some(signer), self.me);
+        known.into_iter().for_each(|(seed, identity)| self.learn(&seed, Some(identity)));
+    }
+
+    /// Learns who a seed is.
+    pub fn learn(&mut self, seed: &Addr, identity: Option<Identity>) {
+        if let Some(number) = self.number_of(seed) {
+            self.proofs.learn(number, identity);
+        }
+    }
+
+    /// This seed's signature under its accept of a change; none over plain links.
+    pub fn sign(&self, change: &Change) -> Option<Signature> {
+        self.proofs.sign(self.network(), change)
+    }
+
+    /// Whether an accept that has come from a seed can be shown to others.
+    pub fn is_signed(
+        &self,
+        change: &Change,
+        voter: SeedNumber,
+        signature: Option<&Signature>,
+    ) -> bool {
+        self.proofs.is_signed(self.network(), change, voter, signature)
     }
 
     /// Address at which the other seeds and the peers know this one.
@@ -67,11 +115,30 @@ impl Roster {
         }
     }
 
-    /// Whether a record names a quorum of distinct configured seeds, in ascending order.
-    pub fn is_authorised(&self, record: &Record, quorum: usize) -> bool {
+    /// Takes in that a seed tells a record: who is known to stand for it.
+    pub fn told(
+        &mut self,
+        teller: &Addr,
+        (peer, record): (&Addr, &Record),
+        quorum: usize,
+    ) -> Authority {
+        let Some(number) = self.number_of(teller) else { return Authority::Nobody };
+        if !self.names_a_quorum(record, quorum) {
+            return Authority::Nobody;
+        }
+        match self.proofs.told(&self.config.network, number, (peer, record)) {
+            Proof::Complete => Authority::Quorum,
+            Proof::Lacking => Authority::Claimed,
+        }
+    }
+
+    /// Whether a record names a quorum of distinct configured seeds, in ascending order, and has a
+    /// signature of each of them or of none.
+    fn names_a_quorum(&self, record: &Record, quorum: usize) -> bool {
         let ascending = record.voters.windows(2).all(|pair| pair[0] < pair[1]);
         let configured = record.voters.last().is_some_and(|last| usize::from(*last) < self.count());
-        ascending && configured && record.voters.len() >= quorum
+        let signed = [0, record.voters.len()].contains(&record.signatures.len());
+        ascending && configured && signed && record.voters.len() >= quorum
     }
 
     pub fn hello(&self, purpose: Purpose) -> Hello {
@@ -117,9 +184,15 @@ mod tests {
         ];
         for (voters, expected) in table {
             let voters = voters.to_vec();
-            let record =
-                Record { incarnation: 1, status: Status::Alive, at: 1, voters, identity: None };
-            let is = roster.is_authorised(&record, roster.quorum(2));
+            let record = Record {
+                incarnation: 1,
+                status: Status::Alive,
+                at: 1,
+                voters,
+                identity: None,
+                signatures: Vec::new(),
+            };
+            let is = roster.names_a_quorum(&record, roster.quorum(2));
             assert_eq!(is, *expected, "{:?}", record.voters);
         }
     }

@@ -180,7 +180,14 @@ mod tests {
     }
 
     fn record(incarnation: u64) -> Record {
-        Record { incarnation, status: Status::Alive, at: 5, voters: vec![0, 1], identity: None }
+        Record {
+            incarnation,
+            status: Status::Alive,
+            at: 5,
+            voters: vec![0, 1],
+            identity: None,
+            signatures: Vec::new(),
+        }
     }
 
     fn tree_of(registry: &Registry) -> Tree {

@@ -10,7 +10,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::SeedMachine;
-use super::ballot::{Asker, Ballot, ChangeKey, Count, Evidence, SeedNumber, Stage, Waiter, key};
+use super::ballot::{
+    Accept, Asker, Ballot, ChangeKey, Count, Evidence, SeedNumber, Stage, Waiter, key,
+};
 use super::cases::Cases;
 use super::durability::Pending;
 use super::judge::{Begun, Judgement, Next, Probed, Verdict, WAVE_PAUSE};
@@ -141,7 +143,7 @@ impl SeedMachine {
         let objection = self.objection(turn, &change);
         let rubber_stamp = self.roster.flaw() == Flaw::AlwaysYes;
         match self.judge.begin(turn.now, &change, objection, rubber_stamp) {
-            Begun::Again(verdict) => self.cast(turn, waiter, &verdict),
+            Begun::Again(verdict) => self.cast(turn, waiter, &change, &verdict),
             Begun::Decided(outcome) => {
                 self.conclude(turn, &change, BTreeSet::from([waiter]), outcome);
             }
@@ -240,7 +242,7 @@ impl SeedMachine {
         let verdict = Verdict { accept, reason, known };
         self.judge.remember(turn.now, change, &verdict);
         for waiter in waiters {
-            self.cast(turn, waiter, &verdict);
+            self.cast(turn, waiter, change, &verdict);
         }
     }
 
@@ -251,27 +253,73 @@ impl SeedMachine {
             "has no registry on disk and has to hear other seeds before it votes; it hears {heard} of {}",
             self.roster.count().saturating_sub(1)
         );
-        self.cast(turn, waiter, &Verdict { accept: false, reason, known: 0 });
+        self.give(turn, waiter, Err(reason), 0);
     }
 
-    /// Gives a verdict to the ballot that waits for it, here or at another seed.
-    fn cast(&mut self, turn: &mut SeedTurn<'_>, waiter: Waiter, verdict: &Verdict) {
+    /// Gives a verdict on a change to the ballot that waits for it.
+    fn cast(
+        &mut self,
+        turn: &mut SeedTurn<'_>,
+        waiter: Waiter,
+        change: &Change,
+        verdict: &Verdict,
+    ) {
         let Verdict { accept, reason, known } = verdict.clone();
-        if waiter.proposer == self.roster.me() {
-            let vote = if accept { Ok(reason) } else { Err(reason) };
-            self.count_vote(turn, waiter.ballot, self.roster.number(), vote, known);
+        let vote = if accept {
+            let signature = self.roster.sign(change);
+            Ok(Accept { reason, signature })
         } else {
-            let vote = Council::Vote { ballot: waiter.ballot, accept, reason, known };
-            self.colleagues.tell(turn, &waiter.proposer, vote);
-        }
+            Err(reason)
+        };
+        self.give(turn, waiter, vote, known);
     }
 
-    pub(super) fn count_vote(
+    /// Gives a vote to the ballot that waits for it, here or at another seed.
+    fn give(
+        &mut self,
+        turn: &mut SeedTurn<'_>,
+        Waiter { proposer, ballot }: Waiter,
+        vote: Result<Accept, String>,
+        known: Incarnation,
+    ) {
+        if proposer == self.roster.me() {
+            self.count_vote(turn, ballot, self.roster.number(), vote, known);
+            return;
+        }
+        let accept = vote.is_ok();
+        let (reason, signature) = vote.map_or_else(
+            |reason| (reason, None),
+            |Accept { reason, signature }| (reason, signature),
+        );
+        let vote = Council::Vote { ballot, accept, reason, known, signature };
+        self.colleagues.tell(turn, &proposer, vote);
+    }
+
+    /// Hears the vote of another seed. An accept that it has not signed could be shown to nobody, so
+    /// it does not count as one.
+    pub(super) fn hear_vote(
         &mut self,
         turn: &mut SeedTurn<'_>,
         number: u64,
         voter: SeedNumber,
-        vote: Result<String, String>,
+        vote: Result<Accept, String>,
+        known: Incarnation,
+    ) {
+        let Some(ballot) = self.polls.get(number) else { return };
+        let vote = vote.and_then(|accept| {
+            let signature = accept.signature.as_ref();
+            let is_signed = self.roster.is_signed(&ballot.change, voter, signature);
+            if is_signed { Ok(accept) } else { Err("accepts, but has not signed it".to_owned()) }
+        });
+        self.count_vote(turn, number, voter, vote, known);
+    }
+
+    fn count_vote(
+        &mut self,
+        turn: &mut SeedTurn<'_>,
+        number: u64,
+        voter: SeedNumber,
+        vote: Result<Accept, String>,
         known: Incarnation,
     ) {
         let all = (self.roster.count(), self.quorum());
@@ -331,7 +379,7 @@ impl SeedMachine {
         }
         if ballot.untold {
             let askers: Vec<Conn> = ballot.askers.iter().map(|asker| asker.conn).collect();
-            tell_of(turn, &askers, self.book.all());
+            tell_of(turn, &askers, self.book.for_peers());
         }
     }
 
@@ -376,7 +424,7 @@ impl SeedMachine {
             incarnation: record.incarnation,
             at: record.at,
             reporters: Vec::new(),
-            identity: None,
+            identity: record.identity,
         };
         if self.polls.join(&key(&change), Some(asker)) {
             return;
@@ -384,9 +432,11 @@ impl SeedMachine {
         let me = (self.roster.number(), self.roster.me());
         let mut ballot = Ballot::new(change);
         ballot.askers.insert(asker);
-        let voted = |voter: &SeedNumber| (*voter, "voted before".to_owned());
+        let voted = |voter: &SeedNumber| {
+            (*voter, Accept { reason: "voted before".to_owned(), signature: None })
+        };
         ballot.accepts = record.voters.iter().map(voted).collect();
-        let decision = ballot.decision(turn.now, me.1, self.roster.seeds(), true);
+        let decision = Box::new(ballot.decision(turn.now, me.1, self.roster.seeds(), true));
         let durable = BTreeSet::from([me.0]);
         ballot.stage = Stage::Committing { record: record.clone(), durable };
         let ballot = self.open_ballot(turn, ballot);

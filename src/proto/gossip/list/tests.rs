@@ -19,6 +19,7 @@ fn gossip(number: u64, text: &str) -> Gossip {
         offset: 0,
         age: 0,
         payload: Bytes::copy_from_slice(text.as_bytes()),
+        signature: None,
     }
 }
 

@@ -229,7 +229,14 @@ mod tests {
     }
 
     fn record(incarnation: Incarnation, status: Status, at: u64) -> Record {
-        Record { incarnation, status, at, voters: Vec::new(), identity: None }
+        Record {
+            incarnation,
+            status,
+            at,
+            voters: Vec::new(),
+            identity: None,
+            signatures: Vec::new(),
+        }
     }
 
     /// Members by number, incarnation and time of joining.

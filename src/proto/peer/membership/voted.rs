@@ -164,7 +164,14 @@ mod tests {
     }
 
     fn alive(at: u64) -> Record {
-        Record { incarnation: 5, status: Status::Alive, at, voters: vec![0, 1], identity: None }
+        Record {
+            incarnation: 5,
+            status: Status::Alive,
+            at,
+            voters: vec![0, 1],
+            identity: None,
+            signatures: Vec::new(),
+        }
     }
 
     #[test]

@@ -1,7 +1,11 @@
 //! Members whose address the seeds have bound to an identity.
 
 use super::*;
+use crate::proto::config::Network;
+use crate::proto::gossip::author::published;
+use crate::proto::gossip::message_id;
 use crate::proto::message::{Answer, Hello, Identity};
+use crate::proto::signature::toy::Toy;
 
 const OWNER: Option<Identity> = Some(Identity([1; 32]));
 const OTHER: Option<Identity> = Some(Identity([2; 32]));
@@ -65,4 +69,75 @@ fn a_process_with_another_identity_is_not_the_member_that_was_called() {
         stage.give(Input::Opened { conn, welcome });
         assert_eq!(stage.peer.neighbours().contains(&addr(0)), linked, "{identity:?}");
     }
+}
+
+/// A message of that number in the name of member 0, signed by `signer`.
+fn said(network: &Network, number: u64, signer: u8) -> Gossip {
+    let mut gossip = Gossip {
+        origin: addr(0),
+        life: 1,
+        number,
+        offset: NOW.millis().cast_signed(),
+        age: 0,
+        payload: Bytes::from_static(b"said"),
+        signature: None,
+    };
+    let statement = published(network, &message_id(&gossip));
+    gossip.signature = Some(Box::new(Toy(signer).sign(&statement)));
+    gossip
+}
+
+/// The numbers of the messages that the peer has delivered, and how many it has passed on.
+fn spread(stage: &Stage) -> (Vec<u64>, usize) {
+    let delivered = |effect: &Effect| match effect {
+        Effect::Reply(PeerReply::Deliver(delivery)) => Some(delivery.gossip.number),
+        _ => None,
+    };
+    let passed_on = stage.sent(|m| matches!(m, Message::Broadcast(Broadcast::Gossip(_))));
+    (stage.effects.iter().filter_map(delivered).collect(), passed_on)
+}
+
+#[test]
+fn nobody_publishes_in_the_name_of_a_member() {
+    let mut stage = Stage::new(4, 3);
+    stage.peer.broadcast.rumors.sign_with(Some(Arc::new(Toy(5))));
+    let network = stage.peer.life.config.network.clone();
+    stage.peer.membership.members.replace(addr(0), Record { identity: OWNER, ..alive(0) });
+    let conns: Vec<Conn> = stage.peer.overlay.conns();
+    let hear = |stage: &mut Stage, gossip: Gossip| {
+        stage.hear(conns[1], Message::Broadcast(Broadcast::Gossip(gossip)));
+    };
+    for number in 1..=64 {
+        hear(&mut stage, said(&network, number, 2));
+        hear(&mut stage, Gossip { signature: None, ..said(&network, number, 1) });
+        if number == 32 {
+            // It is not kept out by those that were forged under its number.
+            hear(&mut stage, said(&network, 7, 1));
+        }
+    }
+    assert_eq!(spread(&stage).0, [7], "only what member 0 has signed");
+    assert!(spread(&stage).1 > 0, "and that is passed on");
+    let closed =
+        stage.effects.iter().any(|e| matches!(e, Effect::Close { conn } if *conn == conns[1]));
+    assert!(closed, "who brings many forged messages makes them");
+    assert_eq!(stage.peer.counters().forged, 65, "the link is closed then");
+}
+
+#[test]
+fn what_a_member_says_before_it_is_known_waits_for_the_news() {
+    let mut stage = Stage::with(4, |config| config);
+    let seed = stage.dialled(seed_addr()).expect("it is connected to its seed");
+    for number in 1..4 {
+        stage.link(number);
+    }
+    stage.peer.broadcast.rumors.sign_with(Some(Arc::new(Toy(5))));
+    let network = stage.peer.life.config.network.clone();
+    stage.peer.membership.members.remove(&addr(0));
+    let conns: Vec<Conn> = stage.peer.overlay.conns();
+    stage.hear(conns[1], Message::Broadcast(Broadcast::Gossip(said(&network, 1, 1))));
+    stage.hear(conns[1], Message::Broadcast(Broadcast::Gossip(said(&network, 2, 2))));
+    assert_eq!(spread(&stage).0, [0; 0], "nobody knows who that is");
+    let record = Record { identity: OWNER, ..alive(0) };
+    stage.hear(seed, Message::ToPeer(ToPeer::Update(vec![(addr(0), record)])));
+    assert_eq!(spread(&stage).0, [1], "what it has signed, and not what somebody else has");
 }

@@ -20,7 +20,17 @@ fn stage(contacts: &[u16]) -> Stage {
 
 fn told(number: u16, incarnation: Incarnation, status: Status) -> (Addr, Record) {
     let at = NOW.millis() - 1_000;
-    (addr(number), Record { incarnation, status, at, voters: Vec::new(), identity: None })
+    (
+        addr(number),
+        Record {
+            incarnation,
+            status,
+            at,
+            voters: Vec::new(),
+            identity: None,
+            signatures: Vec::new(),
+        },
+    )
 }
 
 impl Stage {
@@ -88,6 +98,7 @@ fn how_long_ago_somebody_went_is_counted_here_and_not_by_anothers_clock() {
         at,
         voters: Vec::new(),
         identity: None,
+        signatures: Vec::new(),
     };
     let dead = [(addr(3), gone(days(0))), (addr(4), gone(days(6)))];
     stage.shake_hands(1, &dead);

@@ -160,22 +160,29 @@ impl Stage {
     fn vote(&mut self, number: u16, accept: bool) {
         let ballot = self.seed.polls.counts().0;
         let conn = self.line_to(number);
+        let (reason, signature) = ("test".to_owned(), None);
         let message =
-            Message::Council(Council::Vote { ballot, accept, reason: "test".to_owned(), known: 0 });
+            Message::Council(Council::Vote { ballot, accept, reason, known: 0, signature });
         self.give(Input::Received { conn, message });
     }
 
     fn member(&mut self, number: u16) {
         let voters = vec![0, 1];
-        let record =
-            Record { incarnation: 1, status: Status::Alive, at: 1, voters, identity: None };
+        let record = Record {
+            incarnation: 1,
+            status: Status::Alive,
+            at: 1,
+            voters,
+            identity: None,
+            signatures: Vec::new(),
+        };
         let conn = self.line_to(1);
         let peer = peer_addr(number);
         let message = Message::Council(Council::Commit {
             ballot: 999,
             peer,
             record,
-            decision: decision(peer),
+            decision: Box::new(decision(peer)),
         });
         self.give(Input::Received { conn, message });
         self.effects.clear();
@@ -206,7 +213,7 @@ fn tree_of(registry: &Registry) -> Tree {
 
 fn commit(ballot: u64, record: Record) -> Message {
     let peer = peer_addr(0);
-    Message::Council(Council::Commit { ballot, peer, record, decision: decision(peer) })
+    Message::Council(Council::Commit { ballot, peer, record, decision: Box::new(decision(peer)) })
 }
 
 fn decision(peer: Addr) -> Decision {
@@ -336,8 +343,14 @@ fn the_last_member_besides_the_dead_one_is_reporter_enough() {
     let mut stage = Stage::new(1);
     (0..3).for_each(|number| {
         let voters = vec![0];
-        let record =
-            Record { incarnation: 1, status: Status::Alive, at: 1, voters, identity: None };
+        let record = Record {
+            incarnation: 1,
+            status: Status::Alive,
+            at: 1,
+            voters,
+            identity: None,
+            signatures: Vec::new(),
+        };
         stage.seed.book.registry_mut().merge(peer_addr(number), record);
     });
     // Two of three members are dead. The third cannot have a second reporter, and reports both.
@@ -353,8 +366,14 @@ fn the_last_member_besides_the_dead_one_is_reporter_enough() {
 #[test]
 fn a_leave_is_believed_only_from_the_peer_itself() {
     let mut stage = Stage::new(1);
-    let record =
-        Record { incarnation: 1, status: Status::Alive, at: 1, voters: vec![0], identity: None };
+    let record = Record {
+        incarnation: 1,
+        status: Status::Alive,
+        at: 1,
+        voters: vec![0],
+        identity: None,
+        signatures: Vec::new(),
+    };
     stage.seed.book.registry_mut().merge(peer_addr(0), record);
     let conn = stage.call(peer_addr(0), Role::Peer, Purpose::Membership);
     let leave = Message::ToSeed(ToSeed::Leave { request: 1, incarnation: 1 });
@@ -368,14 +387,21 @@ fn a_leave_is_believed_only_from_the_peer_itself() {
 
 #[test]
 fn votes_and_commits_from_whoever_calls_itself_a_seed_are_refused() {
-    let record =
-        Record { incarnation: 1, status: Status::Dead, at: 1, voters: vec![0, 1], identity: None };
+    let record = Record {
+        incarnation: 1,
+        status: Status::Dead,
+        at: 1,
+        voters: vec![0, 1],
+        identity: None,
+        signatures: Vec::new(),
+    };
     let forged = [
         Message::Council(Council::Vote {
             ballot: 1,
             accept: true,
             reason: String::new(),
             known: 0,
+            signature: None,
         }),
         commit(1, record.clone()),
         Message::Council(Council::Records {
@@ -403,8 +429,14 @@ fn a_commit_that_names_no_quorum_of_distinct_seeds_is_refused() {
     for voters in [vec![0], vec![1, 1], vec![0, 7], vec![2, 1], vec![]] {
         let mut stage = Stage::new(3);
         let conn = stage.line_to(1);
-        let record =
-            Record { incarnation: 1, status: Status::Alive, at: 1, voters, identity: None };
+        let record = Record {
+            incarnation: 1,
+            status: Status::Alive,
+            at: 1,
+            voters,
+            identity: None,
+            signatures: Vec::new(),
+        };
         let message = commit(1, record.clone());
         stage.give(Input::Received { conn, message });
         assert_eq!(stage.status(0), None, "{record:?}");
@@ -417,8 +449,14 @@ fn a_commit_that_names_no_quorum_of_distinct_seeds_is_refused() {
 fn a_transition_is_logged_once_whoever_proposes_it() {
     let mut stage = Stage::new(3);
     register(&mut stage);
-    let record =
-        Record { incarnation: 9, status: Status::Alive, at: 1, voters: vec![1, 2], identity: None };
+    let record = Record {
+        incarnation: 9,
+        status: Status::Alive,
+        at: 1,
+        voters: vec![1, 2],
+        identity: None,
+        signatures: Vec::new(),
+    };
     for number in [1, 2] {
         let conn = stage.line_to(number);
         let message = commit(5, record.clone());

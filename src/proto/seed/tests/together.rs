@@ -2,10 +2,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use super::super::proofs::statement;
 use super::*;
 use crate::net::codec;
+use crate::proto::message::Council as CouncilMessage;
 use crate::proto::registry::RETENTION;
 use crate::proto::roles::Keep;
+use crate::proto::signature::toy::Toy;
 
 /// Several seeds, each with a disk. Their connections deliver at once and in order.
 struct Council {
@@ -23,6 +26,13 @@ struct Council {
     /// Copies that were set aside: the seed, and the number of records in its copy.
     aside: Vec<(usize, usize)>,
     events: Vec<(usize, Event)>,
+    /// Whether links are encrypted and votes signed.
+    signed: bool,
+}
+
+/// Who a seed is.
+fn signer(id: usize) -> Toy {
+    Toy(u8::try_from(id).unwrap())
 }
 
 impl Council {
@@ -40,6 +50,7 @@ impl Council {
             founders: vec![Vec::new(); usize::from(count)],
             aside: Vec::new(),
             events: Vec::new(),
+            signed: false,
         }
     }
 
@@ -48,7 +59,10 @@ impl Council {
         let (standing, registry) = self.disks[id].clone();
         let records = registry.iter().map(|(peer, record)| (*peer, record.clone()));
         let founders = self.founders[id].clone();
-        let seed = SeedMachine::new(config, 7).recovered(standing, founders, records);
+        let mut seed = SeedMachine::new(config, 7).recovered(standing, founders, records);
+        if self.signed {
+            seed = seed.signing(Arc::new(signer(id)), []);
+        }
         self.seeds[id] = Some(seed);
         self.inbox.push_back((id, Input::Start));
         self.run();
@@ -106,8 +120,9 @@ impl Council {
             Effect::Open { conn, to, hello, .. } => self.open(id, conn, to, hello),
             Effect::Answer { conn, answer } => {
                 if let Some((other, conn)) = self.wires.get(&(id, conn)).copied()
-                    && let crate::proto::message::Answer::Welcome(welcome) = answer
+                    && let crate::proto::message::Answer::Welcome(mut welcome) = answer
                 {
+                    welcome.identity = self.signed.then(|| signer(id).identity());
                     self.inbox.push_back((other, Input::Opened { conn, welcome }));
                 }
             }
@@ -174,6 +189,28 @@ impl Council {
         }
     }
 
+    /// A peer asks a seed to be registered.
+    fn register(&mut self, id: usize, peer: Addr) {
+        self.used += 2;
+        let conn = self.used;
+        let hello = self.network.hello(Role::Peer, peer, 1, Purpose::Membership);
+        self.inbox.push_back((id, Input::Incoming { conn, hello }));
+        let message = Message::ToSeed(ToSeed::Register { request: 1, incarnation: 1 });
+        self.inbox.push_back((id, Input::Received { conn, message }));
+        self.run();
+    }
+
+    /// Seed `from` says something to seed `to` that its program would not say.
+    fn lies(&mut self, from: usize, to: usize, message: CouncilMessage) {
+        let is_its_word = |(here, there): (&(usize, Conn), &(usize, Conn))| {
+            here.0 == to && there.0 == from && here.1.is_multiple_of(2)
+        };
+        let conn = self.wires.iter().find(|wire| is_its_word(*wire)).unwrap().0.1;
+        let message = Message::Council(message);
+        self.inbox.push_back((to, Input::Received { conn, message }));
+        self.run();
+    }
+
     fn seed(&self, id: usize) -> &SeedMachine {
         self.seeds[id].as_ref().expect("it runs")
     }
@@ -198,7 +235,14 @@ fn address(number: u32) -> Addr {
 }
 
 fn alive(at: u64) -> Record {
-    Record { incarnation: 1, status: Status::Alive, at, voters: vec![0, 1], identity: None }
+    Record {
+        incarnation: 1,
+        status: Status::Alive,
+        at,
+        voters: vec![0, 1],
+        identity: None,
+        signatures: Vec::new(),
+    }
 }
 
 fn members(count: u32) -> Registry {
@@ -367,4 +411,77 @@ fn members_long_gone_are_dropped_once_all_seeds_know_and_come_not_back() {
         *id < 2 && matches!(event, Event::DeadNodeCommitted { .. } | Event::LeaveCommitted { .. })
     });
     assert_eq!(deaths.count(), 0, "no seed tells twice what it has known");
+}
+
+/// A record of `peer`, and the signatures with which seed `by` vouches for it in the names of seeds
+/// 0 and 1: its own and a forged one.
+fn forged(network: &Network, by: usize, peer: Addr, status: Status) -> Record {
+    let record = Record { status, ..alive(1) };
+    let statement = statement(network, (peer, record.incarnation, status, None));
+    Record { signatures: vec![signer(by).sign(&statement); 2], ..record }
+}
+
+#[test]
+fn a_seed_that_lies_can_neither_invent_a_member_nor_bury_one_at_another_seed() {
+    let mut council = Council::of(3);
+    council.signed = true;
+    (0..3).for_each(|id| council.start(id));
+    council.register(0, address(1));
+    assert!((0..3).all(|id| council.seed(id).registry().alive(&address(1)).is_some()));
+    let (ghost, member) = (address(2), address(1));
+    for (peer, status) in [(ghost, Status::Alive), (member, Status::Dead)] {
+        for to in [0, 2] {
+            let record = forged(&council.network, 1, peer, status);
+            let unsigned = record.unsigned();
+            for record in [record, unsigned] {
+                let (records, wanted, done) = (vec![(peer, record.clone())], Vec::new(), None);
+                council.lies(1, to, CouncilMessage::Records { records, wanted, done });
+                let decision = Box::new(Decision { proposer: seed_addr(1), ..decision(peer) });
+                council.lies(1, to, CouncilMessage::Commit { ballot: 9, peer, record, decision });
+            }
+        }
+    }
+    council.pass(Duration::from_secs(10));
+    for id in [0, 2] {
+        let registry = council.seed(id).registry();
+        assert_eq!(registry.len(), 1, "seed {id} believes in a ghost");
+        assert!(registry.alive(&member).is_some(), "seed {id} has buried a living member");
+    }
+    let told = |event: &Event| matches!(event, Event::Note { what: "commit refused", .. });
+    assert!(council.events.iter().any(|(id, event)| *id == 0 && told(event)));
+}
+
+#[test]
+fn an_accept_that_is_not_signed_counts_for_nothing() {
+    let mut council = Council::of(3);
+    council.signed = true;
+    (0..3).for_each(|id| council.start(id));
+    council.kill(2);
+    // Seed 1 is not the one that seed 0 knows: its accepts are signed by nobody whom seed 0 knows.
+    let seed = council.seeds[1].take().unwrap();
+    council.seeds[1] = Some(seed.signing(Arc::new(Toy(77)), []));
+    council.register(0, address(1));
+    council.pass(Duration::from_secs(5));
+    assert!(council.seed(0).registry().is_empty());
+    let reason = council.events.iter().find_map(|(_, event)| match event {
+        Event::RegistrationRejected { reason, .. } => Some(reason.clone()),
+        _ => None,
+    });
+    assert!(reason.is_some_and(|reason| reason.contains("has not signed it")));
+}
+
+#[test]
+fn a_seed_catches_up_with_what_was_signed_by_one_that_it_never_met() {
+    let mut council = Council::of(5);
+    council.signed = true;
+    (0..5).for_each(|id| council.start(id));
+    (0..20).for_each(|number| council.register(0, address(number)));
+    // Seed 0 has voted for all of them, and is gone before seed 4 comes back with an empty disk.
+    council.kill(4);
+    council.lose_disk(4);
+    council.kill(0);
+    council.start(4);
+    council.pass(Duration::from_secs(20));
+    assert_eq!(council.seed(4).registry().len(), 20);
+    assert!(council.seed(4).is_voting());
 }

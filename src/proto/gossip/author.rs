@@ -1,0 +1,166 @@
+//! Who has published a message: this peer writes its own, and knows those of others by their
+//! origin's signature, where links are encrypted and members have identities.
+//!
+//! What must stay true: over encrypted links of a network with seeds, no message counts as that of a
+//! member that has not signed it. The check costs far more than all else that is done for a message,
+//! so it comes last, when the message is known to be new, young and of a sane size.
+
+use bytes::Bytes;
+use sha2::Digest;
+
+use super::list::Refusal;
+use super::{MessageId, message_id};
+use crate::proto::config::{Network, PeerConfig};
+use crate::proto::message::{Addr, Gossip, Identity, Incarnation};
+use crate::proto::signature::{Signing, Statement};
+use crate::proto::time::Time;
+
+/// What is known of members.
+pub(crate) trait Census {
+    /// Whether a peer is or was a member in that life or a later one.
+    fn is_member(&self, peer: &Addr, life: Incarnation) -> bool;
+
+    /// Who that member is or was.
+    fn identity(&self, peer: &Addr, life: Incarnation) -> Option<Identity>;
+}
+
+/// Members whose identities nobody knows.
+impl<F: Fn(&Addr, Incarnation) -> bool> Census for F {
+    fn is_member(&self, peer: &Addr, life: Incarnation) -> bool {
+        self(peer, life)
+    }
+
+    fn identity(&self, _: &Addr, _: Incarnation) -> Option<Identity> {
+        None
+    }
+}
+
+/// That its origin has published the message with this identity.
+pub(crate) fn published(network: &Network, id: &MessageId) -> Statement {
+    Statement::new("message", &network.name, |hash| hash.update(id.0))
+}
+
+/// This peer as the origin of messages.
+#[derive(Debug)]
+pub(super) struct Author {
+    me: Addr,
+    life: Incarnation,
+    /// The number of its last message.
+    used: u64,
+    network: Network,
+    /// Whether messages are signed where they can be.
+    signed: bool,
+    /// None if messages are not signed.
+    signing: Signing,
+}
+
+impl Author {
+    pub fn new(config: &PeerConfig) -> Self {
+        // Without seeds nobody says who a member is.
+        let signed = config.broadcast.signed && config.network.has_seeds();
+        let network = config.network.clone();
+        Self { me: config.me, life: 0, used: 0, network, signed, signing: None }
+    }
+
+    /// Has messages signed and checked, if the settings want it and seeds say who the members are.
+    pub fn sign_with(&mut self, signing: Signing) {
+        self.signing = signing.filter(|_| self.signed);
+    }
+
+    /// Begins a life of this peer.
+    pub fn begin(&mut self, life: Incarnation) {
+        self.life = life;
+    }
+
+    /// Whether a message says that this peer has published it in this life.
+    pub fn is_named_by(&self, gossip: &Gossip) -> bool {
+        gossip.origin == self.me && gossip.life == self.life
+    }
+
+    /// The next message of this peer.
+    pub fn write(&mut self, now: Time, payload: Bytes) -> Gossip {
+        self.used += 1;
+        let millis = |millis| i64::try_from(millis).unwrap_or(i64::MAX);
+        let mut gossip = Gossip {
+            origin: self.me,
+            life: self.life,
+            number: self.used,
+            offset: millis(now.millis()).saturating_sub(millis(self.life)),
+            age: 0,
+            payload,
+            signature: None,
+        };
+        if let Some(signer) = &self.signing {
+            let statement = published(&self.network, &message_id(&gossip));
+            gossip.signature = Some(Box::new(signer.sign(&statement)));
+        }
+        gossip
+    }
+
+    /// Whether a message of that identity is its origin's own; `origin` is who that is. Returns who
+    /// it is known to be, if messages are signed at all.
+    pub fn check(
+        &self,
+        gossip: &Gossip,
+        id: &MessageId,
+        origin: Option<Identity>,
+    ) -> Result<Option<Identity>, Refusal> {
+        let Some(signer) = self.signing.as_ref().filter(|_| !self.is_named_by(gossip)) else {
+            return Ok(None);
+        };
+        let Some(origin) = origin else { return Err(Refusal::Unknown) };
+        let statement = published(&self.network, id);
+        let signature = gossip.signature.as_deref();
+        let is_its_own = signature.is_some_and(|s| signer.has_signed(&origin, &statement, s));
+        if is_its_own { Ok(Some(origin)) } else { Err(Refusal::Forged) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::signature::{Signer, toy::Toy};
+    use std::sync::Arc;
+
+    fn author(number: u8, seeds: u16) -> Author {
+        let addr = |port| Addr::from(([127, 0, 0, 1], port));
+        let network = Network::new("test", (0..seeds).map(|seed| addr(5000 + seed)));
+        let mut author = Author::new(&PeerConfig::new(addr(6000 + u16::from(number)), network));
+        author.sign_with(Some(Arc::new(Toy(number))));
+        author.begin(1_000);
+        author
+    }
+
+    #[test]
+    fn a_message_is_taken_for_its_origins_only_with_its_signature() {
+        let (mut one, other) = (author(1, 3), author(2, 3));
+        let who = |number| Some(Toy(number).identity());
+        let genuine = one.write(Time::from_millis(1_005), Bytes::from_static(b"said"));
+        let check = |gossip: &Gossip, origin| other.check(gossip, &message_id(gossip), origin);
+        assert_eq!(check(&genuine, who(1)), Ok(who(1)));
+        assert_eq!(check(&genuine, who(3)), Err(Refusal::Forged), "somebody else's");
+        assert_eq!(check(&genuine, None), Err(Refusal::Unknown));
+        let unsigned = Gossip { signature: None, ..genuine.clone() };
+        assert_eq!(check(&unsigned, who(1)), Err(Refusal::Forged), "nobody's");
+        let altered = [
+            Gossip { payload: Bytes::from_static(b"not said"), ..genuine.clone() },
+            Gossip { number: 2, ..genuine.clone() },
+            Gossip { life: 1_001, ..genuine.clone() },
+            Gossip { offset: 6, ..genuine.clone() },
+            Gossip { origin: ([127, 0, 0, 1], 6009).into(), ..genuine.clone() },
+        ];
+        for gossip in altered {
+            assert_eq!(check(&gossip, who(1)), Err(Refusal::Forged), "{gossip:?}");
+        }
+        let older = Gossip { age: 7, ..genuine };
+        assert_eq!(check(&older, who(1)), Ok(who(1)), "its age is no part of it");
+    }
+
+    #[test]
+    fn where_nobody_says_who_a_member_is_nothing_is_signed() {
+        let mut one = author(1, 0);
+        let gossip = one.write(Time::from_millis(1_005), Bytes::from_static(b"said"));
+        assert_eq!(gossip.signature, None);
+        assert_eq!(author(2, 0).check(&gossip, &message_id(&gossip), None), Ok(None));
+    }
+}
