@@ -7,7 +7,8 @@
 //! length-delimited frames and a set of seen ids, nothing else. Each run is a
 //! process of its own, and the two take turns, so that what the machine does
 //! meanwhile meets both. `-- encrypted [ROUNDS]` puts encrypted links beside
-//! plain ones instead.
+//! plain ones instead, and `-- signed [ROUNDS]` those over which messages are
+//! signed as well.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -27,25 +28,27 @@ fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     match words.as_slice() {
-        ["run-ours", mode, "sealed"] => {
-            let key = NetworkKey::fresh().unwrap();
-            run(async |mode| ours::run(mode, false, Some(&key)).await, mode);
+        ["run-ours", mode, how @ ("encrypted" | "signed")] => {
+            let (key, signed) = (NetworkKey::fresh().unwrap(), *how == "signed");
+            run(async |mode| ours::run(mode, false, Some(&key), signed).await, mode);
         }
         ["run-ours", mode, hub] => {
-            run(async |mode| ours::run(mode, *hub == "hub", None).await, mode);
+            run(async |mode| ours::run(mode, *hub == "hub", None, false).await, mode);
         }
         ["run-floor", mode, edges] => {
             let edges = parse_edges(edges);
             run(async |mode| floor::run(mode, &edges).await, mode);
         }
-        ["encrypted"] => compare_encrypted(5),
-        ["encrypted", rounds] if rounds.parse::<usize>().is_ok() => {
-            compare_encrypted(rounds.parse().unwrap());
+        [how @ ("encrypted" | "signed")] => compare_encrypted(how, 5),
+        [how @ ("encrypted" | "signed"), rounds] if rounds.parse::<usize>().is_ok() => {
+            compare_encrypted(how, rounds.parse().unwrap());
         }
         [] => compare(5),
         [rounds] if rounds.parse::<usize>().is_ok() => compare(rounds.parse().unwrap()),
         // `cargo test --benches` and name filters: nothing to do.
-        _ => println!("usage: cargo bench --bench dissemination [-- [encrypted] [ROUNDS]]"),
+        _ => {
+            println!("usage: cargo bench --bench dissemination [-- [encrypted | signed] [ROUNDS]]")
+        }
     }
 }
 
@@ -81,13 +84,13 @@ fn child(args: &[&str]) -> (Figures, String) {
     panic!("three runs of {args:?} failed")
 }
 
-/// Encrypted links against plain ones, in turns.
-fn compare_encrypted(rounds: usize) {
+/// Encrypted links, with messages signed or not, against plain ones, in turns.
+fn compare_encrypted(how: &str, rounds: usize) {
     for mode in ["paced", "flight", "sustained"] {
-        println!("\n{mode}: encrypted links (ours) against plain ones (floor), {rounds} rounds");
-        let run = |how| child(&["run-ours", mode, how]).0;
+        println!("\n{mode}: {how} (ours) against plain links (floor), {rounds} rounds");
+        let run = |links| child(&["run-ours", mode, links]).0;
         let (sealed, plain) =
-            (0..rounds).map(|_| (run("sealed"), run("-"))).unzip::<_, _, Vec<_>, Vec<_>>();
+            (0..rounds).map(|_| (run(how), run("-"))).unzip::<_, _, Vec<_>, Vec<_>>();
         load::print_table(&sealed, &plain);
     }
 }

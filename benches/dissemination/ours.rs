@@ -25,6 +25,7 @@ pub async fn run(
     mode: Mode,
     kill_hub: bool,
     key: Option<&NetworkKey>,
+    signed: bool,
 ) -> (Figures, Vec<(usize, usize)>) {
     let any = "127.0.0.1:0".parse().unwrap();
     let mut listeners = Vec::new();
@@ -49,7 +50,7 @@ pub async fn run(
         let listener = bind(any).await.unwrap();
         let me = listener.local_addr().unwrap();
         numbers.insert(me, node);
-        let config = PeerConfig::new(me, network.clone()).gossip_count(0);
+        let config = PeerConfig::new(me, network.clone()).gossip_count(0).signed(signed);
         let peer = Peer::start(port(listener, &network, key), config).unwrap();
         let mut messages = peer.messages().await.unwrap();
         let ledger = ledger.clone();
