@@ -205,7 +205,9 @@ impl Machine for Liar {
 }
 
 /// Five healthy peers, one of them slandered by these liars for a minute.
-pub fn slandered(number: u64, flaw: Flaw, guises: &[Guise]) -> (Outcome, bool) {
+///
+/// Also returns whether the victim was removed, and whether seeds can tell a liar by its identity.
+pub fn slandered(number: u64, flaw: Flaw, guises: &[Guise]) -> (Outcome, bool, bool) {
     let (mut world, network, _) = with_seeds(number, 3, flaw);
     if let Some(checks) = &mut world.checks {
         checks.calm_since = Some(world.now);
@@ -221,8 +223,8 @@ pub fn slandered(number: u64, flaw: Flaw, guises: &[Guise]) -> (Outcome, bool) {
         world.add_script(peer_addr(place), Box::new(liar));
     }
     world.run_for(Duration::from_secs(60));
-    let removed = was_removed(&world, &victim);
-    (finish(world, number, None), removed)
+    let (removed, keyed) = (was_removed(&world, &victim), world.keyed);
+    (finish(world, number, None), removed, keyed)
 }
 
 /// Whether that peer was ever out of the registry.
@@ -235,13 +237,18 @@ fn was_removed(world: &World, peer: &Addr) -> bool {
 
 fn assert_harmless(what: &str, guises: &[Guise]) {
     for number in 0..5 {
-        let (outcome, removed) = slandered(number, Flaw::None, guises);
+        let (outcome, removed, keyed) = slandered(number, Flaw::None, guises);
         println!("{what}, number {number}:\n{}", outcome.tally);
         assert!(!removed, "number {number}: {what} removed a healthy peer");
         let violations: Vec<String> = outcome.violations.iter().map(ToString::to_string).collect();
         assert!(violations.is_empty(), "number {number}: {what}: {}", violations.join("\n"));
-        let rejected = outcome.tally.get("votes against");
-        assert!(rejected > 0, "number {number}: no seed was ever asked, so nothing was shown");
+        // Over encrypted links a seed hangs up on whoever speaks in another's name.
+        let heard = outcome.tally.get("votes against");
+        let hung_up = keyed && guises.iter().any(|guise| *guise != Guise::Member);
+        assert!(
+            heard > 0 || hung_up,
+            "number {number}: no seed was ever asked, so nothing was shown"
+        );
     }
 }
 

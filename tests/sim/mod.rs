@@ -8,6 +8,7 @@
 //! - [`check`] watches every step, and [`settle`] looks at a network that had time to heal: the
 //!   invariants of DESIGN.md, section 7.
 //! - [`watch`] remembers what a spectator wants to know; `examples/simulate.rs` is one. [`large`] is a network that grows.
+//! - [`keys`] gives every process an identity, in half of the worlds with seeds.
 //! - [`stores`] knows what each replica of the store must show.
 //! - [`chaos`] makes trouble and lets it heal, [`open`] in networks without seeds; [`planted`] shows
 //!   that the checkers see planted bugs; [`heal`] cuts a network in two for a minute, or loses a fifth of what is sent;
@@ -26,6 +27,7 @@ pub mod fit;
 mod forged;
 #[cfg(test)]
 mod heal;
+mod keys;
 pub mod large;
 #[cfg(test)]
 mod leaving;

@@ -142,6 +142,10 @@ pub struct Node {
     pub state: State,
     /// Counts starts; 0 before the first.
     pub life: u32,
+    /// How often its disk was replaced by an empty one. Its identity went with it.
+    pub disks_lost: u32,
+    /// When that last happened.
+    pub disk_lost_at: Option<Time>,
     pub body: Option<Body>,
     /// Open and half-open connections: the link behind each, and which of its ends this is.
     pub conns: BTreeMap<Conn, (usize, usize)>,
@@ -169,6 +173,8 @@ impl Node {
             ahead: 0,
             state: State::Down,
             life: 0,
+            disks_lost: 0,
+            disk_lost_at: None,
             body: None,
             conns: BTreeMap::new(),
             incoming: 1,

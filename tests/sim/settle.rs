@@ -123,7 +123,10 @@ fn messages(world: &World, found: &mut Vec<Violation>) {
         let Some((holder, _)) = lives.iter().find(|life| has(life)) else { continue };
         for life in &lives {
             let was_there = checks.registered.get(life).is_some_and(|at| *at <= publication.at);
-            if was_there && !has(life) {
+            // Whoever has not heard who that was before it lost its identity cannot know that the
+            // message is its own.
+            let is_lost = world.is_somebody_else_since(&publication.origin, publication.at);
+            if was_there && !has(life) && !is_lost {
                 let what = format!(
                     "does not have message {} of {}, published at {}, which {} has",
                     publication.number,

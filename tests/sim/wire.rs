@@ -102,6 +102,7 @@ impl World {
         hello: Hello,
         within: Duration,
     ) {
+        let hello = Hello { identity: self.identity(id), ..hello };
         let node = &mut self.nodes[id];
         assert!(
             conn.is_multiple_of(2) && conn > node.opened,
@@ -163,7 +164,10 @@ impl World {
         }
     }
 
-    pub(super) fn answer(&mut self, id: NodeId, conn: Conn, answer: Answer) {
+    pub(super) fn answer(&mut self, id: NodeId, conn: Conn, mut answer: Answer) {
+        if let Answer::Welcome(welcome) = &mut answer {
+            welcome.identity = self.identity(id);
+        }
         let Some(&(link, end)) = self.nodes[id].conns.get(&conn) else { return };
         if end != 1 || self.links[link].ends[1].phase != Phase::Called {
             return;
@@ -194,6 +198,7 @@ impl World {
         match answer {
             Answer::Welcome(welcome) => {
                 self.links[link].ends[0].phase = Phase::Open;
+                self.meet(node, &welcome);
                 self.give(node, Input::Opened { conn, welcome });
             }
             Answer::Refused(refusal) => self.dial_failed(link, OpenError::Refused(refusal)),

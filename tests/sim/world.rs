@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
+use rumormill::proto::identity::Identity;
 use rumormill::proto::kv::clock::Seen;
 use rumormill::proto::kv::replica::seen_of;
 use rumormill::proto::machine::{Conn, Machine};
@@ -65,6 +66,10 @@ pub struct World {
     pub shelves: BTreeMap<NodeId, Disk<Shelf>>,
     /// Whether a disk is there after a crash.
     pub disks_survive: bool,
+    /// Whether links are encrypted, so that every process has an identity.
+    pub keyed: bool,
+    /// What each seed has written down of who the others are, in the order in which it met them.
+    pub(super) met: BTreeMap<NodeId, Vec<(Addr, Identity)>>,
     pub(super) places: HashMap<Addr, NodeId>,
     pub(super) links: Vec<Link>,
     pub weather: Weather,
@@ -91,6 +96,8 @@ impl World {
             disks: BTreeMap::new(),
             shelves: BTreeMap::new(),
             disks_survive: false,
+            keyed: false,
+            met: BTreeMap::new(),
             places: HashMap::new(),
             links: Vec::new(),
             weather: Weather::default(),
@@ -173,11 +180,15 @@ impl World {
     /// Starts a node that is down, in a new life.
     pub fn start(&mut self, id: NodeId) {
         let rng_seed = self.rng.random();
+        let signer = self.signer(id);
         let body = match &self.nodes[id].kind {
             Kind::Seed(config) => {
                 let disk = self.disks.entry(id).or_default();
                 let kept = disk.kept.registry.iter().map(|(peer, record)| (*peer, record.clone()));
-                let seed = SeedMachine::new(config.clone(), rng_seed);
+                let mut seed = SeedMachine::new(config.clone(), rng_seed);
+                if let Some(signer) = signer {
+                    seed = seed.signing(signer, self.met.get(&id).cloned().unwrap_or_default());
+                }
                 Body::Seed(Box::new(seed.recovered(
                     disk.kept.standing,
                     disk.kept.founders.iter().copied(),
@@ -186,7 +197,10 @@ impl World {
             }
             Kind::Peer(config) => {
                 let store = self.shelves.entry(id).or_default().kept.store();
-                let peer = PeerMachine::new(config.clone(), rng_seed);
+                let mut peer = PeerMachine::new(config.clone(), rng_seed);
+                if let Some(signer) = signer {
+                    peer = peer.signing(signer);
+                }
                 Body::Peer(Box::new(peer.recovered(store)))
             }
             Kind::Script => return,
@@ -200,8 +214,17 @@ impl World {
             return;
         }
         let (life, ahead) = (node.life + 1, node.ahead);
+        let (disks_lost, disk_lost_at) = (node.disks_lost, node.disk_lost_at);
         let fresh = Node::new(node.addr, node.kind.clone());
-        *node = Node { life, ahead, state: State::Up, body: Some(body), ..fresh };
+        *node = Node {
+            life,
+            ahead,
+            disks_lost,
+            disk_lost_at,
+            state: State::Up,
+            body: Some(body),
+            ..fresh
+        };
         let life = node.life;
         self.note(id, || format!("== starts, life {life}"));
         self.give(id, Input::Start);
@@ -229,6 +252,8 @@ impl World {
         self.note(id, || "== loses its disk".to_owned());
         self.tally.one("disks lost");
         self.disks.entry(id).or_default().lose();
+        self.met.remove(&id);
+        self.another_disk(id);
         self.check_disks();
     }
 
@@ -238,6 +263,7 @@ impl World {
         self.note(id, || "== loses its disk".to_owned());
         self.tally.one("replicas lost");
         self.shelves.entry(id).or_default().lose();
+        self.another_disk(id);
     }
 
     fn end(&mut self, id: NodeId) {

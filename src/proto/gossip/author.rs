@@ -20,8 +20,12 @@ pub(crate) trait Census {
     /// Whether a peer is or was a member in that life or a later one.
     fn is_member(&self, peer: &Addr, life: Incarnation) -> bool;
 
-    /// Who that member is or was.
-    fn identity(&self, peer: &Addr, life: Incarnation) -> Option<Identity>;
+    /// Who that peer can be: the one whose address it is or was last, and those whose it was before,
+    /// in lives no earlier than that one.
+    fn identities(&self, peer: &Addr, life: Incarnation) -> Vec<Identity>;
+
+    /// Whether that life of the peer may be one of which this peer has not heard.
+    fn may_be_news(&self, peer: &Addr, life: Incarnation) -> bool;
 }
 
 /// Members whose identities nobody knows.
@@ -30,8 +34,12 @@ impl<F: Fn(&Addr, Incarnation) -> bool> Census for F {
         self(peer, life)
     }
 
-    fn identity(&self, _: &Addr, _: Incarnation) -> Option<Identity> {
-        None
+    fn identities(&self, _: &Addr, _: Incarnation) -> Vec<Identity> {
+        Vec::new()
+    }
+
+    fn may_be_news(&self, _: &Addr, _: Incarnation) -> bool {
+        true
     }
 }
 
@@ -97,22 +105,29 @@ impl Author {
         gossip
     }
 
-    /// Whether a message of that identity is its origin's own; `origin` is who that is. Returns who
-    /// it is known to be, if messages are signed at all.
+    /// Whether a message of that identity is its origin's own. `origin` is who that was known to be
+    /// by an earlier message of the same life. Returns who it is known to be, if messages are signed
+    /// at all.
     pub fn check(
         &self,
         gossip: &Gossip,
         id: &MessageId,
         origin: Option<Identity>,
+        census: &impl Census,
     ) -> Result<Option<Identity>, Refusal> {
         let Some(signer) = self.signing.as_ref().filter(|_| !self.is_named_by(gossip)) else {
             return Ok(None);
         };
-        let Some(origin) = origin else { return Err(Refusal::Unknown) };
+        let Some(signature) = gossip.signature.as_deref() else { return Err(Refusal::Forged) };
+        let (peer, life) = (&gossip.origin, gossip.life);
         let statement = published(&self.network, id);
-        let signature = gossip.signature.as_deref();
-        let is_its_own = signature.is_some_and(|s| signer.has_signed(&origin, &statement, s));
-        if is_its_own { Ok(Some(origin)) } else { Err(Refusal::Forged) }
+        let mut can_be = origin.map_or_else(|| census.identities(peer, life), |known| vec![known]);
+        can_be.retain(|who| signer.has_signed(who, &statement, signature));
+        match can_be.first() {
+            Some(who) => Ok(Some(*who)),
+            None if origin.is_none() && census.may_be_news(peer, life) => Err(Refusal::Unknown),
+            None => Err(Refusal::Forged),
+        }
     }
 }
 
@@ -121,6 +136,26 @@ mod tests {
     use super::*;
     use crate::proto::signature::{Signer, toy::Toy};
     use std::sync::Arc;
+
+    /// Who any peer can be, and whether any life may be news.
+    struct Roll {
+        can_be: Vec<u8>,
+        news: bool,
+    }
+
+    impl Census for Roll {
+        fn is_member(&self, _: &Addr, _: Incarnation) -> bool {
+            true
+        }
+
+        fn identities(&self, _: &Addr, _: Incarnation) -> Vec<Identity> {
+            self.can_be.iter().map(|number| Toy(*number).identity()).collect()
+        }
+
+        fn may_be_news(&self, _: &Addr, _: Incarnation) -> bool {
+            self.news
+        }
+    }
 
     fn author(number: u8, seeds: u16) -> Author {
         let addr = |port| Addr::from(([127, 0, 0, 1], port));
@@ -134,14 +169,20 @@ mod tests {
     #[test]
     fn a_message_is_taken_for_its_origins_only_with_its_signature() {
         let (mut one, other) = (author(1, 3), author(2, 3));
-        let who = |number| Some(Toy(number).identity());
+        let who = |number| Toy(number).identity();
         let genuine = one.write(Time::from_millis(1_005), Bytes::from_static(b"said"));
-        let check = |gossip: &Gossip, origin| other.check(gossip, &message_id(gossip), origin);
-        assert_eq!(check(&genuine, who(1)), Ok(who(1)));
-        assert_eq!(check(&genuine, who(3)), Err(Refusal::Forged), "somebody else's");
-        assert_eq!(check(&genuine, None), Err(Refusal::Unknown));
+        let check =
+            |gossip: &Gossip, census: &Roll| other.check(gossip, &message_id(gossip), None, census);
+        let known = |numbers: &[u8]| Roll { can_be: numbers.to_vec(), news: false };
+        assert_eq!(check(&genuine, &known(&[1])), Ok(Some(who(1))));
+        assert_eq!(check(&genuine, &known(&[3, 1])), Ok(Some(who(1))), "who it was before");
+        assert_eq!(check(&genuine, &known(&[3])), Err(Refusal::Forged), "somebody else's");
+        let news = Roll { can_be: vec![3], news: true };
+        assert_eq!(check(&genuine, &news), Err(Refusal::Unknown), "perhaps a new life's");
+        let bound = |origin| other.check(&genuine, &message_id(&genuine), Some(origin), &news);
+        assert_eq!((bound(who(1)), bound(who(3))), (Ok(Some(who(1))), Err(Refusal::Forged)));
         let unsigned = Gossip { signature: None, ..genuine.clone() };
-        assert_eq!(check(&unsigned, who(1)), Err(Refusal::Forged), "nobody's");
+        assert_eq!(check(&unsigned, &news), Err(Refusal::Forged), "nobody's");
         let altered = [
             Gossip { payload: Bytes::from_static(b"not said"), ..genuine.clone() },
             Gossip { number: 2, ..genuine.clone() },
@@ -150,10 +191,10 @@ mod tests {
             Gossip { origin: ([127, 0, 0, 1], 6009).into(), ..genuine.clone() },
         ];
         for gossip in altered {
-            assert_eq!(check(&gossip, who(1)), Err(Refusal::Forged), "{gossip:?}");
+            assert_eq!(check(&gossip, &known(&[1])), Err(Refusal::Forged), "{gossip:?}");
         }
         let older = Gossip { age: 7, ..genuine };
-        assert_eq!(check(&older, who(1)), Ok(who(1)), "its age is no part of it");
+        assert_eq!(check(&older, &known(&[1])), Ok(Some(who(1))), "its age is no part of it");
     }
 
     #[test]
@@ -161,6 +202,7 @@ mod tests {
         let mut one = author(1, 0);
         let gossip = one.write(Time::from_millis(1_005), Bytes::from_static(b"said"));
         assert_eq!(gossip.signature, None);
-        assert_eq!(author(2, 0).check(&gossip, &message_id(&gossip), None), Ok(None));
+        let nobody = Roll { can_be: Vec::new(), news: false };
+        assert_eq!(author(2, 0).check(&gossip, &message_id(&gossip), None, &nobody), Ok(None));
     }
 }

@@ -10,7 +10,7 @@
 //! old for it ([`MessageList::settle`]). The index is brought up to date only when it is asked for,
 //! so that a delivery does not pay for it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::index::IdIndex;
@@ -34,6 +34,9 @@ const FRESH_AT_MOST: Duration = Duration::from_secs(2);
 const COMPARED_UNTIL: Duration = MAX_AGE.saturating_sub(AGE_ERROR);
 /// The step of the clock at which old messages leave the comparisons of all peers at once.
 const OLD_STEP: Duration = Duration::from_secs(60);
+/// The place of a message that is expected: no message has it.
+const NOWHERE: u64 = u64::MAX;
+
 /// A message held.
 #[derive(Clone, Debug)]
 pub struct Entry {
@@ -88,6 +91,8 @@ pub struct MessageList {
     /// The messages that anti-entropy compares: those before the place `indexed` that are neither
     /// `fresh` nor published before their origin's `compared_from`.
     index: IdIndex,
+    /// What the index holds and the list does not.
+    expected: BTreeSet<MessageId>,
     indexed: u64,
     fresh: Vec<u64>,
     /// The newest time of publication, by our clock, among messages dropped for want of room.
@@ -145,6 +150,7 @@ impl MessageList {
         (index, identity): (usize, Option<Identity>),
         id: MessageId,
     ) -> u64 {
+        self.no_longer_expects(&id);
         let place = self.base + self.entries.len() as u64;
         if let Some(origin) = self.origins.get_mut(index) {
             origin.identity = origin.identity.or(identity);
@@ -363,6 +369,20 @@ impl MessageList {
             if from.is_some_and(|origin| published(&entry.gossip) < origin.compared_from) {
                 self.index.remove(&entry.id);
             }
+        }
+    }
+
+    /// Has comparisons count a message as held that is not in the list yet.
+    pub(super) fn expects(&mut self, id: MessageId) {
+        if self.index.insert(id, NOWHERE) {
+            self.expected.insert(id);
+        }
+    }
+
+    /// The message is no longer expected: it comes into the list now, or is given up.
+    pub(super) fn no_longer_expects(&mut self, id: &MessageId) {
+        if self.expected.remove(id) {
+            self.index.remove(id);
         }
     }
 

@@ -24,7 +24,7 @@ use rand::rngs::SmallRng;
 use super::author::Census;
 use super::list::{Offer, Refusal};
 use super::rumors::{Announcement, EXPIRE_INTERVAL, HAVE_INTERVAL, Rumors, Timer};
-use super::{MAX_PAYLOAD, MessageId};
+use super::{MAX_PAYLOAD, MessageId, message_id};
 use crate::proto::event::{Event, Severity};
 use crate::proto::machine::Conn;
 use crate::proto::message::{Addr, Breach, Broadcast, Gossip};
@@ -61,7 +61,7 @@ impl Rumors {
     fn accepted(
         &mut self,
         turn: &mut PeerTurn<'_>,
-        from: Option<Conn>,
+        from: Option<(Conn, Addr)>,
         gossip: Gossip,
         place: u64,
     ) -> MessageId {
@@ -70,12 +70,12 @@ impl Rumors {
             None => (super::message_id(&gossip), usize::MAX),
         };
         let announcement = Announcement { origin, number: gossip.number, place };
+        let (from, peer) = from.unzip();
         let push = self.assign(turn.now, from, announcement);
         self.counters.payloads_sent += push.len() as u64;
         if self.flaw == Flaw::ForwardTwice {
             turn.send_many(push.clone(), Broadcast::Gossip(gossip.clone()));
         }
-        let peer = from.and_then(|conn| self.links.get(&conn)).map(|link| link.peer);
         turn.log(match peer {
             Some(from) => Event::GossipReceived { message: gossip.payload.clone(), from },
             None => Event::GossipSent { message: gossip.payload.clone() },
@@ -134,30 +134,43 @@ impl Rumors {
     ) -> Result<(), Breach> {
         let Some(link) = self.links.get_mut(&conn) else { return Ok(()) };
         link.edge.pushed = turn.now;
+        let from = (conn, link.peer);
         if self.author.is_named_by(&gossip) {
             // This peer published all messages of its life itself, so this one is no news, or is
             // forged.
             self.counters.duplicates += 1;
             return Ok(());
         }
+        self.take_in(turn, from, gossip, census)
+    }
+
+    /// Takes in a message that came from that neighbour. Its link may be gone, if the message has
+    /// waited.
+    fn take_in(
+        &mut self,
+        turn: &mut PeerTurn<'_>,
+        (conn, peer): (Conn, Addr),
+        gossip: Gossip,
+        census: &impl Census,
+    ) -> Result<(), Breach> {
         let author = &self.author;
         let is_member = |peer: &Addr, life| census.is_member(peer, life);
         let offer = self.list.offer_checked(turn.now, &gossip, is_member, |id, origin| {
-            let origin = origin.or_else(|| census.identity(&gossip.origin, gossip.life));
-            author.check(&gossip, id, origin)
+            author.check(&gossip, id, origin, census)
         });
+        if let (Offer::New(place) | Offer::Known(place), Some(link)) =
+            (offer, self.links.get_mut(&conn))
+        {
+            link.known.set(place);
+        }
         match offer {
             Offer::New(place) => {
-                link.known.set(place);
                 self.found(&gossip, place);
                 self.counters.received += 1;
-                self.accepted(turn, Some(conn), gossip, place);
+                self.accepted(turn, Some((conn, peer)), gossip, place);
             }
-            Offer::Known(place) => {
-                link.known.set(place);
-                self.counters.duplicates += 1;
-            }
-            Offer::Refused(Refusal::Unknown) => self.early.push(turn.now, conn, gossip),
+            Offer::Known(_) => self.counters.duplicates += 1,
+            Offer::Refused(Refusal::Unknown) => self.wait(turn.now, (conn, peer), gossip),
             Offer::Refused(refusal) => return self.refused(turn, conn, &gossip, refusal),
         }
         Ok(())
@@ -187,6 +200,13 @@ impl Rumors {
         let counter =
             if is_forged { &mut self.counters.forged } else { &mut self.counters.refused };
         *counter += 1;
+        if is_forged {
+            let id = message_id(gossip);
+            self.list.expects(id);
+            for id in self.early.refuse(turn.now, id) {
+                self.list.no_longer_expects(&id);
+            }
+        }
         if refusal != Refusal::Dropped {
             let keys = vec![
                 ("origin", gossip.origin.to_string()),
@@ -200,15 +220,27 @@ impl Rumors {
         if link.forged > MAX_FORGED { Err(Breach) } else { Ok(()) }
     }
 
+    /// Has a message wait for the news of its origin. Comparisons count it as held, so that nobody
+    /// takes it for lost and sends it again.
+    fn wait(&mut self, now: Time, from: (Conn, Addr), gossip: Gossip) {
+        let id = message_id(&gossip);
+        self.list.expects(id);
+        self.early.push(now, id, from, gossip);
+        for id in self.early.drop_surplus(now) {
+            self.list.no_longer_expects(&id);
+        }
+    }
+
     /// Members are known that were not before: takes in what they have published already.
     pub(crate) fn members_changed(&mut self, turn: &mut PeerTurn<'_>, census: &impl Census) {
         if self.early.is_empty() {
             return;
         }
-        for (conn, gossip) in self.early.take(turn.now) {
-            // What a link brought that is gone comes again by anti-entropy. A breach is none of this
-            // moment: the link is closed for the next message that is not its origin's.
-            let _ = self.on_gossip(turn, conn, gossip, census);
+        for (id, from, gossip) in self.early.take() {
+            self.list.no_longer_expects(&id);
+            // A breach is none of this moment: the link is closed for the next message that is not
+            // its origin's.
+            let _ = self.take_in(turn, from, gossip, census);
         }
     }
 
@@ -231,6 +263,9 @@ impl Rumors {
 
     fn expire(&mut self, turn: &mut PeerTurn<'_>) {
         self.list.expire(turn.now);
+        for id in self.early.drop_surplus(turn.now) {
+            self.list.no_longer_expects(&id);
+        }
         let first = self.list.first_place();
         for link in self.links.values_mut() {
             link.sent.forget_before(first);

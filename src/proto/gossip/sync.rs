@@ -155,9 +155,9 @@ impl Rumors {
             reconcile::answer(self.list.index(), ranges.salt, &ranges.parts);
         link.exchange.compared += compared as u64;
         self.counters.sync.compared += compared as u64;
-        for place in common {
-            link.known.set(place);
-        }
+        // One that is only expected here has no place.
+        let held = common.into_iter().filter(|place| self.list.entry(*place).is_some());
+        held.for_each(|place| link.known.set(place));
         // Decide this before the reply goes out: a new question resets `unsettled`, which this
         // reads.
         let oldest = (ranges.floor > 0).then(|| Duration::from_millis(ranges.floor));

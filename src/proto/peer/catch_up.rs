@@ -76,7 +76,9 @@ impl PeerMachine {
     /// network in which all are new; if so, tells everybody.
     pub(super) fn check_caught_up(&mut self, turn: &mut PeerTurn<'_>) {
         let (me, now) = (self.life.config.me, turn.now);
-        let Membership { members, kind: Kind::Open(open) } = &mut self.membership else { return };
+        let Membership { members, kind: Kind::Open(open), .. } = &mut self.membership else {
+            return;
+        };
         if open.has_caught_up() {
             return;
         }

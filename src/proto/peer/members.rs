@@ -8,38 +8,44 @@ use super::common::may_rise_above;
 use super::membership::Kind;
 use super::prober::Why;
 use super::suspicions::PRESS;
-use super::{PeerMachine, Timer};
+use super::{Membership, PeerMachine, Timer};
 use crate::proto::config::Network;
 use crate::proto::event::Severity;
 use crate::proto::gossip::author::Census;
 use crate::proto::message::{Addr, Identity, Incarnation};
-use crate::proto::registry::{Record, Registry, Status};
+use crate::proto::registry::{Record, Status};
 use crate::proto::turn::PeerTurn;
 
 /// The lives of members, as the list of members has them.
 pub(super) struct Lives<'a> {
-    members: &'a Registry,
+    membership: &'a Membership,
     /// Without seeds nobody says which lives of a member there were, so any life is taken.
     any: bool,
 }
 
 impl<'a> Lives<'a> {
-    pub fn of(members: &'a Registry, network: &Network) -> Self {
-        Self { members, any: !network.has_seeds() }
+    pub fn of(membership: &'a Membership, network: &Network) -> Self {
+        Self { membership, any: !network.has_seeds() }
     }
 
-    fn get(&self, peer: &Addr, life: Incarnation) -> Option<&Record> {
-        self.members.get(peer).filter(|record| self.any || life <= record.incarnation)
+    fn record(&self, peer: &Addr) -> Option<&Record> {
+        self.membership.members.get(peer)
     }
 }
 
 impl Census for Lives<'_> {
     fn is_member(&self, peer: &Addr, life: Incarnation) -> bool {
-        self.get(peer, life).is_some()
+        self.record(peer).is_some_and(|record| self.any || life <= record.incarnation)
     }
 
-    fn identity(&self, peer: &Addr, life: Incarnation) -> Option<Identity> {
-        self.get(peer, life)?.identity
+    fn identities(&self, peer: &Addr, life: Incarnation) -> Vec<Identity> {
+        // The one to whom an address belongs may be in a life of which nobody has told yet.
+        let known = self.record(peer).and_then(|record| record.identity);
+        known.into_iter().chain(self.membership.former.of(peer, life)).collect()
+    }
+
+    fn may_be_news(&self, peer: &Addr, life: Incarnation) -> bool {
+        self.record(peer).is_none_or(|record| life > record.incarnation)
     }
 }
 
@@ -56,7 +62,7 @@ impl PeerMachine {
 
     /// Members are known that were not before.
     fn hear_early_gossip(&mut self, turn: &mut PeerTurn<'_>) {
-        let census = Lives::of(&self.membership.members, &self.life.config.network);
+        let census = Lives::of(&self.membership, &self.life.config.network);
         self.broadcast.rumors.members_changed(turn, &census);
     }
 

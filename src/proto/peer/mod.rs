@@ -23,6 +23,7 @@ mod calm;
 mod catch_up;
 mod common;
 mod connections;
+mod former;
 mod links;
 mod liveness;
 mod members;
@@ -47,6 +48,7 @@ use std::time::Duration;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
+use self::former::Former;
 use self::links::Links;
 use self::membership::Kind;
 use self::prober::Prober;
@@ -151,6 +153,8 @@ struct Life {
 #[derive(Debug)]
 struct Membership {
     members: Registry,
+    /// Who members were before.
+    former: Former,
     kind: Kind,
 }
 
@@ -199,7 +203,11 @@ impl PeerMachine {
             overlay: Links::new(config.me, config.topology.clone()),
             suspicion: Suspicions::default(),
             prober: Prober::default(),
-            membership: Membership { members: Registry::new(), kind: Kind::new(&config) },
+            membership: Membership {
+                members: Registry::new(),
+                former: Former::default(),
+                kind: Kind::new(&config),
+            },
             broadcast: Broadcast {
                 rumors: Rumors::new(&config),
                 generated: 0,

@@ -315,7 +315,9 @@ impl PeerMachine {
             return;
         }
         self.check_caught_up(turn);
-        let Membership { members, kind: Kind::Open(open) } = &mut self.membership else { return };
+        let Membership { members, kind: Kind::Open(open), .. } = &mut self.membership else {
+            return;
+        };
         open.drop_long_gone(turn.now, members);
         let is_dead = |record: &Record| record.status == Status::Dead;
         let dead = members.iter().filter(|(_, record)| is_dead(record)).map(|(peer, _)| *peer);

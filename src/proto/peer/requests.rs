@@ -78,7 +78,9 @@ impl PeerMachine {
 
     pub(super) fn request(&mut self, turn: &mut PeerTurn<'_>, seed: Addr, wish: Wish) {
         // There are seeds to ask only where seeds decide who belongs to the network.
-        let Membership { members, kind: Kind::Voted(voted) } = &mut self.membership else { return };
+        let Membership { members, kind: Kind::Voted(voted), .. } = &mut self.membership else {
+            return;
+        };
         let request = self.registration.begin(turn.now, seed, wish, voted.version());
         let incarnation = self.life.incarnation;
         let message = match wish {

@@ -149,8 +149,12 @@ impl PeerMachine {
 
     /// A seed has said something of the members: acts on what a quorum of the seeds says now.
     fn learn(&mut self, turn: &mut PeerTurn<'_>, seed: Addr, said: Said<'_>) {
-        let Membership { members, kind: Kind::Voted(voted) } = &mut self.membership else { return };
-        let Heard { beliefs, changed } = voted.hear(members, seed, said);
+        let Membership { members, former, kind: Kind::Voted(voted) } = &mut self.membership else {
+            return;
+        };
+        let heard = voted.hear(members, seed, said);
+        heard.former.into_iter().for_each(|was| former.add(turn.now, was));
+        let Heard { beliefs, changed, .. } = heard;
         for belief in beliefs {
             match belief {
                 Belief::Believed(peer, record) => self.now_believed(turn, seed, peer, &record),

@@ -192,7 +192,7 @@ impl PeerMachine {
         gossip: Gossip,
     ) -> Result<(), Breach> {
         let (origin, life) = (gossip.origin, gossip.life);
-        let census = Lives::of(&self.membership.members, &self.life.config.network);
+        let census = Lives::of(&self.membership, &self.life.config.network);
         self.broadcast.rumors.on_gossip(turn, conn, gossip, &census)?;
         // Only a clock ahead is told: one that seems behind may be a message that was long on its
         // way, and handshakes tell of those.

@@ -308,6 +308,21 @@ impl SeedMachine {
         }
     }
 
+    /// How many seeds have to stand for a record whose signatures cannot be checked: a quorum. But one
+    /// that has no disk any more, and hears all others, takes over what all of those tell that still
+    /// have theirs: if a majority of disks is lost, what is left is all that there is.
+    fn tellers_needed(&self, quorum: usize) -> usize {
+        let told: Option<Vec<Standing>> =
+            self.colleagues.others().iter().map(|other| other.told).collect();
+        match told.filter(|_| self.foothold.standing() != Standing::Voting) {
+            Some(told) => {
+                let with_disks = told.iter().filter(|told| **told == Standing::Voting).count();
+                with_disks.clamp(1, quorum)
+            }
+            None => quorum,
+        }
+    }
+
     /// Keeps the records for which a quorum of seeds is known to stand; logs the others. Also returns
     /// whether all are kept that name a quorum: each that is not may yet be told by other seeds.
     fn authorised(
@@ -317,8 +332,9 @@ impl SeedMachine {
         mut records: Vec<(Addr, Record)>,
     ) -> (Vec<(Addr, Record)>, bool) {
         let (quorum, mut is_all) = (self.quorum(), true);
+        let enough = self.tellers_needed(quorum);
         records.retain(|(peer, record)| {
-            let reason = match self.roster.told(&seed, (peer, record), quorum) {
+            let reason = match self.roster.told(&seed, (peer, record), (quorum, enough)) {
                 Authority::Quorum => return true,
                 Authority::Claimed => {
                     is_all = false;
@@ -394,8 +410,12 @@ impl SeedMachine {
             return;
         }
         let quorum = self.roster.network().quorum();
-        match self.foothold.next_step(&self.colleagues.others(), quorum) {
+        let others = self.colleagues.others();
+        let waits = self.foothold.waits_for_all(turn.now)
+            && others.iter().any(|other| other.told.is_none());
+        match self.foothold.next_step(&others, quorum) {
             Step::Stay => {}
+            Step::Rise(Standing::Founding) if waits => {}
             Step::Vote => self.may_vote(turn),
             Step::Rise(standing) => self.rise(turn, standing),
         }

@@ -239,7 +239,7 @@ impl SeedMachine {
         if self.roster.flaw() == Flaw::EmptyVoter {
             self.rise(turn, Standing::Voting);
         } else {
-            self.foothold.begin(turn.now);
+            self.foothold.begin(turn.now, self.roster.signs());
         }
         self.reconsider(turn);
         self.look_at_members(turn);
@@ -436,6 +436,7 @@ impl SeedMachine {
             }
             Part::Foothold => match self.foothold.due(turn.now) {
                 Some(standing::Timer::Vote) => self.may_vote(turn),
+                Some(standing::Timer::Found) => self.reconsider(turn),
                 Some(standing::Timer::Held) => {
                     while let Some(waiter) = self.foothold.release_held(turn.now) {
                         self.decline(turn, waiter);

@@ -25,6 +25,10 @@ use crate::proto::uncompared::Uncompared;
 /// it is a great one whose seeds have all lost their identities.
 const MAX_WAITING: usize = 1 << 17;
 
+/// Most identities that are kept of one seed: a seed that has lost its disk more often has voted
+/// again for what matters.
+const MAX_IDENTITIES: usize = 4;
+
 /// What a record says, whoever voted for it.
 pub(super) type Transition = (Addr, Incarnation, Status, Option<Identity>);
 
@@ -41,8 +45,9 @@ pub(super) enum Proof {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Proofs {
     signing: Uncompared<Signing>,
-    /// Who the seeds are, as far as this seed knows.
-    identities: BTreeMap<SeedNumber, Identity>,
+    /// Who the seeds are, as far as this seed knows, and at last who they were before they lost an
+    /// identity with their disk: what they signed then they have signed.
+    identities: BTreeMap<SeedNumber, Vec<Identity>>,
     /// The seeds that stand for a record that is not proven yet.
     waiting: BTreeMap<Transition, BTreeSet<SeedNumber>>,
 }
@@ -70,14 +75,22 @@ fn accepted(change: &Change) -> Transition {
 impl Proofs {
     /// Has this seed, which has that number, sign its votes and check those of others.
     pub fn sign_with(&mut self, signing: Signing, me: SeedNumber) {
-        let own = signing.as_ref().map(|signer| (me, signer.identity()));
-        self.identities.extend(own);
+        self.learn(me, signing.as_ref().map(|signer| signer.identity()));
         self.signing = Uncompared(signing);
+    }
+
+    /// Whether votes are signed.
+    pub fn are_signed(&self) -> bool {
+        self.signing.is_some()
     }
 
     /// Learns who a seed is. Whoever runs this machine has checked it.
     pub fn learn(&mut self, seed: SeedNumber, identity: Option<Identity>) {
-        self.identities.extend(identity.map(|identity| (seed, identity)));
+        let Some(identity) = identity else { return };
+        let known = self.identities.entry(seed).or_default();
+        known.retain(|known| *known != identity);
+        known.insert(0, identity);
+        known.truncate(MAX_IDENTITIES);
     }
 
     /// This seed's signature under its accept of a change; none over plain links.
@@ -96,38 +109,47 @@ impl Proofs {
     ) -> bool {
         let statement = || statement(network, accepted(change));
         self.signing.is_none()
-            || signature.is_some_and(|signature| self.checks(voter, &statement(), signature))
+            || signature.is_some_and(|signature| self.checks(voter, 1, &statement(), signature))
     }
 
-    fn checks(&self, voter: SeedNumber, statement: &Statement, signature: &Signature) -> bool {
-        let signer = self.signing.as_ref().zip(self.identities.get(&voter));
-        signer.is_some_and(|(signer, who)| signer.has_signed(who, statement, signature))
+    /// Whether a seed has signed a statement as one of the last identities that it had.
+    fn checks(
+        &self,
+        voter: SeedNumber,
+        last: usize,
+        statement: &Statement,
+        signature: &Signature,
+    ) -> bool {
+        let Some(signer) = self.signing.as_ref() else { return false };
+        let identities = self.identities.get(&voter).into_iter().flatten();
+        identities.take(last).any(|who| signer.has_signed(who, statement, signature))
     }
 
-    /// Takes in that a seed tells a record, which names a quorum of voters: whether a quorum is now
-    /// known to stand for it.
+    /// Takes in that a seed tells a record, which names a quorum of voters: whether so many seeds as
+    /// are `enough` are now known to stand for it.
     pub fn told(
         &mut self,
         network: &Network,
         teller: SeedNumber,
         (peer, record): (&Addr, &Record),
+        enough: usize,
     ) -> Proof {
         if self.signing.is_none() {
             return Proof::Complete;
         }
-        let quorum = network.quorum();
         let transition = (*peer, record.incarnation, record.status, record.identity);
         let statement = statement(network, transition);
         let signed = record.voters.iter().zip(&record.signatures);
-        let signed =
-            signed.filter(|(voter, signature)| self.checks(**voter, &statement, signature));
+        let signed = signed.filter(|(voter, signature)| {
+            self.checks(**voter, MAX_IDENTITIES, &statement, signature)
+        });
         let mut standing: BTreeSet<SeedNumber> =
-            signed.map(|(voter, _)| *voter).take(quorum).collect();
-        if standing.len() < quorum {
+            signed.map(|(voter, _)| *voter).take(enough).collect();
+        if standing.len() < enough {
             standing.insert(teller);
             standing.extend(self.waiting.get(&transition).into_iter().flatten());
         }
-        if standing.len() >= quorum {
+        if standing.len() >= enough {
             self.waiting.remove(&transition);
             return Proof::Complete;
         }
@@ -241,11 +263,11 @@ mod tests {
             ("a voter never met, told by a voter", &[(2, 2), (3, 3), (4, 4)], 2, false),
         ];
         for (what, voters, teller, expected) in table {
-            let proof = proofs().told(&network, *teller, (&join.peer, &record(&join, voters)));
+            let proof = proofs().told(&network, *teller, (&join.peer, &record(&join, voters)), 3);
             assert_eq!(proof == Proof::Complete, *expected, "{what}");
         }
         let unsigned = record(&join, &[(0, 0), (1, 1), (2, 2)]).unsigned();
-        let plain = Proofs::default().told(&network, 1, (&join.peer, &unsigned));
+        let plain = Proofs::default().told(&network, 1, (&join.peer, &unsigned), 3);
         assert_eq!(plain, Proof::Complete, "plain links");
     }
 
@@ -254,7 +276,7 @@ mod tests {
         let (mut proofs, network) = (proofs(), network());
         let join = change(ChangeKind::Join);
         let unsigned = record(&join, &[(0, 0), (1, 1), (2, 2)]).unsigned();
-        let mut told = |teller| proofs.told(&network, teller, (&join.peer, &unsigned));
+        let mut told = |teller| proofs.told(&network, teller, (&join.peer, &unsigned), 3);
         assert_eq!([told(1), told(1), told(2), told(2)], [Proof::Lacking; 4]);
         assert_eq!(told(3), Proof::Complete);
         assert_eq!(told(3), Proof::Lacking, "what was counted is not kept");

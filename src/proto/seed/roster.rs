@@ -51,6 +51,11 @@ impl Roster {
         known.into_iter().for_each(|(seed, identity)| self.learn(&seed, Some(identity)));
     }
 
+    /// Whether votes are signed.
+    pub fn signs(&self) -> bool {
+        self.proofs.are_signed()
+    }
+
     /// Learns who a seed is.
     pub fn learn(&mut self, seed: &Addr, identity: Option<Identity>) {
         if let Some(number) = self.number_of(seed) {
@@ -115,18 +120,19 @@ impl Roster {
         }
     }
 
-    /// Takes in that a seed tells a record: who is known to stand for it.
+    /// Takes in that a seed tells a record, for which so many seeds are `enough`: who is known to
+    /// stand for it.
     pub fn told(
         &mut self,
         teller: &Addr,
         (peer, record): (&Addr, &Record),
-        quorum: usize,
+        (quorum, enough): (usize, usize),
     ) -> Authority {
         let Some(number) = self.number_of(teller) else { return Authority::Nobody };
         if !self.names_a_quorum(record, quorum) {
             return Authority::Nobody;
         }
-        match self.proofs.told(&self.config.network, number, (peer, record)) {
+        match self.proofs.told(&self.config.network, number, (peer, record), enough) {
             Proof::Complete => Authority::Quorum,
             Proof::Lacking => Authority::Claimed,
         }

@@ -23,6 +23,8 @@ use crate::proto::time::Time;
 use crate::proto::timers::Timers;
 use crate::proto::turn::SeedTurn;
 
+/// How long a fresh seed waits to hear all others before it founds a network without them.
+const FOUNDING_PATIENCE: Duration = Duration::from_millis(1_500);
 /// A seed with its disk votes after this time even if it could not compare with enough others. What
 /// it holds is enough; comparing only spares it votes on changes that others have committed
 /// already.
@@ -40,6 +42,8 @@ const MAX_HELD: usize = 8_192;
 pub(super) enum Timer {
     /// Vote from now on, compared or not.
     Vote,
+    /// Found a network without the seeds that have not been heard.
+    Found,
     /// Decline the proposals that have waited long enough for this seed to vote.
     Held,
 }
@@ -66,6 +70,8 @@ pub(super) struct Foothold {
     /// Proposals that wait until it does, oldest first.
     held: VecDeque<Held>,
     timers: Timers<Timer>,
+    /// Until when this seed founds no network before it has heard all other seeds.
+    hears_all_until: Time,
 }
 
 /// Next step of a seed that does not vote yet.
@@ -97,6 +103,7 @@ impl Default for Foothold {
             votes: false,
             held: VecDeque::new(),
             timers: Timers::default(),
+            hears_all_until: Time::default(),
         }
     }
 }
@@ -132,10 +139,22 @@ impl Foothold {
     }
 
     /// Begins a life. A seed that has its disk waits for the others only for a while.
-    pub fn begin(&mut self, now: Time) {
+    ///
+    /// With `proofs`, a fresh seed waits for all others for a while before it founds a network. One
+    /// that it has not heard may hold records of members whose votes nobody else can check any more,
+    /// and a seed that has founded a network does not believe it.
+    pub fn begin(&mut self, now: Time, proofs: bool) {
         if self.standing == Standing::Voting {
             self.timers.set(Timer::Vote, now + COMPARE_PATIENCE);
+        } else if proofs {
+            self.hears_all_until = now + FOUNDING_PATIENCE;
+            self.timers.set(Timer::Found, self.hears_all_until);
         }
+    }
+
+    /// Whether this seed founds a network only if it hears all others.
+    pub fn waits_for_all(&self, now: Time) -> bool {
+        now < self.hears_all_until
     }
 
     /// Decides the next step from the standings of all other seeds. `quorum` is of all configured

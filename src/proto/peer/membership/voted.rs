@@ -7,7 +7,7 @@
 use std::cmp::Ordering;
 
 use super::testimony::{Testimony, Verdict};
-use crate::proto::message::{Addr, Records};
+use crate::proto::message::{Addr, Identity, Incarnation, Records};
 use crate::proto::registry::{Record, Registry};
 
 /// What a seed says of the members.
@@ -39,6 +39,8 @@ pub(in super::super) struct Heard {
     pub beliefs: Vec<Belief>,
     /// Whether anything in the list of members has changed, even if only the order of joining.
     pub changed: bool,
+    /// Members that were somebody else before, in lives up to that one.
+    pub former: Vec<(Addr, Incarnation, Identity)>,
 }
 
 /// What the seeds have said, and which state of the list of members it has led to.
@@ -117,7 +119,7 @@ impl Voted {
         touched: impl IntoIterator<Item = Addr>,
         changed: bool,
     ) -> Heard {
-        let mut beliefs = Vec::new();
+        let (mut beliefs, mut former) = (Vec::new(), Vec::new());
         for peer in touched {
             let before = match self.testimony.verdict(members, &peer) {
                 Verdict::Keep => continue,
@@ -135,9 +137,14 @@ impl Voted {
             };
             self.testimony.believed_changed(members, peer, before.as_ref());
             self.version += 1;
+            let now = members.get(&peer).and_then(|record| record.identity);
+            former.extend(before.and_then(|before| {
+                let identity = before.identity.filter(|_| before.identity != now)?;
+                Some((peer, before.incarnation, identity))
+            }));
         }
         let changed = changed || !beliefs.is_empty();
-        Heard { beliefs, changed }
+        Heard { beliefs, changed, former }
     }
 }
 
@@ -179,8 +186,9 @@ mod tests {
         let (mut voted, mut members) = (Voted::new(3, 2), Registry::new());
         let peer = addr(6_000);
         let one = || Said::Records(vec![(peer, alive(1))]);
-        let believed = Heard { beliefs: vec![Belief::Believed(peer, alive(1))], changed: true };
-        let forgotten = Heard { beliefs: vec![Belief::Forgotten(peer, alive(1))], changed: true };
+        let heard = |beliefs| Heard { beliefs, changed: true, former: Vec::new() };
+        let believed = heard(vec![Belief::Believed(peer, alive(1))]);
+        let forgotten = heard(vec![Belief::Forgotten(peer, alive(1))]);
         let nothing = Heard::default();
         let table = [
             ("one seed alone", 1, one(), &nothing, 0),
@@ -207,7 +215,7 @@ mod tests {
         }
         let better = [alive(3), alive(12)];
         let better = better.into_iter().max_by(|one, other| one.precedence(other)).unwrap();
-        let detail = Heard { beliefs: Vec::new(), changed: true };
+        let detail = Heard { changed: true, ..Heard::default() };
         let said = Said::Records(vec![(peer, better.clone())]);
         assert_eq!(voted.hear(&mut members, addr(3), said), detail);
         assert_eq!((members.get(&peer), voted.version()), (Some(&better), 1));
