@@ -231,7 +231,7 @@ async fn seed(
     };
     let api = api.map(|(source, log)| {
         let routes = http::seed_routes(seed.handle(), log);
-        Api::start(source, routes, gate)
+        Api::start(source, routes, gate, http::over_limits_of(&seed.handle()))
     });
     let api = api.unwrap_or_default();
     tokio::select! {
@@ -266,7 +266,7 @@ async fn peer(
     };
     let api = api.map(|(source, log)| {
         let routes = http::peer_routes(peer.handle(), log);
-        Api::start(source, routes, gate)
+        Api::start(source, routes, gate, http::over_limits_of(&peer.handle()))
     });
     let api = api.unwrap_or_default();
     let start = |commands| Console::start(commands, peer.handle());
@@ -321,7 +321,7 @@ impl Around {
         me: Addr,
         handle: &LogHandle,
     ) -> Result<Self, Failure> {
-        let mut to = Log { sink: Arc::new(handle.clone()), followed: None };
+        let mut to = Log { sink: Arc::new(handle.clone()), ..Log::default() };
         let Some(addr) = common.http else {
             let port = Port::from(listener).with_sink(Arc::clone(&to.sink));
             return Ok(Self { port, api: None, log: NodeLog::new(to, role, me) });
@@ -353,12 +353,12 @@ async fn bind_http(listen: SocketAddr, log: &NodeLog) -> Result<TcpListener, Fai
 struct Api(Option<(oneshot::Sender<()>, JoinHandle<()>)>);
 
 impl Api {
-    fn start(source: Source, routes: Router, gate: Gate) -> Self {
+    fn start(source: Source, routes: Router, gate: Gate, over_limit: http::OverLimit) -> Self {
         let (stop, stopped) = oneshot::channel::<()>();
         let stopped = async {
             let _ = stopped.await;
         };
-        Self(Some((stop, tokio::spawn(http::serve(source, routes, gate, stopped)))))
+        Self(Some((stop, tokio::spawn(http::serve(source, routes, gate, over_limit, stopped)))))
     }
 
     /// Stops the API and then the node, so that requests under way are answered while the node

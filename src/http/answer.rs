@@ -4,11 +4,12 @@
 //! What must stay true: a request whose body, parameters or fields are not documented
 //! (CONTRACT.md, section 3) gets an error and changes nothing.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, Query, Request};
+use axum::extract::{Path, Query, Request, State};
 use axum::http::{Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -18,15 +19,25 @@ use tokio::time::timeout;
 use tokio_stream::StreamExt;
 
 use crate::json;
-use crate::node::Stopped;
+use crate::node::{Handle, Hosted, Stopped};
+use crate::proto::limits::Limit;
 
-/// Bytes of a body at most.
+/// Bytes of a body at most: as long as a value or a message may be.
 pub const MAX_BODY: usize = 1 << 20;
 /// Bytes that are read of a body beyond its limit, and the time for that, before the error is sent.
 const MAX_DRAINED: usize = 32 << 20;
 const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
 /// The time that a client has to send the body of its request.
 const BODY_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Counts what is dropped because of a limit.
+pub type OverLimit = Arc<dyn Fn(Limit) + Send + Sync>;
+
+/// Counts for a node what HTTP drops.
+pub fn over_limits_of<M: Hosted>(node: &Handle<M>) -> OverLimit {
+    let log = node.log().clone();
+    Arc::new(move |limit| log.over_limit(limit, None))
+}
 
 /// An answer whose body is this JSON.
 pub fn json_of(status: StatusCode, body: &Value) -> Response {
@@ -112,9 +123,14 @@ pub async fn wrong_method() -> Failure {
 
 /// Reads all of a request's body before anything else looks at the request. A body that is too long
 /// or does not come in time ends the request here, whatever it asks.
-pub async fn with_whole_body(request: Request, next: Next) -> Response {
+pub async fn with_whole_body(
+    State(over_limit): State<OverLimit>,
+    request: Request,
+    next: Next,
+) -> Response {
     let (parts, body) = request.into_parts();
     let too_long = || {
+        over_limit(Limit::Body);
         Failure::new(StatusCode::PAYLOAD_TOO_LARGE, format!("a body has at most {MAX_BODY} bytes"))
     };
     let declared = parts.headers.get(header::CONTENT_LENGTH);

@@ -15,7 +15,8 @@ use axum::body::{Body, Bytes, HttpBody};
 use hyper::body::{Frame, SizeHint};
 use tokio_util::sync::CancellationToken;
 
-/// Connections at the same time.
+/// Connections at the same time. Each takes a descriptor and some memory, and clients come back to one
+/// that they hold open.
 const MAX_CONNECTIONS: usize = 1_024;
 /// Connections from one address: half of all, so that one address cannot take all places.
 const MAX_PER_ADDRESS: usize = MAX_CONNECTIONS / 2;

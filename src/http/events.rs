@@ -19,9 +19,10 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::answer::{Failure, Served, as_documented};
+use super::answer::{Failure, OverLimit, Served, as_documented};
 use crate::json::rfc3339;
 use crate::node::{EventLog, Logged};
+use crate::proto::limits::Limit;
 use crate::proto::message::Role;
 
 /// Lines that may wait for one client.
@@ -34,19 +35,20 @@ const MAX_FOLLOWERS: usize = 128;
 /// How often a comment goes out when nothing happens, so that proxies keep the connection.
 const COMMENT: Duration = Duration::from_secs(15);
 
-pub fn routes(log: EventLog) -> Router {
+pub fn routes(log: EventLog, over_limit: OverLimit) -> Router {
     let places = Arc::new(Semaphore::new(MAX_FOLLOWERS));
     Router::new()
         .route("/events", get(events))
         .route_layer(from_fn(as_documented))
-        .with_state((log, places))
+        .with_state((log, places, over_limit))
 }
 
 async fn events(
-    State((log, places)): State<(EventLog, Arc<Semaphore>)>,
+    State((log, places, over_limit)): State<(EventLog, Arc<Semaphore>, OverLimit)>,
     headers: HeaderMap,
 ) -> Served {
     let Ok(place) = places.try_acquire_owned() else {
+        over_limit(Limit::Followers);
         return Err(Failure::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "too many follow the log already",
@@ -58,26 +60,35 @@ async fn events(
     let next = last.map_or_else(|| log.next(), |last| last.saturating_add(1));
     let (sender, receiver) = mpsc::channel(WAITING);
     tokio::spawn(async move {
-        pass_on(log, next, sender).await;
+        if !pass_on(log, next, sender).await {
+            over_limit(Limit::SlowFollower);
+        }
         drop(place);
     });
     let comments = KeepAlive::new().interval(COMMENT).text("still here");
     Ok(Sse::new(ReceiverStream::new(receiver)).keep_alive(comments).into_response())
 }
 
-/// Sends one client all lines from that number on, until the client is gone or does not keep up.
-async fn pass_on(log: EventLog, mut next: u64, client: mpsc::Sender<Result<Event, Infallible>>) {
+/// Sends one client all lines from that number on, until the client is gone. False if it does not
+/// keep up.
+async fn pass_on(
+    log: EventLog,
+    mut next: u64,
+    client: mpsc::Sender<Result<Event, Infallible>>,
+) -> bool {
     loop {
         for (id, line) in log.from(next) {
             let event = Event::default().id(id.to_string()).data(to_json(&line).to_string());
-            if !matches!(timeout(SLOW, client.send(Ok(event))).await, Ok(Ok(()))) {
-                return;
+            match timeout(SLOW, client.send(Ok(event))).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return true,
+                Err(_) => return false,
             }
             next = id + 1;
         }
         tokio::select! {
             () = log.after(next) => {}
-            () = client.closed() => return,
+            () = client.closed() => return true,
         }
     }
 }

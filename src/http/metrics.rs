@@ -6,10 +6,12 @@
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use prometheus_client::encoding::text::encode;
-use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
+use crate::proto::limits::Limit;
 use crate::proto::peer::PeerMachine;
 use crate::proto::registry::Status;
 use crate::proto::seed::SeedMachine;
@@ -109,8 +111,18 @@ pub fn of_seed(seed: &SeedMachine) -> Sample {
     }
 }
 
-/// Answers a scrape.
-pub fn answer(sample: &Sample) -> Response {
+/// What was dropped because of a limit, with the limit's name as the label. All limits are there
+/// from the start, so that an alert can tell zero from a name that is misspelt.
+fn dropped(all: &[(Limit, u64)]) -> Family<[(&'static str, &'static str); 1], Counter> {
+    let family = Family::<_, Counter>::default();
+    for (limit, times) in all {
+        family.get_or_create(&[("limit", limit.label())]).inc_by(*times);
+    }
+    family
+}
+
+/// Answers a scrape: a sample, and what was dropped because of a limit.
+pub fn answer(sample: &Sample, drops: &[(Limit, u64)]) -> Response {
     let mut registry = Registry::with_prefix("rumormill");
     for (name, help, value) in &sample.gauges {
         registry.register(*name, *help, ConstGauge::new(*value));
@@ -118,6 +130,7 @@ pub fn answer(sample: &Sample) -> Response {
     for (name, help, value) in &sample.counters {
         registry.register(*name, *help, ConstCounter::new(*value));
     }
+    registry.register("dropped", "What was dropped because of a limit, by limit", dropped(drops));
     let mut text = String::new();
     // Writing into a string cannot fail.
     let _ = encode(&mut text, &registry);

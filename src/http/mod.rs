@@ -18,6 +18,7 @@ mod server;
 mod store;
 mod stream;
 
+pub use answer::{OverLimit, over_limits_of};
 pub use gate::Gate;
 pub use peer::routes as peer_routes;
 pub use seed::routes as seed_routes;

@@ -9,7 +9,9 @@ use axum::middleware::from_fn;
 use axum::routing::get;
 use serde_json::{Value, json};
 
-use super::answer::{Failure, Served, as_documented, body_of, json_of, ok, readiness};
+use super::answer::{
+    Failure, Served, as_documented, body_of, json_of, ok, over_limits_of, readiness,
+};
 use super::{events, metrics, store};
 use crate::json;
 use crate::node::{EventLog, PeerHandle};
@@ -20,6 +22,7 @@ use crate::views;
 
 /// All routes of a peer, with those of the store and of the log.
 pub fn routes(peer: PeerHandle, log: EventLog) -> Router {
+    let over_limit = over_limits_of(&peer);
     let view = get(view).put(admit).delete(remove);
     Router::new()
         .route("/health", get(async || "OK"))
@@ -31,7 +34,7 @@ pub fn routes(peer: PeerHandle, log: EventLog) -> Router {
         .route_layer(from_fn(as_documented))
         .merge(store::routes())
         .with_state(peer)
-        .merge(events::routes(log))
+        .merge(events::routes(log, over_limit))
 }
 
 async fn ready(State(peer): State<PeerHandle>) -> Served {
@@ -40,7 +43,7 @@ async fn ready(State(peer): State<PeerHandle>) -> Served {
 }
 
 async fn measure(State(peer): State<PeerHandle>) -> Served {
-    Ok(metrics::answer(&peer.look(metrics::of_peer).await?))
+    Ok(metrics::answer(&peer.look(metrics::of_peer).await?, &peer.log().dropped()))
 }
 
 async fn members(State(peer): State<PeerHandle>) -> Served {

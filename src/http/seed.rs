@@ -12,7 +12,7 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use serde_json::{Value, json};
 
-use super::answer::{Failure, Served, as_documented, ok, path_of, readiness};
+use super::answer::{Failure, Served, as_documented, ok, over_limits_of, path_of, readiness};
 use super::{events, metrics};
 use crate::json;
 use crate::node::{EventLog, SeedHandle};
@@ -23,6 +23,7 @@ use crate::views;
 
 /// All routes of a seed, with that of the log.
 pub fn routes(seed: SeedHandle, log: EventLog) -> Router {
+    let over_limit = over_limits_of(&seed);
     Router::new()
         .route("/health", get(async || "OK"))
         .route("/ready", get(ready))
@@ -32,7 +33,7 @@ pub fn routes(seed: SeedHandle, log: EventLog) -> Router {
         .route("/topology", get(topology))
         .route_layer(from_fn(as_documented))
         .with_state(seed)
-        .merge(events::routes(log))
+        .merge(events::routes(log, over_limit))
 }
 
 async fn ready(State(seed): State<SeedHandle>) -> Served {
@@ -45,7 +46,7 @@ async fn ready(State(seed): State<SeedHandle>) -> Served {
 }
 
 async fn measure(State(seed): State<SeedHandle>) -> Served {
-    Ok(metrics::answer(&seed.look(metrics::of_seed).await?))
+    Ok(metrics::answer(&seed.look(metrics::of_seed).await?, &seed.log().dropped()))
 }
 
 async fn members(State(seed): State<SeedHandle>) -> Served {

@@ -18,10 +18,11 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::answer::{no_such_path, with_whole_body, wrong_method};
+use super::answer::{OverLimit, no_such_path, with_whole_body, wrong_method};
 use super::crowd::{Answered, Crowd, Place};
 use super::gate::{Gate, guarded};
 use super::stream::Client;
+use crate::proto::limits::Limit;
 
 /// A client that has begun a request has this long to send its head.
 const HEADER_PATIENCE: Duration = Duration::from_secs(10);
@@ -63,14 +64,20 @@ impl Source {
 }
 
 /// Serves whom `gate` lets in until `stop` is done, and then gives requests under way a moment to
-/// end.
-pub async fn serve(mut source: Source, routes: Router, gate: Gate, stop: impl Future<Output = ()>) {
+/// end. `over_limit` is told what a limit keeps out.
+pub async fn serve(
+    mut source: Source,
+    routes: Router,
+    gate: Gate,
+    over_limit: OverLimit,
+    stop: impl Future<Output = ()>,
+) {
     let routes = routes
         .fallback(no_such_path)
         .method_not_allowed_fallback(wrong_method)
         // `with_whole_body` has limits of its own, which axum's lower one must not cut short.
         .layer(DefaultBodyLimit::disable())
-        .layer(middleware::from_fn(with_whole_body))
+        .layer(middleware::from_fn_with_state(Arc::clone(&over_limit), with_whole_body))
         // The last layer is the first that a request meets.
         .layer(middleware::from_fn_with_state(Arc::new(gate), guarded));
     let crowd = Crowd::default();
@@ -81,7 +88,10 @@ pub async fn serve(mut source: Source, routes: Router, gate: Gate, stop: impl Fu
             let Some(stream) = source.next(&crowd).await else { return };
             // If the client has hung up already, there is no address.
             let Ok(from) = stream.peer_addr() else { continue };
-            let Some(place) = crowd.enter(from.ip()) else { continue };
+            let Some(place) = crowd.enter(from.ip()) else {
+                over_limit(Limit::HttpConnections);
+                continue;
+            };
             connections.spawn(serve_one(stream, place, routes.clone(), stopping.clone()));
         }
     };

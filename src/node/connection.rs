@@ -13,10 +13,10 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::crowd::Place;
+use super::crowd::Places;
 use super::hosted::Hosted;
 use super::inbox::Inbound;
-use super::queue::Queue;
+use super::queue::{Queue, Way};
 use crate::net::codec::{self, Frame};
 use crate::net::handshake::Opened;
 use crate::net::secure::Opener;
@@ -27,7 +27,8 @@ use crate::proto::message::{Addr, Message};
 const HIGH_WATER: usize = 256 << 10;
 /// When fewer bytes than this are queued, eager traffic comes back.
 const LOW_WATER: usize = 32 << 10;
-/// When more bytes than this are queued, the connection is closed: the other side does not read.
+/// When more bytes than this are queued, the connection is closed: the other side does not read. It is
+/// several of the longest answers.
 const MAX_QUEUE: usize = 16 << 20;
 /// Bytes asked for in one read.
 const READ: usize = 32 << 10;
@@ -82,8 +83,9 @@ pub(super) struct Connection<M: Hosted> {
     /// Dropped to tell the reader that nobody listens any more.
     reader: Option<oneshot::Sender<()>>,
     said: Said,
-    /// Its place among the connections from its address, if it came in; held, never read.
-    _place: Option<Place>,
+    /// Its places among the connections of its address and its identity, if it came in; held, never
+    /// read.
+    _places: Places,
     dirty: bool,
     /// The address that the other side gave as its own, for the log.
     pub peer: Option<Addr>,
@@ -95,7 +97,7 @@ impl<M: Hosted> Connection<M> {
         conn: Conn,
         opened: Opened,
         inbox: mpsc::Sender<Inbound<M>>,
-        place: Option<Place>,
+        places: Places,
     ) -> Self {
         let Opened { stream, rest, session } = opened;
         let (read, write) = stream.into_split();
@@ -117,7 +119,7 @@ impl<M: Hosted> Connection<M> {
             unread: Some((Source { read, sealed }, rest)),
             reader: None,
             said: Said::Nothing,
-            _place: place,
+            _places: places,
             dirty: false,
             peer: None,
         }
@@ -144,7 +146,7 @@ impl<M: Hosted> Connection<M> {
 
     /// Queues a frame, if there is room. Otherwise the frame is lost, and the next flush says that
     /// the connection is broken.
-    pub fn queue(&mut self, frame: &Frame<'_>) {
+    pub fn queue(&mut self, frame: &Frame<'_>, way: Way) {
         self.said = Said::More;
         let fits = |queue: &Queue| queue.len() + frame.len() <= MAX_QUEUE;
         if self.is_full_for(frame) {
@@ -154,7 +156,7 @@ impl<M: Hosted> Connection<M> {
             self.overfull = failed || !fits(&self.queue);
         }
         if !self.overfull {
-            self.queue.push(frame);
+            self.queue.push(frame, way);
         }
     }
 
@@ -421,7 +423,7 @@ mod tests {
         let (other, _) = listener.accept().await.unwrap();
         let (inbox, inbound) = mpsc::channel(8);
         let opened = Opened { stream, rest: BytesMut::new(), session: None };
-        (Connection::new(1, opened, inbox, None), other, inbound)
+        (Connection::new(1, opened, inbox, Places::default()), other, inbound)
     }
 
     /// Reads until the connection ends in order; returns the number of bytes.
@@ -436,7 +438,8 @@ mod tests {
         for listens in [false, true] {
             let (mut connection, mut other, _inbound) = pair().await;
             let frame = [0, 0, 0, 1, 1];
-            connection.queue(&Frame { before: &frame, shared: Bytes::new(), after: &[] });
+            connection
+                .queue(&Frame { before: &frame, shared: Bytes::new(), after: &[] }, Way::Data);
             if listens {
                 connection.listen();
             }
@@ -456,7 +459,8 @@ mod tests {
         for reads in [true, false] {
             let (mut connection, other, mut inbound) = pair().await;
             let frame = vec![7; 8 << 20];
-            connection.queue(&Frame { before: &frame, shared: Bytes::new(), after: &[] });
+            connection
+                .queue(&Frame { before: &frame, shared: Bytes::new(), after: &[] }, Way::Data);
             // The socket takes a part of the frame.
             connection.flush();
             assert!(connection.blocked.is_some(), "8 MB fit into a socket");
@@ -476,7 +480,7 @@ mod tests {
     async fn a_connection_that_is_lost_while_it_waits_is_closed() {
         let (mut connection, other, _inbound) = pair().await;
         let frame = vec![7; 8 << 20];
-        connection.queue(&Frame { before: &frame, shared: Bytes::new(), after: &[] });
+        connection.queue(&Frame { before: &frame, shared: Bytes::new(), after: &[] }, Way::Data);
         connection.flush();
         drop(connection);
         // The other side reads what the system had taken already, and then the end.
@@ -490,11 +494,11 @@ mod tests {
         let frame = vec![7; 1 << 20];
         let frame = Frame { before: &frame, shared: Bytes::new(), after: &[] };
         for _ in 0..15 {
-            connection.queue(&frame);
+            connection.queue(&frame, Way::Data);
         }
         assert_eq!(connection.queue.len(), 15 << 20, "what fits waits for the end of the turn");
         for _ in 0..100 {
-            connection.queue(&frame);
+            connection.queue(&frame, Way::Data);
             assert!(connection.queue.len() <= MAX_QUEUE);
         }
         assert!(matches!(connection.flush(), Flushed::Broken(Some(_))));

@@ -25,6 +25,7 @@ use super::log::{HostLog, NodeLog};
 use crate::clock::Clock;
 use crate::proto::config::Network;
 use crate::proto::event::{Event, Severity};
+use crate::proto::limits::Limit;
 use crate::proto::machine::{Conn, Effect, EffectOf, Input};
 use crate::proto::message::{Addr, Message};
 use crate::proto::time::Time;
@@ -79,7 +80,7 @@ impl<M: Hosted> Host<M> {
     pub fn start(machine: M, port: Port, me: Addr, network: Network) -> Started<M> {
         let (sender, inbox) = mpsc::channel(INBOX);
         let log = NodeLog::new(port.log.clone(), M::ROLE, me);
-        let security = port.security.clone();
+        let (security, most) = (port.security.clone(), port.most.in_all);
         let listener = tokio::spawn(listener::run(port, me, network, sender.clone()));
         let host = Self {
             machine,
@@ -88,7 +89,7 @@ impl<M: Hosted> Host<M> {
             log: HostLog::new(log.clone()),
             inbox,
             listener: listener.abort_handle(),
-            conns: Conns::new(sender.clone(), security),
+            conns: Conns::new(sender.clone(), security, most),
             effects: Vec::new(),
             follow_up: VecDeque::new(),
             disk: Disk::default(),
@@ -168,13 +169,13 @@ impl<M: Hosted> Host<M> {
     fn take(&mut self, now: Time, inbound: Inbound<M>) {
         match inbound {
             Inbound::Messages { conn, messages, turn: _turn } => self.hear(now, conn, messages),
-            Inbound::Incoming { opened, hello, place } => {
-                match self.conns.arrive(opened, &hello, place) {
+            Inbound::Incoming { opened, hello, places } => {
+                match self.conns.arrive(opened, &hello, places) {
                     Some(conn) => {
                         self.handle(now, Input::Incoming { conn, hello });
                         self.conns.listen(conn);
                     }
-                    None => self.note(Severity::Warn, "link closed", "too many connections"),
+                    None => self.over_limit(Limit::Connections, Some(hello.from)),
                 }
             }
             Inbound::Dialled { conn, result } => {
@@ -219,6 +220,10 @@ impl<M: Hosted> Host<M> {
             }
             self.perform(now);
         }
+    }
+
+    fn over_limit(&mut self, limit: Limit, from: Option<Addr>) {
+        self.log.push(Event::OverLimit { limit, from, times: 1 });
     }
 
     fn note(&mut self, severity: Severity, what: &'static str, reason: &str) {
@@ -281,7 +286,12 @@ impl<M: Hosted> Host<M> {
                 Flushed::Quiet => {}
                 Flushed::Congested => self.handle(now, Input::Congested { conn }),
                 Flushed::Relieved => self.handle(now, Input::Relieved { conn }),
-                Flushed::Broken(reason) => self.lose(now, conn, reason),
+                Flushed::Broken(reason) => {
+                    if reason.is_some() {
+                        self.over_limit(Limit::Queue, self.conns.peer(conn));
+                    }
+                    self.lose(now, conn, reason);
+                }
             }
             // Lines that came of this connection are written before the next one can tell of them.
             self.log.catch_up();

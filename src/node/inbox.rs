@@ -4,7 +4,7 @@
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::crowd::Place;
+use super::crowd::Places;
 use super::hosted::Hosted;
 use crate::net::handshake::Opened;
 use crate::proto::machine::{Conn, OpenError};
@@ -13,7 +13,7 @@ use crate::proto::message::{Hello, Message, Welcome};
 /// What reaches the host of a machine.
 pub enum Inbound<M: Hosted> {
     /// Somebody has connected, and said hello.
-    Incoming { opened: Opened, hello: Hello, place: Option<Place> },
+    Incoming { opened: Opened, hello: Hello, places: Places },
     /// An attempt to open a connection is over.
     Dialled { conn: Conn, result: Result<(Opened, Welcome), OpenError> },
     /// Messages came over a connection; its reader may hand over one more batch once `turn` is

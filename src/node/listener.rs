@@ -9,6 +9,7 @@
 //! hello, whose first byte is 0; no text protocol begins with that byte.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
-use super::crowd::Crowd;
+use super::crowd::{Crowd, Places};
 use super::events::EventLog;
 use super::hosted::Hosted;
 use super::inbox::Inbound;
@@ -26,13 +27,21 @@ use crate::net::handshake::{self, AcceptError, Opened};
 use crate::net::secure::Security;
 use crate::proto::config::Network;
 use crate::proto::event::Severity;
-use crate::proto::message::{Addr, Hello, Purpose, Refused};
+use crate::proto::limits::Limit;
+use crate::proto::message::{Addr, Hello, Identity, Purpose, Refused};
 
-/// Connections that may wait to say hello.
+/// Connections that may wait to say hello. A stranger takes such a place for nothing, so they are few;
+/// whoever means it has said its hello within a round trip.
 const MAX_HALF_OPEN: usize = 512;
 /// Open connections from one address, probes not counted. A test may run a thousand peers on one
 /// machine, and they must fit.
 const MAX_CONNECTIONS_PER_ADDRESS: usize = 4_096;
+/// Open connections of one identity, probes not counted. A process has a link or a session with this
+/// one, and while it looks after many deaths some errands beside it.
+const MAX_CONNECTIONS_PER_IDENTITY: usize = 64;
+/// Open connections in all; further ones are closed, except probes. As many as there may be members of
+/// one source, each of which holds one connection to each seed.
+const MAX_CONNECTIONS: usize = 16_384;
 /// A lack of descriptors is logged this often. It lasts, and more lines would say nothing new.
 const OUT_OF_FILES_TOLD: Duration = Duration::from_secs(60);
 /// Pause before the next attempt to accept when the system has no more file descriptors.
@@ -40,8 +49,28 @@ const OUT_OF_FILES: Duration = Duration::from_millis(50);
 /// Lines a second about connections that came to nothing; further lines are only counted.
 const LINES_A_SECOND: u32 = 500;
 
-/// Connections that are no links and wait to be taken by whoever shares the port.
+/// Connections that are no links and wait to be taken by whoever shares the port: as many as HTTP
+/// serves at the same time.
 const MAX_OTHERS: usize = 1_024;
+
+/// How many connections a node lets in. A probe always gets in: it only asks whether this process
+/// lives, and is gone with the answer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Most {
+    pub of_address: usize,
+    pub of_identity: usize,
+    pub in_all: usize,
+}
+
+impl Default for Most {
+    fn default() -> Self {
+        Self {
+            of_address: MAX_CONNECTIONS_PER_ADDRESS,
+            of_identity: MAX_CONNECTIONS_PER_IDENTITY,
+            in_all: MAX_CONNECTIONS,
+        }
+    }
+}
 
 /// Where a node listens.
 #[derive(Debug)]
@@ -50,12 +79,13 @@ pub struct Port {
     other: Option<mpsc::Sender<TcpStream>>,
     pub(super) security: Option<Security>,
     pub(super) log: Log,
+    pub(super) most: Most,
 }
 
 impl From<TcpListener> for Port {
     /// A port for links alone, whose node logs to the logger of the process.
     fn from(listener: TcpListener) -> Self {
-        Self { listener, other: None, security: None, log: Log::default() }
+        Self { listener, other: None, security: None, log: Log::default(), most: Most::default() }
     }
 }
 
@@ -86,7 +116,7 @@ impl Port {
     /// no links come out of the receiver.
     pub fn shared(listener: TcpListener) -> (Self, mpsc::Receiver<TcpStream>) {
         let (other, streams) = mpsc::channel(MAX_OTHERS);
-        (Self { listener, other: Some(other), security: None, log: Log::default() }, streams)
+        (Self { other: Some(other), ..Self::from(listener) }, streams)
     }
 }
 
@@ -168,7 +198,7 @@ impl Notes {
 
 /// Accepts connections until the host is gone or the task is aborted.
 pub(super) async fn run<M: Hosted>(
-    Port { listener, other, security, log }: Port,
+    Port { listener, other, security, log, most }: Port,
     me: Addr,
     network: Network,
     inbox: mpsc::Sender<Inbound<M>>,
@@ -180,7 +210,9 @@ pub(super) async fn run<M: Hosted>(
         network: Arc::new(network),
         security,
         inbox,
-        open: Crowd::default(),
+        addresses: Crowd::default(),
+        identities: Crowd::default(),
+        most,
         other,
         notes: notes.clone(),
     };
@@ -202,8 +234,7 @@ pub(super) async fn run<M: Hosted>(
             return;
         }
         if silent.make_room() {
-            let reason = "too many connections that say nothing; the oldest went".to_owned();
-            notes.note(Severity::Warn, "link closed", None, reason);
+            notes.log.over_limit(Limit::HalfOpen, None);
         }
         let (waiting, door) = (silent.clone(), door.clone());
         // The lock is held until the task is listed: the task removes its own entry, and must not
@@ -231,7 +262,9 @@ struct Door<M: Hosted> {
     network: Arc<Network>,
     security: Option<Security>,
     inbox: mpsc::Sender<Inbound<M>>,
-    open: Crowd,
+    addresses: Crowd<IpAddr>,
+    identities: Crowd<Identity>,
+    most: Most,
     other: Option<mpsc::Sender<TcpStream>>,
     notes: Notes,
 }
@@ -242,7 +275,9 @@ impl<M: Hosted> Clone for Door<M> {
             network: Arc::clone(&self.network),
             security: self.security.clone(),
             inbox: self.inbox.clone(),
-            open: self.open.clone(),
+            addresses: self.addresses.clone(),
+            identities: self.identities.clone(),
+            most: self.most,
             other: self.other.clone(),
             notes: self.notes.clone(),
         }
@@ -260,6 +295,19 @@ impl<M: Hosted> Door<M> {
         }
     }
 
+    /// The places of a connection from that address, or the limit that keeps it out.
+    fn places(&self, from: Addr, hello: &Hello) -> Result<Places, Limit> {
+        if hello.purpose == Purpose::Probe {
+            return Ok(Places::default());
+        }
+        let address = self.addresses.enter(from.ip().to_canonical(), self.most.of_address);
+        let address = address.ok_or(Limit::OfAddress)?;
+        let identity = hello.identity.map(|identity| {
+            self.identities.enter(identity, self.most.of_identity).ok_or(Limit::OfIdentity)
+        });
+        Ok(Places::new(address, identity.transpose()?))
+    }
+
     /// Hands the connection on, or closes it and logs why.
     async fn let_in(self, from: Addr, said: Said) {
         let closed = |severity, reason| {
@@ -269,17 +317,15 @@ impl<M: Hosted> Door<M> {
             Said::Other(stream, other) => {
                 // The receiver has more connections waiting than it can serve, or has ended.
                 if other.try_send(stream).is_err() {
-                    closed(Severity::Warn, "too many connections wait to be served".to_owned());
+                    self.notes.log.over_limit(Limit::Unserved, Some(from));
                 }
             }
-            Said::Hello(Ok((opened, hello))) => {
-                let place = self.open.enter(from.ip(), MAX_CONNECTIONS_PER_ADDRESS);
-                if place.is_none() && hello.purpose != Purpose::Probe {
-                    closed(Severity::Warn, "too many connections from that address".to_owned());
-                    return;
+            Said::Hello(Ok((opened, hello))) => match self.places(from, &hello) {
+                Ok(places) => {
+                    let _ = self.inbox.send(Inbound::Incoming { opened, hello, places }).await;
                 }
-                let _ = self.inbox.send(Inbound::Incoming { opened, hello, place }).await;
-            }
+                Err(limit) => self.notes.log.over_limit(limit, Some(from)),
+            },
             Said::Hello(Err(AcceptError::Refused(refused, who))) => {
                 let severity = match refused {
                     // It calls again, and by then this process has reached it.
@@ -296,3 +342,6 @@ impl<M: Hosted> Door<M> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,13 +1,16 @@
 //! The log of a node: where its lines go, and the lines of a turn that are not written yet.
 //!
 //! What must stay true: a line is written before anybody outside can see the event that it tells
-//! of, and before anybody who follows the log hears of the line.
+//! of, and before anybody who follows the log hears of the line. What was dropped because of a limit
+//! is counted here, and most of it gets no line.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::events::EventLog;
+use crate::clock::Clock;
 use crate::logging::{LogCrate, Sink};
 use crate::proto::event::{Event, Severity};
+use crate::proto::limits::{Drops, Limit};
 use crate::proto::message::{Addr, Role};
 
 /// Where the lines of a node go; cheap to clone.
@@ -16,12 +19,40 @@ pub(crate) struct Log {
     pub sink: Arc<dyn Sink>,
     /// The event log that also gets the lines, if somebody follows.
     pub followed: Option<EventLog>,
+    /// What was dropped because of a limit.
+    pub dropped: Dropped,
+}
+
+/// Counts what a node drops because of a limit, wherever in the process that happens; cheap to
+/// clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Dropped(Arc<(Clock, Mutex<Drops>)>);
+
+impl Default for Dropped {
+    fn default() -> Self {
+        Self(Arc::new((Clock::start(), Mutex::default())))
+    }
+}
+
+impl Dropped {
+    /// Counts; how much there is to tell of, if it is time for a line.
+    fn count(&self, limit: Limit, times: u64) -> Option<u64> {
+        let (clock, drops) = &*self.0;
+        let now = clock.now();
+        drops.lock().unwrap_or_else(PoisonError::into_inner).count(now, limit, times)
+    }
+
+    /// How much was dropped of each kind so far.
+    #[cfg_attr(not(feature = "http"), allow(dead_code))] // only the metrics show it
+    pub fn all(&self) -> Vec<(Limit, u64)> {
+        self.0.1.lock().unwrap_or_else(PoisonError::into_inner).all().collect()
+    }
 }
 
 impl Default for Log {
     /// Lines go to the logger of the process.
     fn default() -> Self {
-        Self { sink: Arc::new(LogCrate), followed: None }
+        Self { sink: Arc::new(LogCrate), followed: None, dropped: Dropped::default() }
     }
 }
 
@@ -41,6 +72,26 @@ impl NodeLog {
 
     /// Writes lines, and then hands them to those who follow.
     fn write(&self, events: &[Event]) {
+        if events.iter().any(|event| matches!(event, Event::OverLimit { .. })) {
+            let told: Vec<Event> = events.iter().filter_map(|event| self.due(event)).collect();
+            self.write_all(&told);
+        } else {
+            self.write_all(events);
+        }
+    }
+
+    /// The line for an event; none if it tells of something dropped, and that was told within the
+    /// hour.
+    fn due(&self, event: &Event) -> Option<Event> {
+        let Event::OverLimit { limit, from, times } = *event else { return Some(event.clone()) };
+        let times = self.log.dropped.count(limit, times)?;
+        Some(Event::OverLimit { limit, from, times })
+    }
+
+    fn write_all(&self, events: &[Event]) {
+        if events.is_empty() {
+            return;
+        }
         self.log.sink.write(self.role, self.me, events);
         if let Some(followed) = &self.log.followed {
             for event in events {
@@ -52,6 +103,17 @@ impl NodeLog {
     /// Writes one line at once.
     pub fn say(&self, event: Event) {
         self.write(&[event]);
+    }
+
+    /// Counts something that was dropped because of a limit, and writes a line if it is time for one.
+    pub fn over_limit(&self, limit: Limit, from: Option<Addr>) {
+        self.say(Event::OverLimit { limit, from, times: 1 });
+    }
+
+    /// What was dropped because of a limit.
+    #[cfg(feature = "http")]
+    pub fn dropped(&self) -> Vec<(Limit, u64)> {
+        self.log.dropped.all()
     }
 
     /// Writes a note, as [`NodeLog::say`] does.
@@ -92,5 +154,38 @@ impl Drop for HostLog {
     /// Writes the lines that wait, also when a turn panics.
     fn drop(&mut self) {
         self.catch_up();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_dropped_is_all_counted_and_told_once() {
+        let followed = EventLog::default();
+        let log = Log { followed: Some(followed.clone()), ..Log::default() };
+        let me = ([127, 0, 0, 1], 6000).into();
+        let (first, from) = (followed.next(), Some(([127, 0, 0, 2], 7).into()));
+        // The host and the listener of a node have logs of their own, which count together.
+        let (host, listener) =
+            (NodeLog::new(log.clone(), Role::Peer, me), NodeLog::new(log.clone(), Role::Peer, me));
+        let mut lines = HostLog::new(host.clone());
+        for _ in 0..1_000 {
+            lines.push(Event::OverLimit { limit: Limit::Held, from, times: 2 });
+            listener.over_limit(Limit::Held, None);
+            listener.over_limit(Limit::HalfOpen, None);
+        }
+        lines.push(Event::Note { severity: Severity::Warn, what: "other", keys: Vec::new() });
+        lines.catch_up();
+        let told: Vec<String> =
+            followed.from(first).into_iter().map(|(_, line)| line.event.to_string()).collect();
+        let reasons = [Limit::Held, Limit::HalfOpen].map(|limit| format!("{:?}", limit.words()));
+        let held = format!("over the limit limit=held_writes times=1 reason={}", reasons[0]);
+        let half = format!("over the limit limit=half_open times=1 reason={}", reasons[1]);
+        assert_eq!(told, [held, half, "other".to_owned()]);
+        let counted: Vec<_> =
+            log.dropped.all().into_iter().filter(|(_, times)| *times > 0).collect();
+        assert_eq!(counted, [(Limit::HalfOpen, 1_000), (Limit::Held, 3_000)]);
     }
 }

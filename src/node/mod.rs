@@ -31,6 +31,8 @@ pub use events::{EventLog, Logged};
 #[cfg(feature = "durable")]
 pub use handle::StartError;
 pub use handle::{Handle, Node, Stopped};
+#[cfg(feature = "http")]
+pub(crate) use hosted::Hosted;
 pub use listener::Port;
 #[cfg(feature = "programs")]
 pub(crate) use log::{Log, NodeLog};

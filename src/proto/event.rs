@@ -5,6 +5,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
+use super::limits::Limit;
 use super::message::{Addr, ChangeKind, Incarnation};
 
 /// How much an event matters.
@@ -144,6 +145,16 @@ pub enum Event {
         ahead: i64,
     },
 
+    /// Something was dropped because of a limit. Machines say so each time; whoever runs one counts
+    /// it, and writes one line an hour for each kind.
+    OverLimit {
+        limit: Limit,
+        /// Whose it was, if that is known.
+        from: Option<Addr>,
+        /// How often it happened.
+        times: u64,
+    },
+
     /// One of the events above that others tell as well, or that was told a moment ago: a detail.
     Aside(Box<Event>),
 
@@ -170,6 +181,7 @@ impl Event {
             | Event::DeadNodeRejected { .. }
             | Event::LeaveRejected { .. }
             | Event::Suspected { .. }
+            | Event::OverLimit { .. }
             | Event::ClockSkew { .. } => Severity::Warn,
             _ => Severity::Info,
         }
@@ -298,6 +310,7 @@ impl Event {
             Event::DeadNodeMessage { text } => text,
             Event::DeadNodeConfirmed { .. } => "dead node confirmed",
             Event::ClockSkew { .. } => "clock skew",
+            Event::OverLimit { .. } => "over the limit",
             Event::Aside(event) => event.words(),
             Event::Note { what, .. } => what,
         }
@@ -349,6 +362,7 @@ impl Event {
             | Event::Registered { .. }
             | Event::PeerListReceived { .. }
             | Event::DeadNodeConfirmed { .. }
+            | Event::OverLimit { .. }
             | Event::ClockSkew { .. } => self.more_fields(),
         }
     }
@@ -393,6 +407,13 @@ impl Event {
                 vec![("peer", Plain(peer)), ("seed", seed), ("votes", Votes(*votes, *of))]
             }
             Event::ClockSkew { peer, ahead } => skew_fields(peer, *ahead),
+            Event::OverLimit { limit, from, times } => {
+                let mut fields = vec![("limit", text(limit.label()))];
+                fields.extend(from.as_ref().map(|from| ("from", Plain(from))));
+                fields.push(("times", Number(*times)));
+                fields.push(("reason", text(limit.words())));
+                fields
+            }
             // The fields of all other events are told by `fields`.
             _ => Vec::new(),
         }

@@ -215,3 +215,25 @@ macro_rules! envelope {
 envelope! {
     Parting Broadcast AntiEntropy Detection ToSeed ToPeer Council StoreSync Members Inspection
 }
+
+impl Message {
+    /// Whether it may go ahead of data that waits for the same connection: what tells who lives and
+    /// who belongs to the network. A farewell is not of these, because it ends the connection, and
+    /// all that was said before has to be heard.
+    pub fn goes_ahead(&self) -> bool {
+        match self {
+            Message::Ping(_)
+            | Message::Pong(_)
+            | Message::Detection(_)
+            | Message::Members(_)
+            | Message::ToSeed(_)
+            | Message::ToPeer(_)
+            | Message::Council(_) => true,
+            Message::Parting(_)
+            | Message::Broadcast(_)
+            | Message::AntiEntropy(_)
+            | Message::StoreSync(_)
+            | Message::Inspection(_) => false,
+        }
+    }
+}

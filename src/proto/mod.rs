@@ -13,6 +13,7 @@ pub mod gossip;
 pub mod hex;
 pub mod identity;
 pub mod kv;
+pub mod limits;
 pub mod machine;
 pub mod message;
 pub mod order;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::event::{Event, Severity};
 use super::gossip::MessageId;
 use super::kv::request::{Reply, StoreChange};
+use super::limits::Limit;
 use super::machine::{Conn, Effect};
 use super::message::{Addr, Answer, Hello, Message, Refusal, Refused, Welcome};
 use super::order::Outcome;
@@ -84,6 +85,18 @@ impl<R, K> Turn<'_, R, K> {
 
     pub fn log(&mut self, event: Event) {
         self.effects.push(Effect::Log(event));
+    }
+
+    /// Something was dropped because of a limit; `from` is whose it was, if that is known.
+    pub fn over_limit(&mut self, limit: Limit, from: Option<Addr>) {
+        self.over_limit_times(limit, from, 1);
+    }
+
+    /// As [`Turn::over_limit`], so often.
+    pub fn over_limit_times(&mut self, limit: Limit, from: Option<Addr>, times: u64) {
+        if times > 0 {
+            self.log(Event::OverLimit { limit, from, times });
+        }
     }
 
     pub fn note(

@@ -14,24 +14,24 @@ use crate::net::codec::{EncodeError, Encoder};
 use crate::net::handshake::{self, Opened};
 use crate::net::secure::Security;
 use crate::node::connection::{Connection, Flushed};
-use crate::node::crowd::Place;
+use crate::node::crowd::Places;
 use crate::node::hosted::Hosted;
 use crate::node::inbox::Inbound;
 use crate::node::log::HostLog;
+use crate::node::queue::Way;
 use crate::proto::machine::{Conn, Input, OpenError};
 use crate::proto::message::{Addr, Answer, Hello, Message, Purpose, Welcome};
-
-/// Open connections in all; further ones are refused, except probes.
-const MAX_CONNECTIONS: usize = 16_384;
 
 /// The connections of a host, by number.
 pub(super) struct Conns<M: Hosted> {
     inbox: mpsc::Sender<Inbound<M>>,
     /// Set if links are encrypted.
     security: Option<Security>,
+    /// Open connections from which on only probes get in.
+    most: usize,
     open: HashMap<Conn, Connection<M>>,
     /// Incoming connections that the machine has not answered yet.
-    arriving: HashMap<Conn, (Opened, Addr, Option<Place>)>,
+    arriving: HashMap<Conn, (Opened, Addr, Places)>,
     dialling: HashMap<Conn, AbortHandle>,
     incoming_used: Conn,
     /// Open connections to be flushed at the end of the turn.
@@ -43,10 +43,11 @@ pub(super) struct Conns<M: Hosted> {
 
 impl<M: Hosted> Conns<M> {
     /// Begins without connections. Their readers will put what they hear into the inbox.
-    pub fn new(inbox: mpsc::Sender<Inbound<M>>, security: Option<Security>) -> Self {
+    pub fn new(inbox: mpsc::Sender<Inbound<M>>, security: Option<Security>, most: usize) -> Self {
         Self {
             inbox,
             security,
+            most,
             open: HashMap::new(),
             arriving: HashMap::new(),
             dialling: HashMap::new(),
@@ -69,15 +70,15 @@ impl<M: Hosted> Conns<M> {
     }
 
     /// Takes an incoming connection in, and gives it a number; none if there is no room.
-    pub fn arrive(&mut self, opened: Opened, hello: &Hello, place: Option<Place>) -> Option<Conn> {
+    pub fn arrive(&mut self, opened: Opened, hello: &Hello, places: Places) -> Option<Conn> {
         // A probe always gets in: it only asks whether this process lives, and is gone with the
         // answer.
-        if self.open.len() >= MAX_CONNECTIONS && hello.purpose != Purpose::Probe {
+        if self.open.len() >= self.most && hello.purpose != Purpose::Probe {
             return None;
         }
         self.incoming_used += 2;
         let conn = self.incoming_used;
-        self.arriving.insert(conn, (opened, hello.from, place));
+        self.arriving.insert(conn, (opened, hello.from, places));
         Some(conn)
     }
 
@@ -91,7 +92,8 @@ impl<M: Hosted> Conns<M> {
         self.dialling.remove(&conn)?;
         Some(match result {
             Ok((opened, welcome)) => {
-                let mut connection = Connection::new(conn, opened, self.inbox.clone(), None);
+                let mut connection =
+                    Connection::new(conn, opened, self.inbox.clone(), Places::default());
                 connection.peer = Some(welcome.from);
                 self.open.insert(conn, connection);
                 Input::Opened { conn, welcome }
@@ -120,10 +122,10 @@ impl<M: Hosted> Conns<M> {
 
     /// Answers an incoming connection; one that is refused is closed behind the answer.
     pub fn answer(&mut self, log: &mut HostLog, conn: Conn, answer: &Answer) {
-        let Some((opened, peer, place)) = self.arriving.remove(&conn) else { return };
+        let Some((opened, peer, places)) = self.arriving.remove(&conn) else { return };
         let me = self.security.as_ref().map(Security::identity);
         let Ok(bytes) = handshake::answer_bytes(me.as_ref(), answer) else { return };
-        let mut connection = Connection::new(conn, opened, self.inbox.clone(), place);
+        let mut connection = Connection::new(conn, opened, self.inbox.clone(), places);
         connection.peer = Some(peer);
         connection.queue_answer(&bytes, matches!(answer, Answer::Welcome(_)));
         match answer {
@@ -146,6 +148,7 @@ impl<M: Hosted> Conns<M> {
         conns: &[Conn],
         message: &Message,
     ) -> Result<(), EncodeError> {
+        let way = if message.goes_ahead() { Way::Ahead } else { Way::Data };
         let frame = self.encoder.encode(message)?;
         for conn in conns {
             let Some(connection) = self.open.get_mut(conn) else { continue };
@@ -154,7 +157,7 @@ impl<M: Hosted> Conns<M> {
                 // first.
                 log.catch_up();
             }
-            connection.queue(&frame);
+            connection.queue(&frame, way);
             if connection.mark() {
                 self.dirty.push(*conn);
             }

@@ -27,6 +27,7 @@ use super::value::Value;
 use crate::proto::config::StoreConfig;
 use crate::proto::event::Severity;
 use crate::proto::frames::{frames, with_more};
+use crate::proto::limits::Limit;
 use crate::proto::machine::Conn;
 use crate::proto::message::{Breach, Inspection, StoreSync};
 use crate::proto::order::{Holding, Outcome};
@@ -45,11 +46,8 @@ const ANNOUNCE_AFTER: Duration = Duration::from_millis(100);
 const HANDED_OVER: usize = 4 << 20;
 /// Characters of a key that the log shows of a refused write.
 const KEY_SHOWN: usize = 50;
-/// Most requests that may wait for writes at the same time.
+/// Most requests that may wait for writes at the same time: as many as there may be HTTP connections.
 const MAX_WAITING: usize = 1_024;
-/// Writes without room that get a line of the log in one minute: the link stays, and may bring
-/// more.
-const REFUSALS_A_MINUTE: u32 = 60;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Timer {
@@ -176,6 +174,9 @@ impl Replication {
             Some(seen) if !self.store.is_as_far_as(&seen) => {
                 if self.config.causal_wait.is_zero() || self.waiting.len() >= MAX_WAITING {
                     self.counters.behind += 1;
+                    if self.waiting.len() >= MAX_WAITING {
+                        turn.over_limit(Limit::Waiting, None);
+                    }
                     self.durability.when_durable(
                         turn,
                         Later::Answer(token, Err(StoreError::Behind)),
@@ -218,7 +219,10 @@ impl Replication {
             Request::Put(key, value) => {
                 let (created, most) = (self.store.get(&key).is_empty(), self.config.max_bytes);
                 match self.store.put_within(most, turn.now, &key, value, seen) {
-                    None => Err(StoreError::Full),
+                    None => {
+                        turn.over_limit(Limit::StoreBytes, None);
+                        Err(StoreError::Full)
+                    }
                     Some((write, seen)) => {
                         self.written(turn, write, paths);
                         Ok(Done { created, versions: Vec::new(), seen })
@@ -430,7 +434,6 @@ impl Replication {
     /// Takes in writes from another replica, up to the first that makes no sense.
     fn receive_all(&mut self, turn: &mut PeerTurn<'_>, writes: Vec<Arc<Write>>) -> Received {
         let mut received = Received { applied: Vec::new(), gap: false, sane: true };
-        let mut crowded = false;
         for write in writes {
             let (dot, key) = (write.dot.clone(), write.key.clone());
             if write.is_sane() {
@@ -439,17 +442,19 @@ impl Replication {
             match self.store.receive(write) {
                 Ok(Receipt::Applied(writes)) => received.applied.extend(writes),
                 Ok(Receipt::Known) => self.counters.duplicates += 1,
-                Ok(Receipt::Held | Receipt::Dropped) => received.gap = true,
+                Ok(Receipt::Held) => received.gap = true,
+                Ok(Receipt::Dropped) => {
+                    turn.over_limit(Limit::Held, None);
+                    received.gap = true;
+                }
                 // A replica that counts other names than this one is honest all the same, and its
-                // other writes may fit. One line in the log tells of all such writes.
-                Err(WriteError::Replica)
-                    if crowded || !self.limits.refusals.allows(turn.now, REFUSALS_A_MINUTE) =>
-                {
+                // other writes may fit.
+                Err(WriteError::Replica) => {
                     self.counters.refused += 1;
+                    turn.over_limit(Limit::Replicas, None);
                 }
                 Err(error) => {
                     self.counters.refused += 1;
-                    crowded = error == WriteError::Replica;
                     let Dot { replica, count } = dot;
                     let keys = vec![
                         ("replica", replica.to_string()),
@@ -458,12 +463,10 @@ impl Replication {
                         ("reason", error.to_string()),
                     ];
                     turn.note(Severity::Warn, "write refused", keys);
-                    if !crowded {
-                        // Stop here, but do not return: the writes before it were applied, and have
-                        // to be kept.
-                        received.sane = false;
-                        break;
-                    }
+                    // Stop here, but do not return: the writes before it were applied, and have to
+                    // be kept.
+                    received.sane = false;
+                    break;
                 }
             }
         }

@@ -44,8 +44,6 @@ struct Talk {
 pub(super) struct Limits {
     /// Names that this replica has taken because others knew more of it than it did.
     pub names: Allowance,
-    /// Lines of the log about writes for which there was no room.
-    pub refusals: Allowance,
 }
 
 /// What was said over all links.

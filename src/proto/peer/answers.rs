@@ -9,6 +9,7 @@ use super::overlay::OTHERS;
 use super::prober::{Failed, Probe, Why};
 use super::sessions::Dial;
 use super::{PeerMachine, Timer};
+use crate::proto::limits::Limit;
 use crate::proto::machine::{Conn, OpenError};
 use crate::proto::message::{Addr, Detection, Incarnation, Parting, Purpose, Refused, Welcome};
 use crate::proto::turn::PeerTurn;
@@ -40,7 +41,7 @@ impl PeerMachine {
                 match self.prober.failed(turn.now, &probe, &error, times) {
                     Failed::Again => self.probe(turn, peer, probe.incarnation, probe.why, true),
                     Failed::Doubt(next) => self.timers.set(Timer::Doubt(peer), next),
-                    Failed::Nothing => {}
+                    Failed::Nothing => turn.over_limit(Limit::Doubts, Some(peer)),
                     Failed::NotFound { hard } => self.not_found(turn, &probe, hard),
                 }
             }

@@ -6,6 +6,7 @@
 use super::sessions::{Dial, Session};
 use super::{PeerMachine, Timer};
 use crate::proto::event::Severity;
+use crate::proto::limits::Limit;
 use crate::proto::machine::{Conn, OpenError};
 use crate::proto::message::{
     Addr, Breach, Broadcast, Hello, Identity, Message, Parting, Purpose, Refused, Role, Welcome,
@@ -38,6 +39,15 @@ impl PeerMachine {
                 let told = self.is_told_of(turn.now, &hello.from);
                 let severity = if told { Severity::Warn } else { Severity::Debug };
                 turn.note(severity, "link refused", keys);
+            }
+            match (reason, hello.purpose) {
+                (Refused::Full, Purpose::Sync) => {
+                    turn.over_limit(Limit::Guests, Some(hello.from));
+                }
+                (Refused::Full, Purpose::Ask) => {
+                    turn.over_limit(Limit::Inquirers, Some(hello.from));
+                }
+                _ => {}
             }
             turn.refuse(conn, reason, others);
             return;

@@ -24,6 +24,7 @@ use super::suspicions::Decided;
 use super::{Membership, PeerMachine};
 use crate::proto::config;
 use crate::proto::event::{Event, Severity};
+use crate::proto::limits::Limit;
 use crate::proto::machine::Conn;
 use crate::proto::message::{Addr, Breach, Incarnation, Members};
 use crate::proto::order::Outcome;
@@ -132,9 +133,11 @@ impl PeerMachine {
         let (mut news, mut history, mut deaths) = (Vec::new(), Vec::new(), Vec::new());
         for (peer, mut record) in records {
             record.voters.clear();
-            if !self.is_acceptable(turn.now, &peer, &record)
-                || !self.make_room_for(&peer, peer == from)
-            {
+            if !self.is_acceptable(turn.now, &peer, &record) {
+                continue;
+            }
+            if !self.make_room_for(&peer, peer == from) {
+                turn.over_limit(Limit::Records, Some(from));
                 continue;
             }
             if record.incarnation == 0

@@ -13,9 +13,10 @@ use std::time::Duration;
 use rand::RngExt;
 
 use super::membership::BuriedBy;
-use super::prober::{Probe, Why};
+use super::prober::{Joined, Probe, Why};
 use super::sessions::Dial;
 use super::{PeerMachine, Timer};
+use crate::proto::limits::Limit;
 use crate::proto::message::{Addr, Incarnation, Purpose};
 use crate::proto::registry::Status;
 use crate::proto::time::Time;
@@ -109,10 +110,11 @@ impl PeerMachine {
         incarnation: Incarnation,
         why: Why,
     ) {
-        if self.prober.join(peer, why) {
-            return;
+        match self.prober.join(peer, why) {
+            Joined::UnderWay => {}
+            Joined::Dropped => turn.over_limit(Limit::Notices, Some(peer)),
+            Joined::Begin => self.probe(turn, peer, incarnation, BTreeSet::from([why]), false),
         }
-        self.probe(turn, peer, incarnation, BTreeSet::from([why]), false);
     }
 
     pub(super) fn probe(

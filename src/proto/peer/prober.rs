@@ -15,7 +15,8 @@ use crate::proto::time::Time;
 /// Probes under way at once. Beyond this many, no further one is begun because another peer asks.
 const MAX_PROBES: usize = 256;
 
-/// Members in doubt at once.
+/// Members in doubt at once. A peer looks at one now and then, so more are a wave, in which others find
+/// the rest.
 const MAX_DOUBTS: usize = 4_096;
 
 /// Why a member is being probed.
@@ -90,6 +91,17 @@ pub(super) enum Failed {
     NotFound { hard: bool },
 }
 
+/// What became of one more reason to probe a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Joined {
+    /// A probe is under way, which serves this reason too.
+    UnderWay,
+    /// The caller has to begin a probe.
+    Begin,
+    /// Too many probes are under way for this reason.
+    Dropped,
+}
+
 /// The probes of a peer.
 #[derive(Debug, Default)]
 pub(super) struct Prober {
@@ -110,13 +122,14 @@ impl Prober {
     }
 
     /// Adds a further reason to a probe of this peer that is under way, or drops a notice when too
-    /// many probes are. False if the caller has to begin a probe.
-    pub fn join(&mut self, peer: Addr, why: Why) -> bool {
+    /// many probes are.
+    pub fn join(&mut self, peer: Addr, why: Why) -> Joined {
         if let Some(probe) = self.probes.values_mut().find(|probe| probe.peer == peer) {
             probe.why.insert(why);
-            return true;
+            return Joined::UnderWay;
         }
-        matches!(why, Why::Notice { .. }) && self.probes.len() >= MAX_PROBES
+        let full = matches!(why, Why::Notice { .. }) && self.probes.len() >= MAX_PROBES;
+        if full { Joined::Dropped } else { Joined::Begin }
     }
 
     /// Notes that a probe goes out over this connection.

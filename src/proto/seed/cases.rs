@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::ballot::Evidence;
 use crate::proto::event::Severity;
+use crate::proto::limits::Limit;
 use crate::proto::machine::Conn;
 use crate::proto::message::{Addr, Change, Incarnation, ToPeer};
 use crate::proto::registry::{Record, Registry, Status};
@@ -27,6 +28,8 @@ const CASE_LIFETIME: Duration = Duration::from_secs(60);
 /// Open cases in all. Reports that would open more are dropped; the reporters send them again.
 const MAX_CASES: usize = 8_192;
 
+/// Why a report that would open one more case is refused.
+const TOO_MANY_CASES: &str = "too many open cases";
 /// Refused reports that get a line of the log in one minute: anybody may send any number of them.
 const REFUSALS_A_MINUTE: u32 = 600;
 
@@ -120,10 +123,13 @@ impl Cases {
         } else if registry.alive(&reporter).is_none() {
             Some("who reports is no member")
         } else if open.is_none() && self.reporters.len() >= MAX_CASES {
-            Some("too many open cases")
+            Some(TOO_MANY_CASES)
         } else {
             None
         };
+        if objection == Some(TOO_MANY_CASES) {
+            turn.over_limit(Limit::Cases, Some(reporter));
+        }
         if let Some(objection) = objection {
             refused(turn, &mut self.refusals, report, objection);
             return false;
@@ -152,13 +158,10 @@ impl Cases {
     fn may_report(&mut self, turn: &mut SeedTurn<'_>, reporter: Addr) -> bool {
         let reports = self.reports_by.entry(reporter).or_default();
         if *reports >= MAX_REPORTS {
+            turn.over_limit(Limit::Reports, Some(reporter));
             return false;
         }
         *reports += 1;
-        if *reports == MAX_REPORTS {
-            let keys = vec![("from", reporter.to_string())];
-            turn.note(Severity::Warn, "too many reports from one peer", keys);
-        }
         true
     }
 

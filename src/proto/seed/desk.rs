@@ -4,8 +4,10 @@
 use super::SeedMachine;
 use super::ballot::Asker;
 use super::cases::Report;
+use super::links::MAX_NEIGHBOURS;
 use super::sessions::Caller;
 use super::voting::tell_of;
+use crate::proto::limits::Limit;
 use crate::proto::machine::Conn;
 use crate::proto::message::{
     Addr, Breach, Change, ChangeKind, Identity, Incarnation, Standing, ToPeer, ToSeed,
@@ -45,6 +47,7 @@ impl SeedMachine {
             ToSeed::Register { request, .. } | ToSeed::Leave { request, .. }
                 if self.polls.is_crowded_by(conn) =>
             {
+                turn.over_limit(Limit::Requests, Some(peer));
                 let reason = "too many requests of this connection are open".to_owned();
                 turn.send(conn, ToPeer::Denied { request, votes: 0, reason, known: 0 });
             }
@@ -56,6 +59,9 @@ impl SeedMachine {
                 self.asked_to_leave(turn, Asker { conn, request }, caller, incarnation);
             }
             ToSeed::Links { number, neighbours } => {
+                if neighbours.len() > MAX_NEIGHBOURS {
+                    turn.over_limit(Limit::Neighbours, Some(peer));
+                }
                 self.shown.links.hear(self.book.registry(), peer, number, neighbours);
             }
             ToSeed::Refresh { request, digest } => {

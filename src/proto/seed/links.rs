@@ -12,7 +12,7 @@ use crate::proto::registry::Registry;
 use crate::proto::topology::Topology;
 
 /// Neighbours kept of one peer, far more than any peer has; the rest of a report is cut off.
-const MAX_NEIGHBOURS: usize = 1_024;
+pub(super) const MAX_NEIGHBOURS: usize = 1_024;
 /// Most neighbours in one frame of reports.
 const NEIGHBOURS_A_FRAME: usize = 16_384;
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::tree::Tree;
 use super::*;
 use crate::proto::config::Network;
+use crate::proto::limits::Limit;
 use crate::proto::message::{
     CastVote, Change, ChangeKind, Council, Incarnation, Message, Records, ToPeer, ToSeed,
 };
@@ -557,8 +558,8 @@ fn a_peer_that_accuses_everybody_fills_no_table() {
         stage.report(399, number);
     });
     assert_eq!(stage.seed.cases.counts().0, 256);
-    let noted = |e: &Event| matches!(e, Event::Note { what: "too many reports from one peer", .. });
-    assert_eq!(stage.events(noted), 1);
+    let dropped = |e: &Event| matches!(e, Event::OverLimit { limit: Limit::Reports, .. });
+    assert_eq!(stage.events(dropped), 399 - 256, "what is dropped is said");
     stage.pass(Duration::from_secs(61));
     assert_eq!(stage.seed.cases.counts(), (0, 0));
 }
