@@ -56,6 +56,7 @@ limits! {
     Guests, "guests", "a comparison was refused: too many are under way";
     Inquirers, "inquirers", "a question was refused: too many are under way";
     Origins, "gossip_origins", "a message was refused: no room for its origin or for holes in its numbers";
+    Early, "gossip_early", "a message was dropped that waited for the news of its origin";
     Announced, "gossip_announced", "an announcement was forgotten: too many messages are missing";
     Messages, "messages", "a message was dropped from the message list before its time: the list is full";
     Unfetched, "own_unfetched", "an own message was dropped before all neighbours had it";

@@ -20,6 +20,7 @@ mod linear;
 mod log;
 mod reserved;
 mod rounds;
+mod slow;
 mod spaces;
 mod strangers;
 mod stub;

@@ -52,7 +52,7 @@ fn openings(name: &Name, from: SocketAddr) -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-fn resident(pid: u32) -> u64 {
+pub fn resident(pid: u32) -> u64 {
     let statm = fs::read_to_string(format!("/proc/{pid}/statm")).unwrap();
     statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * PAGE
 }

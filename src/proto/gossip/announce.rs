@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::rumors::{Rumors, Timer};
 use super::runs::{gather, is_sane};
+use crate::proto::limits::Limit;
 use crate::proto::machine::Conn;
 use crate::proto::message::{Breach, Broadcast, Runs, Tag};
 use crate::proto::time::Time;
@@ -29,7 +30,8 @@ const ASK_BATCH: usize = 4_096;
 /// run. The work for a frame must follow its bytes, and twenty bytes name a run of a thousand
 /// numbers.
 const NOTED: usize = 256;
-/// Most announcers remembered for one missing message.
+/// Most announcers remembered for one missing message: whoever does not get it from so many gets it by
+/// anti-entropy.
 const MAX_ANNOUNCERS: usize = 8;
 /// Most messages sent in one answer; the other side has to ask again for the rest.
 const ANSWER_MESSAGES: usize = 2_048;
@@ -74,6 +76,7 @@ impl Rumors {
                 };
                 for number in gaps.into_iter().flat_map(|(low, high)| low..=high) {
                     if self.missing.len() >= MAX_MISSING {
+                        turn.over_limit(Limit::Announced, None);
                         return Ok(());
                     }
                     let missing = self.missing.entry((tag, number)).or_default();
@@ -170,7 +173,12 @@ impl Rumors {
             return Err(Breach);
         }
         let mut places = Vec::new();
+        let mine = self.author.tag();
+        let peer = self.links.get(&conn).map(|link| link.peer);
         for (tag, runs) in want {
+            if *tag == mine {
+                turn.over_limit_times(Limit::Gone, peer, self.gone(runs));
+            }
             let Some(index) = self.list.by_tag(tag) else { continue };
             let Some(origin) = self.list.origin(index) else { continue };
             for (first, many) in runs {
@@ -180,6 +188,19 @@ impl Rumors {
         }
         self.send_places(turn, conn, &places, false);
         Ok(())
+    }
+
+    /// How many messages of its own this peer has published under these numbers and holds no more.
+    fn gone(&self, runs: &Runs) -> u64 {
+        let origin = self.list.by_tag(&self.author.tag());
+        let origin = origin.and_then(|index| self.list.origin(index));
+        let gone = |(first, many): &(u64, u64)| {
+            let end = first.saturating_add(*many).min(self.author.last_number().saturating_add(1));
+            let many = end.saturating_sub(*first);
+            let held = origin.map_or(0, |origin| origin.places_in(*first, many).count() as u64);
+            many.saturating_sub(held)
+        };
+        runs.iter().map(gone).sum()
     }
 
     /// Sends messages that the other side says it lacks, within the bounds of one answer; returns

@@ -5,13 +5,15 @@
 //! member that has not signed it. The check costs far more than all else that is done for a message,
 //! so it comes last, when the message is known to be new, young and of a sane size.
 
+use std::collections::VecDeque;
+
 use bytes::Bytes;
 use sha2::Digest;
 
 use super::list::Refusal;
-use super::{MessageId, message_id};
+use super::{MessageId, message_id, tag};
 use crate::proto::config::{Network, PeerConfig};
-use crate::proto::message::{Addr, Gossip, Identity, Incarnation};
+use crate::proto::message::{Addr, Gossip, Identity, Incarnation, Tag};
 use crate::proto::signature::{Signing, Statement};
 use crate::proto::time::Time;
 
@@ -55,6 +57,8 @@ pub(super) struct Author {
     life: Incarnation,
     /// The number of its last message.
     used: u64,
+    /// Places of its messages in the list, in order, from the first that may still be held.
+    pub places: VecDeque<u64>,
     network: Network,
     /// Whether messages are signed where they can be.
     signed: bool,
@@ -67,7 +71,15 @@ impl Author {
         // Without seeds nobody says who a member is.
         let signed = config.broadcast.signed && config.network.has_seeds();
         let network = config.network.clone();
-        Self { me: config.me, life: 0, used: 0, network, signed, signing: None }
+        Self {
+            me: config.me,
+            life: 0,
+            used: 0,
+            places: VecDeque::new(),
+            network,
+            signed,
+            signing: None,
+        }
     }
 
     /// Has messages signed and checked, if the settings want it and seeds say who the members are.
@@ -83,6 +95,16 @@ impl Author {
     /// Whether a message says that this peer has published it in this life.
     pub fn is_named_by(&self, gossip: &Gossip) -> bool {
         gossip.origin == self.me && gossip.life == self.life
+    }
+
+    /// What announcements call this peer.
+    pub fn tag(&self) -> Tag {
+        tag(&self.me, self.life)
+    }
+
+    /// The number of the last message.
+    pub fn last_number(&self) -> u64 {
+        self.used
     }
 
     /// The next message of this peer.

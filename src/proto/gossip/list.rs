@@ -20,9 +20,9 @@ use super::{AGE_ERROR, MAX_AGE, MAX_PAYLOAD, MessageId, message_id, published};
 use crate::proto::message::{Addr, Gossip, Identity, Incarnation, Tag};
 use crate::proto::time::Time;
 
-/// Most messages held.
+/// Most messages held: an hour of 18 messages a second.
 pub const MAX_MESSAGES: usize = 65_536;
-/// Most payload bytes held.
+/// Most payload bytes held: what a peer gives to gossip, whatever is published.
 const MAX_BYTES: usize = 64 << 20;
 /// A message published so recently is still on its way by gossip; comparing it would find a
 /// difference in every busy network. All peers round the limit to the same step of the clock, so
@@ -97,6 +97,8 @@ pub struct MessageList {
     fresh: Vec<u64>,
     /// The newest time of publication, by our clock, among messages dropped for want of room.
     floor: Option<Time>,
+    /// Messages dropped for want of room, until somebody takes their number.
+    dropped: u64,
     origins: Origins,
 }
 
@@ -226,6 +228,7 @@ impl MessageList {
         if let Some(entry) = entry {
             let published = self.published_here(&entry).min(now);
             self.floor = self.floor.max(Some(published));
+            self.dropped += 1;
             self.unlist(&entry);
         }
     }
@@ -384,6 +387,16 @@ impl MessageList {
         if self.expected.remove(id) {
             self.index.remove(id);
         }
+    }
+
+    /// The first place whose message the last [`MessageList::settle`] may have left out as too fresh.
+    pub fn settled_before(&self) -> u64 {
+        self.fresh.first().copied().unwrap_or(self.indexed)
+    }
+
+    /// Takes the number of messages dropped for want of room since the last call.
+    pub fn take_dropped(&mut self) -> u64 {
+        std::mem::take(&mut self.dropped)
     }
 
     /// The index that anti-entropy compares, as of the last [`MessageList::settle`].

@@ -13,6 +13,7 @@ use super::list::MessageList;
 use super::window::Window;
 use crate::proto::config::{Overlay, PeerConfig};
 use crate::proto::kv::replica::Paths;
+use crate::proto::limits::Limit;
 use crate::proto::machine::Conn;
 use crate::proto::message::{Addr, Broadcast, Incarnation, Tag};
 use crate::proto::planted::Flaw;
@@ -28,6 +29,12 @@ pub(super) const HAVE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How often messages that are too old are dropped.
 pub(super) const EXPIRE_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Payload bytes of this peer's own messages that are still pushed over a link after it has become
+/// congested, where messages of others are only announced. Others may have theirs from elsewhere; its
+/// own come from here. As much as makes a link congested: half of what waits for a slow reader may be
+/// this peer's own.
+const OWN_AHEAD: usize = 256 << 10;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Timer {
@@ -68,7 +75,31 @@ pub(super) struct Link {
     pub congested: bool,
     /// Messages that came over the link and were not their origin's.
     pub forged: u32,
+    /// Payload bytes of own messages that are still pushed while the link is congested.
+    pub own_ahead: usize,
+    /// Messages announced over the link that would have been pushed, had it not been congested.
+    pub withheld: Window,
+    /// The other side has held all messages before this place, as the last comparison that found no
+    /// difference has shown.
+    pub agreed: u64,
     pub round_trip: Option<Duration>,
+}
+
+impl Link {
+    /// Whether a message has to be announced and not pushed, because the other side reads slowly; own
+    /// messages go ahead of those of others.
+    pub fn withholds(&mut self, is_own: bool, bytes: usize) -> bool {
+        if self.congested && is_own && bytes <= self.own_ahead {
+            self.own_ahead -= bytes;
+            return false;
+        }
+        self.congested
+    }
+
+    /// Whether a message was withheld from the other side, which has not fetched it since.
+    fn lacks(&self, place: u64) -> bool {
+        self.withheld.get(place) && !self.known.get(place) && place >= self.agreed
+    }
 }
 
 /// Whether messages are pushed over a link, either way.
@@ -191,6 +222,9 @@ impl Rumors {
                 announce: Vec::new(),
                 congested: false,
                 forged: 0,
+                own_ahead: 0,
+                withheld: Window::starting(start),
+                agreed: start,
                 round_trip: None,
             },
         );
@@ -254,6 +288,7 @@ impl Rumors {
     pub(crate) fn set_congested(&mut self, conn: Conn, congested: bool) {
         if let Some(link) = self.links.get_mut(&conn) {
             link.congested = congested;
+            link.own_ahead = OWN_AHEAD;
         }
     }
 
@@ -269,8 +304,32 @@ impl Rumors {
         }
     }
 
+    /// Tells of own messages that the list has dropped before a neighbour that reads slowly could fetch
+    /// them: nobody else may have them for it.
+    pub(super) fn tell_unfetched(&mut self, turn: &mut PeerTurn<'_>) {
+        while let Some(place) = self.author.places.front().copied()
+            && self.list.entry(place).is_none()
+        {
+            self.author.places.pop_front();
+            if let Some(link) = self.links.values().find(|link| link.lacks(place)) {
+                turn.over_limit(Limit::Unfetched, Some(link.peer));
+            }
+        }
+    }
+
+    /// Both sides of a link hold the same messages but for the freshest.
+    pub(super) fn agree(&mut self, conn: Conn) {
+        let settled = self.list.settled_before();
+        if let Some(link) = self.links.get_mut(&conn) {
+            link.agreed = link.agreed.max(settled);
+        }
+    }
+
     /// Whether messages wait to be pushed.
     pub fn is_gathering(&self) -> bool {
         self.links.values().any(|link| !link.gathered.is_empty())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -26,11 +26,11 @@ use super::list::{Offer, Refusal};
 use super::rumors::{Announcement, EXPIRE_INTERVAL, HAVE_INTERVAL, Rumors, Timer};
 use super::{MAX_PAYLOAD, MessageId, message_id};
 use crate::proto::event::{Event, Severity};
+use crate::proto::limits::Limit;
 use crate::proto::machine::Conn;
 use crate::proto::message::{Addr, Breach, Broadcast, Gossip};
 use crate::proto::planted::Flaw;
 use crate::proto::roles::{Delivery, PublishError};
-use crate::proto::time::Time;
 use crate::proto::turn::PeerTurn;
 /// Announcements gathered for one link after which all are sent early.
 const HAVE_BATCH: usize = 4_096;
@@ -50,7 +50,10 @@ impl Rumors {
         }
         let gossip = self.author.write(turn.now, payload);
         match self.list.offer(turn.now, &gossip, |_, _| true) {
-            Offer::New(place) => Ok(self.accepted(turn, None, gossip, place)),
+            Offer::New(place) => {
+                self.author.places.push_back(place);
+                Ok(self.accepted(turn, None, gossip, place))
+            }
             // Our own message has a new number and is young, so it is neither known, dropped nor
             // old. Only one cause is left: the list of origins is full.
             Offer::Known(_) | Offer::Refused(_) => Err(PublishError::Busy),
@@ -71,7 +74,9 @@ impl Rumors {
         };
         let announcement = Announcement { origin, number: gossip.number, place };
         let (from, peer) = from.unzip();
-        let push = self.assign(turn.now, from, announcement);
+        turn.over_limit_times(Limit::Messages, None, self.list.take_dropped());
+        self.tell_unfetched(turn);
+        let push = self.assign(turn, from, announcement, gossip.payload.len());
         self.counters.payloads_sent += push.len() as u64;
         if self.flaw == Flaw::ForwardTwice {
             turn.send_many(push.clone(), Broadcast::Gossip(gossip.clone()));
@@ -87,7 +92,14 @@ impl Rumors {
 
     /// Decides over which links a new message is pushed at once, which it returns, and over which
     /// links it is gathered or announced later.
-    fn assign(&mut self, now: Time, from: Option<Conn>, announcement: Announcement) -> Vec<Conn> {
+    fn assign(
+        &mut self,
+        turn: &mut PeerTurn<'_>,
+        from: Option<Conn>,
+        announcement: Announcement,
+        bytes: usize,
+    ) -> Vec<Conn> {
+        let (now, is_own) = (turn.now, from.is_none());
         let place = announcement.place;
         let mut push = Vec::with_capacity(self.links.len());
         let mut announced = false;
@@ -97,7 +109,13 @@ impl Rumors {
                 continue;
             }
             let eager = link.edge.eager || self.tree.parent == Some(*conn);
-            if !eager || link.congested {
+            let withheld = eager && link.withholds(is_own, bytes);
+            if withheld {
+                link.withheld.set(place);
+                let limit = if is_own { Limit::Own } else { Limit::Forwarded };
+                turn.over_limit(limit, Some(link.peer));
+            }
+            if !eager || withheld {
                 link.announce.push(announcement);
                 announced = true;
                 if link.announce.len() >= HAVE_BATCH {
@@ -170,7 +188,7 @@ impl Rumors {
                 self.accepted(turn, Some((conn, peer)), gossip, place);
             }
             Offer::Known(_) => self.counters.duplicates += 1,
-            Offer::Refused(Refusal::Unknown) => self.wait(turn.now, (conn, peer), gossip),
+            Offer::Refused(Refusal::Unknown) => self.wait(turn, (conn, peer), gossip),
             Offer::Refused(refusal) => return self.refused(turn, conn, &gossip, refusal),
         }
         Ok(())
@@ -207,6 +225,9 @@ impl Rumors {
                 self.list.no_longer_expects(&id);
             }
         }
+        if refusal == Refusal::Crowded {
+            turn.over_limit(Limit::Origins, Some(gossip.origin));
+        }
         if refusal != Refusal::Dropped {
             let keys = vec![
                 ("origin", gossip.origin.to_string()),
@@ -222,12 +243,18 @@ impl Rumors {
 
     /// Has a message wait for the news of its origin. Comparisons count it as held, so that nobody
     /// takes it for lost and sends it again.
-    fn wait(&mut self, now: Time, from: (Conn, Addr), gossip: Gossip) {
+    fn wait(&mut self, turn: &mut PeerTurn<'_>, from: (Conn, Addr), gossip: Gossip) {
         let id = message_id(&gossip);
         self.list.expects(id);
-        self.early.push(now, id, from, gossip);
-        for id in self.early.drop_surplus(now) {
+        self.early.push(turn.now, id, from, gossip);
+        self.give_up_early(turn);
+    }
+
+    /// Drops messages that have waited too long, or are too many.
+    fn give_up_early(&mut self, turn: &mut PeerTurn<'_>) {
+        for id in self.early.drop_surplus(turn.now) {
             self.list.no_longer_expects(&id);
+            turn.over_limit(Limit::Early, None);
         }
     }
 
@@ -263,13 +290,13 @@ impl Rumors {
 
     fn expire(&mut self, turn: &mut PeerTurn<'_>) {
         self.list.expire(turn.now);
-        for id in self.early.drop_surplus(turn.now) {
-            self.list.no_longer_expects(&id);
-        }
+        self.give_up_early(turn);
+        self.tell_unfetched(turn);
         let first = self.list.first_place();
         for link in self.links.values_mut() {
             link.sent.forget_before(first);
             link.known.forget_before(first);
+            link.withheld.forget_before(first);
             link.exchange.unsettled.forget_before(first);
         }
         self.timers.set(Timer::Expire, turn.now + EXPIRE_INTERVAL);
@@ -302,6 +329,7 @@ mod tests {
     use crate::proto::config::{Network, PeerConfig};
     use crate::proto::machine::Effect;
     use crate::proto::message::Message;
+    use crate::proto::time::Time;
     use rand::SeedableRng;
 
     fn addr(number: u16) -> Addr {

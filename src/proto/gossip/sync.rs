@@ -83,6 +83,7 @@ impl Rumors {
         let Some(link) = self.links.get_mut(&conn) else { return };
         if link.exchange.answered(to).is_some() {
             self.timers.cancel(&Timer::Confirm(conn));
+            self.agree(conn);
             self.close_books(turn, conn);
         }
     }
@@ -107,6 +108,7 @@ impl Rumors {
         if count == index.len() as u64 && digest == index.digest() {
             self.counters.sync.matched += 1;
             turn.send(conn, AntiEntropy::Matched(round));
+            self.agree(conn);
             self.close_books(turn, conn);
             return Ok(());
         }
