@@ -446,6 +446,9 @@ fn help_and_version_go_to_stdout() {
         ] {
             assert!(text.contains(part), "{part} is not in the help of {name}:\n{text}");
         }
+        for part in ["--max-members ", "--max-members-per-source"] {
+            assert_eq!(text.contains(part), name == "seed", "{part} in the help of {name}");
+        }
         for part in [
             "--links",
             "--peers",

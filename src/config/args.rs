@@ -16,7 +16,10 @@ use super::{ConfigError, KeyFileError, read_keys, read_network, values};
 use crate::logging::{LogOptions, Screen};
 use crate::maelstrom;
 use crate::net::secure::NetworkKeys;
-use crate::proto::config::{DEFAULT_NETWORK, Membership, Network, PeerConfig, SeedConfig};
+use crate::proto::config::{
+    DEFAULT_NETWORK, MAX_MEMBERS, MAX_MEMBERS_PER_SOURCE, Membership, Network, PeerConfig,
+    SeedConfig,
+};
 use crate::proto::event::Severity;
 use crate::proto::kv::store::MAX_KEY;
 use crate::proto::message::Addr;
@@ -291,6 +294,14 @@ pub struct SeedArgs {
     #[arg(long, env = "RUMORMILL_SUSPECT_TIMEOUT", value_name = "DUR", default_value = "15s", allow_hyphen_values = true, value_parser = values::silence)]
     pub suspect_timeout: Duration,
 
+    /// Members from which on this seed votes against further ones
+    #[arg(long, env = "RUMORMILL_MAX_MEMBERS", value_name = "N", default_value_t = MAX_MEMBERS, allow_negative_numbers = true, value_parser = members())]
+    pub max_members: usize,
+
+    /// The same for the members of one IPv4 address, or of the first 64 bits of an IPv6 address
+    #[arg(long, env = "RUMORMILL_MAX_MEMBERS_PER_SOURCE", value_name = "N", default_value_t = MAX_MEMBERS_PER_SOURCE, allow_negative_numbers = true, value_parser = members())]
+    pub max_members_per_source: usize,
+
     /// Print the identity of the seed with this IP, PORT and --data-dir, for CONFIG, and exit; makes it
     /// if there is none yet
     #[arg(long, env = "RUMORMILL_PRINT_IDENTITY", value_name = "BOOL", num_args = 0..=1, require_equals = true,
@@ -320,6 +331,8 @@ impl SeedArgs {
         let mut config = SeedConfig::new(me, network);
         config.probe_timeout = probe_timeout;
         config.suspect_timeout = suspect_timeout;
+        config.max_members = self.max_members;
+        config.max_members_per_source = self.max_members_per_source;
         Ok(config)
     }
 }
@@ -543,6 +556,11 @@ fn ping(
 /// Reads a number of links, or of peers contacted at once: at least one, and not absurdly many.
 fn few() -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(1..=MOST_LINKS)
+}
+
+/// Reads a number of members; a list of more would be refused by the peers.
+fn members() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..=1 << 20)
 }
 
 /// Reads the length of a key, which replicas have to take from each other.

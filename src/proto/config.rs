@@ -215,6 +215,13 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// late make nobody a suspect.
 const SUSPECT_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// Members of a network by default, at most. A seed keeps some 200 bytes of each and sends a newcomer
+/// all of them; without a bound whoever may join could fill its memory and its disk.
+pub const MAX_MEMBERS: usize = 131_072;
+/// Members of one source by default, at most. A test may run ten thousand on one machine, and one
+/// machine must not be most of a large network.
+pub const MAX_MEMBERS_PER_SOURCE: usize = 16_384;
+
 /// A seed's settings.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -228,6 +235,11 @@ pub struct SeedConfig {
     /// Silence after which the peers of this network suspect a neighbour: reports of one fault
     /// arrive within this time.
     pub suspect_timeout: Duration,
+    /// Members from which on the seed votes against further ones.
+    pub max_members: usize,
+    /// The same for members of one source: an IPv4 address, or 64 bits of an IPv6 address, which are
+    /// one subscriber's.
+    pub max_members_per_source: usize,
     #[cfg(feature = "planted")]
     flaw: Flaw,
 }
@@ -240,6 +252,8 @@ impl SeedConfig {
             network,
             probe_timeout: PROBE_TIMEOUT,
             suspect_timeout: SUSPECT_TIMEOUT,
+            max_members: MAX_MEMBERS,
+            max_members_per_source: MAX_MEMBERS_PER_SOURCE,
             #[cfg(feature = "planted")]
             flaw: Flaw::None,
         }
@@ -257,6 +271,14 @@ impl SeedConfig {
         }
         if !self.network.seeds().contains(&self.me) {
             return Err(InvalidConfig::NotASeed(self.me));
+        }
+        for (what, most) in [
+            ("max_members", self.max_members),
+            ("max_members_per_source", self.max_members_per_source),
+        ] {
+            if most == 0 {
+                return Err(InvalidConfig::Zero(what));
+            }
         }
         check_times(&[
             ("probe_timeout", self.probe_timeout),

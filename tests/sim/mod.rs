@@ -12,13 +12,15 @@
 //! - [`stores`] knows what each replica of the store must show.
 //! - [`chaos`] makes trouble and lets it heal, [`open`] in networks without seeds; [`planted`] shows
 //!   that the checkers see planted bugs; [`heal`] cuts a network in two for a minute, or loses a fifth of what is sent;
-//!   [`forged`] lies to good machines; [`truth`] has seeds that forget and seeds that lie; [`clocks`] has clocks that disagree, [`leaving`] peers that leave as soon as they come, [`lives`] replicas that live once each; [`degree`] looks at the shape of large overlays.
+//!   [`forged`] lies to good machines; [`truth`] has seeds that forget and seeds that lie; [`clocks`] has clocks that disagree, [`leaving`] peers that leave as soon as they come, [`lives`] replicas that live once each; [`degree`] looks at the shape of large overlays, [`crowds`] at what a crowd does that comes and goes.
 
 #[cfg(test)]
 mod chaos;
 mod check;
 #[cfg(test)]
 mod clocks;
+#[cfg(test)]
+mod crowds;
 #[cfg(test)]
 mod degree;
 mod disk;

@@ -18,6 +18,7 @@ use super::suspicions::{Decided, PRESS, Suspicion};
 use super::{PeerMachine, Timer};
 use crate::proto::config::Overlay;
 use crate::proto::event::{Event, Severity};
+use crate::proto::limits::Limit;
 use crate::proto::machine::{Conn, OpenError};
 use crate::proto::message::{Addr, Detection, Incarnation, Message, Purpose, ToSeed, Welcome};
 use crate::proto::registry::Record;
@@ -28,6 +29,8 @@ use crate::proto::turn::PeerTurn;
 /// Random members asked to look for themselves. Neighbours of the suspect are rarely neighbours of
 /// each other, so without these most deaths could never be confirmed.
 const WITNESSES_ASKED: usize = 3;
+/// Random members among whom those are looked for.
+const WITNESSES_DRAWN: usize = 64;
 /// After a sleep longer than this the peer gives up its links: a message that lay in a buffer
 /// meanwhile would say that it is young, and the others dropped this peer long ago.
 const STALE: Duration = Duration::from_secs(600);
@@ -117,7 +120,11 @@ impl PeerMachine {
         found: Found,
     ) -> bool {
         let Found { hard, asked, reason } = found;
-        if self.suspicion.contains(&peer) || self.suspicion.is_full() {
+        if self.suspicion.contains(&peer) {
+            return false;
+        }
+        if self.suspicion.is_full() {
+            turn.over_limit(Limit::Suspicions, Some(peer));
             return false;
         }
         let Some(record) = self.membership.members.alive(&peer) else {
@@ -172,30 +179,43 @@ impl PeerMachine {
             return;
         }
         let (incarnation, hard) = (suspicion.incarnation, suspicion.hard);
-        let heard = suspicion.witnesses.clone();
+        let (heard, mut asked) = (suspicion.witnesses.clone(), 0);
         let notice = Detection::SuspectNotice { peer, incarnation };
         let neighbours = self.overlay.iter().filter(|(other, _)| **other != peer);
         turn.send_many(neighbours.map(|(_, n)| n.conn).collect(), notice);
         if !hard {
             self.tell_suspect(turn, peer, incarnation);
         }
-        let others: Vec<Addr> = self
-            .membership
-            .members
-            .members()
-            .map(|(other, _)| *other)
-            .filter(|other| {
-                self.could_witness(turn.now, other, &peer)
-                    && !self.overlay.contains(other)
-                    && !heard.contains(other)
-            })
-            .collect();
-        for place in sample(&mut self.life.rng, others.len(), WITNESSES_ASKED) {
-            if let Some(other) = others.get(place) {
-                let errand = Dial::Errand { to: *other, suspect: peer };
-                self.dial(turn, *other, Purpose::Errand, errand);
+        for other in self.some_members() {
+            if self.could_witness(turn.now, &other, &peer)
+                && !self.overlay.contains(&other)
+                && !heard.contains(&other)
+            {
+                asked += 1;
+                let errand = Dial::Errand { to: other, suspect: peer };
+                self.dial(turn, other, Purpose::Errand, errand);
+            }
+            if asked >= WITNESSES_ASKED {
+                return;
             }
         }
+    }
+
+    /// Some members in random order: all where there are few. When thousands of members vanish there
+    /// is a notice of each, and to ask of all members whether they could be a witness would then be
+    /// most of what a peer does.
+    fn some_members(&mut self) -> Vec<Addr> {
+        let members = &self.membership.members;
+        let drawn = sample(&mut self.life.rng, members.size(), WITNESSES_DRAWN);
+        let mut order: Vec<(usize, usize)> = drawn.into_iter().zip(0..).collect();
+        order.sort_unstable();
+        let mut all = members.members().map(|(member, _)| *member).zip(0..);
+        let mut some: Vec<(usize, Addr)> = Vec::with_capacity(order.len());
+        for (place, turn) in order {
+            some.extend(all.find(|(_, at)| *at == place).map(|(member, _)| (turn, member)));
+        }
+        some.sort_unstable();
+        some.into_iter().map(|(_, member)| member).collect()
     }
 
     fn could_witness(&self, now: Time, other: &Addr, suspect: &Addr) -> bool {

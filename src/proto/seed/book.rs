@@ -11,11 +11,16 @@ use super::ballot::Evidence;
 use super::message::MEMBERS_A_FRAME;
 use super::tree::{FAN, Tree};
 use crate::proto::frames::{frames, with_more};
+use crate::proto::limits::Limit;
 use crate::proto::message::{Addr, Breach, Change, ChangeKind, Fingerprint, Incarnation, Records};
 use crate::proto::planted::Flaw;
 use crate::proto::registry::{MAX_AHEAD_MILLIS, Merge, Record, Registry, Status};
 use crate::proto::time::{Time, offset_words};
 use crate::proto::uncompared::Uncompared;
+
+mod sources;
+
+use self::sources::Sources;
 
 /// Fingerprints, by the number of a leaf or branch.
 pub(super) type Leaves = Vec<(u16, Vec<Fingerprint>)>;
@@ -24,6 +29,7 @@ pub(super) type Leaves = Vec<(u16, Vec<Fingerprint>)>;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Book {
     registry: Registry,
+    sources: Sources,
     tree: Tree,
     /// Digest over all statuses; none after a record has changed, until it is asked for.
     status_digest: Option<[u8; 32]>,
@@ -57,12 +63,15 @@ impl Book {
     /// Puts back the records that were on disk.
     pub fn recover(&mut self, records: impl IntoIterator<Item = (Addr, Record)>) {
         for (peer, record) in records {
+            let before = self.registry.alive(&peer).is_some();
             self.registry.merge(peer, record);
-            self.tree.touch(&peer);
+            self.changed(&peer, before);
         }
     }
 
-    fn changed(&mut self, peer: &Addr) {
+    /// The record of a peer has changed; `before` says whether it was a member.
+    fn changed(&mut self, peer: &Addr, before: bool) {
+        self.sources.changed(peer, before, self.registry.alive(peer).is_some());
         self.status_digest = None;
         *self.sent_list = None;
         if self.registry.get(peer).is_some() {
@@ -74,6 +83,7 @@ impl Book {
 
     /// Takes in a record that is durable.
     pub fn take_in(&mut self, now: Time, peer: Addr, record: Record, flaw: Flaw) -> Taken {
+        let before = self.registry.alive(&peer).is_some();
         let stale = record.is_expired(now) && self.registry.get(&peer).is_none();
         let merge = if flaw == Flaw::UnversionedRegistry {
             let known = self.registry.get(&peer);
@@ -84,7 +94,7 @@ impl Book {
             self.registry.merge(peer, record)
         };
         if merge != Merge::Nothing {
-            self.changed(&peer);
+            self.changed(&peer, before);
         }
         Taken { merge, stale }
     }
@@ -96,7 +106,7 @@ impl Book {
         });
         if gone {
             self.registry.remove(&peer);
-            self.changed(&peer);
+            self.changed(&peer, false);
         }
         gone
     }
@@ -158,6 +168,29 @@ impl Book {
                     .then(|| format!("{reporters} registered reporters, {needed} needed"))
             }
             (ChangeKind::Dead, _) => Some("not a member in that incarnation".to_owned()),
+        }
+    }
+
+    /// Why there is no room for one who joins; none if there is, or if it is a member already.
+    pub fn crowding(
+        &self,
+        peer: &Addr,
+        (in_all, of_source): (usize, usize),
+    ) -> Option<(Limit, String)> {
+        if self.registry.alive(peer).is_some() {
+            None
+        } else if self.registry.size() >= in_all {
+            let why = format!("the registry is full: {in_all} members (--max-members)");
+            Some((Limit::Members, why))
+        } else if self.sources.members(peer) >= of_source {
+            let ip = peer.ip();
+            let why = format!(
+                "{ip} has {of_source} members already, which is all that one source may have \
+                 (--max-members-per-source)"
+            );
+            Some((Limit::MembersOfSource, why))
+        } else {
+            None
         }
     }
 

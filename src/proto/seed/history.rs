@@ -14,7 +14,7 @@ use crate::proto::message::{Addr, Decision};
 const A_MEMBER: usize = 16;
 /// Decisions kept of all members, about 300 bytes each.
 const IN_ALL: usize = 65_536;
-/// Longest reason kept, in bytes.
+/// Longest reason kept, in bytes: other seeds write them.
 const MAX_REASON: usize = 256;
 
 /// Decisions by member, oldest first.

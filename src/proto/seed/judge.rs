@@ -22,10 +22,12 @@ use self::places::{Places, Turn};
 
 /// Deaths that may wait for a probe at the same time; further ones get a no at once. They have
 /// places of their own: only members report deaths, but anybody may ask to be registered.
-const MAX_DEATHS: usize = 1_024;
+const MAX_DEATHS: usize = 4_096;
 /// Members accused within one suspect timeout are a wave if they are at least this many and more
 /// than a third of all. Two crashes in a small network are just two crashes.
 const WAVE: usize = 3;
+/// Those accused too long ago are forgotten so often within a suspect timeout.
+const ACCUSED_STEPS: u32 = 32;
 /// Pause between the two probes of a voter in a wave, if the first got no answer at all: long
 /// enough for a fault of the voter's own network to pass, or to be seen. A refused connection is an
 /// answer, and shows that the voter's network works: then the second probe follows at once.
@@ -33,6 +35,9 @@ pub(super) const WAVE_PAUSE: Duration = Duration::from_secs(1);
 /// How long a yes is given again without another probe or line in the log. Seeds that propose the
 /// same change at the same time both ask for it.
 const VERDICT_LASTS: Duration = Duration::from_secs(1);
+
+/// Why a seed votes no when too many wait for a probe.
+pub(super) const TOO_MANY_OPEN: &str = "too many open proposals";
 
 /// A judgement that waits for its probe.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -58,6 +63,8 @@ pub(super) enum Begun {
     Again(Verdict),
     /// Vote so: no probe is needed.
     Decided(Result<String, String>),
+    /// Vote no: too many wait for a probe.
+    Full,
     /// Probe the member.
     Probe,
 }
@@ -94,6 +101,8 @@ pub(super) struct Judge {
     verdicts_by_age: VecDeque<(Time, ChangeKey)>,
     /// Members accused of late, and when they last were.
     accused: BTreeMap<Addr, Time>,
+    /// When those accused too long ago were last forgotten.
+    forgiven: Time,
     /// When to probe a member that was accused in a wave for the second time.
     timers: Timers<ChangeKey>,
 }
@@ -152,7 +161,7 @@ impl Judge {
             return Begun::Decided(Ok("planted flaw".to_owned()));
         }
         if !self.has_room(change.kind) {
-            return Begun::Decided(Err("too many open proposals".to_owned()));
+            return Begun::Full;
         }
         if let Some(objection) = objection {
             return Begun::Decided(Err(objection));
@@ -164,8 +173,18 @@ impl Judge {
     }
 
     fn has_room(&self, kind: ChangeKind) -> bool {
-        let deaths = || self.judgements.keys().filter(|key| key.0 == ChangeKind::Dead).count();
-        if kind == ChangeKind::Dead { deaths() < MAX_DEATHS } else { self.places.has_room() }
+        if kind == ChangeKind::Dead { self.deaths() < MAX_DEATHS } else { self.places.has_room() }
+    }
+
+    /// Whether there is room to judge deaths that seeds find themselves. These leave half of the places
+    /// to those that members report, and wait until there is room.
+    pub fn has_room_for_own(&self) -> bool {
+        self.deaths() < MAX_DEATHS / 2
+    }
+
+    fn deaths(&self) -> usize {
+        let deaths = self.judgements.keys().filter(|key| key.0 == ChangeKind::Dead);
+        deaths.take(MAX_DEATHS).count()
     }
 
     /// Notes that a probe goes out over that connection.
@@ -193,7 +212,7 @@ impl Judge {
         loop {
             let (key, reason, conn) = match self.places.next(now)? {
                 Turn::Probe(key) => return Some(Next::Probe(key)),
-                Turn::TooLate(key) => (Some(key), "too many open proposals", None),
+                Turn::TooLate(key) => (Some(key), TOO_MANY_OPEN, None),
                 Turn::GivesWay(conn) => {
                     let reason = "no answer at that address while others waited";
                     (self.probes.remove(&conn), reason, Some(conn))
@@ -208,7 +227,15 @@ impl Judge {
     /// Whether so many members were accused within one suspect timeout that this seed or its own
     /// network may be at fault. Then one failed probe is not enough.
     fn is_wave(&mut self, now: Time, window: Duration, registry: &Registry) -> bool {
-        self.accused.retain(|_, at| now.since(*at) < window);
+        // In a wave of thousands, to go through all of them for each would be most of the work.
+        if now.since(self.forgiven) >= window / ACCUSED_STEPS {
+            self.forgiven = now;
+            self.accused.retain(|_, at| now.since(*at) < window);
+        }
+        // All of them may be gone by now.
+        if self.accused.len() >= WAVE && self.accused.len() * 2 > registry.size() {
+            return true;
+        }
         let gone = self.accused.keys().filter(|peer| registry.alive(peer).is_none()).count();
         self.accused.len() >= WAVE && self.accused.len() * 3 > registry.size() + gone
     }

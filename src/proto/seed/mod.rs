@@ -10,7 +10,7 @@
 //! `tree`) is the registry, and `durability` knows what is on disk. `polls` counts the votes of
 //! each `ballot`, `judge` (with `places`) gives this seed's own vote, `cases` gathers reports of
 //! deaths, `standing` says when this seed may vote. `recovery` probes members after a restart,
-//! `expiry` drops members long gone, `pushes` tells peers of changes; `links` and `history` keep
+//! `attendance` says who was not heard of for long and is to be probed as well, `expiry` drops members long gone, `pushes` tells peers of changes; `links` and `history` keep
 //! what operators ask for.
 //!
 //! Only the machine hands what one part says to the next. `voting` takes a change from the request
@@ -18,6 +18,7 @@
 //! for something to be durable; each of these calls only those named before it. This file takes in
 //! connections and the time, and has recovered members probed.
 
+mod attendance;
 mod ballot;
 mod book;
 mod cases;
@@ -44,6 +45,7 @@ mod voting;
 use std::convert::Infallible;
 use std::sync::Arc;
 
+use self::attendance::Attendance;
 use self::book::Book;
 use self::cases::Cases;
 use self::colleagues::Colleagues;
@@ -76,10 +78,12 @@ use super::topology::Topology;
 use super::turn::SeedTurn;
 use super::uncompared::Uncompared;
 
-/// Care for members of whom no message comes: those recovered from disk, and those long gone.
+/// Care for members of whom no message comes: those recovered from disk, those that are silent, and
+/// those long gone.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Upkeep {
     recovery: Recovery,
+    attendance: Attendance,
     expiry: Expiry,
 }
 
@@ -342,6 +346,8 @@ impl SeedMachine {
         if is_probe {
             self.probed(turn, conn, &result);
             self.probe_next(turn);
+            // Looks wait while too many deaths are judged.
+            self.look_on(turn);
         } else if is_look {
             self.looked(turn, conn, &result);
         } else {
@@ -363,8 +369,30 @@ impl SeedMachine {
         self.look_on(turn);
     }
 
+    /// Looks at members that were not heard of for long.
+    fn look_for_absent(&mut self, turn: &mut SeedTurn<'_>) {
+        if !self.foothold.votes() {
+            return;
+        }
+        let registry = self.book.registry();
+        let owns = |caller: &&Caller| {
+            registry.alive(&caller.peer).is_some_and(|record| record.can_be(caller.identity))
+        };
+        let heard = self.sessions.callers().filter(owns).map(|caller| (caller.peer, caller.heard));
+        let place = (usize::from(self.roster.number()), self.roster.count());
+        let (now, patience) = (turn.now, self.roster.suspect_timeout());
+        let attendance = &mut self.upkeep.attendance;
+        let absent = attendance.look_for_absent((now, patience), registry, heard, place);
+        for (peer, incarnation) in absent {
+            self.upkeep.recovery.look_once(peer, incarnation);
+        }
+        self.look_on(turn);
+    }
+
     fn look_on(&mut self, turn: &mut SeedTurn<'_>) {
-        while let Some(look) = self.upkeep.recovery.next() {
+        while self.judge.has_room_for_own()
+            && let Some(look) = self.upkeep.recovery.next()
+        {
             let conn = self.sessions.next_conn();
             let hello = self.roster.hello(Purpose::Probe);
             turn.open(conn, look.peer, hello, self.roster.probe_timeout());
@@ -375,6 +403,10 @@ impl SeedMachine {
     /// Handles the end of a look at a recovered member. Proposes the member's death if too many
     /// looks have had no answer.
     fn looked(&mut self, turn: &mut SeedTurn<'_>, conn: Conn, result: &Result<Welcome, OpenError>) {
+        if *result == Err(OpenError::Local) {
+            self.upkeep.recovery.look_later(turn.now, conn);
+            return;
+        }
         let registry = self.book.registry();
         let answered = |peer: &Addr| {
             let is_it = |record: &Record| {
@@ -420,7 +452,10 @@ impl SeedMachine {
         match part {
             Part::Colleagues => match self.colleagues.due(turn.now) {
                 Some(colleagues::Timer::Redial(seed)) => self.dial(turn, seed),
-                Some(colleagues::Timer::Compare) => self.compare(turn),
+                Some(colleagues::Timer::Compare) => {
+                    self.compare(turn);
+                    self.look_for_absent(turn);
+                }
                 None => {}
             },
             Part::Pushes => self.push(turn),

@@ -1,8 +1,9 @@
-//! Probes the members that a seed recovered from its disk.
+//! Probes the members that a seed recovered from its disk, and those that it has not heard of for
+//! long.
 //!
-//! They may have died while nobody watched. So the seed looks at each of them, and proposes the
-//! death of one that has not answered three looks, on the seeds' own evidence (DESIGN.md, section
-//! 3).
+//! The former may have died while nobody watched. So the seed looks at each of them, and proposes
+//! the death of one that has not answered three looks, on the seeds' own evidence (DESIGN.md,
+//! section 3). The latter have been silent for long, so one look is enough.
 //!
 //! What must stay true: this needs no reporter, but each seed still votes by its own probe, so a
 //! member that answers is not removed.
@@ -16,8 +17,9 @@ use crate::proto::registry::Registry;
 use crate::proto::time::Time;
 
 /// Members looked at at the same time; when one look ends, the next begins. A hundred thousand
-/// connections at once would be too many for any process.
-const LOOKS: usize = 128;
+/// connections at once would be too many for any process; with fewer than this, ten thousand members
+/// whose hosts are gone, so that each look takes all of its time, would take minutes.
+const LOOKS: usize = 512;
 /// Pause before members that did not answer are looked at again: long enough for a process to
 /// start.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -38,6 +40,8 @@ pub(super) struct Recovery {
     to_look: Vec<Look>,
     looks: BTreeMap<Conn, Look>,
     unanswered: Vec<Look>,
+    /// Members not heard of for long, still to be looked at.
+    absent: BTreeMap<Addr, Incarnation>,
     /// When the unanswered are looked at again.
     due: Option<Time>,
 }
@@ -53,6 +57,19 @@ impl Recovery {
         self.to_look = registry.members().map(look).collect();
     }
 
+    /// Looks once at a member that was not heard of for long.
+    pub fn look_once(&mut self, peer: Addr, incarnation: Incarnation) {
+        self.absent.insert(peer, incarnation);
+    }
+
+    /// This seed could not even look: it looks again later, and nothing is held against the member.
+    pub fn look_later(&mut self, now: Time, conn: Conn) {
+        if let Some(look) = self.looks.remove(&conn) {
+            self.unanswered.push(look);
+            self.due.get_or_insert(now + LOOK_AGAIN);
+        }
+    }
+
     /// When members are to be looked at again.
     pub fn wake_at(&self) -> Option<Time> {
         self.due
@@ -66,7 +83,13 @@ impl Recovery {
 
     /// Takes the member to look at next, if there is room for one more look.
     pub fn next(&mut self) -> Option<Look> {
-        if self.looks.len() < LOOKS { self.to_look.pop() } else { None }
+        if self.looks.len() >= LOOKS {
+            return None;
+        }
+        self.to_look.pop().or_else(|| {
+            let (peer, incarnation) = self.absent.pop_first()?;
+            Some(Look { peer, incarnation, failed: MAX_LOOKS - 1 })
+        })
     }
 
     /// Notes that a look goes out over that connection.

@@ -155,6 +155,11 @@ impl Roster {
         self.config.probe_timeout
     }
 
+    /// Members in all, and of one source, from which on there is no room for more.
+    pub fn max_members(&self) -> (usize, usize) {
+        (self.config.max_members, self.config.max_members_per_source)
+    }
+
     pub fn suspect_timeout(&self) -> Duration {
         self.config.suspect_timeout
     }

@@ -97,6 +97,14 @@ impl Sessions {
         self.open.iter().filter(move |(_, session)| of_peer(session)).map(|(conn, _)| *conn)
     }
 
+    /// The peers that have a connection here, and when they last said anything but a ping over it.
+    pub fn callers(&self) -> impl Iterator<Item = &Caller> {
+        self.open.values().filter_map(|session| match session {
+            Session::FromPeer(caller) => Some(caller),
+            Session::ToSeed(_) | Session::FromSeed(_) => None,
+        })
+    }
+
     /// Closes connections of peers that have been silent too long. A peer that wants something
     /// later opens a new one.
     pub fn hang_up(&mut self, turn: &mut SeedTurn<'_>) {

@@ -34,7 +34,7 @@ const COMPARE_PATIENCE: Duration = Duration::from_millis(500);
 const HOLD: Duration = Duration::from_millis(500);
 /// Most marks kept: those of one founding, and of others that were merged into it.
 pub(super) const MAX_FOUNDERS: usize = 1_024;
-/// Most proposals that may wait; further ones get a no at once.
+/// Most proposals that may wait until this seed votes; further ones get a no at once.
 const MAX_HELD: usize = 8_192;
 
 /// Tasks that this part has at some time.

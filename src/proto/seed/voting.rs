@@ -15,10 +15,11 @@ use super::ballot::{
 };
 use super::cases::Cases;
 use super::durability::Pending;
-use super::judge::{Begun, Judgement, Next, Probed, Verdict, WAVE_PAUSE};
+use super::judge::{Begun, Judgement, Next, Probed, TOO_MANY_OPEN, Verdict, WAVE_PAUSE};
 use super::message::MEMBERS_A_FRAME;
 use crate::proto::event::Event;
 use crate::proto::frames::frames;
+use crate::proto::limits::Limit;
 use crate::proto::machine::{Conn, OpenError};
 use crate::proto::message::{
     Addr, Change, ChangeKind, Council, Incarnation, Purpose, ToPeer, Welcome,
@@ -75,6 +76,7 @@ impl SeedMachine {
             return;
         }
         if self.polls.is_full(change.kind) {
+            turn.over_limit(Limit::Ballots, Some(change.peer));
             if let Some(Asker { conn, request }) = asker {
                 let reason = "too many open proposals; try again".to_owned();
                 turn.send(conn, ToPeer::Denied { request, votes: 0, reason, known: 0 });
@@ -140,12 +142,20 @@ impl SeedMachine {
             }
             return;
         }
+        if let Some((limit, _)) = self.crowding(&change) {
+            turn.over_limit(limit, Some(change.peer));
+        }
         let objection = self.objection(turn, &change);
         let rubber_stamp = self.roster.flaw() == Flaw::AlwaysYes;
         match self.judge.begin(turn.now, &change, objection, rubber_stamp) {
             Begun::Again(verdict) => self.cast(turn, waiter, &change, &verdict),
             Begun::Decided(outcome) => {
                 self.conclude(turn, &change, BTreeSet::from([waiter]), outcome);
+            }
+            Begun::Full => {
+                turn.over_limit(Limit::Judgements, Some(change.peer));
+                let no = Err(TOO_MANY_OPEN.to_owned());
+                self.conclude(turn, &change, BTreeSet::from([waiter]), no);
             }
             Begun::Probe => {
                 let key = key(&change);
@@ -166,7 +176,14 @@ impl SeedMachine {
         let by_members = change.kind == ChangeKind::Dead && !is_own;
         let evidence: Option<Evidence> =
             by_members.then(|| Cases::evidence(&self.cases, self.book.registry(), change));
-        self.book.objection(turn.now, self.roster.me(), change, evidence)
+        let objection = self.book.objection(turn.now, self.roster.me(), change, evidence);
+        objection.or_else(|| self.crowding(change).map(|(_, why)| why))
+    }
+
+    /// Why there is no room for one who joins.
+    fn crowding(&self, change: &Change) -> Option<(Limit, String)> {
+        let joins = change.kind == ChangeKind::Join;
+        joins.then(|| self.book.crowding(&change.peer, self.roster.max_members())).flatten()
     }
 
     pub(super) fn probe_for(&mut self, turn: &mut SeedTurn<'_>, key: ChangeKey) {
@@ -182,6 +199,7 @@ impl SeedMachine {
             match next {
                 Next::Probe(key) => self.probe_for(turn, key),
                 Next::Decided(Judgement { change, waiters, .. }, reason, probe) => {
+                    turn.over_limit(Limit::Judgements, Some(change.peer));
                     probe.into_iter().for_each(|conn| turn.close(conn));
                     self.conclude(turn, &change, waiters, Err(reason.to_owned()));
                 }

@@ -131,3 +131,89 @@ fn who_calls_itself_a_seed_has_nothing_sent_to_the_real_one() {
     });
     assert_eq!(to_others.count(), 0, "{:?}", stage.effects);
 }
+
+#[test]
+fn a_full_registry_takes_nobody_in_and_says_why_and_loses_nobody_who_is_there() {
+    for (in_all, of_source, says) in [
+        (2, 100, "the registry is full: 2 members (--max-members)"),
+        (100, 2, "127.0.0.1 has 2 members already"),
+    ] {
+        let network = Network::new("test", [seed_addr(0)]);
+        let mut config = SeedConfig::new(seed_addr(0), network);
+        (config.max_members, config.max_members_per_source) = (in_all, of_source);
+        let mut stage =
+            Stage { seed: SeedMachine::new(config, 1), now: NOW, effects: Vec::new(), next: 1 };
+        stage.give(Input::Start);
+        for number in 0..2 {
+            asks_to_register(&mut stage, peer_addr(number), 1, 9);
+            stage.probe(peer_addr(number), Ok((9, false)));
+        }
+        assert_eq!(stage.seed.registry().size(), 2);
+        stage.effects.clear();
+        asks_to_register(&mut stage, peer_addr(2), 1, 9);
+        let denied = |m: &Message| match m {
+            Message::ToPeer(ToPeer::Denied { reason, .. }) => reason.contains(says),
+            _ => false,
+        };
+        assert_eq!(stage.said(denied), 1, "{:?}", stage.effects);
+        let full = if in_all == 2 { Limit::Members } else { Limit::MembersOfSource };
+        let dropped = |e: &Event| matches!(e, Event::OverLimit { limit, .. } if *limit == full);
+        assert_eq!(stage.events(dropped), 1);
+        // A member that comes back in a later life has its place.
+        asks_to_register(&mut stage, peer_addr(1), 1, 10);
+        stage.probe(peer_addr(1), Ok((10, false)));
+        let record = stage.seed.registry().get(&peer_addr(1));
+        assert_eq!(record.map(|record| record.incarnation), Some(10));
+        // Who leaves makes room, and whoever has another address is another source.
+        let conn = stage.call(peer_addr(0), Role::Peer, Purpose::Membership);
+        stage.hear(conn, Message::ToSeed(ToSeed::Leave { request: 2, incarnation: 9 }));
+        stage.probe(peer_addr(0), Ok((9, true)));
+        asks_to_register(&mut stage, peer_addr(2), 1, 9);
+        stage.probe(peer_addr(2), Ok((9, false)));
+        assert_eq!(stage.seed.registry().size(), 2);
+        asks_to_register(&mut stage, nobody(1), 1, 9);
+        assert_eq!(stage.dialled(nobody(1)).is_some(), in_all > 2, "{says}");
+    }
+}
+
+#[test]
+fn a_member_that_is_silent_and_does_not_answer_is_proposed_dead_and_one_that_answers_is_not() {
+    let mut stage = Stage::new(1);
+    for number in 0..4 {
+        asks_to_register(&mut stage, peer_addr(number), 1, 9);
+        stage.probe(peer_addr(number), Ok((9, false)));
+    }
+    let asks = |stage: &mut Stage| {
+        let conn = stage.call(peer_addr(0), Role::Peer, Purpose::Membership);
+        stage.hear(conn, Message::ToSeed(ToSeed::Refresh { request: 3, digest: [0; 32] }));
+    };
+    stage.effects.clear();
+    for _ in 0..20 {
+        stage.pass(Duration::from_secs(2));
+        asks(&mut stage);
+        // One of the silent answers, one does not, and at one this seed could not even look.
+        let results = [(1, Ok(9)), (2, Err(OpenError::Unreachable)), (3, Err(OpenError::Local))];
+        for (number, result) in results {
+            while let Some(conn) = stage.dialled(peer_addr(number)) {
+                stage.effects.retain(
+                    |effect| !matches!(effect, Effect::Open { to, .. } if *to == peer_addr(number)),
+                );
+                stage.give(match &result {
+                    Err(error) => Input::OpenFailed { conn, error: error.clone() },
+                    Ok(incarnation) => {
+                        let (role, from) = (Role::Peer, peer_addr(number));
+                        let (incarnation, leaving) = (*incarnation, false);
+                        let (clock, identity) = (0, None);
+                        let welcome = Welcome { role, from, incarnation, leaving, clock, identity };
+                        Input::Opened { conn, welcome }
+                    }
+                });
+            }
+        }
+        assert!(stage.dialled(peer_addr(0)).is_none(), "who asks for news is there");
+    }
+    assert_eq!(stage.status(1), Some(Status::Alive));
+    assert_eq!(stage.status(2), Some(Status::Dead));
+    assert_eq!(stage.status(3), Some(Status::Alive), "that says nothing");
+    assert_eq!(stage.events(|e| matches!(e, Event::DeadNodeCommitted { .. })), 1);
+}
