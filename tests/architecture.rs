@@ -414,3 +414,93 @@ fn what_the_documentation_names_is_in_the_code() {
     }
     assert!(named.iter().all(|named| *named > 10), "files, constants, tests: {named:?}");
 }
+
+/// Limits whose names do not begin with `MAX_`: times, and what waits.
+const MORE_LIMITS: [&str; 19] = [
+    "BATCH",
+    "BATCHES",
+    "BODY_PATIENCE",
+    "CALL",
+    "HEADER_PATIENCE",
+    "HELLO_PATIENCE",
+    "HIGH_WATER",
+    "IDLE",
+    "IDLE_PATIENCE",
+    "INBOX",
+    "IN_ALL",
+    "LINES_A_SECOND",
+    "LINGER",
+    "LOOKS",
+    "OWN_AHEAD",
+    "RESERVED",
+    "SLOW",
+    "STRANGERS_A_MINUTE",
+    "WAITING",
+];
+
+/// The limits of a file: names, values as they are written, and what is said of them.
+fn limits_of(text: &str) -> Vec<(String, String, String)> {
+    let (mut found, mut said) = (Vec::new(), Vec::new());
+    let text = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+    let mut lines = text.lines().map(str::trim);
+    while let Some(line) = lines.next() {
+        if let Some(words) = line.strip_prefix("///") {
+            said.push(words.trim().replace("[`", "`").replace("`]", "`"));
+            continue;
+        }
+        let constant = line.trim_start_matches("pub").trim_start_matches("(super)").trim_start();
+        if let Some((name, rest)) = constant.strip_prefix("const ").and_then(|c| c.split_once(": "))
+            && (name.starts_with("MAX_") || MORE_LIMITS.contains(&name))
+        {
+            let mut rest = rest.to_owned();
+            while !rest.ends_with(';') {
+                rest.push(' ');
+                rest.push_str(lines.next().unwrap());
+            }
+            let value = rest.split_once(" = ").unwrap().1.trim_end_matches(';').to_owned();
+            found.push((name.to_owned(), value, said.join(" ")));
+        }
+        if !line.starts_with("#[") {
+            said.clear();
+        }
+    }
+    found
+}
+
+/// The tables of docs/LIMITS.md as the code has them.
+fn tables_of_limits() -> String {
+    let mut found = Vec::new();
+    files(&root().join("src"), ".rs", &mut found);
+    let mut tables =
+        String::from("| where | limit | value | what it bounds |\n| --- | --- | --- | --- |\n");
+    for file in found.iter().filter(|file| !file.iter().any(|part| part == "tests")) {
+        let path = file.strip_prefix(root().join("src")).unwrap().display();
+        for (name, value, said) in limits_of(&fs::read_to_string(file).unwrap()) {
+            assert!(said.len() > 20, "{path}: {name} has no reason");
+            tables += &format!("| `{path}` | `{name}` | {value} | {said} |\n");
+        }
+    }
+    tables += "\n| `limit` | what happened |\n| --- | --- |\n";
+    for limit in rumormill::proto::limits::Limit::ALL {
+        tables += &format!("| `{}` | {} |\n", limit.label(), limit.words());
+    }
+    tables
+}
+
+/// `RUMORMILL_WRITE_LIMITS=1` writes what the code says instead.
+#[test]
+fn all_limits_are_in_one_place_with_their_reasons() {
+    let (path, tables) = (root().join("docs/LIMITS.md"), tables_of_limits());
+    assert!(tables.lines().count() > 100, "limits were found: {tables}");
+    let page = fs::read_to_string(&path).unwrap();
+    let (intro, shown) = page.split_once("\n<!-- from here on the code says it -->\n\n").unwrap();
+    if std::env::var_os("RUMORMILL_WRITE_LIMITS").is_some() {
+        let page = format!("{intro}\n<!-- from here on the code says it -->\n\n{tables}");
+        fs::write(&path, page).unwrap();
+        return;
+    }
+    for (shown, real) in shown.lines().zip(tables.lines()) {
+        assert_eq!(shown, real, "write it with RUMORMILL_WRITE_LIMITS=1");
+    }
+    assert_eq!(shown.lines().count(), tables.lines().count());
+}

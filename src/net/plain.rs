@@ -10,7 +10,7 @@ use crate::proto::signature::{Signature, Signer, Statement};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Never {}
 
-/// Bytes that one record carries at most.
+/// Bytes that one record carries at most, as where links are encrypted.
 pub const MAX_RECORD: usize = 65_519;
 
 /// What a process needs to open and accept encrypted links.

@@ -16,7 +16,7 @@ use super::time::Time;
 const AGAIN: Duration = Duration::from_secs(60);
 /// Old entries are looked for this often at most.
 const SWEEP: Duration = Duration::from_secs(1);
-/// Most entries remembered.
+/// Most entries remembered: what cannot be remembered is told again.
 const MAX_TOLD: usize = 8_192;
 
 /// What was told lately: the words about each peer, and when.

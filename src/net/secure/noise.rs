@@ -28,7 +28,7 @@ const TAG: usize = 16;
 const HEADER: usize = 2;
 /// Bytes of the longest message of Noise (section 3).
 const LONGEST: usize = 65_535;
-/// Bytes that one record carries at most.
+/// Bytes that one record carries at most: the longest message of Noise without its tag.
 pub const MAX_RECORD: usize = LONGEST - TAG;
 /// Bytes of the longest message of a handshake: the third one, with a hello of the length that
 /// `net::codec` allows, the caller's key and two tags.

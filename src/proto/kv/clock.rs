@@ -221,7 +221,8 @@ pub(super) const MAX_COUNT: u64 = (1 << 53) - 1;
 /// Most single writes kept beyond a clock: they travel with each request and each write. The store
 /// decides what happens to more, because it knows which of them still stand.
 pub const MAX_EXTRA: usize = 64;
-/// Longest name of a replica, bytes.
+/// Longest name of a replica, bytes: an address and an incarnation, and room for those that replicas of
+/// another make take.
 const MAX_NAME: usize = 128;
 /// Most bytes that a clock takes, by [`Clock::size`]: room for ten thousand lives of replicas that
 /// wrote. A clock has to fit a frame beside the greatest value.

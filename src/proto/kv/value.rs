@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-/// Deepest nesting of a value.
+/// Deepest nesting of a value: reading and comparing a value recurses so far.
 pub const MAX_DEPTH: usize = 64;
 /// Longest value as text, bytes: it has to fit an HTTP body and a frame.
 pub const MAX_VALUE: usize = 1 << 20;

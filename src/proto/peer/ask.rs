@@ -18,7 +18,7 @@ use crate::proto::turn::PeerTurn;
 
 /// A peer that has not answered a question after this long is not expected to.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Connections for questions that others have opened, at once.
+/// Connections for questions that others have opened, at once: operators ask, and no program does.
 const MAX_INQUIRERS: usize = 16;
 
 impl PeerMachine {

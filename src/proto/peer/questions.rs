@@ -11,10 +11,11 @@ use crate::proto::machine::Conn;
 use crate::proto::message::{Breach, Inspection};
 use crate::proto::order::Holding;
 
-/// Questions of this peer under way at once.
+/// Questions of this peer under way at once: operators ask them, and no program does.
 const MAX_QUESTIONS: usize = 256;
-/// An answer with more keys than this, or more versions than the number below, is a breach.
+/// Most keys in one answer. A longer answer is a breach, since all of it is held until it is whole.
 const MAX_KEYS: usize = 1 << 20;
+/// Most versions in one answer: many times what one key may have.
 const MAX_VERSIONS: usize = 4_096;
 
 /// A question to another peer.

@@ -26,7 +26,8 @@ use crate::proto::turn::PeerTurn;
 const STRANGER: f64 = 0.25;
 /// A peer without links that found nobody to compare with tries again this soon.
 const AGAIN: Duration = Duration::from_secs(1);
-/// Connections for a comparison that others have opened, at once.
+/// Connections for a comparison that others have opened, at once. Each peer calls a few in a round; who
+/// is refused calls another in the next.
 const MAX_GUESTS: usize = 16;
 
 impl PeerMachine {
