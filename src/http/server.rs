@@ -26,6 +26,12 @@ use crate::proto::limits::Limit;
 
 /// A client that has begun a request has this long to send its head.
 const HEADER_PATIENCE: Duration = Duration::from_secs(10);
+/// Bytes of the head of a request that are gathered: a token and what proxies add take a few thousand.
+/// If it is not whole by then it is 431, and the connection is closed; what the last read brings beyond
+/// counts still.
+const MAX_HEAD: usize = 64 << 10;
+/// Header fields of a request at most: a browser behind proxies sends some thirty. More are 431.
+const MAX_HEADERS: usize = 100;
 /// A connection over which nothing is asked for so long is closed.
 const IDLE_PATIENCE: Duration = Duration::from_secs(60);
 /// Requests under way have this long to end when the node stops.
@@ -113,7 +119,11 @@ async fn serve_one(stream: TcpStream, place: Place, routes: Router, stopping: Ca
         async move { answer.await.map(|answer| answer.map(|body| Answered::new(body, asking))) }
     });
     let mut server = http1::Builder::new();
-    server.timer(TokioTimer::new()).header_read_timeout(IDLE_PATIENCE);
+    server
+        .timer(TokioTimer::new())
+        .header_read_timeout(IDLE_PATIENCE)
+        .max_buf_size(MAX_HEAD)
+        .max_headers(MAX_HEADERS);
     let connection =
         server.serve_connection(TokioIo::new(Client::new(stream, HEADER_PATIENCE)), service);
     tokio::pin!(connection);

@@ -1,8 +1,8 @@
-//! What a client may add to the store: how many bytes in all, and how long a key.
+//! What a client may send: how many bytes of the store in all, how long a key, how long a head.
 
 use serde_json::{Value, json};
 
-use super::{Network, Node, ask, error, get, raw, told, until};
+use super::{Network, Node, ask, error, get, raw, raw_with, told, until};
 
 fn bytes(node: &Node) -> u64 {
     let metrics = raw(node, "GET", "/metrics", b"").2;
@@ -74,4 +74,28 @@ fn a_key_has_as_many_characters_as_its_peer_is_set_to() {
     until(|| get(usual, &path(60)).0 == 200);
     assert_eq!(ask(usual, "DELETE", &path(60), &Value::Null).0, 200);
     until(|| get(longer, &path(60)).0 == 404);
+}
+
+#[test]
+fn the_head_of_a_request_has_a_bound_and_the_next_client_is_served() {
+    let mut network = Network::with_peers(0);
+    network.start_peer(&[]);
+    let peer = &network.peers[0];
+    let many = |count: usize, length: usize| -> Vec<String> {
+        let host = std::iter::once("Host: localhost".to_owned());
+        host.chain((0..count).map(|n| format!("X-{n}: {}", "x".repeat(length)))).collect()
+    };
+    for (headers, served) in [
+        (many(60, 200), true),
+        (many(1, 300_000), false),
+        (many(90, 3_500), false),
+        (many(200, 5), false),
+    ] {
+        let headers: Vec<&str> = headers.iter().map(String::as_str).collect();
+        let (status, _, body) = raw_with(peer, ("GET", "/health"), &headers, b"");
+        // Who goes on sending may find the connection closed before it has read why.
+        let expected: &[u16] = if served { &[200] } else { &[431, 0] };
+        assert!(expected.contains(&status), "{} headers: {status} {body}", headers.len());
+        assert_eq!(get(peer, "/members").0, 200, "others are served");
+    }
 }
