@@ -152,9 +152,19 @@ impl PeerMachine {
         turn.member(MemberEvent::Suspected(peer));
         self.timers.set(Timer::Suspicion(peer), turn.now + PRESS.0);
         // A suspect cannot be a witness, so the other suspicions may now have all the witnesses
-        // they can get: check them again.
-        self.check_all(turn);
+        // they can get: check them again, unless others are left for certain. When thousands of
+        // members vanish, that would be done thousands of times for thousands.
+        if !self.has_witnesses_left() {
+            self.check_all(turn);
+        }
         true
+    }
+
+    /// Whether some member is left that could witness whatever suspicion, counted without a look at
+    /// each. False if there may be none.
+    fn has_witnesses_left(&self) -> bool {
+        let cannot = 1 + self.suspicion.len() + self.suspicion.farewells();
+        self.membership.members.size() > cannot
     }
 
     /// A peer that was found dead is no member, so there is nothing to vote on, only a link to give

@@ -207,6 +207,11 @@ impl Suspicions {
         self.departing.get(peer).is_some_and(|(_, since)| now.since(*since) < FAREWELL_KEPT)
     }
 
+    /// Farewells remembered, those included that are over.
+    pub fn farewells(&self) -> usize {
+        self.departing.len()
+    }
+
     /// A peer is gone, or is there again: whether it said that it leaves no longer matters.
     pub fn forget_departure(&mut self, peer: &Addr) {
         self.departing.remove(peer);
