@@ -19,6 +19,7 @@ use super::links::Links;
 use super::workload::{Kind, Workload};
 use crate::proto::config::{Membership, Network, Overlay, PeerConfig};
 use crate::proto::event::Event;
+use crate::proto::limits::Drops;
 use crate::proto::machine::{Effect, EffectOf, Input, Machine};
 use crate::proto::message::{Addr, Gossip};
 use crate::proto::peer::PeerMachine;
@@ -102,6 +103,8 @@ struct Started {
     generated: u64,
     tokens: u64,
     stats: Stats,
+    /// What was dropped because of a limit, so that each kind is told once an hour.
+    drops: Drops,
 }
 
 /// Counts of what clients asked for and the machine does not count.
@@ -243,6 +246,7 @@ impl Node {
             generated: 0,
             tokens: 0,
             stats: Stats::default(),
+            drops: Drops::default(),
         });
         // The machine starts before any held message is served.
         self.run_machine(now);
@@ -338,7 +342,9 @@ impl Node {
             for effect in std::mem::take(&mut node.effects) {
                 match effect {
                     Effect::Reply(PeerReply::Deliver(delivery)) => node.receive(&delivery.gossip),
-                    Effect::Log(event) => self.out.push(Out::Event(event)),
+                    Effect::Log(event) => {
+                        self.out.extend(event.counted(now, &mut node.drops).map(Out::Event));
+                    }
                     Effect::Persist { batch, .. } => {
                         node.inputs.push_back(Input::Persisted { batch });
                     }

@@ -35,11 +35,11 @@ impl Default for Dropped {
 }
 
 impl Dropped {
-    /// Counts; how much there is to tell of, if it is time for a line.
-    fn count(&self, limit: Limit, times: u64) -> Option<u64> {
+    /// The line for an event: [`Event::counted`].
+    fn count(&self, event: &Event) -> Option<Event> {
         let (clock, drops) = &*self.0;
         let now = clock.now();
-        drops.lock().unwrap_or_else(PoisonError::into_inner).count(now, limit, times)
+        event.clone().counted(now, &mut drops.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// How much was dropped of each kind so far.
@@ -73,19 +73,12 @@ impl NodeLog {
     /// Writes lines, and then hands them to those who follow.
     fn write(&self, events: &[Event]) {
         if events.iter().any(|event| matches!(event, Event::OverLimit { .. })) {
-            let told: Vec<Event> = events.iter().filter_map(|event| self.due(event)).collect();
+            let told: Vec<Event> =
+                events.iter().filter_map(|event| self.log.dropped.count(event)).collect();
             self.write_all(&told);
         } else {
             self.write_all(events);
         }
-    }
-
-    /// The line for an event; none if it tells of something dropped, and that was told within the
-    /// hour.
-    fn due(&self, event: &Event) -> Option<Event> {
-        let Event::OverLimit { limit, from, times } = *event else { return Some(event.clone()) };
-        let times = self.log.dropped.count(limit, times)?;
-        Some(Event::OverLimit { limit, from, times })
     }
 
     fn write_all(&self, events: &[Event]) {

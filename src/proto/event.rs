@@ -5,8 +5,9 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use super::limits::Limit;
+use super::limits::{Drops, Limit};
 use super::message::{Addr, ChangeKind, Incarnation};
+use super::time::Time;
 
 /// How much an event matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -170,6 +171,14 @@ impl Event {
     /// The event itself if it is `worth` a line of its own; otherwise the event as a detail.
     pub fn told_if(self, worth: bool) -> Self {
         if worth { self } else { Event::Aside(Box::new(self)) }
+    }
+
+    /// The event as a line of the log. If it tells of something dropped, that is counted; and there is
+    /// no line if this kind was told within the hour, else one that tells of all since.
+    pub fn counted(self, now: Time, drops: &mut Drops) -> Option<Self> {
+        let Event::OverLimit { limit, from, times } = self else { return Some(self) };
+        let times = drops.count(now, limit, times)?;
+        Some(Event::OverLimit { limit, from, times })
     }
 
     /// How much the event matters.
