@@ -4,7 +4,9 @@
 //! is too slow for a crowd of members that nobody has links with: ten thousand that join in seconds
 //! and vanish would stay for hours. But each member asks each seed for news every ten seconds, so a
 //! seed knows who is there. What must stay true: this only makes a seed look; a member that answers
-//! stays, however silent it is.
+//! stays, however silent it is. As long as a neighbour that is there says that it hears a member, the
+//! seed does not look: the member may be cut off from the seeds alone, and if it dies, its neighbours
+//! tell.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -35,13 +37,14 @@ pub(super) struct Attendance {
 
 impl Attendance {
     /// Goes through the members, if it is time to. Returns the lives to look at now. `heard` are those
-    /// who have a connection here, and when they last said anything over it; this is seed `place` of
-    /// `seeds`.
+    /// who have a connection here, and when they last said anything over it; `neighbours` gives those
+    /// of a member; this is seed `place` of `seeds`.
     pub fn look_for_absent(
         &mut self,
         (now, suspect_timeout): (Time, Duration),
         registry: &Registry,
         heard: impl Iterator<Item = (Addr, Time)>,
+        neighbours: impl Fn(&Addr) -> Vec<Addr>,
         (place, seeds): (usize, usize),
     ) -> Vec<(Addr, Incarnation)> {
         if now.since(self.swept) < SWEEP {
@@ -54,20 +57,23 @@ impl Attendance {
             let known = latest.entry(peer).or_insert(at);
             *known = at.max(*known);
         }
+        let is_present = |peer: &Addr| latest.get(peer).is_some_and(|at| now.since(*at) < PRESENT);
         self.absent.retain(|peer, _| registry.alive(peer).is_some());
         let mut due = Vec::new();
         for (peer, record) in registry.members() {
-            let heard = latest.get(peer).copied();
-            if heard.is_some_and(|at| now.since(at) < PRESENT) {
+            if is_present(peer) {
                 self.absent.remove(peer);
                 continue;
             }
+            let heard = latest.get(peer).copied();
             let since = self.absent.entry(*peer).or_insert(heard.unwrap_or(now));
             let turn = u32::try_from(turn_of(peer, place, seeds)).unwrap_or(u32::MAX);
             if now.since(*since) >= absence + STAGGER.saturating_mul(turn) {
-                // If it answers, it has as much time again.
+                // If it answers, or is answered for, it has as much time again.
                 *since = now;
-                due.push((*peer, record.incarnation));
+                if !neighbours(peer).iter().any(is_present) {
+                    due.push((*peer, record.incarnation));
+                }
             }
         }
         due
@@ -89,33 +95,49 @@ mod tests {
         ([127, 0, 0, 1], port).into()
     }
 
-    #[test]
-    fn who_is_not_heard_of_is_looked_at_by_one_seed_after_another_and_nobody_else_is() {
+    /// What the seed at each place has to look at within that many seconds, and when: a member by its
+    /// port. The first member asks for news every twelve seconds, the second has hung silently since
+    /// the start, to the third there is no connection.
+    fn looks(
+        place: usize,
+        seconds: u64,
+        neighbours: impl Fn(&Addr) -> Vec<Addr>,
+    ) -> Vec<(u64, u16)> {
         let mut registry = Registry::new();
         for port in [3, 6, 9] {
             let (incarnation, status) = (7, Status::Alive);
-            let record = Record { incarnation, status, at: 1, voters: vec![0], identity: None };
+            let (voters, signatures) = (vec![0], Vec::new());
+            let record = Record { incarnation, status, at: 1, voters, identity: None, signatures };
             registry.merge(addr(port), record);
         }
         let start = Time::from_millis(1_000_000);
-        let mut looks: Vec<Vec<(u64, u16)>> = Vec::new();
-        for place in 0..3 {
-            let mut attendance = Attendance::default();
-            let mut of_seed = Vec::new();
-            for second in 0..80 {
-                let now = start + Duration::from_secs(second);
-                // The first asks for news; the second has hung silently since the start; of the third
-                // there is no connection.
-                let asked = start + Duration::from_secs(second / 12 * 12);
-                let heard = [(addr(3), start), (addr(3), asked), (addr(6), start)].into_iter();
-                let times = (now, Duration::from_secs(15));
-                let due = attendance.look_for_absent(times, &registry, heard, (place, 3));
-                of_seed.extend(due.into_iter().map(|(peer, _)| (second, peer.port())));
-            }
-            looks.push(of_seed);
-        }
-        assert_eq!(looks[0], [(28, 6), (28, 9), (56, 6), (56, 9)]);
-        assert_eq!(looks[1], [(36, 6), (36, 9), (72, 6), (72, 9)]);
-        assert_eq!(looks[2], [(48, 6), (48, 9)]);
+        let mut attendance = Attendance::default();
+        let look = |second: u64| {
+            let asked = start + Duration::from_secs(second / 12 * 12);
+            let heard = [(addr(3), start), (addr(3), asked), (addr(6), start)].into_iter();
+            let times = (start + Duration::from_secs(second), Duration::from_secs(15));
+            let due = attendance.look_for_absent(times, &registry, heard, &neighbours, (place, 3));
+            due.into_iter().map(move |(peer, _)| (second, peer.port()))
+        };
+        (0..seconds).flat_map(look).collect()
+    }
+
+    #[test]
+    fn who_is_not_heard_of_is_looked_at_by_one_seed_after_another_and_nobody_else_is() {
+        let nobody = |_: &Addr| Vec::new();
+        assert_eq!(looks(0, 80, nobody), [(28, 6), (28, 9), (56, 6), (56, 9)]);
+        assert_eq!(looks(1, 80, nobody), [(36, 6), (36, 9), (72, 6), (72, 9)]);
+        assert_eq!(looks(2, 80, nobody), [(48, 6), (48, 9)]);
+    }
+
+    #[test]
+    fn whom_a_neighbour_hears_that_is_there_is_not_looked_at() {
+        let neighbours = |peer: &Addr| match peer.port() {
+            6 => vec![addr(9), addr(3)],
+            // The two that are absent do not answer for each other.
+            9 => vec![addr(6)],
+            _ => Vec::new(),
+        };
+        assert_eq!(looks(0, 80, neighbours), [(28, 9), (56, 9)]);
     }
 }

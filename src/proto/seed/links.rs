@@ -1,8 +1,8 @@
 //! The links of the overlay, as peers report them (DESIGN.md, section 3, topology).
 //!
 //! A peer reports its links to one seed, which tells the others with its next comparison. What must
-//! stay true: only the newest report of a member's present life counts, and no decision rests on
-//! this graph, since peers may lie. The seeds serve it to whoever asks.
+//! stay true: only the newest report of a member's present life counts, and no vote rests on this
+//! graph, since peers may lie. The seeds serve it to whoever asks.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,6 +30,15 @@ impl Links {
         Topology::of(registry, |peer| {
             self.reports.get(peer).map_or(&[], |report| report.neighbours.as_slice())
         })
+    }
+
+    /// The neighbours of a peer, as it and they say.
+    pub fn agreed(&self, peer: &Addr) -> Vec<Addr> {
+        let names = |one: &Addr, other: &Addr| {
+            self.reports.get(one).is_some_and(|report| report.neighbours.contains(other))
+        };
+        let said = self.reports.get(peer).map_or(&[][..], |report| &report.neighbours);
+        said.iter().filter(|other| names(other, peer)).copied().collect()
     }
 
     /// Takes in the links that a peer reports to this seed.
@@ -112,5 +121,27 @@ mod tests {
         assert!(links.take_news().is_empty(), "nobody has reported here");
         links.hear(&registry, peer, 4, Vec::new());
         assert_eq!((links.take_news().len(), links.take_news().len()), (1, 0));
+    }
+
+    #[test]
+    fn neighbours_are_those_that_name_each_other() {
+        let addr = |port: u16| Addr::from(([127, 0, 0, 1], port));
+        let mut registry = Registry::new();
+        let mut links = Links::default();
+        for (port, named) in [(1, vec![2, 3]), (2, vec![1]), (3, vec![2])] {
+            let record = Record {
+                incarnation: 7,
+                status: Status::Alive,
+                at: 1,
+                voters: vec![0],
+                identity: None,
+                signatures: Vec::new(),
+            };
+            registry.merge(addr(port), record);
+            links.hear(&registry, addr(port), 1, named.into_iter().map(addr).collect());
+        }
+        assert_eq!(links.agreed(&addr(1)), [addr(2)]);
+        assert_eq!(links.agreed(&addr(2)), [addr(1)]);
+        assert!(links.agreed(&addr(3)).is_empty() && links.agreed(&addr(4)).is_empty());
     }
 }

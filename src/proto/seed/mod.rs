@@ -381,8 +381,10 @@ impl SeedMachine {
         let heard = self.sessions.callers().filter(owns).map(|caller| (caller.peer, caller.heard));
         let place = (usize::from(self.roster.number()), self.roster.count());
         let (now, patience) = (turn.now, self.roster.suspect_timeout());
+        let neighbours = |peer: &Addr| self.shown.links.agreed(peer);
         let attendance = &mut self.upkeep.attendance;
-        let absent = attendance.look_for_absent((now, patience), registry, heard, place);
+        let absent =
+            attendance.look_for_absent((now, patience), registry, heard, neighbours, place);
         for (peer, incarnation) in absent {
             self.upkeep.recovery.look_once(peer, incarnation);
         }

@@ -60,8 +60,12 @@ impl Stage {
     fn hear(&mut self, number: u64, bytes: usize) {
         let payload = vec![8; bytes].into();
         let life = START.millis();
-        let gossip = Gossip { origin: addr(9), life, number, offset: 0, age: 0, payload };
-        self.act(|rumors, turn| rumors.on_gossip(turn, FAST, gossip, |_, _| true));
+        let (origin, signature) = (addr(9), None);
+        let gossip = Gossip { origin, life, number, offset: 0, age: 0, payload, signature };
+        let heard = self.act(|rumors, turn| {
+            rumors.on_gossip(turn, FAST, gossip, &|_: &Addr, _: Incarnation| true)
+        });
+        assert!(heard.is_ok());
     }
 
     /// Payloads pushed over a link.
