@@ -10,6 +10,7 @@ mod identity;
 mod registry;
 mod replica;
 
+use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
@@ -140,6 +141,17 @@ fn open(dir: &Path, name: &str) -> Result<(Database, PathBuf), StorageError> {
     }
 }
 
+/// Does something with a file of a database. redb checks what it reads, but not all of it, and
+/// panics where pages contradict each other: after a fault of the disk, or if another program wrote
+/// them. The operator then has to learn which file it is, as with any other damage.
+fn guarded<T, E>(
+    work: impl FnOnce() -> Result<T, E>,
+    damaged: impl FnOnce(String) -> E,
+) -> Result<T, E> {
+    let done = panic::catch_unwind(AssertUnwindSafe(work));
+    done.unwrap_or_else(|_| Err(damaged("its pages contradict each other".to_owned())))
+}
+
 /// One kind of file: its name, version and tables.
 struct Format {
     /// Name in the data directory.
@@ -238,7 +250,8 @@ impl<T: Send + 'static> Writer<T> {
         let write = move || {
             while let Ok(mut group) = batches.recv() {
                 group.extend(batches.try_iter().flatten());
-                match commit(&database, &file, &group) {
+                let done = guarded(|| commit(&database, &file, &group), redb::Error::Corrupted);
+                match done {
                     Ok(()) => {
                         if let Some((last, _)) = group.last() {
                             durable(*last);
@@ -331,5 +344,34 @@ mod tests {
         fs::remove_file(&file).unwrap();
         let _held = open(dir.path(), NAME).unwrap();
         assert!(matches!(open(dir.path(), NAME), Err(StorageError::InUse(_))));
+    }
+
+    /// Each page in turn begins with a kind that no page has.
+    #[test]
+    fn a_file_whose_pages_contradict_each_other_is_damaged_and_ends_nobody() {
+        const PAGE: usize = 4_096;
+        let made = tempfile::tempdir().unwrap();
+        drop(OpenStore::open(made.path()).unwrap());
+        drop(OpenReplica::open(made.path()).unwrap());
+        for name in ["registry.redb", "store.redb"] {
+            let sound = fs::read(made.path().join(name)).unwrap();
+            let mut damaged = 0;
+            for page in 0..(sound.len() / PAGE).min(64) {
+                let dir = tempfile::tempdir().unwrap();
+                let mut spoiled = sound.clone();
+                spoiled[page * PAGE..page * PAGE + 2].fill(0xee);
+                fs::write(dir.path().join(name), spoiled).unwrap();
+                let found = match name {
+                    "store.redb" => OpenReplica::open(dir.path()).map(drop),
+                    _ => OpenStore::open(dir.path()).map(drop),
+                };
+                match found {
+                    Ok(()) => {}
+                    Err(StorageError::Damaged { file, .. }) if file.ends_with(name) => damaged += 1,
+                    Err(error) => panic!("page {page} of {name}: {error}"),
+                }
+            }
+            assert!(damaged > 2, "{damaged} pages of {name} matter");
+        }
     }
 }

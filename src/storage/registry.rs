@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
-use super::{Format, META, StorageError, Writer, open_of};
+use super::{Format, META, StorageError, Writer, guarded, open_of};
 use crate::proto::identity::IDENTITY;
 use crate::proto::machine::Batch;
 use crate::proto::message::{Addr, Identity, Standing};
@@ -55,9 +55,13 @@ impl OpenStore {
     ///
     /// If the file is in use, damaged, foreign, or of another format; it is then left unchanged.
     pub fn open(dir: &Path) -> Result<Self, StorageError> {
-        let (database, file) = open_of(dir, &FORMAT)?;
-        let (standing, founders, records) = read_all(&database, &file)?;
-        Ok(Self { database, file, standing, founders, records })
+        let damaged = |what| StorageError::Damaged { file: dir.join(FILE), what };
+        let read = || {
+            let (database, file) = open_of(dir, &FORMAT)?;
+            let (standing, founders, records) = read_all(&database, &file)?;
+            Ok(Self { database, file, standing, founders, records })
+        };
+        guarded(read, damaged)
     }
 
     /// The standing that the seed last wrote down.

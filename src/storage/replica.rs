@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
-use super::{Format, META, StorageError, Writer, open_of, trouble};
+use super::{Format, META, StorageError, Writer, guarded, open_of, trouble};
 use crate::proto::kv::clock::{Clock, Dot};
 use crate::proto::kv::replica::StoreChange;
 use crate::proto::kv::store::{Store, Version, Write};
@@ -62,11 +62,13 @@ impl OpenReplica {
     ///
     /// If the file is in use, damaged, foreign, or of another format; it is then left unchanged.
     pub fn open(dir: &Path) -> Result<Self, StorageError> {
-        let (database, file) = open_of(dir, &FORMAT)?;
-        let damaged = |what: String| StorageError::Damaged { file: file.clone(), what };
-        let store = read_all(&database).map_err(|error| trouble(&file, error))?;
-        let store = store.map_err(damaged)?;
-        Ok(Self { database, file, store })
+        let damaged = |what| StorageError::Damaged { file: dir.join(FILE), what };
+        let read = || {
+            let (database, file) = open_of(dir, &FORMAT)?;
+            let store = read_all(&database).map_err(|error| trouble(&file, error))?;
+            Ok(Self { database, file, store: store.map_err(damaged)? })
+        };
+        guarded(read, damaged)
     }
 
     /// The store that the file held; its name is empty if the file held nothing.
