@@ -41,13 +41,15 @@ impl Topology {
                 let member = registry.alive(other).is_some();
                 if peer < other && member && neighbours_of(other).contains(peer) {
                     links.push((*peer, *other));
-                    *degrees.entry(*peer).or_default() += 1;
-                    *degrees.entry(*other).or_default() += 1;
                 }
             }
         }
+        // A peer may name a neighbour many times; that is one link, and raises nobody's degree.
         links.sort_unstable();
         links.dedup();
+        for end in links.iter().flat_map(|(one, other)| [one, other]) {
+            *degrees.entry(*end).or_default() += 1;
+        }
         let node = |(address, record): (&Addr, &super::registry::Record)| Node {
             address: *address,
             degree: degrees.get(address).copied().unwrap_or(0),
@@ -102,7 +104,7 @@ mod tests {
             registry.merge(addr(port), record);
         }
         let said: BTreeMap<Addr, Vec<Addr>> = [
-            (addr(1), vec![addr(2), addr(3), addr(4), addr(9)]),
+            (addr(1), vec![addr(2), addr(3), addr(4), addr(9), addr(2), addr(1)]),
             (addr(2), vec![addr(1)]),
             (addr(3), vec![addr(2)]),
             (addr(4), vec![addr(1)]),
