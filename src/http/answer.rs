@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Body, Bytes, to_bytes};
+use axum::body::{Body, BodyDataStream, Bytes, to_bytes};
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::{Method, StatusCode, header};
@@ -155,15 +155,7 @@ pub async fn with_whole_body(
         }
         Ok(Ok(_)) => {
             // Many clients look at the answer only when they have sent all of their body.
-            let rest = async {
-                let mut left = MAX_DRAINED;
-                while let Some(Ok(part)) = body.next().await
-                    && let Some(less) = left.checked_sub(part.len())
-                {
-                    left = less;
-                }
-            };
-            let _ = timeout(DRAIN_PATIENCE, rest).await;
+            let _ = timeout(DRAIN_PATIENCE, drain(&mut body)).await;
             too_long().into_response()
         }
         Ok(Err(_)) => {
@@ -172,6 +164,16 @@ pub async fn with_whole_body(
         Err(_) => {
             Failure::new(StatusCode::REQUEST_TIMEOUT, "the body did not come").into_response()
         }
+    }
+}
+
+/// Reads what is left of a body, up to a bound.
+async fn drain(body: &mut BodyDataStream) {
+    let mut left = MAX_DRAINED;
+    while let Some(Ok(part)) = body.next().await
+        && let Some(less) = left.checked_sub(part.len())
+    {
+        left = less;
     }
 }
 

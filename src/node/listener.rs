@@ -129,6 +129,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 struct Silent(Arc<Mutex<BTreeMap<u64, AbortHandle>>>);
 
 impl Silent {
+    /// Lets a task run that ends its silence by removing its number from the list.
+    fn begin(&self, number: u64, task: impl Future<Output = ()> + Send + 'static) {
+        // The lock is held until the task is listed, or it could remove its entry before that.
+        let mut list = lock(&self.0);
+        list.insert(number, tokio::spawn(task).abort_handle());
+    }
+
     /// Makes room for one more connection; true if the oldest one had to go for it.
     fn make_room(&self) -> bool {
         let mut waiting = lock(&self.0);
@@ -236,16 +243,13 @@ pub(super) async fn run<M: Hosted>(
         if silent.make_room() {
             notes.log.over_limit(Limit::HalfOpen, None);
         }
-        let (waiting, door) = (silent.clone(), door.clone());
-        // The lock is held until the task is listed: the task removes its own entry, and must not
-        // do so before the entry is there.
-        let mut list = lock(&silent.0);
-        let task = tokio::spawn(async move {
+        let waiting = silent.clone();
+        let door = door.clone();
+        silent.begin(number, async move {
             let said = door.hear(stream).await;
             lock(&waiting.0).remove(&number);
             door.let_in(from, said).await;
         });
-        list.insert(number, task.abort_handle());
     }
 }
 

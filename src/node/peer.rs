@@ -117,7 +117,8 @@ impl Publisher {
     /// # Errors
     ///
     /// If the payload is too long, the peer has stopped, or too much waits for it already. Nothing
-    /// was published then, and the caller may try again.
+    /// was published then, and the caller may try again. Beyond the rate that [`PublishError::Busy`]
+    /// tells of, a message is dropped and counted (`rumormill_dropped_total`) without an error here.
     pub fn post(&self, payload: impl Into<Bytes>) -> Result<(), PublishError> {
         let payload = payload.into();
         if payload.len() > MAX_PAYLOAD {

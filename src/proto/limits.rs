@@ -55,7 +55,9 @@ limits! {
     Own, "eager_own", "an own message was announced and not pushed: the link is slow";
     Guests, "guests", "a comparison was refused: too many are under way";
     Inquirers, "inquirers", "a question was refused: too many are under way";
+    Brief, "links_brief", "a link was refused: those with its caller break as soon as they are up";
     Origins, "gossip_origins", "a message was refused: no room for its origin or for holes in its numbers";
+    Flood, "gossip_flood", "a message was refused: its origin sends more than any may";
     Early, "gossip_early", "a message was dropped that waited for the news of its origin";
     Announced, "gossip_announced", "an announcement was forgotten: too many messages are missing";
     Messages, "messages", "a message was dropped from the message list before its time: the list is full";

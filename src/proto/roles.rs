@@ -105,7 +105,8 @@ pub enum PublishError {
     /// The peer is leaving.
     #[error("the peer is leaving the network")]
     Leaving,
-    /// Too many messages wait to be published already.
+    /// Too many messages wait to be published already, or this peer publishes more than 5,000 messages
+    /// a second (1,000 where they are signed), which others would not take in.
     #[error("the peer is busy; try again")]
     Busy,
 }

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -20,6 +21,9 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Between two looks at a file or a process: neither can be waited for with a deadline.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// Bytes of a page of memory, with Linux on every machine that this is tested on.
+const PAGE: u64 = 4_096;
 
 /// Lines of the log that a failure shows.
 const SHOWN_LINES: usize = 60;
@@ -150,6 +154,20 @@ impl Network {
         self.running[&addr].id()
     }
 
+    /// Bytes of memory that a process occupies.
+    pub fn resident(&self, addr: SocketAddr) -> u64 {
+        let statm = fs::read_to_string(format!("/proc/{}/statm", self.pid(addr))).unwrap();
+        statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * PAGE
+    }
+
+    /// Where a process answers HTTP.
+    pub fn http_of(&mut self, addr: SocketAddr) -> SocketAddr {
+        self.wait_for("where HTTP is", |log| {
+            let mut lines = log.events("http listening").filter(|line| line.addr == addr);
+            lines.next()?.get("http")?.parse().ok()
+        })
+    }
+
     pub fn is_running(&mut self, addr: SocketAddr) -> bool {
         self.running.get_mut(&addr).is_some_and(|child| child.try_wait().unwrap().is_none())
     }
@@ -273,6 +291,23 @@ fn is_connected(overlay: &BTreeMap<SocketAddr, BTreeSet<SocketAddr>>) -> bool {
 }
 
 /// Looks again and again; none if nothing comes of it in time.
+/// Asks a process over HTTP; returns the head of the answer and its body.
+pub fn ask(to: SocketAddr, request: &str, body: &str) -> (String, String) {
+    let mut stream = TcpStream::connect(to).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let length = body.len();
+    let head = format!(
+        "{request} HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\n\
+         Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(body.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.to_owned(), body.to_owned())
+}
+
 pub fn wait_until<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = Instant::now() + PATIENCE;
     loop {

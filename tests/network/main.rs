@@ -8,16 +8,21 @@ mod clocks;
 mod crowd;
 mod death;
 mod durable;
+mod flood;
 mod harness;
 #[allow(dead_code)] // the model checker uses the rest
 #[path = "../model/history.rs"]
 mod history;
+mod hostile;
 mod impostors;
 mod joining;
 mod keys;
 mod leaving;
+mod liars;
 mod linear;
 mod log;
+mod registrations;
+mod replay;
 mod reserved;
 mod rounds;
 mod slow;

@@ -1,7 +1,6 @@
 //! Whoever connects and does not speak the protocol: one line, and nothing else happens.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
@@ -17,8 +16,6 @@ const EACH: usize = 100;
 const SILENT: usize = 60;
 /// Bytes by which a process may have grown after all of them.
 const GROWTH: u64 = 8 << 20;
-/// Linux on every machine that this is tested on.
-const PAGE: u64 = 4_096;
 
 /// What a stranger says before it stops talking.
 fn openings(name: &Name, from: SocketAddr) -> Vec<(&'static str, Vec<u8>)> {
@@ -50,11 +47,6 @@ fn openings(name: &Name, from: SocketAddr) -> Vec<(&'static str, Vec<u8>)> {
         ("noise after a hello", [&valid[..], &noise[..]].concat()),
         ("half a frame after a hello", [&valid[..], &[0, 0]].concat()),
     ]
-}
-
-pub fn resident(pid: u32) -> u64 {
-    let statm = fs::read_to_string(format!("/proc/{pid}/statm")).unwrap();
-    statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * PAGE
 }
 
 /// Says that much, then no more; returns the address that it had once the other side has closed.
@@ -94,7 +86,7 @@ fn strangers_cost_a_line_each_and_neither_stop_nor_grow_a_process() {
             visit(target, says);
         }
     }
-    let before = targets.map(|target| resident(network.pid(target)));
+    let before = targets.map(|target| network.resident(target));
     network.log.read_more();
     let so_far = network.log.len();
 
@@ -143,7 +135,7 @@ fn strangers_cost_a_line_each_and_neither_stop_nor_grow_a_process() {
     // Of these the connection was open when they went wrong: two kinds for each target.
     assert!(without_address <= 2 * 2 * EACH, "{without_address} lines");
     for (target, before) in targets.into_iter().zip(before) {
-        let after = resident(network.pid(target));
+        let after = network.resident(target);
         println!("{target}: {} KiB resident, {} KiB before", after >> 10, before >> 10);
         assert!(after < before + GROWTH, "{target} grew from {before} to {after} bytes");
         assert!(network.is_running(target));

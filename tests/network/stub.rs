@@ -1,15 +1,19 @@
 //! The least that a seed takes for a peer: it answers dial-backs and talks to seeds, and has no
 //! opinion of its own. A thousand of them fit one process.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::BytesMut;
-use rumormill::net::secure::{Security, Session};
+use rumormill::net::secure::{KnownSeeds, MAX_RECORD, NetworkKeys, Secret, Security, Session};
 use rumormill::net::{codec, handshake};
 use rumormill::proto::config::Network;
-use rumormill::proto::message::{Addr, Answer, Message, Purpose, Role, ToPeer, ToSeed, Welcome};
+use rumormill::proto::machine::OpenError;
+use rumormill::proto::message::{
+    Addr, Answer, Hello, Message, Purpose, Refusal, Refused, Role, ToPeer, ToSeed, Welcome,
+};
 use rumormill::proto::registry::Record;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -33,7 +37,7 @@ pub struct Stub {
     pub incarnation: u64,
     network: Network,
     /// Set if its links are encrypted.
-    security: Option<Security>,
+    pub security: Option<Security>,
     leaving: Arc<AtomicBool>,
     task: JoinHandle<()>,
 }
@@ -49,37 +53,60 @@ impl Stub {
 
     /// A stub whose links are encrypted, if there is `security`.
     pub async fn start_as(network: &Network, addr: Addr, security: Option<Security>) -> Self {
-        let listener = rumormill::node::bind(addr).await.unwrap();
-        let addr = listener.local_addr().unwrap();
+        Self::start_with(network, addr, security, Conduct::default()).await
+    }
+
+    /// A stub that behaves in its own way.
+    pub async fn start_with(
+        network: &Network,
+        addr: Addr,
+        security: Option<Security>,
+        conduct: Conduct,
+    ) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         let incarnation = u64::try_from(now.as_millis()).unwrap();
+        let listener = rumormill::node::bind(addr).await.unwrap();
+        let addr = listener.local_addr().unwrap();
         let leaving = Arc::new(AtomicBool::new(false));
         let (of, gone, who) = (network.clone(), leaving.clone(), security.clone());
+        let conduct = Arc::new(conduct);
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let leaving = gone.load(Ordering::Relaxed);
                 let welcome = Welcome {
-                    role: Role::Peer,
+                    role: conduct.role,
                     from: addr,
                     incarnation,
                     leaving,
                     clock: 0,
                     identity: None,
                 };
-                tokio::spawn(answer(stream, of.clone(), who.clone(), welcome));
+                tokio::spawn(answer(stream, of.clone(), who.clone(), welcome, conduct.clone()));
             }
         });
         Self { addr, incarnation, network: network.clone(), security, leaving, task }
     }
 
+    /// A member of an encrypted network: a stub that has its key, an identity of its own, and a
+    /// registration.
+    pub async fn member(network: &Network, key: &str, conduct: Conduct) -> Self {
+        let (any, security) = (([127, 0, 0, 1], 0).into(), fresh_security(network, key));
+        let stub = Self::start_with(network, any, Some(security), conduct).await;
+        let mut line = stub.call(network.seeds()[0]).await.unwrap();
+        line.register(stub.incarnation).await.unwrap();
+        stub
+    }
+
     /// Opens a connection to a seed, as a peer does.
     pub async fn call(&self, seed: Addr) -> Result<Line, Failure> {
-        let hello =
-            self.network.hello(Role::Peer, self.addr, self.incarnation, Purpose::Membership);
-        let opened = handshake::open(seed, &hello, OPENING, self.security.as_ref()).await;
-        let (opened, _) = opened.map_err(|_| Failure::Gone)?;
-        let (stream, rest, session) = (opened.stream, opened.rest, opened.session);
-        Ok(Line { stream, rest, session, requests: 0 })
+        self.dial(seed, Purpose::Membership).await.map_err(|_| Failure::Gone)
+    }
+
+    /// Opens a connection of any kind.
+    pub async fn dial(&self, to: Addr, purpose: Purpose) -> Result<Line, OpenError> {
+        let hello = self.network.hello(Role::Peer, self.addr, self.incarnation, purpose);
+        let opened = handshake::open(to, &hello, OPENING, self.security.as_ref()).await;
+        opened.map(|(opened, _)| Line::of(opened))
     }
 
     /// From now on it says that it is leaving.
@@ -94,18 +121,76 @@ impl Drop for Stub {
     }
 }
 
-async fn answer(stream: TcpStream, network: Network, security: Option<Security>, welcome: Welcome) {
-    let accepted = handshake::accept(stream, &network, security.as_ref()).await;
-    let Ok((mut opened, _)) = accepted else { return };
-    let me = security.as_ref().map(Security::identity);
-    let bytes = handshake::answer_bytes(me.as_ref(), &Answer::Welcome(welcome)).unwrap();
-    let bytes = sealed(&mut opened.session, bytes);
-    let _ = opened.stream.write_all(&bytes).await;
-    // Whoever asked hangs up.
-    let _ = opened.stream.read(&mut [0; 1]).await;
+/// The key of a network, and an identity that nobody has seen.
+pub fn fresh_security(network: &Network, key: &str) -> Security {
+    let keys = NetworkKeys::parse(key).unwrap();
+    Security::new(keys, Secret::fresh().unwrap(), KnownSeeds::of(network))
 }
 
-/// A connection to a seed.
+type Talk = Pin<Box<dyn Future<Output = ()> + Send>>;
+type Answers = Box<dyn Fn(&Hello, Welcome) -> Answer + Send + Sync>;
+
+/// How a stub behaves towards those that call.
+pub struct Conduct {
+    /// What it says it is.
+    role: Role,
+    /// What it says to a hello, where a sound process would say welcome.
+    pub answer: Answers,
+    /// What it does over a connection that it let in.
+    talk: Box<dyn Fn(Hello, Line) -> Talk + Send + Sync>,
+}
+
+impl Default for Conduct {
+    /// It lets everybody in, and says nothing.
+    fn default() -> Self {
+        Self::of(Role::Peer, |_, mut line| async move {
+            // Whoever asked hangs up.
+            line.ended().await;
+        })
+    }
+}
+
+impl Conduct {
+    /// It lets nobody link with it, and everybody look whether it is there.
+    pub fn without_links() -> Self {
+        let answer = |hello: &Hello, welcome| match hello.purpose {
+            Purpose::Link => Answer::Refused(Refusal { reason: Refused::Full, others: Vec::new() }),
+            _ => Answer::Welcome(welcome),
+        };
+        Self { answer: Box::new(answer), ..Self::default() }
+    }
+
+    /// It lets everybody in, and then does this.
+    pub fn of<F>(role: Role, talk: impl Fn(Hello, Line) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let talk = move |hello, line| -> Talk { Box::pin(talk(hello, line)) };
+        let answer = |_: &Hello, welcome| Answer::Welcome(welcome);
+        Self { role, answer: Box::new(answer), talk: Box::new(talk) }
+    }
+}
+
+async fn answer(
+    stream: TcpStream,
+    network: Network,
+    security: Option<Security>,
+    welcome: Welcome,
+    conduct: Arc<Conduct>,
+) {
+    let accepted = handshake::accept(stream, &network, security.as_ref()).await;
+    let Ok((mut opened, hello)) = accepted else { return };
+    let me = security.as_ref().map(Security::identity);
+    let answer = (conduct.answer)(&hello, welcome);
+    let bytes = handshake::answer_bytes(me.as_ref(), &answer).unwrap();
+    let bytes = sealed(&mut opened.session, bytes);
+    let written = opened.stream.write_all(&bytes).await;
+    if written.is_ok() && matches!(answer, Answer::Welcome(_)) {
+        (conduct.talk)(hello, Line::of(opened)).await;
+    }
+}
+
+/// An open connection.
 pub struct Line {
     stream: TcpStream,
     rest: BytesMut,
@@ -117,20 +202,34 @@ pub struct Line {
 fn sealed(session: &mut Option<Box<(Session, BytesMut)>>, plain: Vec<u8>) -> Vec<u8> {
     let Some((session, _)) = session.as_deref_mut() else { return plain };
     let mut sealed = Vec::new();
-    session.sealer.seal(&plain, &mut sealed).unwrap();
+    for record in plain.chunks(MAX_RECORD) {
+        session.sealer.seal(record, &mut sealed).unwrap();
+    }
     sealed
 }
 
 impl Line {
+    fn of(opened: handshake::Opened) -> Self {
+        let (stream, rest, session) = (opened.stream, opened.rest, opened.session);
+        Self { stream, rest, session, requests: 0 }
+    }
+
     pub async fn say(&mut self, message: &Message) -> Result<(), Failure> {
+        self.say_all(std::slice::from_ref(message)).await
+    }
+
+    /// Says all of these in one write.
+    pub async fn say_all(&mut self, messages: &[Message]) -> Result<(), Failure> {
         let mut bytes = Vec::new();
-        codec::encode(message, &mut bytes).unwrap();
+        for message in messages {
+            codec::encode(message, &mut bytes).unwrap();
+        }
         let bytes = sealed(&mut self.session, bytes);
         self.stream.write_all(&bytes).await.map_err(|_| Failure::Gone)
     }
 
     /// The next message but updates.
-    async fn hear(&mut self) -> Result<Message, Failure> {
+    pub async fn hear(&mut self) -> Result<Message, Failure> {
         let mut frames = codec::frames();
         loop {
             while let Some(frame) = codec::next_frame(&mut frames, &mut self.rest).unwrap() {
@@ -145,6 +244,15 @@ impl Line {
             };
             while !session.opener.open(sealed, &mut self.rest).unwrap() {
                 read(&mut self.stream, sealed).await?;
+            }
+        }
+    }
+
+    /// Waits until the other side hangs up.
+    pub async fn ended(&mut self) -> Failure {
+        loop {
+            if let Err(failure) = self.hear().await {
+                return failure;
             }
         }
     }

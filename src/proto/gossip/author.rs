@@ -8,13 +8,12 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use sha2::Digest;
 
 use super::list::Refusal;
-use super::{MessageId, message_id, tag};
+use super::{MessageId, message_id, statement, tag};
 use crate::proto::config::{Network, PeerConfig};
 use crate::proto::message::{Addr, Gossip, Identity, Incarnation, Tag};
-use crate::proto::signature::{Signing, Statement};
+use crate::proto::signature::Signing;
 use crate::proto::time::Time;
 
 /// What is known of members.
@@ -43,11 +42,6 @@ impl<F: Fn(&Addr, Incarnation) -> bool> Census for F {
     fn may_be_news(&self, _: &Addr, _: Incarnation) -> bool {
         true
     }
-}
-
-/// That its origin has published the message with this identity.
-pub(crate) fn published(network: &Network, id: &MessageId) -> Statement {
-    Statement::new("message", &network.name, |hash| hash.update(id.0))
 }
 
 /// This peer as the origin of messages.
@@ -107,24 +101,29 @@ impl Author {
         self.used
     }
 
-    /// The next message of this peer.
-    pub fn write(&mut self, now: Time, payload: Bytes) -> Gossip {
-        self.used += 1;
+    /// The next message of this peer. It is published once it has a place in the list.
+    pub fn write(&self, now: Time, payload: Bytes) -> Gossip {
         let millis = |millis| i64::try_from(millis).unwrap_or(i64::MAX);
         let mut gossip = Gossip {
             origin: self.me,
             life: self.life,
-            number: self.used,
+            number: self.used + 1,
             offset: millis(now.millis()).saturating_sub(millis(self.life)),
             age: 0,
             payload,
             signature: None,
         };
         if let Some(signer) = &self.signing {
-            let statement = published(&self.network, &message_id(&gossip));
+            let statement = statement(&self.network.name, &message_id(&gossip));
             gossip.signature = Some(Box::new(signer.sign(&statement)));
         }
         gossip
+    }
+
+    /// The next message is published, and has that place in the list.
+    pub fn published(&mut self, place: u64) {
+        self.used += 1;
+        self.places.push_back(place);
     }
 
     /// Whether a message of that identity is its origin's own. `origin` is who that was known to be
@@ -142,7 +141,7 @@ impl Author {
         };
         let Some(signature) = gossip.signature.as_deref() else { return Err(Refusal::Forged) };
         let (peer, life) = (&gossip.origin, gossip.life);
-        let statement = published(&self.network, id);
+        let statement = statement(&self.network.name, id);
         let mut can_be = origin.map_or_else(|| census.identities(peer, life), |known| vec![known]);
         can_be.retain(|who| signer.has_signed(who, &statement, signature));
         match can_be.first() {
@@ -190,7 +189,7 @@ mod tests {
 
     #[test]
     fn a_message_is_taken_for_its_origins_only_with_its_signature() {
-        let (mut one, other) = (author(1, 3), author(2, 3));
+        let (one, other) = (author(1, 3), author(2, 3));
         let who = |number| Toy(number).identity();
         let genuine = one.write(Time::from_millis(1_005), Bytes::from_static(b"said"));
         let check =
@@ -221,7 +220,7 @@ mod tests {
 
     #[test]
     fn where_nobody_says_who_a_member_is_nothing_is_signed() {
-        let mut one = author(1, 0);
+        let one = author(1, 0);
         let gossip = one.write(Time::from_millis(1_005), Bytes::from_static(b"said"));
         assert_eq!(gossip.signature, None);
         let nobody = Roll { can_be: Vec::new(), news: false };

@@ -1,4 +1,5 @@
-//! The message list (ML): each gossip message seen, by SHA-256, bounded by age, count and bytes.
+//! The message list (ML): each gossip message seen, by SHA-256, bounded by age, count and bytes, in all
+//! and of each origin, so that one that floods drives only its own messages out.
 //!
 //! What must stay true: a message is held once, and a message that was dropped is not accepted
 //! again, whatever anybody's wall clock says. So the age of a message is what its holders have
@@ -24,6 +25,15 @@ use crate::proto::time::Time;
 pub const MAX_MESSAGES: usize = 65_536;
 /// Most payload bytes held: what a peer gives to gossip, whatever is published.
 const MAX_BYTES: usize = 64 << 20;
+/// Most messages held of one origin: a quarter of all, so that one that floods drives out only its own.
+/// Those with the greatest numbers stay, so all peers keep the same ones.
+const MAX_OF_ONE: usize = MAX_MESSAGES / 4;
+/// Most payload bytes held of one origin: a sixth, so that a flood takes less than 20 MB with all that
+/// is kept beside the payloads.
+const MAX_BYTES_OF_ONE: usize = MAX_BYTES / 6;
+/// Most places from the oldest message held to the newest. Those of messages that were dropped before
+/// older ones of other origins take a word each, and a few bits for each link.
+const MAX_PLACES: usize = 4 * MAX_MESSAGES;
 /// A message published so recently is still on its way by gossip; comparing it would find a
 /// difference in every busy network. All peers round the limit to the same step of the clock, so
 /// that two that compare at the same time mostly compare the same messages.
@@ -67,6 +77,8 @@ pub enum Refusal {
     Unknown,
     /// Its origin has not signed it.
     Forged,
+    /// Its origin sends more than any may.
+    Flood,
 }
 
 /// What the list did with a message offered to it.
@@ -83,7 +95,8 @@ pub enum Offer {
 /// The messages held, and the numbers of all that were ever accepted.
 #[derive(Clone, Debug, Default)]
 pub struct MessageList {
-    entries: VecDeque<Option<Entry>>,
+    /// Those dropped from the middle leave holes.
+    entries: VecDeque<Option<Box<Entry>>>,
     /// Place of the first entry.
     base: u64,
     held: usize,
@@ -171,16 +184,47 @@ impl MessageList {
                 }
             };
             origin.held.insert(gossip.number, held);
+            origin.holds.0 += 1;
+            origin.holds.1 += gossip.payload.len();
             origin.heard(now, gossip);
+            origin.pays(now, gossip);
         }
         self.held += 1;
         self.bytes += gossip.payload.len();
         let gossip = gossip.clone();
-        self.entries.push_back(Some(Entry { id, gossip, origin: index, received: now }));
-        while self.held > MAX_MESSAGES || self.bytes > MAX_BYTES {
+        let entry = Entry { id, gossip, origin: index, received: now };
+        self.entries.push_back(Some(Box::new(entry)));
+        self.make_room(now, index);
+        place
+    }
+
+    /// Drops messages until none of the limits is passed: first those of the origin whose message
+    /// has just come, if it is the one that has too many.
+    fn make_room(&mut self, now: Time, index: usize) {
+        let is_over = |origin: &Origin| {
+            let (messages, bytes) = origin.holds;
+            // What it has just said stays, or it could not be sent on.
+            messages > MAX_OF_ONE || (bytes > MAX_BYTES_OF_ONE && messages > 1)
+        };
+        while let Some(origin) = self.origins.get(index).filter(|origin| is_over(origin)) {
+            let oldest = origin.held.values().next().and_then(|held| held.places().next());
+            let entry = oldest.and_then(|place| self.entry_mut(place)).and_then(Option::take);
+            let Some(entry) = entry else { break };
+            self.dropped += 1;
+            self.unlist(&entry);
+        }
+        while matches!(self.entries.front(), Some(None)) {
+            self.entries.pop_front();
+            self.base += 1;
+        }
+        while self.held > MAX_MESSAGES || self.bytes > MAX_BYTES || self.entries.len() > MAX_PLACES
+        {
             self.drop_first(now);
         }
-        place
+    }
+
+    fn entry_mut(&mut self, place: u64) -> Option<&mut Option<Box<Entry>>> {
+        self.entries.get_mut(usize::try_from(place.checked_sub(self.base)?).ok()?)
     }
 
     /// The result for a message whose number has come before from this origin, or for whose number
@@ -218,6 +262,9 @@ impl MessageList {
             return Some(Refusal::Old);
         }
         let origin = origin.and_then(|index| self.origins.get_mut(index))?;
+        if origin.floods(now, gossip) {
+            return Some(Refusal::Flood);
+        }
         let is_old = now.since(origin.published_here(gossip)) > MAX_AGE;
         (is_old && !origin.doubt(ahead_of(now, gossip))).then_some(Refusal::Old)
     }
@@ -237,9 +284,10 @@ impl MessageList {
         self.held -= 1;
         self.bytes -= entry.gossip.payload.len();
         self.index.remove(&entry.id);
-        if let Some(origin) = self.origins.get_mut(entry.origin)
-            && let Some(held) = origin.held.get_mut(&entry.gossip.number)
-        {
+        let Some(origin) = self.origins.get_mut(entry.origin) else { return };
+        origin.holds.0 -= 1;
+        origin.holds.1 -= entry.gossip.payload.len();
+        if let Some(held) = origin.held.get_mut(&entry.gossip.number) {
             let empty = match held {
                 Held::One(_) => true,
                 Held::Many(places) => {
@@ -263,7 +311,7 @@ impl MessageList {
     /// that they are refused for their age; returns the number of these origins.
     pub fn expire(&mut self, now: Time) -> usize {
         for offset in 0..self.entries.len() {
-            let entry = self.entries.get(offset).and_then(Option::as_ref);
+            let entry = self.entries.get(offset).and_then(Option::as_deref);
             // Whatever it says of its time, it has been here for so long.
             let old = entry.is_some_and(|entry| {
                 now.since(self.published_here(entry).min(entry.received)) > MAX_AGE
@@ -286,7 +334,7 @@ impl MessageList {
 
     /// The messages held, in order of arrival, with their places.
     pub fn iter(&self) -> impl Iterator<Item = (u64, &Entry)> {
-        (self.base..).zip(&self.entries).filter_map(|(place, e)| Some((place, e.as_ref()?)))
+        (self.base..).zip(&self.entries).filter_map(|(place, e)| Some((place, e.as_deref()?)))
     }
 
     /// The first place whose message may still be held.
@@ -437,8 +485,8 @@ impl Origin {
     }
 }
 
-fn entry_at(entries: &VecDeque<Option<Entry>>, base: u64, place: u64) -> Option<&Entry> {
-    entries.get(usize::try_from(place.checked_sub(base)?).ok()?)?.as_ref()
+fn entry_at(entries: &VecDeque<Option<Box<Entry>>>, base: u64, place: u64) -> Option<&Entry> {
+    entries.get(usize::try_from(place.checked_sub(base)?).ok()?)?.as_deref()
 }
 
 #[cfg(test)]

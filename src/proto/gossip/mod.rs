@@ -31,6 +31,7 @@ use sha2::{Digest, Sha256};
 use super::hex::Hex;
 use super::message::{Addr, Gossip, Incarnation, Tag};
 use super::registry::hash_addr;
+use super::signature::Statement;
 use super::time::Time;
 
 /// Longest payload of a message, bytes: as long as one body that the HTTP API takes.
@@ -69,6 +70,12 @@ pub fn message_id(gossip: &Gossip) -> MessageId {
     hash.update(gossip.offset.to_le_bytes());
     hash.update(&gossip.payload);
     MessageId(hash.finalize().into())
+}
+
+/// What the origin of a message signs in the network of that name: that it has published the message
+/// with this identity.
+pub fn statement(network: &str, id: &MessageId) -> Statement {
+    Statement::new("message", network, |hash| hash.update(id.0))
 }
 
 /// The short name of an origin in one life.

@@ -22,6 +22,19 @@ pub(super) const MAX_STRANGERS: usize = 256;
 /// takes no room from the others.
 const MAX_LIVES: usize = 128;
 
+/// What one message of an origin takes of the time that all peers have for its messages, so that one
+/// that floods does not use up their processors, links and logs: 5,000 are taken in a second.
+const COST: Duration = Duration::from_micros(200);
+/// The same with a signature, which takes some 40 us to check: 1,000 are taken in a second.
+const SIGNED_COST: Duration = Duration::from_millis(1);
+/// What an origin may take at once, and then no more until it has been silent for as long: 2,500
+/// messages, or 500 with signatures.
+const CREDIT: Duration = Duration::from_millis(500);
+/// The same for messages published longer ago than [`LATE`], which a comparison brings all at once to a
+/// peer that was away: as many signed ones as are held of one origin.
+const LATE_CREDIT: Duration = Duration::from_secs(17);
+const LATE: Duration = Duration::from_secs(5);
+
 /// A clock that seems off by less, in microseconds, counts as right: ages show no smaller
 /// difference.
 const SAME_CLOCK: i64 = 1_000_000;
@@ -48,7 +61,12 @@ pub struct Origin {
     /// All message numbers ever accepted.
     pub seen: RunSet,
     pub(super) held: BTreeMap<u64, Held>,
+    /// Number of messages held, and bytes of their payloads.
+    pub(super) holds: (usize, usize),
     newest: Time,
+    /// When all that it sent so far would have come, had it sent no more than it may: what came soon
+    /// after it was published, and what came late.
+    paid_until: [Time; 2],
     /// By how much its clock is ahead of ours, microseconds, as estimated from its messages.
     ahead: i64,
     /// Number of messages in succession that speak against that.
@@ -74,6 +92,29 @@ impl Origin {
     pub(super) fn published_here(&self, gossip: &Gossip) -> Time {
         let ahead = self.ahead().saturating_neg();
         Time::from_micros(published(gossip).micros().saturating_add_signed(ahead))
+    }
+
+    fn is_late(&self, now: Time, gossip: &Gossip) -> bool {
+        now.since(self.published_here(gossip)) > LATE
+    }
+
+    /// Whether it sends more than any origin may, so that this message is not taken in.
+    pub(super) fn floods(&self, now: Time, gossip: &Gossip) -> bool {
+        let [soon, late] = self.paid_until;
+        if self.is_late(now, gossip) {
+            late.since(now) > LATE_CREDIT
+        } else {
+            soon.since(now) > CREDIT
+        }
+    }
+
+    /// Counts a message that is taken in at `now`.
+    pub(super) fn pays(&mut self, now: Time, gossip: &Gossip) {
+        let cost = if gossip.signature.is_some() { SIGNED_COST } else { COST };
+        let late = usize::from(self.is_late(now, gossip));
+        for paid in self.paid_until.iter_mut().skip(late).take(1) {
+            *paid = now.max(*paid) + cost;
+        }
     }
 
     /// Corrects the estimate of its clock by a message that came at `now`. An age leaves out the
@@ -244,7 +285,9 @@ impl Origins {
             identity: None,
             seen: RunSet::default(),
             held: BTreeMap::new(),
+            holds: (0, 0),
             newest: Time::default(),
+            paid_until: [Time::default(); 2],
             ahead,
             doubts: 0,
             surplus,

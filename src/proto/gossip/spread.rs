@@ -32,6 +32,7 @@ use crate::proto::message::{Addr, Breach, Broadcast, Gossip};
 use crate::proto::planted::Flaw;
 use crate::proto::roles::{Delivery, PublishError};
 use crate::proto::turn::PeerTurn;
+
 /// Announcements gathered for one link after which all are sent early.
 const HAVE_BATCH: usize = 4_096;
 /// Messages that one link may bring and that are not their origins'. An honest neighbour may bring a
@@ -51,12 +52,16 @@ impl Rumors {
         let gossip = self.author.write(turn.now, payload);
         match self.list.offer(turn.now, &gossip, |_, _| true) {
             Offer::New(place) => {
-                self.author.places.push_back(place);
+                self.author.published(place);
                 Ok(self.accepted(turn, None, gossip, place))
             }
             // Our own message has a new number and is young, so it is neither known, dropped nor
-            // old. Only one cause is left: the list of origins is full.
-            Offer::Known(_) | Offer::Refused(_) => Err(PublishError::Busy),
+            // old. Two causes are left: the list of origins is full, or this peer says more than
+            // others would take.
+            Offer::Known(_) | Offer::Refused(_) => {
+                turn.over_limit(Limit::Flood, None);
+                Err(PublishError::Busy)
+            }
         }
     }
 
@@ -225,10 +230,13 @@ impl Rumors {
                 self.list.no_longer_expects(&id);
             }
         }
-        if refusal == Refusal::Crowded {
-            turn.over_limit(Limit::Origins, Some(gossip.origin));
+        match refusal {
+            Refusal::Crowded => turn.over_limit(Limit::Origins, Some(gossip.origin)),
+            Refusal::Flood => turn.over_limit(Limit::Flood, Some(gossip.origin)),
+            _ => {}
         }
-        if refusal != Refusal::Dropped {
+        // A line for each message of a flood would be a flood of its own.
+        if !matches!(refusal, Refusal::Dropped | Refusal::Flood) {
             let keys = vec![
                 ("origin", gossip.origin.to_string()),
                 ("number", gossip.number.to_string()),

@@ -33,22 +33,7 @@ impl PeerMachine {
             _ => Some((Refused::WrongRole, Vec::new())),
         };
         if let Some((reason, others)) = refused {
-            if matches!(reason, Refused::Myself | Refused::WrongRole | Refused::WrongIdentity) {
-                let keys =
-                    vec![("from", hello.from.to_string()), ("reason", reason.words().to_owned())];
-                let told = self.is_told_of(turn.now, &hello.from);
-                let severity = if told { Severity::Warn } else { Severity::Debug };
-                turn.note(severity, "link refused", keys);
-            }
-            match (reason, hello.purpose) {
-                (Refused::Full, Purpose::Sync) => {
-                    turn.over_limit(Limit::Guests, Some(hello.from));
-                }
-                (Refused::Full, Purpose::Ask) => {
-                    turn.over_limit(Limit::Inquirers, Some(hello.from));
-                }
-                _ => {}
-            }
+            self.tell_of_refusal(turn, hello, reason);
             turn.refuse(conn, reason, others);
             return;
         }
@@ -73,6 +58,21 @@ impl PeerMachine {
             _ => turn.close(conn),
         }
         self.sessions.prove(conn, hello.identity);
+    }
+
+    fn tell_of_refusal(&mut self, turn: &mut PeerTurn<'_>, hello: &Hello, reason: Refused) {
+        if matches!(reason, Refused::Myself | Refused::WrongRole | Refused::WrongIdentity) {
+            let keys =
+                vec![("from", hello.from.to_string()), ("reason", reason.words().to_owned())];
+            let told = self.is_told_of(turn.now, &hello.from);
+            let severity = if told { Severity::Warn } else { Severity::Debug };
+            turn.note(severity, "link refused", keys);
+        }
+        match (reason, hello.purpose) {
+            (Refused::Full, Purpose::Sync) => turn.over_limit(Limit::Guests, Some(hello.from)),
+            (Refused::Full, Purpose::Ask) => turn.over_limit(Limit::Inquirers, Some(hello.from)),
+            _ => {}
+        }
     }
 
     /// Whether a process that has proven this identity, or none, can be the member at that address.

@@ -22,6 +22,9 @@ use crate::proto::time::Time;
 
 /// A member that could not be linked is not dialled again for this long.
 const AVOID: Duration = Duration::from_secs(3);
+/// A member whose links broke so often in succession, each within [`AVOID`], gets no link for so long:
+/// one that lets links come up and breaks them would otherwise be dialled again without a pause.
+const BRIEF_LINKS: u32 = 2;
 /// A neighbour that is still no member after this long never registered: the seeds were asked more
 /// than twice meanwhile.
 const STRANGER: Duration = Duration::from_secs(30);
@@ -60,13 +63,16 @@ pub(super) struct Links {
     ranking: Option<Vec<Addr>>,
     /// Members that could not be linked, and until when they are not dialled.
     avoid: BTreeMap<Addr, Time>,
+    /// Members whose last links broke as soon as they were up: how many, and until when that counts.
+    brief: BTreeMap<Addr, (u32, Time)>,
 }
 
 impl Links {
     /// No links yet, for the peer at `me`.
     pub fn new(me: Addr, config: TopologyConfig) -> Self {
         let (neighbours, avoid) = (BTreeMap::new(), BTreeMap::new());
-        Self { me, config, neighbours, had_links: false, ranking: None, avoid }
+        let brief = BTreeMap::new();
+        Self { me, config, neighbours, had_links: false, ranking: None, avoid, brief }
     }
 
     pub fn contains(&self, peer: &Addr) -> bool {
@@ -171,6 +177,21 @@ impl Links {
         self.avoid.insert(peer, now + AVOID);
     }
 
+    /// The link with a member broke that came up at that time.
+    pub fn broke(&mut self, now: Time, peer: Addr, since: Time) {
+        if now.since(since) >= AVOID {
+            self.brief.remove(&peer);
+            return;
+        }
+        let (times, until) = self.brief.entry(peer).or_default();
+        (*times, *until) = (times.saturating_add(1), now + AVOID);
+    }
+
+    /// Whether the links with a member break as soon as they are up, and did so just now.
+    pub fn is_brief(&self, now: Time, peer: &Addr) -> bool {
+        self.brief.get(peer).is_some_and(|(times, until)| *times >= BRIEF_LINKS && *until > now)
+    }
+
     /// A member can be reached after all: it may be dialled again at once.
     pub fn forgive(&mut self, peer: &Addr) {
         self.avoid.remove(peer);
@@ -179,11 +200,12 @@ impl Links {
     /// Forgets the members whose time of being avoided is over.
     pub fn forgive_the_old(&mut self, now: Time) {
         self.avoid.retain(|_, until| *until > now);
+        self.brief.retain(|_, (_, until)| *until > now);
     }
 
     /// Whether a member is not to be dialled now.
     pub fn is_avoided(&self, now: Time, peer: &Addr) -> bool {
-        self.avoid.get(peer).is_some_and(|until| *until > now)
+        self.avoid.get(peer).is_some_and(|until| *until > now) || self.is_brief(now, peer)
     }
 
     /// The membership has changed: the order of joining has to be computed again.
@@ -366,5 +388,23 @@ mod tests {
         assert_eq!(senior(5, &[(7, true)]), None);
         assert_eq!(senior(5, &[(30, true)]), None, "who is no member is the youngest");
         assert!(links(0, &[]).is_oldest(&members) && !links(1, &[]).is_oldest(&members));
+    }
+
+    #[test]
+    fn a_member_that_breaks_its_links_as_soon_as_they_are_up_is_left_alone_for_a_while() {
+        let (mut links, peer, second) = (links(0, &[]), addr(1), Duration::from_secs(1));
+        let start = Time::from_millis(1_000_000);
+        links.broke(start, peer, start);
+        assert!(!links.is_avoided(start, &peer), "that happens");
+        links.broke(start, peer, start);
+        links.forgive(&peer);
+        assert!(links.is_avoided(start + second, &peer), "though it answers");
+        assert!(!links.is_avoided(start + AVOID, &peer));
+        links.forgive_the_old(start + AVOID);
+        assert!(links.brief.is_empty());
+        links.broke(start, peer, start);
+        links.broke(start + AVOID, peer, start);
+        links.broke(start + AVOID, peer, start + AVOID);
+        assert!(!links.is_brief(start + AVOID, &peer), "there was a lasting one between");
     }
 }

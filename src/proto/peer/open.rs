@@ -140,20 +140,16 @@ impl PeerMachine {
                 turn.over_limit(Limit::Records, Some(from));
                 continue;
             }
-            if record.incarnation == 0
-                && let Some(open) = self.membership.kind.open_mut()
-            {
+            let open = self.membership.kind.open_mut().filter(|_| record.incarnation == 0);
+            if let Some(open) = open {
                 open.await_word(turn.now, peer);
             }
             if peer == self.life.config.me {
                 self.told_of_myself(turn, &record);
                 continue;
             }
-            let alive = self
-                .membership
-                .members
-                .alive(&peer)
-                .filter(|r| r.incarnation <= record.incarnation);
+            let alive = self.membership.members.alive(&peer);
+            let alive = alive.filter(|known| known.incarnation <= record.incarnation);
             if let (Status::Dead, Some(known)) = (record.status, alive) {
                 // It shows that this life began. Whether it is over, this peer has to see itself.
                 record = Record { status: Status::Alive, at: known.at, ..record };

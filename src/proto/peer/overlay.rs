@@ -13,6 +13,7 @@ use super::suspicions::Suspicions;
 use super::{PeerMachine, Timer};
 use crate::proto::config::Overlay;
 use crate::proto::event::{Event, Severity};
+use crate::proto::limits::Limit;
 use crate::proto::machine::Conn;
 use crate::proto::message::{Addr, Hello, Incarnation, Message, Parting, Purpose, Refused};
 use crate::proto::registry::{Registry, Status};
@@ -72,6 +73,10 @@ impl PeerMachine {
         });
         if is_gone && !self.membership.kind.links_the_gone() {
             return plain(Refused::NotMember);
+        }
+        if self.overlay.is_brief(turn.now, &hello.from) {
+            turn.over_limit(Limit::Brief, Some(hello.from));
+            return plain(Refused::Full);
         }
         // Both sides dial at once: the link that the smaller address opened is the one that stays.
         let dialling = self.sessions.is_dialling(Dial::Link(hello.from));
@@ -164,7 +169,7 @@ impl PeerMachine {
         if neighbour.conn != conn {
             return;
         }
-        let incarnation = neighbour.incarnation;
+        let (incarnation, since) = (neighbour.incarnation, neighbour.stranger_since);
         self.forget_link(turn, peer);
         self.links_changed(turn);
         self.arrange(turn);
@@ -176,6 +181,7 @@ impl PeerMachine {
             if members.alive(&peer).is_some() {
                 // It is not dialled for a new link before it is known whether it lives.
                 self.overlay.avoid(turn.now, peer);
+                self.overlay.broke(turn.now, peer, since);
             }
             // A newcomer may die before the news of it is here, so a stranger is looked at as well.
             // But whoever opens and breaks links in names of its choice must not have this peer

@@ -2,6 +2,7 @@
 
 use super::super::origins::MAX_STRANGERS;
 use super::*;
+use crate::proto::signature::Signature;
 use bytes::Bytes;
 use std::time::Duration;
 
@@ -119,10 +120,87 @@ fn what_was_dropped_for_want_of_room_is_not_accepted_again() {
     let first = gossip(1, "first");
     list.offer(START, &first, anybody);
     for number in 0..=MAX_MESSAGES as u64 {
-        list.offer(START, &gossip(number + 2, "x"), anybody);
+        list.offer(START + Duration::from_micros(100 * number), &of_many(number), anybody);
     }
     assert_eq!(list.len(), MAX_MESSAGES);
     assert_eq!(list.offer(START, &first, anybody), Offer::Refused(Refusal::Dropped));
+    assert_eq!(list.take_dropped(), 2);
+}
+
+/// One of many messages, of sixteen origins by turns.
+fn of_many(number: u64) -> Gossip {
+    let port = u16::try_from(number % 16).unwrap();
+    Gossip { origin: ([127, 0, 0, 1], 6000 + port).into(), ..gossip(number / 16 + 2, "x") }
+}
+
+#[test]
+fn one_origin_takes_a_quarter_of_the_room_and_drives_out_only_its_own() {
+    let one = |number| gossip(number, "x");
+    let other = Gossip { origin: ([127, 0, 0, 1], 6001).into(), ..gossip(1, "kept") };
+    for numbers in [(1..=40_000).collect::<Vec<u64>>(), (1..=40_000).rev().collect()] {
+        let mut list = MessageList::default();
+        list.offer(START, &other, anybody);
+        let mut now = START;
+        for number in numbers {
+            now = now + Duration::from_millis(1);
+            assert!(matches!(list.offer(now, &one(number), anybody), Offer::New(_)), "{number}");
+        }
+        assert_eq!(list.len(), MAX_OF_ONE + 1);
+        assert!(matches!(list.offer(now, &other, anybody), Offer::Known(_)));
+        assert_eq!(list.take_dropped(), 40_000 - MAX_OF_ONE as u64);
+        // Whichever way they came, all peers keep the same ones.
+        assert!(matches!(list.offer(now, &one(40_000), anybody), Offer::Known(_)));
+        assert_eq!(list.offer(now, &one(1), anybody), Offer::Refused(Refusal::Dropped));
+    }
+}
+
+#[test]
+fn large_messages_of_one_origin_leave_room_for_others_and_the_newest_is_held() {
+    let mut list = MessageList::default();
+    let large = Bytes::from(vec![7; MAX_PAYLOAD]);
+    for number in 1..=100 {
+        let gossip = Gossip { payload: large.clone(), ..gossip(number, "") };
+        let Offer::New(place) = list.offer(START, &gossip, anybody) else { panic!("{number}") };
+        assert!(list.entry(place).is_some());
+    }
+    assert_eq!(list.len(), MAX_BYTES_OF_ONE / MAX_PAYLOAD);
+}
+
+#[test]
+fn an_origin_that_floods_is_heard_no_faster_than_others_can_bear() {
+    let signature = Some(Box::new(Signature::from_bytes(&[0; 64])));
+    for (signature, at_once, a_second) in [(None, 2_500, 5_000), (signature, 500, 1_000)] {
+        let mut list = MessageList::default();
+        let mut numbers = 1..;
+        let mut taken = |list: &mut MessageList, now: Time, age: u64, many| {
+            let offset = i64::try_from(now.since(START).as_millis()).unwrap();
+            let offset = offset - i64::try_from(age).unwrap();
+            let offers = numbers.by_ref().take(many).filter(|number| {
+                let signature = signature.clone();
+                let gossip = Gossip { signature, offset, age, ..gossip(*number, "x") };
+                match list.offer(now, &gossip, anybody) {
+                    Offer::New(_) => true,
+                    Offer::Refused(Refusal::Flood) => false,
+                    other => panic!("{other:?}"),
+                }
+            });
+            offers.count()
+        };
+        assert_eq!(taken(&mut list, START, 0, 10_000), at_once + 1);
+        let mut later = START;
+        for _ in 0..3 {
+            later = later + Duration::from_secs(1);
+            assert_eq!(taken(&mut list, later, 0, 10_000), a_second.min(at_once + 1));
+            let half = later + Duration::from_millis(400);
+            assert_eq!(taken(&mut list, half, 0, 10_000), a_second * 2 / 5);
+            later = half;
+        }
+        let other = Gossip { origin: ([127, 0, 0, 1], 6001).into(), ..gossip(1, "heard") };
+        assert!(matches!(list.offer(later, &other, anybody), Offer::New(_)));
+        // What a comparison brings late comes all at once, and has a bound, too.
+        assert_eq!(taken(&mut list, later, 600_000, 16_000), 16_000);
+        assert!(taken(&mut list, later, 600_000, 400_000) < 100_000);
+    }
 }
 
 fn compared(list: &mut MessageList, now: Time, all: bool) -> usize {
@@ -163,7 +241,7 @@ fn what_was_dropped_for_want_of_room_is_not_compared_and_not_asked_for() {
         let (offset, age) = (i64::try_from(number).unwrap(), 600_000 - number);
         list.offer(
             START + Duration::from_secs(600),
-            &Gossip { offset, age, ..gossip(number + 1, "x") },
+            &Gossip { offset, age, ..of_many(number) },
             anybody,
         );
     }

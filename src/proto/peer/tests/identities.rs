@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::proto::config::Network;
-use crate::proto::gossip::author::published;
 use crate::proto::gossip::message_id;
+use crate::proto::gossip::statement;
 use crate::proto::message::{Answer, Hello, Identity};
 use crate::proto::signature::toy::Toy;
 
@@ -82,7 +82,7 @@ fn said(network: &Network, number: u64, signer: u8) -> Gossip {
         payload: Bytes::from_static(b"said"),
         signature: None,
     };
-    let statement = published(network, &message_id(&gossip));
+    let statement = statement(&network.name, &message_id(&gossip));
     gossip.signature = Some(Box::new(Toy(signer).sign(&statement)));
     gossip
 }
