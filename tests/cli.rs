@@ -10,6 +10,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+#[path = "network/reserved.rs"]
+mod reserved;
+
+use self::reserved::Reserved;
+
 const SEED: &str = env!("CARGO_BIN_EXE_seed");
 const PEER: &str = env!("CARGO_BIN_EXE_peer");
 
@@ -17,11 +22,14 @@ const PEER: &str = env!("CARGO_BIN_EXE_peer");
 struct Place {
     dir: tempfile::TempDir,
     seed: SocketAddr,
+    _reserved: Reserved,
 }
 
 impl Place {
     fn new() -> Self {
-        let place = Self { dir: tempfile::tempdir().unwrap(), seed: free_address() };
+        let reserved = Reserved::new();
+        let dir = tempfile::tempdir().unwrap();
+        let place = Self { dir, seed: reserved.addr, _reserved: reserved };
         place.write("c", &format!("# the seeds\n{} # the only one\n", place.seed));
         place
     }
@@ -72,11 +80,6 @@ impl Place {
         let args = [&["127.0.0.1", "0", "c"], options].concat();
         Running::start(&mut self.command(PEER, &args))
     }
-}
-
-/// A port that was free a moment ago.
-fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 /// Runs a program that is to end by itself.

@@ -6,7 +6,7 @@ use crate::harness::{Network, ask};
 
 /// Messages that are published while the neighbour is stuck, and bytes of each: more than the buffers
 /// of the system take.
-const MESSAGES: usize = 100;
+const MESSAGES: usize = 160;
 const BYTES: usize = 100_000;
 /// Bytes by which the publisher may have grown beyond its message list, which holds all of them.
 const GROWTH: u64 = 12 << 20;

@@ -7,5 +7,7 @@ mod crowds;
 mod disks;
 mod follow;
 mod programs;
+#[path = "../network/reserved.rs"]
+mod reserved;
 mod signals;
 mod words;

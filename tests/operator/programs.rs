@@ -1,13 +1,14 @@
 //! The two programs in a directory of their own, with a CONFIG of one seed.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
+
+use crate::reserved::Reserved;
 
 pub const SEED: &str = env!("CARGO_BIN_EXE_seed");
 pub const PEER: &str = env!("CARGO_BIN_EXE_peer");
@@ -71,16 +72,14 @@ impl Place {
     }
 }
 
-/// An address that was free a moment ago, and that nobody here had before: what a log says of it, it
-/// says of whoever is there next.
+/// An address that nobody else gets, and that nobody here gets twice: what a log says of it, it says
+/// of whoever is there next.
 pub fn free_address() -> SocketAddr {
-    static HAD: Mutex<BTreeSet<SocketAddr>> = Mutex::new(BTreeSet::new());
-    loop {
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        if HAD.lock().unwrap().insert(address) {
-            return address;
-        }
-    }
+    static HAD: Mutex<Vec<Reserved>> = Mutex::new(Vec::new());
+    let reserved = Reserved::new();
+    let address = reserved.addr;
+    HAD.lock().unwrap().push(reserved);
+    address
 }
 
 /// A process; killed with the test.

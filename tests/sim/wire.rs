@@ -21,6 +21,8 @@ pub struct Weather {
     pub disk: (Duration, Duration),
     /// Probability that a message is lost.
     pub loss: f64,
+    /// Whether handshakes are lost as messages are.
+    pub loses_handshakes: bool,
     /// Probability that it arrives twice.
     pub twice: f64,
     /// Probability that it is held back, up to [`HELD_BACK`], and overtaken.
@@ -35,6 +37,7 @@ impl Default for Weather {
             latency: (Duration::from_micros(200), Duration::from_millis(2)),
             disk: (Duration::from_micros(100), Duration::from_millis(2)),
             loss: 0.0,
+            loses_handshakes: true,
             twice: 0.0,
             overtaken: 0.0,
             cuts: Vec::new(),
@@ -119,7 +122,8 @@ impl World {
         self.links.push(Link { ends: [caller, callee], to, floor, last, disorderly: false });
         self.schedule(self.now + within, Action::GiveUp { link });
         let target = self.places.get(&to).copied();
-        if target.is_some_and(|target| self.weather.is_cut(id, target)) || self.is_lost() {
+        if target.is_some_and(|target| self.weather.is_cut(id, target)) || self.is_handshake_lost()
+        {
             self.tally.one("lost frames");
             return;
         }
@@ -179,7 +183,7 @@ impl World {
                 self.nodes[id].conns.remove(&conn);
             }
         }
-        if self.is_cut(link) || self.is_lost() {
+        if self.is_cut(link) || self.is_handshake_lost() {
             self.tally.one("lost frames");
             return;
         }
@@ -370,6 +374,10 @@ impl World {
     fn is_cut(&self, link: usize) -> bool {
         let [a, b] = &self.links[link].ends;
         self.weather.is_cut(a.node, b.node)
+    }
+
+    fn is_handshake_lost(&mut self) -> bool {
+        self.weather.loses_handshakes && self.is_lost()
     }
 
     fn is_lost(&mut self) -> bool {

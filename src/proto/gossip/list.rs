@@ -28,9 +28,11 @@ const MAX_BYTES: usize = 64 << 20;
 /// Most messages held of one origin: a quarter of all, so that one that floods drives out only its own.
 /// Those with the greatest numbers stay, so all peers keep the same ones.
 const MAX_OF_ONE: usize = MAX_MESSAGES / 4;
-/// Most payload bytes held of one origin: a sixth, so that a flood takes less than 20 MB with all that
-/// is kept beside the payloads.
-const MAX_BYTES_OF_ONE: usize = MAX_BYTES / 6;
+/// Most bytes held of one origin, with what is kept beside the payloads: a quarter, so that a flood
+/// makes a peer grow by less than 20 MB.
+const MAX_BYTES_OF_ONE: usize = MAX_BYTES / 4;
+/// What is kept of a message beside its payload, roughly.
+const BESIDE: usize = 512;
 /// Most places from the oldest message held to the newest. Those of messages that were dropped before
 /// older ones of other origins take a word each, and a few bits for each link.
 const MAX_PLACES: usize = 4 * MAX_MESSAGES;
@@ -185,7 +187,7 @@ impl MessageList {
             };
             origin.held.insert(gossip.number, held);
             origin.holds.0 += 1;
-            origin.holds.1 += gossip.payload.len();
+            origin.holds.1 += BESIDE + gossip.payload.len();
             origin.heard(now, gossip);
             origin.pays(now, gossip);
         }
@@ -286,7 +288,7 @@ impl MessageList {
         self.index.remove(&entry.id);
         let Some(origin) = self.origins.get_mut(entry.origin) else { return };
         origin.holds.0 -= 1;
-        origin.holds.1 -= entry.gossip.payload.len();
+        origin.holds.1 -= BESIDE + entry.gossip.payload.len();
         if let Some(held) = origin.held.get_mut(&entry.gossip.number) {
             let empty = match held {
                 Held::One(_) => true,

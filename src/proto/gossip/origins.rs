@@ -61,7 +61,7 @@ pub struct Origin {
     /// All message numbers ever accepted.
     pub seen: RunSet,
     pub(super) held: BTreeMap<u64, Held>,
-    /// Number of messages held, and bytes of their payloads.
+    /// Number of messages held, and bytes that they take.
     pub(super) holds: (usize, usize),
     newest: Time,
     /// When all that it sent so far would have come, had it sent no more than it may: what came soon

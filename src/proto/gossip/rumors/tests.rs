@@ -113,8 +113,8 @@ fn of_what_a_slow_neighbour_loses_the_messages_of_others_go_first() {
 #[test]
 fn a_publisher_is_told_what_its_list_dropped_before_a_slow_neighbour_had_it() {
     const MIB: usize = 1 << 20;
-    // How many of the first ten messages the slow neighbour has fetched; the list holds ten such
-    // messages of one origin.
+    // How many of the first ten messages the slow neighbour has fetched; the list holds
+    // fifteen such messages of one origin.
     for fetched in [0, 10] {
         let mut stage = Stage::new();
         for _ in 0..10 {
@@ -131,7 +131,7 @@ fn a_publisher_is_told_what_its_list_dropped_before_a_slow_neighbour_had_it() {
                 assert!(stage.pushed(SLOW) > before, "it may fetch what is held");
             }
         }
-        for _ in 0..10 {
+        for _ in 0..15 {
             stage.publish(MIB);
         }
         let lost = 10 - fetched as u64;
