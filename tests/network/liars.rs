@@ -283,7 +283,7 @@ fn sixty_links_that_do_nothing_but_answer_keep_nobody_from_hearing_everything() 
     let (mut network, name, key, runtime) = prepare();
     network.start_three_seeds();
     let options = ["--gossip-count", "30", "--gossip-interval", "100ms"];
-    let mut peers = network.start_peers(4, &options);
+    let peers = network.start_peers(4, &options);
     network.wait_for_members(&peers);
     network.wait_for_overlay(&peers);
     let target = peers[1];
@@ -302,8 +302,11 @@ fn sixty_links_that_do_nothing_but_answer_keep_nobody_from_hearing_everything() 
         println!("{linked} of {IDLE} links were let in");
         idlers
     });
-    peers.push(network.start_peer(&options));
     network.wait_for_messages(&peers, 30 * peers.len());
+    for peer in &peers {
+        let wrong = network.log.about(*peer, "suspected").count();
+        assert_eq!(wrong, 0, "{peer} is suspected");
+    }
     drop(idlers);
 }
 

@@ -13,8 +13,8 @@ use crate::stub::{Failure, Stub, fresh_security};
 /// Where the flood comes from. The others are at 127.0.0.1.
 const SOURCE: [u8; 4] = [127, 0, 0, 2];
 /// Members that a source may have here, and how many it wants.
-const ALLOWED: usize = 200;
-const WANTED: usize = 500;
+const ALLOWED: usize = 120;
+const WANTED: usize = 300;
 /// Registrations that it asks for at the same time.
 const AT_ONCE: usize = 20;
 /// Bytes by which a seed may have grown.
