@@ -216,7 +216,7 @@ impl Rumors {
         let Some(link) = self.links.get_mut(&conn) else { return 0 };
         let (mut sent, mut bytes) = (0, 0);
         for place in places {
-            if link.congested || sent >= ANSWER_MESSAGES || bytes >= ANSWER_BYTES {
+            if link.slow.congested || sent >= ANSWER_MESSAGES || bytes >= ANSWER_BYTES {
                 break;
             }
             let Some(entry) = self.list.entry(*place) else { continue };

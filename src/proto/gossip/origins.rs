@@ -47,6 +47,15 @@ const IN_SUCCESSION: u8 = 3;
 /// Two stopwatches drift apart by less than one part in this many: 200 parts in a million.
 const DRIFT: i64 = 5_000;
 
+/// What is known of an origin's clock.
+#[derive(Clone, Debug)]
+struct Offset {
+    /// By how much it is ahead of ours, microseconds, as estimated from its messages.
+    ahead: i64,
+    /// Number of messages in succession that speak against that.
+    doubts: u8,
+}
+
 /// A peer in one life, as the source of messages.
 #[derive(Clone, Debug)]
 pub struct Origin {
@@ -67,10 +76,7 @@ pub struct Origin {
     /// When all that it sent so far would have come, had it sent no more than it may: what came soon
     /// after it was published, and what came late.
     paid_until: [Time; 2],
-    /// By how much its clock is ahead of ours, microseconds, as estimated from its messages.
-    ahead: i64,
-    /// Number of messages in succession that speak against that.
-    doubts: u8,
+    offset: Offset,
     /// Whether it was one more life of a peer than counts as its own.
     surplus: bool,
     /// Its messages published before this time, by its clock, are not compared any more.
@@ -80,7 +86,7 @@ pub struct Origin {
 impl Origin {
     /// By how much its clock is ahead of ours, microseconds; 0 if the two seem to agree.
     pub fn ahead(&self) -> i64 {
-        if self.ahead.abs() < SAME_CLOCK { 0 } else { self.ahead }
+        if self.offset.ahead.abs() < SAME_CLOCK { 0 } else { self.offset.ahead }
     }
 
     /// What its clock says at `now` by ours.
@@ -125,25 +131,25 @@ impl Origin {
         let is_first = self.newest == Time::default();
         let since = if is_first { Duration::ZERO } else { now.since(self.newest) };
         let drifted = i64::try_from(since.as_micros()).unwrap_or(0) / DRIFT;
-        let known = self.ahead.saturating_sub(drifted);
+        let known = self.offset.ahead.saturating_sub(drifted);
         self.newest = self.newest.max(now);
         if ahead.saturating_sub(known) > LEAP {
-            self.ahead = known;
+            self.offset.ahead = known;
             self.doubt(ahead);
         } else {
-            self.ahead = known.max(ahead);
-            self.doubts = 0;
+            self.offset.ahead = known.max(ahead);
+            self.offset.doubts = 0;
         }
     }
 
     /// A message speaks against what is known of the clock. Returns whether it is believed, as the
     /// last one of several in succession.
     pub(super) fn doubt(&mut self, ahead: i64) -> bool {
-        self.doubts = self.doubts.saturating_add(1);
-        let believed = self.doubts >= IN_SUCCESSION;
+        self.offset.doubts = self.offset.doubts.saturating_add(1);
+        let believed = self.offset.doubts >= IN_SUCCESSION;
         if believed {
-            self.ahead = ahead;
-            self.doubts = 0;
+            self.offset.ahead = ahead;
+            self.offset.doubts = 0;
         }
         believed
     }
@@ -288,8 +294,7 @@ impl Origins {
             holds: (0, 0),
             newest: Time::default(),
             paid_until: [Time::default(); 2],
-            ahead,
-            doubts: 0,
+            offset: Offset { ahead, doubts: 0 },
             surplus,
             compared_from: Time::default(),
         };

@@ -72,9 +72,16 @@ pub(super) struct Link {
     pub gathered: Vec<u64>,
     /// Messages to announce.
     pub announce: Vec<Announcement>,
-    pub congested: bool,
+    pub slow: Slow,
     /// Messages that came over the link and were not their origin's.
     pub forged: u32,
+    pub round_trip: Option<Duration>,
+}
+
+/// What becomes of pushes while the other side of a link reads slowly.
+#[derive(Debug)]
+pub(super) struct Slow {
+    pub congested: bool,
     /// Payload bytes of own messages that are still pushed while the link is congested.
     pub own_ahead: usize,
     /// Messages announced over the link that would have been pushed, had it not been congested.
@@ -82,23 +89,22 @@ pub(super) struct Link {
     /// The other side has held all messages before this place, as the last comparison that found no
     /// difference has shown.
     pub agreed: u64,
-    pub round_trip: Option<Duration>,
 }
 
 impl Link {
     /// Whether a message has to be announced and not pushed, because the other side reads slowly; own
     /// messages go ahead of those of others.
     pub fn withholds(&mut self, is_own: bool, bytes: usize) -> bool {
-        if self.congested && is_own && bytes <= self.own_ahead {
-            self.own_ahead -= bytes;
+        if self.slow.congested && is_own && bytes <= self.slow.own_ahead {
+            self.slow.own_ahead -= bytes;
             return false;
         }
-        self.congested
+        self.slow.congested
     }
 
     /// Whether a message was withheld from the other side, which has not fetched it since.
     fn lacks(&self, place: u64) -> bool {
-        self.withheld.get(place) && !self.known.get(place) && place >= self.agreed
+        self.slow.withheld.get(place) && !self.known.get(place) && place >= self.slow.agreed
     }
 }
 
@@ -220,11 +226,13 @@ impl Rumors {
                 edge: Edge { eager: true, wish: true, grafted: None, pushed: Time::default() },
                 gathered: Vec::new(),
                 announce: Vec::new(),
-                congested: false,
+                slow: Slow {
+                    congested: false,
+                    own_ahead: 0,
+                    withheld: Window::starting(start),
+                    agreed: start,
+                },
                 forged: 0,
-                own_ahead: 0,
-                withheld: Window::starting(start),
-                agreed: start,
                 round_trip: None,
             },
         );
@@ -287,8 +295,8 @@ impl Rumors {
     /// A link's queue has filled, or emptied.
     pub(crate) fn set_congested(&mut self, conn: Conn, congested: bool) {
         if let Some(link) = self.links.get_mut(&conn) {
-            link.congested = congested;
-            link.own_ahead = OWN_AHEAD;
+            link.slow.congested = congested;
+            link.slow.own_ahead = OWN_AHEAD;
         }
     }
 
@@ -296,7 +304,7 @@ impl Rumors {
     pub(crate) fn paths(&self) -> Paths {
         let links = self.links.iter().filter(|(_, link)| !link.guest);
         let eager = |(conn, link): &(&Conn, &Link)| {
-            (link.edge.eager || self.tree.parent == Some(**conn)) && !link.congested
+            (link.edge.eager || self.tree.parent == Some(**conn)) && !link.slow.congested
         };
         Paths {
             eager: links.clone().filter(eager).map(|(conn, _)| *conn).collect(),
@@ -321,7 +329,7 @@ impl Rumors {
     pub(super) fn agree(&mut self, conn: Conn) {
         let settled = self.list.settled_before();
         if let Some(link) = self.links.get_mut(&conn) {
-            link.agreed = link.agreed.max(settled);
+            link.slow.agreed = link.slow.agreed.max(settled);
         }
     }
 

@@ -116,7 +116,7 @@ impl Rumors {
             let eager = link.edge.eager || self.tree.parent == Some(*conn);
             let withheld = eager && link.withholds(is_own, bytes);
             if withheld {
-                link.withheld.set(place);
+                link.slow.withheld.set(place);
                 let limit = if is_own { Limit::Own } else { Limit::Forwarded };
                 turn.over_limit(limit, Some(link.peer));
             }
@@ -304,7 +304,7 @@ impl Rumors {
         for link in self.links.values_mut() {
             link.sent.forget_before(first);
             link.known.forget_before(first);
-            link.withheld.forget_before(first);
+            link.slow.withheld.forget_before(first);
             link.exchange.unsettled.forget_before(first);
         }
         self.timers.set(Timer::Expire, turn.now + EXPIRE_INTERVAL);

@@ -59,7 +59,7 @@ impl Rumors {
     /// Asks once more, because a round may not have moved all that it found.
     pub(super) fn confirm_sync(&mut self, turn: &mut PeerTurn<'_>, conn: Conn) {
         let Some(link) = self.links.get_mut(&conn) else { return };
-        if link.exchange.confirmed < MAX_CONFIRMED && !link.congested {
+        if link.exchange.confirmed < MAX_CONFIRMED && !link.slow.congested {
             link.exchange.confirmed += 1;
             self.ask_digest(turn, conn, false);
         }

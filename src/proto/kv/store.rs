@@ -69,6 +69,16 @@ pub enum WriteError {
     Replica,
 }
 
+/// The last writes, for replicas that lack few.
+#[derive(Clone, Debug)]
+struct Log {
+    writes: VecDeque<Arc<Write>>,
+    /// Bytes that they take.
+    size: usize,
+    /// All writes that are in the context and not in this clock are in the log.
+    from: Clock,
+}
+
 /// One replica.
 #[derive(Clone, Debug)]
 pub struct Store {
@@ -84,10 +94,7 @@ pub struct Store {
     pub(super) bytes: usize,
     held: BTreeMap<Dot, Arc<Write>>,
     held_size: usize,
-    log: VecDeque<Arc<Write>>,
-    log_size: usize,
-    /// All writes that are in the context and not in this clock are in the log.
-    logged_from: Clock,
+    log: Log,
     /// Covers each delete that was seen. It may cover more, and is not kept on disk: where single
     /// writes are not told apart, it is all that was seen.
     pub(super) deletes: Clock,
@@ -119,7 +126,7 @@ impl Store {
         Self {
             me,
             lamport,
-            logged_from: context.clone(),
+            log: Log { writes: VecDeque::new(), size: 0, from: context.clone() },
             deletes: context.clone(),
             context,
             seals: kept,
@@ -128,8 +135,6 @@ impl Store {
             versions: of,
             held: BTreeMap::new(),
             held_size: 0,
-            log: VecDeque::new(),
-            log_size: 0,
         }
     }
 
@@ -485,15 +490,15 @@ impl Store {
             self.apply_to_key(write);
         }
         self.follow_lamport(write.lamport, 0);
-        self.log_size += write.size();
-        self.log.push_back(write.clone());
-        while (self.log.len() > MAX_LOG.0 || self.log_size > MAX_LOG.1)
-            && let Some(oldest) = self.log.pop_front()
+        self.log.size += write.size();
+        self.log.writes.push_back(write.clone());
+        while (self.log.writes.len() > MAX_LOG.0 || self.log.size > MAX_LOG.1)
+            && let Some(oldest) = self.log.writes.pop_front()
         {
-            self.log_size -= oldest.size();
-            self.logged_from.add(&oldest.dot);
+            self.log.size -= oldest.size();
+            self.log.from.add(&oldest.dot);
             if oldest.is_seal() {
-                self.seals.shorten(&mut self.logged_from);
+                self.seals.shorten(&mut self.log.from);
             }
         }
     }
@@ -534,8 +539,8 @@ impl Store {
     /// None if not all of them are kept, or if they are so many that a snapshot is less.
     pub fn since(&self, context: &Clock) -> Option<Vec<Arc<Write>>> {
         let theirs = self.seals.view(context);
-        let reaches = theirs.covers(&self.logged_from);
-        let lacking = self.log.iter().filter(|write| !theirs.contains(&write.dot));
+        let reaches = theirs.covers(&self.log.from);
+        let lacking = self.log.writes.iter().filter(|write| !theirs.contains(&write.dot));
         let lacking: Vec<Arc<Write>> = reaches.then(|| lacking.cloned().collect())?;
         (lacking.len() <= MANY.max(2 * self.versions.len())).then_some(lacking)
     }
@@ -544,7 +549,7 @@ impl Store {
     /// which they can be applied.
     pub(super) fn latest_beyond(&self, context: &Clock, bytes: usize) -> Vec<Arc<Write>> {
         let mut size = 0;
-        let beyond = self.log.iter().rev().filter(|write| !context.contains(&write.dot));
+        let beyond = self.log.writes.iter().rev().filter(|write| !context.contains(&write.dot));
         let latest = beyond.take_while(|write| {
             size += write.size();
             size <= bytes
@@ -562,9 +567,9 @@ impl Store {
     /// Forgets the log, because something other than single writes has changed the state: what
     /// others lack of it is not in the log.
     pub(super) fn forget_log(&mut self) {
-        self.log.clear();
-        self.log_size = 0;
-        self.logged_from = self.context.clone();
+        self.log.writes.clear();
+        self.log.size = 0;
+        self.log.from = self.context.clone();
     }
 
     /// Raises `deletes` to the context: a snapshot just taken over may have had deletes anywhere in
