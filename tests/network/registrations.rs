@@ -8,7 +8,7 @@ use rumormill::proto::config::{DEFAULT_NETWORK, Network as Name};
 
 use crate::harness::{Network, PATIENCE};
 use crate::keys::{fresh_key, give_keys};
-use crate::stub::{Failure, Stub, fresh_security};
+use crate::stub::{Conduct, Failure, Stub, fresh_security};
 
 /// Where the flood comes from. The others are at 127.0.0.1.
 const SOURCE: [u8; 4] = [127, 0, 0, 2];
@@ -24,7 +24,10 @@ const GROWTH: u64 = 10 << 20;
 async fn flood(name: Name, security: Security, seed: SocketAddr) -> (Vec<Stub>, Vec<String>) {
     let (mut members, mut refused) = (Vec::new(), Vec::new());
     for _ in 0..WANTED / AT_ONCE {
-        let stub = Stub::start_as(&name, (SOURCE, 0).into(), Some(security.clone())).await;
+        // They take no links: a newcomer whose links were all theirs would hear late.
+        let (any, security, conduct) =
+            ((SOURCE, 0).into(), Some(security.clone()), Conduct::without_links());
+        let stub = Stub::start_with(&name, any, security, conduct).await;
         let mut line = stub.call(seed).await.unwrap();
         match line.register(stub.incarnation).await {
             Ok(()) => members.push(stub),
