@@ -24,14 +24,7 @@ fn addr(port: u16) -> Addr {
 }
 
 fn record() -> Record {
-    Record {
-        incarnation: 300,
-        status: Status::Dead,
-        at: 7,
-        voters: vec![0, 2],
-        identity: None,
-        signatures: Vec::new(),
-    }
+    Record::plain(300, Status::Dead, 7, vec![0, 2])
 }
 
 fn prefix(depth: u8, nibbles: u64) -> Prefix {

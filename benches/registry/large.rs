@@ -59,14 +59,7 @@ fn fill(seeds: &Seeds, place: usize, port: u16) {
     let mut changes = vec![Keep::Standing(Standing::Voting)];
     changes.extend((0..MEMBERS).map(|number| {
         let voters = vec![0, 1];
-        let record = Record {
-            incarnation: 1,
-            status: Status::Alive,
-            at: 1,
-            voters,
-            identity: None,
-            signatures: Vec::new(),
-        };
+        let record = Record::plain(1, Status::Alive, 1, voters);
         Keep::Record(member(number, port), record)
     }));
     assert!(store.submit(1, changes));

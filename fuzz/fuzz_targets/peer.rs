@@ -23,7 +23,7 @@ fuzz_target!(|data: &[u8]| {
     let alive = |port| {
         let incarnation = if port == 11 { stage.now.millis() } else { 1 };
         let (status, at, voters) = (Status::Alive, u64::from(port), vec![0]);
-        (addr(port), Record { incarnation, status, at, voters, identity: None, signatures: Vec::new() })
+        (addr(port), Record::plain(incarnation, status, at, voters))
     };
     let records = (11..17).map(alive).collect();
     let list = Message::ToPeer(ToPeer::List { request: 1, records, more: false });

@@ -406,14 +406,7 @@ mod tests {
     #[test]
     fn a_frame_in_pieces_is_the_same_as_one_in_one() {
         let record = |port| {
-            let record = Record {
-                incarnation: 1 << 40,
-                status: Status::Alive,
-                at: 9,
-                voters: vec![0, 1],
-                identity: None,
-                signatures: Vec::new(),
-            };
+            let record = Record::plain(1 << 40, Status::Alive, 9, vec![0, 1]);
             (([127, 0, 0, 1], port).into(), record)
         };
         let list = |many: u16| -> Records { (1..=many).map(record).collect() };

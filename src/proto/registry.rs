@@ -64,6 +64,13 @@ pub struct Record {
 }
 
 impl Record {
+    /// A record of votes that nobody has signed, of a member that has no identity: over plain links,
+    /// or without seeds.
+    pub fn plain(incarnation: Incarnation, status: Status, at: u64, voters: Vec<u16>) -> Self {
+        let (identity, signatures) = (None, Vec::new());
+        Self { incarnation, status, at, voters, identity, signatures }
+    }
+
     /// Which of two records of one peer wins: the later incarnation, then the later status. Two
     /// seeds may commit one and the same change with different voters or times; the rest of the
     /// record breaks the tie, so that all seeds still end up with the same record.
@@ -241,17 +248,7 @@ mod tests {
         (0u16..3, 1u64..4, status, 0u64..3, voters).prop_map(
             |(port, incarnation, status, at, voters)| {
                 let addr = ([127, 0, 0, 1], 6000 + port).into();
-                (
-                    addr,
-                    Record {
-                        incarnation,
-                        status,
-                        at,
-                        voters,
-                        identity: None,
-                        signatures: Vec::new(),
-                    },
-                )
+                (addr, Record::plain(incarnation, status, at, voters))
             },
         )
     }
@@ -291,14 +288,7 @@ mod tests {
     #[test]
     fn a_later_life_wins_and_within_one_life_death_is_final() {
         let addr = ([127, 0, 0, 1], 6000).into();
-        let record = |incarnation, status| Record {
-            incarnation,
-            status,
-            at: 0,
-            voters: vec![0, 1],
-            identity: None,
-            signatures: Vec::new(),
-        };
+        let record = |incarnation, status| Record::plain(incarnation, status, 0, vec![0, 1]);
         let mut registry = Registry::new();
         assert_eq!(registry.merge(addr, record(5, Status::Alive)), Merge::Transition);
         assert_eq!(registry.merge(addr, record(5, Status::Dead)), Merge::Transition);

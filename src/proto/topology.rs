@@ -93,14 +93,7 @@ mod tests {
         for (port, status) in
             [(1, Status::Alive), (2, Status::Alive), (3, Status::Alive), (4, Status::Dead)]
         {
-            let record = Record {
-                incarnation: 1,
-                status,
-                at: 0,
-                voters: vec![0],
-                identity: None,
-                signatures: Vec::new(),
-            };
+            let record = Record::plain(1, status, 0, vec![0]);
             registry.merge(addr(port), record);
         }
         let said: BTreeMap<Addr, Vec<Addr>> = [

@@ -37,13 +37,8 @@ fn addr(peer: usize) -> Addr {
 }
 
 fn records() -> Vec<(Addr, Record)> {
-    let record = |peer: usize| Record {
-        incarnation: NOW.millis(),
-        status: Status::Alive,
-        at: NOW.millis() + peer as u64,
-        voters: vec![0],
-        identity: None,
-        signatures: Vec::new(),
+    let record = |peer: usize| {
+        Record::plain(NOW.millis(), Status::Alive, NOW.millis() + peer as u64, vec![0])
     };
     (0..PEERS).map(|peer| (addr(peer), record(peer))).collect()
 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use rumormill::net::secure::{KnownSeeds, NetworkKeys, Secret, Security};
 use rumormill::proto::config::{DEFAULT_NETWORK, Network as Name};
 use rumormill::proto::gossip;
 use rumormill::proto::message::{Broadcast, Gossip, Message, Purpose};
@@ -14,7 +13,7 @@ use rumormill::{Delivery, Messages, Peer, PeerConfig, Port, Received};
 
 use crate::harness::{Network, PATIENCE};
 use crate::keys::{fresh_key, give_keys};
-use crate::stub::{Conduct, Line, Stub};
+use crate::stub::{Conduct, Line, Stub, fresh_security};
 
 /// Messages that the flooder wants to send each second.
 const RATE: u64 = 100_000;
@@ -31,8 +30,7 @@ const GROWTH: u64 = 20 << 20;
 
 /// A peer inside this process, and the messages that it hears.
 async fn listener(name: &Name, key: &str) -> (Peer, Messages) {
-    let keys = NetworkKeys::parse(key).unwrap();
-    let security = Security::new(keys, Secret::fresh().unwrap(), KnownSeeds::of(name));
+    let security = fresh_security(name, key);
     let socket = rumormill::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
     let config = PeerConfig::new(socket.local_addr().unwrap(), name.clone()).gossip_count(0);
     let peer = Peer::start(Port::from(socket).with_security(security), config).unwrap();

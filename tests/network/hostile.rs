@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use rumormill::net::codec;
-use rumormill::net::secure::{Dialling, KnownSeeds, NetworkKeys, Secret, Security};
+use rumormill::net::secure::Dialling;
 use rumormill::proto::config::{DEFAULT_NETWORK, Network as Name};
 use rumormill::proto::message::{Purpose, Role};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 
 use crate::harness::{Network, PATIENCE};
 use crate::keys::{fresh_key, give_keys};
+use crate::stub::fresh_security;
 
 /// Connections to each process.
 const BAD: usize = 1_000;
@@ -20,11 +21,6 @@ const BAD: usize = 1_000;
 const GROWTH: u64 = 10 << 20;
 /// A slow connection says a byte this often, and so never says all in time.
 const SLOW: Duration = Duration::from_millis(100);
-
-fn security(name: &Name, key: &str) -> Security {
-    let keys = NetworkKeys::parse(key).unwrap();
-    Security::new(keys, Secret::fresh().unwrap(), KnownSeeds::of(name))
-}
 
 /// How a connection goes on.
 #[derive(Clone, Copy)]
@@ -64,7 +60,7 @@ async fn bad(to: SocketAddr, says: Vec<u8>, slowly: bool, after: After) {
 /// The first words of each kind of connection, whether they come slowly, and what follows.
 fn kinds(name: &Name, key: &str) -> Vec<(Vec<u8>, bool, After)> {
     let opening = |key: &str| {
-        let (_, first) = Dialling::begin(&security(name, key), &codec::prologue()).unwrap();
+        let (_, first) = Dialling::begin(&fresh_security(name, key), &codec::prologue()).unwrap();
         codec::encode_sealed_opening(&first).unwrap().to_vec()
     };
     let (right, wrong) = (opening(key), opening(&fresh_key()));

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use rumormill::net::secure::{KnownSeeds, NetworkKeys, Secret, Security};
+use rumormill::net::secure::Security;
 use rumormill::net::{codec, handshake};
 use rumormill::proto::config::{DEFAULT_NETWORK, Network as Name};
 use rumormill::proto::machine::OpenError;
@@ -13,6 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::harness::{Network, PATIENCE};
 use crate::keys::{fresh_key, give_keys};
+use crate::stub::fresh_security;
 
 /// Lies of each kind.
 const TRIES: usize = 100;
@@ -26,8 +27,7 @@ struct Liar {
 impl Liar {
     fn new(network: &Network, key: &str) -> Self {
         let name = Name::new(DEFAULT_NETWORK, network.seeds());
-        let keys = NetworkKeys::parse(key).unwrap();
-        let security = Security::new(keys, Secret::fresh().unwrap(), KnownSeeds::of(&name));
+        let security = fresh_security(&name, key);
         Self { name, security }
     }
 

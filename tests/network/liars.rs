@@ -23,8 +23,6 @@ use crate::stub::{Conduct, Line, Stub, fresh_security};
 const TRIES: usize = 100;
 /// Links that answer PING and do nothing else.
 const IDLE: usize = 60;
-/// Between two rounds of lies that nobody answers.
-const PAUSE: Duration = Duration::from_millis(50);
 
 /// A network with a key that answers HTTP, before any of it runs.
 fn prepare() -> (Network, Name, String, Runtime) {
@@ -65,18 +63,14 @@ fn lives(
     processes: &[SocketAddr],
     peers: &[SocketAddr],
 ) -> BTreeMap<String, (String, u64)> {
-    loop {
+    let agreed = wait_until(|| {
         let known = processes.iter().map(|process| members(network, *process));
         let known: Vec<_> = known.collect();
         let all_alive = known[0].values().all(|(status, _)| status == "alive");
-        if all_alive
-            && known[0].len() == peers.len()
-            && known.iter().all(|members| *members == known[0])
-        {
-            return known[0].clone();
-        }
-        std::thread::sleep(PAUSE);
-    }
+        let agreed = known.iter().all(|members| *members == known[0]);
+        (all_alive && agreed && known[0].len() == peers.len()).then(|| known[0].clone())
+    });
+    agreed.expect("all processes know these peers alone")
 }
 
 async fn report(line: &mut Line, victim: (Addr, u64)) {
@@ -189,14 +183,8 @@ fn what_a_member_says_of_its_links_and_of_others_shows_nobody_that_is_not_there(
 
 /// Records of which nothing is true: ghosts that live, and peers that are dead.
 fn lies(number: usize, victims: &BTreeMap<String, (String, u64)>) -> Vec<(Addr, Record)> {
-    let record = |incarnation, status| Record {
-        incarnation,
-        status,
-        at: incarnation,
-        voters: vec![0, 1, 2],
-        identity: None,
-        signatures: Vec::new(),
-    };
+    let record =
+        |incarnation, status| Record::plain(incarnation, status, incarnation, vec![0, 1, 2]);
     let alive = (ghost(number), record(1_700_000_000_000, Status::Alive));
     let buried = victims.iter().map(|(peer, (_, incarnation))| {
         // In its present life, and in one that would replace it.

@@ -91,14 +91,7 @@ impl Slanderer {
     }
 
     fn record(&self, incarnation: Incarnation, status: Status, now: Time) -> Record {
-        Record {
-            incarnation,
-            status,
-            at: now.millis(),
-            voters: vec![0, 1],
-            identity: None,
-            signatures: Vec::new(),
-        }
+        Record::plain(incarnation, status, now.millis(), vec![0, 1])
     }
 
     fn lie(&mut self, now: Time, effects: &mut Vec<Effect>) {

@@ -106,17 +106,7 @@ struct Impostor {
 
 fn ghost(place: u8, status: Status, now: Time) -> (Addr, Record) {
     let incarnation = now.millis();
-    (
-        peer_addr(place),
-        Record {
-            incarnation,
-            status,
-            at: incarnation,
-            voters: vec![0, 1],
-            identity: None,
-            signatures: Vec::new(),
-        },
-    )
+    (peer_addr(place), Record::plain(incarnation, status, incarnation, vec![0, 1]))
 }
 
 impl Machine for Impostor {

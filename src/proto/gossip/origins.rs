@@ -117,10 +117,10 @@ impl Origin {
     /// Counts a message that is taken in at `now`.
     pub(super) fn pays(&mut self, now: Time, gossip: &Gossip) {
         let cost = if gossip.signature.is_some() { SIGNED_COST } else { COST };
-        let late = usize::from(self.is_late(now, gossip));
-        for paid in self.paid_until.iter_mut().skip(late).take(1) {
-            *paid = now.max(*paid) + cost;
-        }
+        let is_late = self.is_late(now, gossip);
+        let [soon, late] = &mut self.paid_until;
+        let paid = if is_late { late } else { soon };
+        *paid = now.max(*paid) + cost;
     }
 
     /// Corrects the estimate of its clock by a message that came at `now`. An age leaves out the

@@ -39,6 +39,15 @@ const HAVE_BATCH: usize = 4_096;
 /// few: it may know an origin by an identity that it has lost with its disk.
 const MAX_FORGED: u32 = 64;
 
+/// Counts a message that is refused because of a limit.
+fn count_refused(turn: &mut PeerTurn<'_>, refusal: Refusal, origin: Option<Addr>) {
+    match refusal {
+        Refusal::Crowded => turn.over_limit(Limit::Origins, origin),
+        Refusal::Flood => turn.over_limit(Limit::Flood, origin),
+        _ => {}
+    }
+}
+
 impl Rumors {
     /// Publishes a message of this peer's own.
     pub(crate) fn publish(
@@ -58,10 +67,11 @@ impl Rumors {
             // Our own message has a new number and is young, so it is neither known, dropped nor
             // old. Two causes are left: the list of origins is full, or this peer says more than
             // others would take.
-            Offer::Known(_) | Offer::Refused(_) => {
-                turn.over_limit(Limit::Flood, None);
+            Offer::Refused(refusal) => {
+                count_refused(turn, refusal, None);
                 Err(PublishError::Busy)
             }
+            Offer::Known(_) => Err(PublishError::Busy),
         }
     }
 
@@ -230,11 +240,7 @@ impl Rumors {
                 self.list.no_longer_expects(&id);
             }
         }
-        match refusal {
-            Refusal::Crowded => turn.over_limit(Limit::Origins, Some(gossip.origin)),
-            Refusal::Flood => turn.over_limit(Limit::Flood, Some(gossip.origin)),
-            _ => {}
-        }
+        count_refused(turn, refusal, Some(gossip.origin));
         // A line for each message of a flood would be a flood of its own.
         if !matches!(refusal, Refusal::Dropped | Refusal::Flood) {
             let keys = vec![

@@ -311,14 +311,7 @@ mod tests {
         let mut members = Registry::new();
         for number in 0..count {
             let (at, voters) = (u64::from(number), vec![0]);
-            let record = Record {
-                incarnation: 1,
-                status: Status::Alive,
-                at,
-                voters,
-                identity: None,
-                signatures: Vec::new(),
-            };
+            let record = Record::plain(1, Status::Alive, at, voters);
             members.merge(addr(number), record);
         }
         members

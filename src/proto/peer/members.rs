@@ -165,14 +165,7 @@ impl PeerMachine {
         let me = self.life.config.me;
         let at = self.membership.members.get(&me).map_or(turn.now.millis(), |record| record.at);
         let incarnation = self.life.incarnation;
-        let record = Record {
-            incarnation,
-            status: Status::Alive,
-            at,
-            voters: Vec::new(),
-            identity: None,
-            signatures: Vec::new(),
-        };
+        let record = Record::plain(incarnation, Status::Alive, at, Vec::new());
         self.membership.members.merge(me, record.clone());
         self.tell_others(turn, vec![(me, record)], None);
         self.members_changed(turn);

@@ -44,14 +44,8 @@ impl PeerMachine {
     /// Begins with the peers that were named at the start.
     fn begin_open(&mut self, turn: &mut PeerTurn<'_>, contacts: Vec<Addr>) {
         let me = self.life.config.me;
-        let record = |incarnation| Record {
-            incarnation,
-            status: Status::Alive,
-            at: turn.now.millis(),
-            voters: Vec::new(),
-            identity: None,
-            signatures: Vec::new(),
-        };
+        let record =
+            |incarnation| Record::plain(incarnation, Status::Alive, turn.now.millis(), Vec::new());
         self.membership.members.merge(me, record(self.life.incarnation));
         let look_for =
             self.life.config.detection.ping_interval + self.life.config.detection.probe_timeout;
@@ -274,14 +268,7 @@ impl PeerMachine {
     pub(super) fn commit_dead(&mut self, turn: &mut PeerTurn<'_>, decided: Decided) {
         let Decided { peer, incarnation, witnesses } = decided;
         let at = turn.now.millis();
-        let record = Record {
-            incarnation,
-            status: Status::Dead,
-            at,
-            voters: Vec::new(),
-            identity: None,
-            signatures: Vec::new(),
-        };
+        let record = Record::plain(incarnation, Status::Dead, at, Vec::new());
         let of = self.membership.members.size().saturating_sub(1);
         if self.membership.members.merge(peer, record.clone()) == Merge::Transition {
             let votes = witnesses + 1;
@@ -295,14 +282,7 @@ impl PeerMachine {
     pub(super) fn tell_that_i_leave(&self, turn: &mut PeerTurn<'_>, links: Vec<Conn>) {
         if self.membership.kind.open().is_some() {
             let (incarnation, at) = (self.life.incarnation, turn.now.millis());
-            let record = Record {
-                incarnation,
-                status: Status::Left,
-                at,
-                voters: Vec::new(),
-                identity: None,
-                signatures: Vec::new(),
-            };
+            let record = Record::plain(incarnation, Status::Left, at, Vec::new());
             turn.send_many(links, Members::Changed(vec![(self.life.config.me, record)]));
         }
     }
@@ -364,14 +344,7 @@ impl PeerMachine {
         let known = self.membership.members.get(&peer).map(|record| record.incarnation);
         let incarnation = known.map_or(0, |known| known.saturating_add(1));
         let at = turn.now.millis();
-        let record = Record {
-            incarnation,
-            status: Status::Alive,
-            at,
-            voters: Vec::new(),
-            identity: None,
-            signatures: Vec::new(),
-        };
+        let record = Record::plain(incarnation, Status::Alive, at, Vec::new());
         self.membership.members.merge(peer, record.clone());
         if let Some(open) = self.membership.kind.open_mut() {
             open.invite(peer);
@@ -391,14 +364,7 @@ impl PeerMachine {
         }
         let Some(known) = self.membership.members.alive(&peer) else { return Outcome::NoMember };
         let (incarnation, at) = (known.incarnation, turn.now.millis());
-        let record = Record {
-            incarnation,
-            status: Status::Left,
-            at,
-            voters: Vec::new(),
-            identity: None,
-            signatures: Vec::new(),
-        };
+        let record = Record::plain(incarnation, Status::Left, at, Vec::new());
         if let Some(open) = self.membership.kind.open_mut() {
             open.disinvite(&peer);
         }
@@ -433,17 +399,9 @@ impl PeerMachine {
             config::Membership::Fixed(members) => {
                 for (at, peer) in (0..).zip(members) {
                     let (incarnation, status, voters) = (0, Status::Alive, Vec::new());
-                    self.membership.members.merge(
-                        peer,
-                        Record {
-                            incarnation,
-                            status,
-                            at,
-                            voters,
-                            identity: None,
-                            signatures: Vec::new(),
-                        },
-                    );
+                    self.membership
+                        .members
+                        .merge(peer, Record::plain(incarnation, status, at, voters));
                 }
                 turn.member(MemberEvent::Registered);
             }

@@ -254,14 +254,7 @@ mod tests {
         }
         assert_eq!(suspicions.departing.len(), MAX_DEPARTING);
         let mut members = Registry::new();
-        let record = Record {
-            incarnation: 1,
-            status: Status::Alive,
-            at: 1,
-            voters: vec![0],
-            identity: None,
-            signatures: Vec::new(),
-        };
+        let record = Record::plain(1, Status::Alive, 1, vec![0]);
         members.merge(addr(60_000), record);
         suspicions.departs(now, &members, addr(60_000), 1);
         assert!(suspicions.is_departing(now, &members, &addr(60_000)), "a member is heard");
@@ -274,14 +267,7 @@ mod tests {
     #[test]
     fn invented_witnesses_are_few_and_keep_no_member_out() {
         let mut members = Registry::new();
-        let record = Record {
-            incarnation: 1,
-            status: Status::Alive,
-            at: 1,
-            voters: vec![0],
-            identity: None,
-            signatures: Vec::new(),
-        };
+        let record = Record::plain(1, Status::Alive, 1, vec![0]);
         members.merge(addr(1), record);
         let mut suspicion = Suspicion::new(7, true, false);
         for port in 2..=1_000 {
@@ -299,14 +285,7 @@ mod tests {
         suspicions.departs(now, &members, peer, 7);
         assert!(suspicions.is_departing(now, &members, &peer));
         assert!(!suspicions.is_departing(now + DEPARTURE, &members, &peer));
-        let record = Record {
-            incarnation: 8,
-            status: Status::Alive,
-            at: 1,
-            voters: vec![0],
-            identity: None,
-            signatures: Vec::new(),
-        };
+        let record = Record::plain(8, Status::Alive, 1, vec![0]);
         members.merge(peer, record);
         assert!(!suspicions.is_departing(now, &members, &peer));
         suspicions.is_back(&peer, 7);

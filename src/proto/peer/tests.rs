@@ -146,14 +146,7 @@ impl Stage {
 }
 
 fn alive(number: u16) -> Record {
-    Record {
-        incarnation: 1,
-        status: Status::Alive,
-        at: u64::from(number),
-        voters: vec![0],
-        identity: None,
-        signatures: Vec::new(),
-    }
+    Record::plain(1, Status::Alive, u64::from(number), vec![0])
 }
 
 fn refused(reason: Refused, others: Vec<Addr>) -> OpenError {
@@ -246,14 +239,7 @@ fn a_peer_that_finds_itself_dead_comes_back_in_a_later_life() {
     let mut stage = Stage::new(5, 3);
     let before = stage.peer.incarnation();
     let conn = stage.peer.sessions.such(|session| session == Session::Seed(seed_addr()))[0];
-    let record = Record {
-        incarnation: before,
-        status: Status::Dead,
-        at: 1,
-        voters: vec![0],
-        identity: None,
-        signatures: Vec::new(),
-    };
+    let record = Record::plain(before, Status::Dead, 1, vec![0]);
     stage.hear(conn, Message::ToPeer(ToPeer::Update(vec![(addr(5), record)])));
     assert_eq!(stage.peer.incarnation(), before + 1);
     let again = |m: &Message| matches!(m, Message::ToSeed(ToSeed::Register { incarnation, .. }) if *incarnation == before + 1);
@@ -330,14 +316,7 @@ fn links_that_strangers_open_and_break_make_a_peer_dial_few_addresses() {
     assert!(stage.probing(0).is_some(), "a member is looked at all the same");
     assert!(stage.probing(299).is_none());
     let conn = stage.peer.sessions.such(|session| session == Session::Seed(seed_addr()))[0];
-    let record = Record {
-        incarnation: 1,
-        status: Status::Alive,
-        at: 1,
-        voters: vec![0],
-        identity: None,
-        signatures: Vec::new(),
-    };
+    let record = Record::plain(1, Status::Alive, 1, vec![0]);
     stage.hear(conn, Message::ToPeer(ToPeer::Update(vec![(addr(299), record)])));
     assert!(stage.probing(299).is_some(), "a newcomer is looked at once there is news of it");
 }

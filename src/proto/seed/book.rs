@@ -315,14 +315,7 @@ mod tests {
     }
 
     fn record(incarnation: u64, status: Status) -> Record {
-        Record {
-            incarnation,
-            status,
-            at: 1,
-            voters: vec![0],
-            identity: None,
-            signatures: Vec::new(),
-        }
+        Record::plain(incarnation, status, 1, vec![0])
     }
 
     #[test]

@@ -28,8 +28,6 @@ const CASE_LIFETIME: Duration = Duration::from_secs(60);
 /// Open cases in all. Reports that would open more are dropped; the reporters send them again.
 const MAX_CASES: usize = 8_192;
 
-/// Why a report that would open one more case is refused.
-const TOO_MANY_CASES: &str = "too many open cases";
 /// Refused reports that get a line of the log in one minute: anybody may send any number of them.
 const REFUSALS_A_MINUTE: u32 = 600;
 
@@ -123,13 +121,11 @@ impl Cases {
         } else if registry.alive(&reporter).is_none() {
             Some("who reports is no member")
         } else if open.is_none() && self.reporters.len() >= MAX_CASES {
-            Some(TOO_MANY_CASES)
+            turn.over_limit(Limit::Cases, Some(reporter));
+            Some("too many open cases")
         } else {
             None
         };
-        if objection == Some(TOO_MANY_CASES) {
-            turn.over_limit(Limit::Cases, Some(reporter));
-        }
         if let Some(objection) = objection {
             refused(turn, &mut self.refusals, report, objection);
             return false;
@@ -242,14 +238,7 @@ mod tests {
     fn registry(members: u16) -> Registry {
         let mut registry = Registry::new();
         for port in 0..members {
-            let record = Record {
-                incarnation: 1,
-                status: Status::Alive,
-                at: 1,
-                voters: vec![0],
-                identity: None,
-                signatures: Vec::new(),
-            };
+            let record = Record::plain(1, Status::Alive, 1, vec![0]);
             registry.merge(addr(port), record);
         }
         registry

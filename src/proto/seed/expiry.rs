@@ -96,17 +96,7 @@ mod tests {
         let addr = |port: u16| Addr::from(([127, 0, 0, 1], port));
         let mut registry = Registry::new();
         for (port, status) in [(1, Status::Dead), (2, Status::Alive)] {
-            registry.merge(
-                addr(port),
-                Record {
-                    incarnation: 1,
-                    status,
-                    at: 1,
-                    voters: vec![0],
-                    identity: None,
-                    signatures: Vec::new(),
-                },
-            );
+            registry.merge(addr(port), Record::plain(1, status, 1, vec![0]));
         }
         let (mut expiry, now) = (Expiry::default(), Time::from_millis(2) + RETENTION * 2);
         let seeds = [addr(5001), addr(5002)];

@@ -95,14 +95,7 @@ mod tests {
     fn only_the_newest_report_of_a_members_present_life_counts() {
         let peer = ([127, 0, 0, 1], 6000).into();
         let mut registry = Registry::new();
-        let record = Record {
-            incarnation: 7,
-            status: Status::Alive,
-            at: 1,
-            voters: vec![0],
-            identity: None,
-            signatures: Vec::new(),
-        };
+        let record = Record::plain(7, Status::Alive, 1, vec![0]);
         registry.merge(peer, record);
         let mut links = Links::default();
         let report = |incarnation, number| LinkReport {
@@ -129,14 +122,7 @@ mod tests {
         let mut registry = Registry::new();
         let mut links = Links::default();
         for (port, named) in [(1, vec![2, 3]), (2, vec![1]), (3, vec![2])] {
-            let record = Record {
-                incarnation: 7,
-                status: Status::Alive,
-                at: 1,
-                voters: vec![0],
-                identity: None,
-                signatures: Vec::new(),
-            };
+            let record = Record::plain(7, Status::Alive, 1, vec![0]);
             registry.merge(addr(port), record);
             links.hear(&registry, addr(port), 1, named.into_iter().map(addr).collect());
         }

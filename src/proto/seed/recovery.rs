@@ -136,14 +136,7 @@ mod tests {
     fn a_member_that_never_answers_is_proposed_dead_after_three_looks() {
         let peer = ([127, 0, 0, 1], 6000).into();
         let mut registry = Registry::new();
-        let record = Record {
-            incarnation: 7,
-            status: Status::Alive,
-            at: 1,
-            voters: vec![0],
-            identity: None,
-            signatures: Vec::new(),
-        };
+        let record = Record::plain(7, Status::Alive, 1, vec![0]);
         registry.merge(peer, record);
         for answers_at in [None, Some(2)] {
             let (mut recovery, mut now) = (Recovery::default(), Time::from_millis(1));

@@ -195,14 +195,7 @@ mod tests {
         ];
         for (voters, expected) in table {
             let voters = voters.to_vec();
-            let record = Record {
-                incarnation: 1,
-                status: Status::Alive,
-                at: 1,
-                voters,
-                identity: None,
-                signatures: Vec::new(),
-            };
+            let record = Record::plain(1, Status::Alive, 1, voters);
             let is = roster.names_a_quorum(&record, roster.quorum(2));
             assert_eq!(is, *expected, "{:?}", record.voters);
         }

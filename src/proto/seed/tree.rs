@@ -180,14 +180,7 @@ mod tests {
     }
 
     fn record(incarnation: u64) -> Record {
-        Record {
-            incarnation,
-            status: Status::Alive,
-            at: 5,
-            voters: vec![0, 1],
-            identity: None,
-            signatures: Vec::new(),
-        }
+        Record::plain(incarnation, Status::Alive, 5, vec![0, 1])
     }
 
     fn tree_of(registry: &Registry) -> Tree {

@@ -229,14 +229,7 @@ mod tests {
     }
 
     fn record(incarnation: Incarnation, status: Status, at: u64) -> Record {
-        Record {
-            incarnation,
-            status,
-            at,
-            voters: Vec::new(),
-            identity: None,
-            signatures: Vec::new(),
-        }
+        Record::plain(incarnation, status, at, Vec::new())
     }
 
     /// Members by number, incarnation and time of joining.

@@ -200,14 +200,7 @@ mod tests {
     }
 
     fn record(incarnation: u64, status: Status) -> Record {
-        Record {
-            incarnation,
-            status,
-            at: 1,
-            voters: vec![0, 1],
-            identity: None,
-            signatures: Vec::new(),
-        }
+        Record::plain(incarnation, status, 1, vec![0, 1])
     }
 
     /// What happens, which seed tells what in which order, and what is believed in the end.

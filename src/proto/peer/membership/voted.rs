@@ -171,14 +171,7 @@ mod tests {
     }
 
     fn alive(at: u64) -> Record {
-        Record {
-            incarnation: 5,
-            status: Status::Alive,
-            at,
-            voters: vec![0, 1],
-            identity: None,
-            signatures: Vec::new(),
-        }
+        Record::plain(5, Status::Alive, at, vec![0, 1])
     }
 
     #[test]

@@ -18,17 +18,7 @@ fn open(contacts: &[u16], now: Time) -> Stage {
 
 fn told(number: u16, incarnation: Incarnation, status: Status) -> (Addr, Record) {
     let at = NOW.millis() - 1_000;
-    (
-        addr(number),
-        Record {
-            incarnation,
-            status,
-            at,
-            voters: Vec::new(),
-            identity: None,
-            signatures: Vec::new(),
-        },
-    )
+    (addr(number), Record::plain(incarnation, status, at, Vec::new()))
 }
 
 fn changed(records: Vec<(Addr, Record)>) -> Message {
@@ -72,14 +62,7 @@ fn a_neighbour_that_is_voted_dead_loses_its_link_whatever_life_it_claims() {
     stage.give(Input::Incoming { conn: 901, hello });
     assert!(stage.peer.overlay.contains(&addr(0)));
     let seed = stage.peer.sessions.such(|session| session == Session::Seed(seed_addr()))[0];
-    let record = Record {
-        incarnation: 1,
-        status: Status::Dead,
-        at: 1,
-        voters: vec![0],
-        identity: None,
-        signatures: Vec::new(),
-    };
+    let record = Record::plain(1, Status::Dead, 1, vec![0]);
     stage.hear(seed, Message::ToPeer(ToPeer::Update(vec![(addr(0), record)])));
     stage.pass(Duration::from_secs(10));
     assert!(stage.peer.overlay.contains(&addr(0)), "it may be registering in a later life");

@@ -20,17 +20,7 @@ fn stage(contacts: &[u16]) -> Stage {
 
 fn told(number: u16, incarnation: Incarnation, status: Status) -> (Addr, Record) {
     let at = NOW.millis() - 1_000;
-    (
-        addr(number),
-        Record {
-            incarnation,
-            status,
-            at,
-            voters: Vec::new(),
-            identity: None,
-            signatures: Vec::new(),
-        },
-    )
+    (addr(number), Record::plain(incarnation, status, at, Vec::new()))
 }
 
 impl Stage {
@@ -92,14 +82,7 @@ fn what_cannot_be_true_is_left_out() {
 fn how_long_ago_somebody_went_is_counted_here_and_not_by_anothers_clock() {
     let mut stage = stage(&[]);
     let days = |days: u64| NOW.millis() + days * 86_400_000 - 3 * 86_400_000;
-    let gone = |at| Record {
-        incarnation: 7,
-        status: Status::Dead,
-        at,
-        voters: Vec::new(),
-        identity: None,
-        signatures: Vec::new(),
-    };
+    let gone = |at| Record::plain(7, Status::Dead, at, Vec::new());
     let dead = [(addr(3), gone(days(0))), (addr(4), gone(days(6)))];
     stage.shake_hands(1, &dead);
     let known = |stage: &Stage, number| stage.peer.members().get(&addr(number)).is_some();

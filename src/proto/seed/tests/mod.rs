@@ -169,14 +169,7 @@ impl Stage {
 
     fn member(&mut self, number: u16) {
         let voters = vec![0, 1];
-        let record = Record {
-            incarnation: 1,
-            status: Status::Alive,
-            at: 1,
-            voters,
-            identity: None,
-            signatures: Vec::new(),
-        };
+        let record = Record::plain(1, Status::Alive, 1, voters);
         let conn = self.line_to(1);
         let peer = peer_addr(number);
         let message = Message::Council(Council::Commit {
@@ -344,14 +337,7 @@ fn the_last_member_besides_the_dead_one_is_reporter_enough() {
     let mut stage = Stage::new(1);
     (0..3).for_each(|number| {
         let voters = vec![0];
-        let record = Record {
-            incarnation: 1,
-            status: Status::Alive,
-            at: 1,
-            voters,
-            identity: None,
-            signatures: Vec::new(),
-        };
+        let record = Record::plain(1, Status::Alive, 1, voters);
         stage.seed.book.registry_mut().merge(peer_addr(number), record);
     });
     // Two of three members are dead. The third cannot have a second reporter, and reports both.
@@ -367,14 +353,7 @@ fn the_last_member_besides_the_dead_one_is_reporter_enough() {
 #[test]
 fn a_leave_is_believed_only_from_the_peer_itself() {
     let mut stage = Stage::new(1);
-    let record = Record {
-        incarnation: 1,
-        status: Status::Alive,
-        at: 1,
-        voters: vec![0],
-        identity: None,
-        signatures: Vec::new(),
-    };
+    let record = Record::plain(1, Status::Alive, 1, vec![0]);
     stage.seed.book.registry_mut().merge(peer_addr(0), record);
     let conn = stage.call(peer_addr(0), Role::Peer, Purpose::Membership);
     let leave = Message::ToSeed(ToSeed::Leave { request: 1, incarnation: 1 });
@@ -388,14 +367,7 @@ fn a_leave_is_believed_only_from_the_peer_itself() {
 
 #[test]
 fn votes_and_commits_from_whoever_calls_itself_a_seed_are_refused() {
-    let record = Record {
-        incarnation: 1,
-        status: Status::Dead,
-        at: 1,
-        voters: vec![0, 1],
-        identity: None,
-        signatures: Vec::new(),
-    };
+    let record = Record::plain(1, Status::Dead, 1, vec![0, 1]);
     let forged = [
         Message::Council(Council::Vote {
             ballot: 1,
@@ -430,14 +402,7 @@ fn a_commit_that_names_no_quorum_of_distinct_seeds_is_refused() {
     for voters in [vec![0], vec![1, 1], vec![0, 7], vec![2, 1], vec![]] {
         let mut stage = Stage::new(3);
         let conn = stage.line_to(1);
-        let record = Record {
-            incarnation: 1,
-            status: Status::Alive,
-            at: 1,
-            voters,
-            identity: None,
-            signatures: Vec::new(),
-        };
+        let record = Record::plain(1, Status::Alive, 1, voters);
         let message = commit(1, record.clone());
         stage.give(Input::Received { conn, message });
         assert_eq!(stage.status(0), None, "{record:?}");
@@ -450,14 +415,7 @@ fn a_commit_that_names_no_quorum_of_distinct_seeds_is_refused() {
 fn a_transition_is_logged_once_whoever_proposes_it() {
     let mut stage = Stage::new(3);
     register(&mut stage);
-    let record = Record {
-        incarnation: 9,
-        status: Status::Alive,
-        at: 1,
-        voters: vec![1, 2],
-        identity: None,
-        signatures: Vec::new(),
-    };
+    let record = Record::plain(9, Status::Alive, 1, vec![1, 2]);
     for number in [1, 2] {
         let conn = stage.line_to(number);
         let message = commit(5, record.clone());

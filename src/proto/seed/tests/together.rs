@@ -235,14 +235,7 @@ fn address(number: u32) -> Addr {
 }
 
 fn alive(at: u64) -> Record {
-    Record {
-        incarnation: 1,
-        status: Status::Alive,
-        at,
-        voters: vec![0, 1],
-        identity: None,
-        signatures: Vec::new(),
-    }
+    Record::plain(1, Status::Alive, at, vec![0, 1])
 }
 
 fn members(count: u32) -> Registry {
